@@ -1,0 +1,31 @@
+"""Where to compute."""
+
+import torch
+
+from adrbench.errors import AdrbenchError, UsageError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; "auto" is the first GPU, else the CPU.
+
+    Raises:
+        UsageError: when there is no such kind of device.
+        AdrbenchError: when this machine has none of that kind.
+
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device is {name!r}: choose auto, cpu, cuda or cuda:K.")
+    if device.type == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= found:
+            raise AdrbenchError(
+                f"device {name} was asked for, and PyTorch sees {found} CUDA devices here: "
+                "use --device cpu, or install a PyTorch and a driver that match."
+            )
+    return device

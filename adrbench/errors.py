@@ -1,0 +1,43 @@
+"""The errors a user can cause.
+
+The text of each is the whole message: what was wrong, the value, what is allowed, the next
+action. The command line prints it after `error:` and exits with `exit_code`.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AdrbenchError(ValueError):
+    """Something the user can act on; its text is one sentence."""
+
+    exit_code = 1
+
+
+class UsageError(AdrbenchError):
+    """A name or a number on the command line or in a call that is not allowed."""
+
+    exit_code = 2
+
+
+class DataError(AdrbenchError):
+    """A data set that is missing, or not in the form it should have."""
+
+
+class CheckpointError(AdrbenchError):
+    """A checkpoint or state dict that cannot be read or does not fit its model."""
+
+
+class RecordError(AdrbenchError):
+    """A result file that is broken, foreign, or of a newer schema."""
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
+    """Return the error for an unknown `kind` called `name`, offering the nearest valid names."""
+    names = list(valid)
+    near = get_close_matches(name.lower(), [n.lower() for n in names], n=3, cutoff=0.5)
+    nearest = [n for n in names if n.lower() in near]
+    hint = (
+        f"did you mean {' or '.join(nearest)}?" if nearest else f"choose from {', '.join(names)}."
+    )
+    return UsageError(f"unknown {kind} {name!r}: {hint}")

@@ -1,0 +1,275 @@
+"""Result files: one JSON record per finished training or evaluation.
+
+Records store counts and how they were made; percentages are derived where they are shown. A
+record carries a schema number: an older one is migrated when read, a newer one is refused.
+"""
+
+import base64
+import binascii
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from adrbench.errors import AdrbenchError, RecordError
+from adrbench.schema import from_json, to_json
+
+SCHEMA = 1
+
+#: schema number -> function that turns a record of that schema into one of the next.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One attack of a suite: how many examples it left standing, and how long it took."""
+
+    name: str
+    survivors: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat:
+    """The set of allowed perturbations: `norm` is Linf or L2, `eps` a fraction of 1."""
+
+    norm: Literal["Linf", "L2"]
+    eps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Software:
+    """What made a record: package versions, and the commit of this project where known."""
+
+    versions: dict[str, str]
+    commit: str | None
+    dirty: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """Per-example outcomes in test-set order, as packed bits in base64 (first image first)."""
+
+    clean: str
+    robust: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackRecord:
+    """One evaluation of one set of weights under one suite.
+
+    `weights` is student, average, or file (weights that are neither); `selection` is best, last
+    or file; `selected_on` the split that chose the best epoch. `n` images out of `num_test` were
+    used, in official order; `published_test_set` says whether they are a benchmark's own.
+    `training_seed` and `epoch` are null for weights of unknown history.
+    """
+
+    kind: Literal["attack"] = "attack"
+    dataset: str
+    split: str
+    n: int
+    num_test: int
+    num_classes: int
+    published_test_set: bool
+    data_sha256: str
+    arch: str
+    activation: str
+    method: str
+    weights: Literal["student", "average", "file"]
+    selection: Literal["best", "last", "file"]
+    selected_on: Literal["val", "test"] | None
+    epoch: int | None
+    seed: int | None
+    run: str
+    checkpoint_sha256: str
+    threat_model: Threat
+    suite: str
+    parameters: dict[str, Any]
+    attack_seed: int
+    batch_size: int
+    clean_correct: int
+    robust_correct: int
+    stages: tuple[Stage, ...]
+    verdicts: Verdicts
+    warnings: tuple[str, ...]
+    software: Software
+    device: str
+    precision: str
+    created: str
+    seconds: float
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.robust_correct <= self.clean_correct <= self.n <= self.num_test:
+            raise ValueError(
+                "counts should satisfy robust_correct <= clean_correct <= n <= num_test, not "
+                f"{self.robust_correct}, {self.clean_correct}, {self.n}, {self.num_test}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecord:
+    """One finished training run: its configuration and a history row per epoch."""
+
+    kind: Literal["train"] = "train"
+    run: str
+    dataset: str
+    arch: str
+    method: str
+    seed: int
+    config: dict[str, Any]
+    history: tuple[dict[str, Any], ...]
+    num_train: int
+    num_val: int
+    seconds: float
+    images_per_second: float
+    software: Software
+    device: str
+    precision: str
+    created: str
+    schema: int = SCHEMA
+
+
+Record = AttackRecord | TrainRecord
+KINDS: dict[str, type[AttackRecord] | type[TrainRecord]] = {
+    "attack": AttackRecord,
+    "train": TrainRecord,
+}
+
+
+@dataclass
+class Skipped:
+    """Files in a results directory that are not records, with the reason for each."""
+
+    reasons: dict[Path, str] = field(default_factory=dict)
+
+
+def pack_verdicts(correct: npt.NDArray[np.bool_]) -> str:
+    """Pack booleans of shape (n,) into base64 text, eight to a byte."""
+    return base64.b64encode(np.packbits(correct).tobytes()).decode("ascii")
+
+
+def unpack_verdicts(packed: str, n: int) -> npt.NDArray[np.bool_]:
+    """Return the n booleans that `pack_verdicts` packed."""
+    try:
+        raw = base64.b64decode(packed, validate=True)
+    except binascii.Error as error:
+        raise RecordError(f"the verdicts are not base64 ({error})") from error
+    if len(raw) != (n + 7) // 8:
+        raise RecordError(f"{len(raw)} bytes of verdicts cannot hold {n} images")
+    return np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=n).astype(np.bool_)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path` by way of a temporary file that is flushed and renamed.
+
+    Raises:
+        AdrbenchError: when the directory cannot be written.
+
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise AdrbenchError(
+            f"cannot write {path}: {error.strerror or error}; free the disk or write elsewhere."
+        ) from error
+
+
+def check_writable(directory: Path) -> None:
+    """Create `directory` where it is missing, and make sure before long work that it takes files.
+
+    Raises:
+        AdrbenchError: when it cannot be created or written.
+
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise AdrbenchError(
+            f"cannot write to {directory}: {error.strerror or error}; choose another place."
+        ) from error
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write `record` as JSON, by rename."""
+    write_atomically(path, (json.dumps(to_json(record), indent=1) + "\n").encode())
+
+
+def read_record(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        RecordError: when the file is not a record, is broken, or is of a newer schema.
+
+    """
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} is not readable as JSON ({error}).") from error
+    if not isinstance(data, dict) or "schema" not in data or data.get("kind") not in KINDS:
+        raise RecordError(f"{path} is not an adrbench record (no schema and kind in it).")
+    try:
+        return from_json(KINDS[data["kind"]], migrate(data))
+    except ValueError as error:
+        raise RecordError(f"{path} is not a valid record: {error}.") from error
+
+
+def migrate(data: dict[str, Any]) -> dict[str, Any]:
+    """Bring a record of an older schema to the present one; refuse a newer one."""
+    schema = data["schema"]
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise RecordError(
+            f"its schema is {schema}, this version reads up to {SCHEMA}; update adrbench"
+        )
+    while schema < SCHEMA:
+        if schema not in MIGRATIONS:
+            raise RecordError(f"its schema {schema} was never published")
+        data = MIGRATIONS[schema](data) | {"schema": schema + 1}
+        schema += 1
+    return data
+
+
+def read_records(directory: Path, skipped: Skipped | None = None) -> list[Record]:
+    """Read every record under `directory`, in the order of file names.
+
+    Files that are not records are noted in `skipped` and left out.
+
+    Raises:
+        RecordError: when the directory is missing or holds no record at all.
+
+    """
+    if not directory.is_dir():
+        raise RecordError(f"{directory} is not a directory: run `adrbench attack` first.")
+    skipped = skipped if skipped is not None else Skipped()
+    records: list[Record] = []
+    for path in record_paths(directory):
+        try:
+            records.append(read_record(path))
+        except RecordError as error:
+            skipped.reasons[path] = str(error)
+    if not records:
+        foreign = (
+            f" ({len(skipped.reasons)} JSON files there are not ours)" if skipped.reasons else ""
+        )
+        raise RecordError(f"no results in {directory}{foreign}: run `adrbench attack` first.")
+    return records
+
+
+def record_paths(directory: Path) -> Iterator[Path]:
+    """Yield the JSON files under `directory`, sorted, without hidden ones."""
+    yield from sorted(p for p in directory.rglob("*.json") if not p.name.startswith("."))

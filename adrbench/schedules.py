@@ -1,0 +1,28 @@
+"""Schedules: pure functions from an optimisation step (0, 1, 2, ...) to a value.
+
+A schedule holds no state, so a resumed run reads the same values as one that never stopped.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+Schedule = Callable[[int], float]
+
+
+def constant(value: float) -> Schedule:
+    """Return the schedule that is `value` at every step."""
+    return lambda step: value
+
+
+def cosine(start: float, end: float, total_steps: int) -> Schedule:
+    """Return half a cosine from `start` at step 0 to `end` at step `total_steps`.
+
+    This is the annealing of ADR (Wu et al., ICLR 2024): with c(s) = (1 + cos(pi s / S)) / 2 the
+    value is end + (start - end) c(s). The last step of a run, S - 1, comes just short of `end`.
+    """
+    return lambda step: end + (start - end) * (1 + math.cos(math.pi * step / total_steps)) / 2
+
+
+def steps(value: float, milestones: Sequence[int], factor: float) -> Schedule:
+    """Return `value`, multiplied by `factor` from each step in `milestones` on."""
+    return lambda step: value * factor ** sum(step >= milestone for milestone in milestones)

@@ -1,0 +1,149 @@
+"""Frozen dataclasses to and from plain JSON values, with every type checked on the way in.
+
+Configurations, records and checkpoint headers all travel through here, so a file that was
+edited by hand or written by something else fails with the field's name, not deep in a run.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: (value, where it stands) -> the value as its type hint asks for; ValueError names the place.
+Reader = Callable[[Any, str], Any]
+
+
+def to_json(value: Any) -> Any:
+    """Return `value` (a dataclass, or a container of them) as dicts, lists and scalars."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    return value
+
+
+def from_json(cls: type[T], data: object) -> T:
+    """Build the dataclass `cls` from plain JSON values.
+
+    Raises:
+        ValueError: naming the field that is missing, unknown or of another type.
+
+    """
+    built: T = _reader(typing.cast("Any", cls))(data, "")
+    return built
+
+
+@cache
+def _reader(hint: Any) -> Reader:
+    """Return what reads values of a type; made once per type, since records come in thousands."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _dataclass_reader(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _union_reader(args)
+    if origin is typing.Literal:
+        return _checked(lambda value: value in args, " or ".join(map(repr, args)))
+    if origin is tuple:
+        return _list_reader(_reader(args[0]))
+    if origin is not None and issubclass(origin, Mapping):
+        return _mapping_reader(_reader(args[1]))
+    return _SCALARS[hint]
+
+
+def _checked(fits: Callable[[Any], bool], description: str) -> Reader:
+    def read(value: Any, where: str) -> Any:
+        if not fits(value):
+            raise ValueError(f"field {where} should be {description}, not {_shown(value)}")
+        return value
+
+    return read
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _read_float(value: Any, where: str) -> float:
+    if not _is_whole(value) and not isinstance(value, float):
+        raise ValueError(f"field {where} should be float, not {_shown(value)}")
+    return float(value)
+
+
+_SCALARS: dict[Any, Reader] = {
+    Any: lambda value, where: value,
+    types.NoneType: _checked(lambda value: value is None, "null"),
+    bool: _checked(lambda value: isinstance(value, bool), "bool"),
+    int: _checked(_is_whole, "int"),
+    float: _read_float,
+    str: _checked(lambda value: isinstance(value, str), "str"),
+}
+
+
+def _union_reader(options: tuple[Any, ...]) -> Reader:
+    readers = [_reader(option) for option in options]
+    names = ["null" if o is types.NoneType else getattr(o, "__name__", str(o)) for o in options]
+
+    def read(value: Any, where: str) -> Any:
+        for reader in readers:
+            try:
+                return reader(value, where)
+            except ValueError:
+                continue
+        raise ValueError(f"field {where} should be {' or '.join(names)}, not {_shown(value)}")
+
+    return read
+
+
+def _list_reader(item: Reader) -> Reader:
+    def read(value: Any, where: str) -> Any:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"field {where} should be a list, not {_shown(value)}")
+        return tuple(item(entry, f"{where}[{index}]") for index, entry in enumerate(value))
+
+    return read
+
+
+def _mapping_reader(item: Reader) -> Reader:
+    def read(value: Any, where: str) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"field {where} should be a table, not {_shown(value)}")
+        return {str(key): item(entry, f"{where}.{key}") for key, entry in value.items()}
+
+    return read
+
+
+def _dataclass_reader(cls: Any) -> Reader:
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    readers = {name: _reader(hints[name]) for name in fields}
+    required = [
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+
+    def read(value: Any, where: str) -> Any:
+        if not isinstance(value, Mapping):
+            place = f"field {where}" if where else cls.__name__
+            raise ValueError(f"{place} should be a table of fields, not {_shown(value)}")
+        prefix = f"{where}." if where else ""
+        for name in required:
+            if name not in value:
+                raise ValueError(f"field {prefix}{name} is missing")
+        for name in value:
+            if name not in readers:
+                raise ValueError(f"unknown field {prefix}{name}")
+        return cls(**{name: readers[name](item, prefix + name) for name, item in value.items()})
+
+    return read
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"a {type(value).__name__}"

@@ -1,0 +1,31 @@
+"""Random seeds as a pure function of where they are used.
+
+Every draw takes its own seed from (the user's seed, a path of names and numbers), so nothing
+about randomness has to be saved: a run resumed at any step draws what it would have drawn.
+"""
+
+import hashlib
+from operator import index
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def derive_seed(seed: int, *path: int | str) -> int:
+    """Return the seed, in [0, 2**63), that belongs to `seed` and `path`.
+
+    The same on every platform and version, and another one for every other path: a number and
+    its spelling differ, and so do ("ab", "c") and ("a", "bc"). Raises TypeError for an entry that
+    is neither a string nor an integer.
+    """
+    parts = tuple(part if isinstance(part, str) else index(part) for part in (seed, *path))
+    digest = hashlib.blake2b(ascii(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(device: "torch.device | str", seed: int, *path: int | str) -> "torch.Generator":
+    """Return a new generator on `device`, seeded with `derive_seed(seed, *path)`."""
+    import torch
+
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, *path))

@@ -1,0 +1,135 @@
+"""Threat models: what a perturbation may be, and how an attack moves within it.
+
+A norm is four functions: a uniform draw from the unit ball, the steepest-ascent direction, the
+projection, and the distance. Adding a norm is one row of `NORMS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adrbench.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+#: A norm below this counts as zero when a direction is divided by it.
+TINY = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """The geometry of one norm, on batches of shape (N, ...).
+
+    `draw` is uniform in the unit ball, `direction` the point of the unit ball that ascends a
+    gradient fastest, `project(delta, eps)` the nearest point of the ball, `size` the norm, (N,).
+    """
+
+    draw: "Callable[[Tensor, Generator], Tensor]"
+    direction: "Callable[[Tensor], Tensor]"
+    project: "Callable[[Tensor, float], Tensor]"
+    size: "Callable[[Tensor], Tensor]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatModel:
+    """Perturbations of `norm` (Linf or L2) at most `eps`, with the image staying in [0, 1].
+
+    `eps` is in units of the pixel range: 8/255 is 0.03137. Images are (N, C, H, W).
+
+    Raises:
+        UsageError: for an unknown norm, or eps outside (0, 1] under Linf, or not positive.
+
+    """
+
+    norm: str = "Linf"
+    eps: float
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise unknown_name("norm", self.norm, NORMS)
+        check_eps(self.eps, self.norm)
+
+    def draw(self, like: "Tensor", generator: "Generator") -> "Tensor":
+        """Return perturbations uniform in the ball, of the shape, type and device of `like`."""
+        return self.eps * NORMS[self.norm].draw(like, generator)
+
+    def step(self, x: "Tensor", x_adv: "Tensor", gradient: "Tensor", size: float) -> "Tensor":
+        """Move `x_adv` by `size` along the steepest ascent, and back into the ball around `x`."""
+        return self.project(x, x_adv + size * NORMS[self.norm].direction(gradient))
+
+    def project(self, x: "Tensor", x_adv: "Tensor") -> "Tensor":
+        """Return the nearest images to `x_adv` in the ball around `x`, clipped to [0, 1]."""
+        return (x + NORMS[self.norm].project(x_adv - x, self.eps)).clamp(0, 1)
+
+    def distance(self, x: "Tensor", x_adv: "Tensor") -> "Tensor":
+        """Return the size of each perturbation, shape (N,)."""
+        return NORMS[self.norm].size(x_adv - x)
+
+
+def check_eps(eps: float, norm: str = "Linf") -> None:
+    """Raise UsageError unless `eps` is a radius in pixel-range units."""
+    if not eps > 0:
+        raise UsageError(f"eps is {eps:g}: give a radius above 0, such as 8/255.")
+    if norm == "Linf" and not eps <= 1:
+        raise UsageError(
+            f"eps is {eps:g}, but pixels lie in [0, 1]: write {eps:g}/255 if you meant that."
+        )
+    if not eps < 1000:
+        raise UsageError(f"eps is {eps:g}: give a finite radius, such as 0.5 or 128/255.")
+
+
+def _draw_linf(like: "Tensor", generator: "Generator") -> "Tensor":
+    import torch
+
+    noise = torch.empty_like(like, memory_format=torch.contiguous_format)
+    return noise.uniform_(-1, 1, generator=generator)
+
+
+def _draw_l2(like: "Tensor", generator: "Generator") -> "Tensor":
+    """Draw uniformly from the unit ball of d dimensions.
+
+    Dropping two coordinates of a uniform point on the sphere in d + 2 dimensions leaves a
+    uniform point of the ball in d (Voelker, Gosmann and Stewart 2017).
+    """
+    import torch
+
+    flat = like.flatten(1)
+    normal = torch.empty(
+        flat.shape[0], flat.shape[1] + 2, dtype=like.dtype, device=like.device
+    ).normal_(generator=generator)
+    sphere: Tensor = normal / normal.norm(dim=1, keepdim=True)
+    return sphere[:, :-2].reshape(like.shape)
+
+
+def _size_linf(delta: "Tensor") -> "Tensor":
+    return delta.flatten(1).abs().amax(1)
+
+
+def _size_l2(delta: "Tensor") -> "Tensor":
+    size: Tensor = delta.flatten(1).norm(dim=1)
+    return size
+
+
+def _per_image(sizes: "Tensor", like: "Tensor") -> "Tensor":
+    """Reshape (N,) to broadcast over images."""
+    return sizes.reshape(-1, *(1 for _ in like.shape[1:]))
+
+
+def _direction_l2(gradient: "Tensor") -> "Tensor":
+    return gradient / _per_image(_size_l2(gradient), gradient).clamp_min(TINY)
+
+
+def _project_l2(delta: "Tensor", eps: float) -> "Tensor":
+    return delta * (eps / _per_image(_size_l2(delta), delta).clamp_min(TINY)).clamp_max(1)
+
+
+NORMS: dict[str, Norm] = {
+    "Linf": Norm(
+        draw=_draw_linf,
+        direction=lambda gradient: gradient.sign(),
+        project=lambda delta, eps: delta.clamp(-eps, eps),
+        size=_size_linf,
+    ),
+    "L2": Norm(draw=_draw_l2, direction=_direction_l2, project=_project_l2, size=_size_l2),
+}
