@@ -1,0 +1,240 @@
+"""RobustBench's model zoo: its networks and their published weights, by name.
+
+This is the one place that imports `robustbench`, which needs help to import at all and speaks on
+stdout. Weights stand where robustbench looks for them, `<zoo_dir>/<dataset>/<norm>/<name>.pt`.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import pickle
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import nn
+
+from adrbench.errors import AdrbenchError, CheckpointError, UsageError, unknown_name
+
+ZOO_DATASETS: dict[str, int] = {"cifar10": 10, "cifar100": 100}
+ZOO_NORMS = ("Linf", "L2")
+LOAD_ERRORS = (
+    ImportError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    EOFError,
+    OSError,
+    pickle.UnpicklingError,
+)
+
+
+def zoo_names(dataset: str, norm: str) -> list[str]:
+    """Return the names of the zoo's models for `dataset` under `norm`, in its order.
+
+    Raises `UsageError` for a data set or a norm that the zoo does not have, and `CheckpointError`
+    when robustbench cannot be imported.
+    """
+    return list(_entries(_import_zoo(), dataset, norm))
+
+
+def load_zoo_model(name: str, *, dataset: str, norm: str, zoo_dir: Path) -> nn.Module:
+    """Return the zoo's model `name` with its published weights, on the CPU and in eval mode.
+
+    It maps pixels (N, 3, 32, 32) in [0, 1] to logits. Weights that are not in `zoo_dir` are
+    downloaded there; a failed download leaves nothing behind. Raises `UsageError` for a name, data
+    set or norm that the zoo does not have, and `CheckpointError` for weights that cannot be
+    fetched or read, or do not fit.
+    """
+    zoo = _import_zoo()
+    entry = _entry(zoo, name, dataset, norm)
+    paths = _weight_files(zoo_dir / dataset / norm / f"{name}.pt", entry)
+    for path, source in paths.items():
+        if not os.path.lexists(path):
+            _download(zoo, path, source, _timm_name(name, dataset, norm))
+        problem = _find_problem(path)
+        if problem:
+            raise CheckpointError(
+                f"{path} {problem}: delete it, and run again or put the weights of {name} there."
+            )
+    try:
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            if entry["gdrive_id"] is None:
+                model = _load_timm(zoo, _timm_name(name, dataset, norm), dataset, next(iter(paths)))
+            else:
+                model = zoo.load_model(name, model_dir=zoo_dir, dataset=dataset, threat_model=norm)
+    except LOAD_ERRORS as error:
+        raise CheckpointError(
+            f"{next(iter(paths))} does not load as {name} ({_one_line(error)}): "
+            "delete it, and run again or put the right weights there."
+        ) from error
+    loaded: nn.Module = model.eval()
+    return loaded
+
+
+def _import_zoo() -> Any:
+    """Return `robustbench.utils`.
+
+    robustbench 1.1.1 imports the official AutoAttack as `autoattack`; the released package is
+    called `pyautoattack`, and stands in for it during the import unless the other is installed.
+    """
+    if "robustbench.utils" in sys.modules:
+        return sys.modules["robustbench.utils"]
+    try:
+        with _quiet(), _autoattack_alias():
+            return importlib.import_module("robustbench.utils")
+    except ImportError as error:
+        raise CheckpointError(
+            f"robustbench does not import ({_one_line(error)}): "
+            'install it with `pip install "robustbench>=1.1.1" "setuptools<81"`.'
+        ) from error
+
+
+@contextlib.contextmanager
+def _autoattack_alias() -> Iterator[None]:
+    aliases = {"autoattack": "pyautoattack", "autoattack.state": "pyautoattack.state"}
+    if "autoattack" in sys.modules or importlib.util.find_spec("autoattack") is not None:
+        aliases = {}
+    try:
+        for alias, name in aliases.items():
+            sys.modules[alias] = importlib.import_module(name)
+        yield
+    finally:
+        for alias in aliases:
+            sys.modules.pop(alias, None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the warnings of other people's packages, and send what they print to stderr."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _entries(zoo: Any, dataset: str, norm: str) -> Mapping[str, Any]:
+    if dataset not in ZOO_DATASETS:
+        raise UsageError(
+            f"RobustBench has no models for data set {dataset!r}: "
+            f"choose {' or '.join(ZOO_DATASETS)}."
+        )
+    if norm not in ZOO_NORMS:
+        raise unknown_name("norm", norm, ZOO_NORMS)
+    by_norm = zoo.all_models[zoo.BenchmarkDataset(dataset)]
+    entries: Mapping[str, Any] = by_norm.get(zoo.ThreatModel(norm), {})
+    return entries
+
+
+def _entry(zoo: Any, name: str, dataset: str, norm: str) -> Mapping[str, Any]:
+    """Return robustbench's row for `name`, or say where else that name exists."""
+    entries = _entries(zoo, dataset, norm)
+    if name in entries:
+        row: Mapping[str, Any] = entries[name]
+        return row
+    elsewhere = [
+        f"{other} under {threat}"
+        for other in ZOO_DATASETS
+        for threat in ZOO_NORMS
+        if name in _entries(zoo, other, threat)
+    ]
+    if elsewhere:
+        raise UsageError(
+            f"RobustBench has {name!r} for {', '.join(elsewhere)}, but not for {dataset} under "
+            f"{norm}: change --dataset or --norm."
+        )
+    if not entries:
+        raise UsageError(
+            f"RobustBench has no models for {dataset} under {norm}: change --dataset or --norm."
+        )
+    raise unknown_name(f"RobustBench model for {dataset} under {norm}", name, entries)
+
+
+def _weight_files(path: Path, entry: Mapping[str, Any]) -> dict[Path, str | None]:
+    """Return the files that robustbench reads, each with its Google Drive id (None: timm's)."""
+    source = entry["gdrive_id"]
+    if isinstance(source, list):
+        return {path.with_name(f"{path.name}_m{i}.pt"): part for i, part in enumerate(source)}
+    return {path: source}
+
+
+def _timm_name(name: str, dataset: str, norm: str) -> str:
+    """Return the name under which robustbench registers its timm models."""
+    return f"{name}_{dataset}_{norm}".lower().replace("-", "_")
+
+
+def _load_timm(zoo: Any, timm_name: str, dataset: str, path: Path) -> nn.Module:
+    """Build one of robustbench's timm models (XCiT) with the weights in `path`."""
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    model: nn.Module = zoo.timm.create_model(
+        timm_name,
+        num_classes=ZOO_DATASETS[dataset],
+        pretrained=True,
+        pretrained_cfg_overlay={"state_dict": weights},
+    )
+    return model
+
+
+def _download(zoo: Any, path: Path, gdrive_id: str | None, timm_name: str) -> None:
+    """Fetch one file into a temporary folder, look at it, and only then move it to `path`."""
+    errors = (
+        AdrbenchError,
+        OSError,
+        HTTPException,
+        LookupError,
+        TypeError,
+        AttributeError,
+        zoo.gdown.exceptions.FileURLRetrievalError,
+    )
+    home = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with _quiet(), tempfile.TemporaryDirectory(dir=home, prefix=".download-") as folder:
+            staged = Path(folder) / path.name
+            if gdrive_id is None:
+                url = zoo.timm.get_pretrained_cfg(timm_name).url
+                torch.hub.download_url_to_file(url, str(staged))
+            else:
+                zoo.download_gdrive_new(gdrive_id, staged)
+            problem = _find_problem(staged)
+            if problem:
+                raise CheckpointError(f"what arrived {problem}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(path)
+    except errors as error:
+        offline = isinstance(error, zoo.requests.ConnectionError) or type(error) is URLError
+        reason = "no connection" if offline else _one_line(error)
+        raise CheckpointError(
+            f"the download of {path.stem} from RobustBench failed ({reason}): "
+            f"check the network, or fetch the file elsewhere and put it at {path}."
+        ) from error
+
+
+def _find_problem(path: Path) -> str | None:
+    """Return what is wrong with a file of weights as far as its form shows, or None."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if not start:
+        return "is empty"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return "is a web page, not weights"
+    if start.startswith(b"PK"):
+        return None if zipfile.is_zipfile(path) else "is cut short"
+    # PyTorch before 1.6 wrote a plain pickle, which starts with its protocol's mark.
+    return None if start.startswith(b"\x80") else "is not a PyTorch file"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
