@@ -1,0 +1,156 @@
+"""Suites: the names a user gives to attacks, and the stages each stands for."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from adrbench.attacks import autoattack, pgd
+from adrbench.config import AttackConfig
+from adrbench.errors import UsageError, unknown_name
+
+
+class Stage(Protocol):
+    """One attack of a suite."""
+
+    @property
+    def name(self) -> str:
+        """The name in records and tables."""
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        """Return perturbed images, (N, C, H, W), for the images at `indices` of the test set."""
+
+
+def _nothing_to_inspect(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    pass
+
+
+def _nothing_to_review(accuracies: Mapping[str, float]) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Stages that run in order, each on the survivors of those before it.
+
+    `inspect` may warn about a model before, `review` about the accuracies after. Verdicts of a
+    suite that is `batch_dependent` are reproduced only with the same batch size.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    parameters: Mapping[str, Any]
+    left_out: tuple[str, ...] = ()
+    batch_dependent: bool = False
+    inspect: Callable[[nn.Module, Tensor, Tensor], None] = field(default=_nothing_to_inspect)
+    review: Callable[[Mapping[str, float]], None] = field(default=_nothing_to_review)
+
+
+Builder = Callable[[AttackConfig, int], Suite]
+
+DEFAULT_PGD_STEPS = 20
+MARGIN_STEPS = 30
+
+
+def build_suite(config: AttackConfig, num_classes: int) -> Suite:
+    """Return the suite that `config` names, for a model of `num_classes` classes.
+
+    Raises:
+        UsageError: for an unknown suite, or one that cannot run with so few classes.
+
+    """
+    found = PGD_K.fullmatch(config.suite)
+    if found:
+        return _pgd(config, steps=int(found[1]))
+    if config.suite not in SUITES:
+        raise unknown_name("suite", config.suite, SUITES)
+    return SUITES[config.suite][1](config, num_classes)
+
+
+def _pgd(
+    config: AttackConfig,
+    num_classes: int = 0,
+    *,
+    steps: int = DEFAULT_PGD_STEPS,
+    loss: pgd.LabelLoss = pgd.cross_entropy_sum,
+    name: str | None = None,
+) -> Suite:
+    name = name or f"pgd-{steps}"
+    alpha = config.alpha if config.alpha is not None else config.threat_model.eps / 4
+    stage = pgd.PGD(
+        name=name,
+        threat=config.threat_model,
+        steps=steps,
+        alpha=alpha,
+        restarts=config.restarts,
+        loss=loss,
+        seed=config.seed,
+    )
+    parameters = {"steps": steps, "alpha": alpha, "restarts": config.restarts}
+    return Suite(name=name, stages=(stage,), parameters=parameters)
+
+
+def _margin(config: AttackConfig, num_classes: int) -> Suite:
+    return _pgd(config, steps=MARGIN_STEPS, loss=pgd.margin, name="cw")
+
+
+def _fgsm(config: AttackConfig, num_classes: int) -> Suite:
+    return Suite(name="fgsm", stages=(pgd.fgsm(config.threat_model),), parameters={})
+
+
+def _official(version: autoattack.Version, only: str | None = None) -> Builder:
+    """Return the builder of an AutoAttack version, or of `only` one of its attacks."""
+
+    def build(config: AttackConfig, num_classes: int) -> Suite:
+        names = (only,) if only else autoattack.ATTACKS[version]
+        runnable, left_out = autoattack.split_runnable(names, num_classes)
+        if not runnable or (only and left_out):
+            raise UsageError(f"{config.suite} cannot run: {left_out[0]}")
+        stages = tuple(
+            autoattack.OfficialAttack(
+                name=name,
+                threat=config.threat_model,
+                num_classes=num_classes,
+                seed=config.seed,
+                version=version,
+            )
+            for name in runnable
+        )
+
+        def inspect(model: nn.Module, x: Tensor, y: Tensor) -> None:
+            autoattack.inspect_model(model, x, y, randomness=version != "rand")
+
+        return Suite(
+            name=config.suite,
+            stages=stages,
+            parameters={
+                "version": version,
+                "package": autoattack.package_version(),
+                "num_targets": min(autoattack.TARGET_CLASSES, num_classes - 1),
+            },
+            left_out=tuple(left_out),
+            batch_dependent=True,
+            inspect=inspect,
+            review=autoattack.review_square,
+        )
+
+    return build
+
+
+PGD_K = re.compile(r"pgd-([1-9]\d*)")
+#: name -> what it is, and how it is built. `pgd-K`, for any K, stands beside them.
+SUITES: dict[str, tuple[str, Builder]] = {
+    "fgsm": ("one step of size eps from the image itself", _fgsm),
+    "pgd": ("pgd-20", _pgd),
+    "pgd-K": ("PGD on cross-entropy, K steps of eps/4, random start per image", _pgd),
+    "cw": ("PGD on the margin loss of Carlini and Wagner, 30 steps of eps/4", _margin),
+    "apgd-ce": ("AutoAttack's APGD on cross-entropy alone", _official("standard", "apgd-ce")),
+    "apgd-t": ("AutoAttack's APGD on the targeted DLR loss alone", _official("standard", "apgd-t")),
+    "fab-t": ("AutoAttack's targeted FAB alone", _official("standard", "fab-t")),
+    "square": ("AutoAttack's Square alone, 5,000 queries", _official("standard", "square")),
+    "autoattack": ("the official standard version: the four above", _official("standard")),
+    "autoattack-plus": ("the official plus version: six attacks, 5 restarts", _official("plus")),
+    "autoattack-rand": ("the official version for random models", _official("rand")),
+}

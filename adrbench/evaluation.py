@@ -1,0 +1,199 @@
+"""Evaluation: a clean pass, then each stage of a suite on the survivors of the last.
+
+The evaluation takes no attack's word: it checks that every adversarial image is inside the ball
+and inside [0, 1], and judges for itself whether the model is fooled.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adrbench.attacks.autoattack import ReliabilityWarning
+from adrbench.attacks.suites import Stage, Suite
+from adrbench.datasets import Images, to_float
+from adrbench.records import Stage as StageRecord
+from adrbench.threat import ThreatModel
+
+#: How far outside the ball float32 arithmetic may leave an image: a share of eps, and a rest.
+RELATIVE_SLACK, ABSOLUTE_SLACK = 1e-4, 1e-6
+
+CLEAN = "clean"
+
+#: (stage, images done, images of this stage, images still standing), at its start and after every
+#: batch.
+OnBatch = Callable[[str, int, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Verdicts in test-set order, (n,) booleans on the CPU, and what was seen on the way."""
+
+    clean: Tensor
+    robust: Tensor
+    stages: tuple[StageRecord, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def clean_correct(self) -> int:
+        """The number of images classified correctly as they are."""
+        return int(self.clean.sum())
+
+    @property
+    def robust_correct(self) -> int:
+        """The number of images that no stage could fool the model on."""
+        return int(self.robust.sum())
+
+
+def evaluate(
+    model: nn.Module,
+    images: Images,
+    suite: Suite,
+    threat: ThreatModel,
+    *,
+    batch_size: int,
+    on_batch: OnBatch = lambda stage, done, total, standing: None,
+) -> Evaluation:
+    """Attack `model` on `images`, on the device both are on, in float32.
+
+    The model comes back as it was: its mode, which parameters require gradients, and torch's
+    random state.
+    """
+    with frozen(model), full_precision(), collected_warnings() as seen:
+        standing = _clean_verdicts(model, images, batch_size, on_batch)
+        clean = standing.clone()
+        accuracies = {CLEAN: _share(standing)}
+        first = images.first(min(batch_size, len(images)))
+        suite.inspect(model, to_float(first.pixels), first.labels)
+        stages = []
+        for stage in suite.stages:
+            began = time.perf_counter()
+            _run_stage(
+                stage,
+                model,
+                images,
+                threat,
+                standing=standing,
+                batch_size=batch_size,
+                on_batch=on_batch,
+            )
+            accuracies[stage.name] = _share(standing)
+            stages.append(
+                StageRecord(
+                    name=stage.name,
+                    survivors=int(standing.sum()),
+                    seconds=time.perf_counter() - began,
+                )
+            )
+        suite.review(accuracies)
+    return Evaluation(
+        clean=clean.cpu(),
+        robust=standing.cpu(),
+        stages=tuple(stages),
+        warnings=(*suite.left_out, *seen),
+    )
+
+
+def _clean_verdicts(model: nn.Module, images: Images, batch_size: int, on_batch: OnBatch) -> Tensor:
+    correct = torch.zeros_like(images.labels, dtype=torch.bool)
+    everything = torch.arange(len(images), device=correct.device)
+    for start in range(0, len(images), batch_size):
+        indices = everything[start : start + batch_size]
+        with torch.no_grad():
+            predicted = model(to_float(images.pixels[indices])).argmax(1)
+        correct[indices] = predicted == images.labels[indices]
+        on_batch(CLEAN, start + len(indices), len(images), int(correct.sum()))
+    return correct
+
+
+def _run_stage(
+    stage: Stage,
+    model: nn.Module,
+    images: Images,
+    threat: ThreatModel,
+    *,
+    standing: Tensor,
+    batch_size: int,
+    on_batch: OnBatch,
+) -> None:
+    """Run one stage on the images still `standing`, and strike out those it fools."""
+    survivors = standing.nonzero().squeeze(1)
+    on_batch(stage.name, 0, len(survivors), len(survivors))
+    for start in range(0, len(survivors), batch_size):
+        indices = survivors[start : start + batch_size]
+        x, y = to_float(images.pixels[indices]), images.labels[indices]
+        x_adv = stage.perturb(model, x, y, indices)
+        standing[indices] = ~fooled(model, threat, x, x_adv, y, attack=stage.name)
+        on_batch(stage.name, start + len(indices), len(survivors), int(standing.sum()))
+
+
+def fooled(
+    model: nn.Module, threat: ThreatModel, x: Tensor, x_adv: Tensor, y: Tensor, *, attack: str
+) -> Tensor:
+    """Tell for each image whether `x_adv` is allowed and is misclassified, shape (N,)."""
+    limit = threat.eps * (1 + RELATIVE_SLACK) + ABSOLUTE_SLACK
+    in_range = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
+    allowed = in_range & (threat.distance(x, x_adv) <= limit)
+    if not allowed.all():
+        warnings.warn(
+            ReliabilityWarning(
+                f"{attack} left the allowed perturbations on some images: those were not counted."
+            ),
+            stacklevel=2,
+        )
+    with torch.no_grad():
+        wrong: Tensor = model(x_adv).argmax(1) != y
+    return allowed & wrong
+
+
+def _share(standing: Tensor) -> float:
+    return float(standing.sum()) / len(standing)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Hold the model in eval mode, without parameter gradients."""
+    modes = {module: module.training for module in model.modules()}
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter in wanted:
+            parameter.requires_grad_()
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep float32 arithmetic on GPUs at float32: TF32 off for products and convolutions."""
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [switch.fp32_precision for switch in switches]
+    for switch in switches:
+        switch.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Collect the text of each ReliabilityWarning once; let other warnings through after."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ReliabilityWarning)
+        try:
+            yield texts
+        finally:
+            ours = [w for w in caught if issubclass(w.category, ReliabilityWarning)]
+            texts.extend(dict.fromkeys(str(w.message) for w in ours))
+    for other in caught:
+        if other not in ours:
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)

@@ -1,0 +1,85 @@
+"""Perturbations of the weights between the backward pass and the optimizer's step."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+#: Keeps the ratio of norms finite where a gradient is zero, as in the published code.
+TINY = 1e-20
+
+
+class Perturbation(Protocol):
+    """How gradients are taken."""
+
+    def backward(self, model: nn.Module, closure: Callable[[], Tensor]) -> Tensor:
+        """Leave in `.grad` the gradients to step with; return the loss at the present weights.
+
+        `closure` runs the forward pass and returns the scalar loss.
+        """
+
+
+class NoPerturbation:
+    """A plain backward pass."""
+
+    def backward(self, model: nn.Module, closure: Callable[[], Tensor]) -> Tensor:
+        """Take the gradients where the weights are."""
+        model.zero_grad()
+        loss = closure()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+
+@dataclass(frozen=True)
+class AWP:
+    """Gradients at adversarially perturbed weights (Wu, Xia and Wang 2020).
+
+    Every parameter w moves by rho ||w|| / ||g|| g, the gradients are taken there with the
+    running statistics of BatchNorm at rest, and w comes back bit for bit.
+
+    Differs from the paper: like the published ADR code it perturbs the model itself and every
+    parameter with a gradient, not a proxy network and weights of two dimensions or more.
+    """
+
+    rho: float
+
+    def backward(self, model: nn.Module, closure: Callable[[], Tensor]) -> Tensor:
+        """Take the gradients at the perturbed weights; the loss returned is unperturbed."""
+        loss = NoPerturbation().backward(model, closure)
+        with self._perturbed(model), resting_statistics(model):
+            NoPerturbation().backward(model, closure)
+        return loss
+
+    @contextmanager
+    def _perturbed(self, model: nn.Module) -> Iterator[None]:
+        moved = [p for p in model.parameters() if p.grad is not None]
+        kept = [p.detach().clone() for p in moved]
+        with torch.no_grad():
+            for parameter in moved:
+                gradient = parameter.grad
+                assert gradient is not None
+                scale = self.rho * parameter.norm() / (gradient.norm() + TINY)
+                parameter.add_(scale * gradient)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, value in zip(moved, kept, strict=True):
+                    parameter.copy_(value)
+
+
+@contextmanager
+def resting_statistics(model: nn.Module) -> Iterator[None]:
+    """Let passes in training mode leave BatchNorm's running statistics as they are."""
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
