@@ -1,0 +1,71 @@
+"""Records in, tables out: accuracy, overfitting, published baselines and training times.
+
+`build_report` decides what stands in the tables, `render` how they look. Nothing here runs a
+model or imports torch.
+"""
+
+from collections.abc import Sequence
+
+from adrbench.baselines import paper, robustbench
+from adrbench.errors import unknown_name
+from adrbench.records import AttackRecord, Record, TrainRecord
+from adrbench.report.accuracy import accuracy_table, overfitting_table
+from adrbench.report.frame import load_results, results_frame
+from adrbench.report.lines import group
+from adrbench.report.published import paper_tables, robustbench_tables
+from adrbench.report.tables import Report, Table
+from adrbench.report.training import training_table
+
+__all__ = ["FORMATS", "Report", "Table", "build_report", "load_results", "render", "results_frame"]
+
+FORMATS = ("terminal", "markdown", "csv", "json", "latex")
+
+
+def build_report(
+    records: Sequence[Record], *, baselines: bool = True, intervals: bool = False
+) -> Report:
+    """Return the tables of `records`, a set for each data set and threat model.
+
+    `baselines` adds RobustBench's and the paper's rows where they apply, and our ranks;
+    `intervals` asks for 95 % Wilson intervals in the formats for people (JSON and CSV always
+    have them).
+    """
+    attacked = [record for record in records if isinstance(record, AttackRecord)]
+    trained = [record for record in records if isinstance(record, TrainRecord)]
+    tables: list[Table] = []
+    for setting, lines in group(attacked).items():
+        eps = lines[0].eps
+        entries = robustbench(setting.dataset, setting.norm, eps) if baselines else []
+        tables.append(accuracy_table(setting, lines, entries, intervals))
+        overfitting = overfitting_table(setting, lines, intervals)
+        if overfitting is not None:
+            tables.append(overfitting)
+        if baselines:
+            published = paper(setting.dataset, setting.norm, eps)
+            tables += robustbench_tables(setting, lines, entries, intervals)
+            tables += paper_tables(setting, lines, published, intervals)
+    if trained:
+        tables.append(training_table(trained, attacked))
+    return Report(tables=tuple(tables), intervals=intervals)
+
+
+def render(report: Report, format: str, *, width: int | None = None, color: bool = False) -> str:  # noqa: A002
+    """Return `report` as text in one of FORMATS; `width` and `color` are for the terminal.
+
+    Raises:
+        UsageError: for an unknown format.
+
+    """
+    if format == "terminal":
+        from adrbench.report.terminal import terminal
+
+        return terminal(report, width, color)
+    if format in ("markdown", "latex"):
+        from adrbench.report import markup
+
+        return markup.markdown(report) if format == "markdown" else markup.latex(report)
+    if format in ("csv", "json"):
+        from adrbench.report import interchange
+
+        return interchange.as_csv(report) if format == "csv" else interchange.as_json(report)
+    raise unknown_name("format", format, FORMATS)

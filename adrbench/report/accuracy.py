@@ -1,0 +1,185 @@
+"""The robust-accuracy table and the robust-overfitting table of one setting."""
+
+from collections.abc import Sequence
+
+from adrbench.baselines import Baseline, canonical_architecture, rank
+from adrbench.report import columns as c
+from adrbench.report.figures import Figure, accuracy, gap
+from adrbench.report.lines import ZOO_PREFIX, Attack, Line, Setting, shown_lines
+from adrbench.report.marks import figure_notes, marks, superseded_notes
+from adrbench.report.tables import Cell, Row, Table
+
+RANKED_SUITE = "autoattack"
+
+
+def accuracy_table(
+    setting: Setting, lines: list[Line], entries: Sequence[Baseline], intervals: bool
+) -> Table:
+    """Return clean and robust accuracy of each line, and its rank among `entries`.
+
+    Lines of the best epoch and of foreign weights are shown, last epochs only without a best.
+    """
+    lines = shown_lines(lines)
+    attacks = c.attack_columns(lines)
+    data_marks = _distinguish_data(lines)
+    rows = []
+    for line in lines:
+        cells: dict[str, Cell] = _identity(line) | {
+            c.CHECKPOINT.key: line.selection,
+            c.CHOSEN_ON.key: line.selected_on if line.selection == "best" else None,
+            c.CLEAN.key: line.clean(),
+        }
+        cells |= {column.key: line.robust(attack) for attack, column in attacks.items()}
+        ranks = ranked(line, entries)
+        cells[c.RANK.key] = ranks[0] if ranks else None
+        rows.append(
+            Row(cells=cells, marks=marks(line) + data_marks.get(line.subject.data_sha256, ()))
+        )
+    is_ranked = any(row.cells[c.RANK.key] for row in rows)
+    notes = figure_notes(rows, intervals) + superseded_notes(lines)
+    if is_ranked:
+        notes.append(
+            f"rank: the place among RobustBench's {len(entries)} rows of this dataset and threat "
+            "model, with the row itself counted in."
+        )
+    return Table(
+        name="robust accuracy",
+        title=f"Robust accuracy (%), {describe(setting)}",
+        context=context(setting, lines),
+        columns=(
+            *(c.ARCH, c.METHOD, c.CHECKPOINT, c.SEEDS, c.N, c.CLEAN),
+            *attacks.values(),
+            *((c.RANK,) if is_ranked else ()),
+        ),
+        rows=tuple(rows),
+        notes=tuple(notes),
+    )
+
+
+def overfitting_table(setting: Setting, lines: list[Line], intervals: bool) -> Table | None:
+    """Return best, last and their gap per suite, over the seeds that have both; None without.
+
+    A suite that was run on one of the two only keeps its row, with dashes.
+    """
+    pairs = _pairs(lines)
+    attacks = c.attack_columns(line for pair in pairs for line in pair)
+    rows = []
+    for best, last in pairs:
+        present = [a for a in attacks if a in best.records or a in last.records]
+        if not any(set(best.correct(a)) & set(last.correct(a)) for a in present):
+            continue
+        rows += [_overfitting_row(best, last, a, attacks[a].label) for a in present]
+    if not rows:
+        return None
+    shown = [line for pair in pairs for line in pair]
+    return Table(
+        name="robust overfitting",
+        title=f"Robust overfitting (%, gap in points), {describe(setting)}",
+        context=context(setting, lines),
+        columns=c.OVERFITTING,
+        rows=tuple(rows),
+        notes=(
+            'gap = best - last per training seed; "chosen on" is the split that chose best.',
+            *figure_notes(rows, intervals),
+            *superseded_notes(line for line in shown if line.selection == "last"),
+        ),
+    )
+
+
+def ranked(line: Line, entries: Sequence[Baseline]) -> tuple[Cell, Cell] | None:
+    """Return the ranks of `line` among all `entries` and among those of its architecture.
+
+    None for anything but the standard AutoAttack on a whole published test set. A model of
+    RobustBench's own zoo is compared with the others, not with itself.
+    """
+    figure = autoattack_figure(line)
+    if figure is None or not entries or not line.subject.is_on_full_published_test_set:
+        return None
+    own_name = line.subject.method.removeprefix(ZOO_PREFIX)
+    others = [entry for entry in entries if entry.model_id != own_name]
+    same = [entry for entry in others if is_same_architecture(line, entry.architecture)]
+    return rank(figure.mean, others), rank(figure.mean, same) if same else None
+
+
+def autoattack_figure(line: Line) -> Figure | None:
+    """Return the standard AutoAttack's figure; None if it was run with several parameters."""
+    found = [attack for attack in line.records if attack.suite == RANKED_SUITE]
+    return line.robust(found[0]) if len(found) == 1 else None
+
+
+def is_same_architecture(line: Line, published: str) -> bool:
+    """Whether `line` is of the network that others call `published`, whatever its activation."""
+    ours = line.subject.arch.partition(" (")[0]
+    return canonical_architecture(ours) == canonical_architecture(published)
+
+
+def describe(setting: Setting) -> str:
+    """Return the setting as titles say it."""
+    return f"{setting.dataset}, {setting.norm} {setting.eps}"
+
+
+def context(setting: Setting, lines: list[Line]) -> dict[str, str | float]:
+    """Return what every row of a table shares."""
+    return {"dataset": setting.dataset, "norm": setting.norm, "eps": lines[0].eps}
+
+
+def _identity(line: Line) -> dict[str, Cell]:
+    return {
+        c.ARCH.key: line.subject.arch,
+        c.METHOD.key: line.subject.label,
+        c.SEEDS.key: len(line.seeds),
+        c.N.key: line.subject.n,
+    }
+
+
+def _overfitting_row(best: Line, last: Line, attack: Attack, label: str) -> Row:
+    """Return one suite's row; where some seeds have both, only those are averaged."""
+    best_counts, last_counts, n = best.correct(attack), last.correct(attack), best.subject.n
+    both = best_counts.keys() & last_counts.keys()
+    if both:
+        best_counts = {seed: best_counts[seed] for seed in best_counts if seed in both}
+        last_counts = {seed: last_counts[seed] for seed in last_counts if seed in both}
+    epochs = [record.epoch for record in best.records.get(attack, {}).values()]
+    cells: dict[str, Cell] = _identity(best) | {
+        c.SEEDS.key: len(best_counts or last_counts),
+        c.CHOSEN_ON.key: best.selected_on,
+        "best_epoch": epoch_range(epochs),
+        c.SUITE.key: label,
+        "best": accuracy(best_counts, n),
+        "last": accuracy(last_counts, n),
+        "gap": gap(best_counts, last_counts, n),
+    }
+    return Row(cells=cells, marks=tuple(dict.fromkeys(marks(best) + marks(last))))
+
+
+def epoch_range(epochs: Sequence[int | None]) -> str | None:
+    """Return "104", or "104-131" where seeds differ; None without any."""
+    known = sorted(epoch for epoch in epochs if epoch is not None)
+    if not known:
+        return None
+    return str(known[0]) if known[0] == known[-1] else f"{known[0]}-{known[-1]}"
+
+
+def _pairs(lines: list[Line]) -> list[tuple[Line, Line]]:
+    """Return each best line with the last epochs of the same models."""
+    last = {(line.subject, line.selected_on): line for line in lines if line.selection == "last"}
+    pairs = []
+    for line in lines:
+        if line.selection == "best":
+            found = (last.get((line.subject, split)) for split in (line.selected_on, None))
+            pairs += [(line, other) for other in found if other is not None][:1]
+    return pairs
+
+
+def _distinguish_data(lines: list[Line]) -> dict[str, tuple[str, ...]]:
+    """Return a mark for each data hash, where rows of one size were measured on several."""
+    hashes: dict[tuple[str, int, int], set[str]] = {}
+    for line in lines:
+        size = (line.subject.split, line.subject.n, line.subject.num_test)
+        hashes.setdefault(size, set()).add(line.subject.data_sha256)
+    return {
+        sha256: (f"on data with sha256 {sha256[:12]}",)
+        for group in hashes.values()
+        if len(group) > 1
+        for sha256 in group
+    }

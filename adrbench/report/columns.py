@@ -1,0 +1,116 @@
+"""The columns of every table, and one column per attack that a table's records hold."""
+
+import json
+from collections.abc import Iterable
+from typing import Literal
+
+from adrbench.report.lines import Attack, Line, format_eps
+from adrbench.report.tables import Column
+
+
+def _detail(key: str, label: str, align: Literal["left", "right"] = "left") -> Column:
+    return Column(key=key, label=label, role="detail", align=align)
+
+
+def _value(key: str, label: str, *, suite: str = "", decimals: int = 2) -> Column:
+    return Column(key=key, label=label, role="value", align="right", suite=suite, decimals=decimals)
+
+
+ARCH = Column(key="arch", label="arch")
+METHOD = Column(key="method", label="method", carries_marks=True)
+CHECKPOINT = Column(key="checkpoint", label="epoch")
+SEEDS = _detail("seeds", "seeds", align="right")
+N = _detail("n", "n", align="right")
+EXTRA_DATA = _detail("extra_data", "extra")
+SOURCE = _detail("source", "source")
+BEST_EPOCH = _detail("best_epoch", "best epoch")
+CHOSEN_ON = Column(key="chosen_on", label="chosen on")
+SUITE = Column(key="suite", label="suite")
+CLEAN = _value("clean", "clean")
+RANK = _value("rank", "rank")
+
+OVERFITTING = (
+    ARCH,
+    METHOD,
+    SEEDS,
+    CHOSEN_ON,
+    BEST_EPOCH,
+    SUITE,
+    _value("best", "best"),
+    _value("last", "last"),
+    _value("gap", "gap"),
+)
+ROBUSTBENCH = (
+    _value("rank", "rank", decimals=0),
+    _value("rank_in_arch", "in arch", decimals=0),
+    Column(key="method", label="model", carries_marks=True),
+    CLEAN,
+    _value("robust", "robust", suite="autoattack"),
+    EXTRA_DATA,
+    SOURCE,
+)
+PAPER = (
+    METHOD,
+    EXTRA_DATA,
+    _value("clean", "paper clean"),
+    _value("robust", "paper AA", suite="autoattack (torchattacks 3.3.0)"),
+)
+PAPER_OURS = (
+    _value("our_clean", "our clean"),
+    _value("our_robust", "our AA", suite="autoattack"),
+)
+TRAINING = (
+    Column(key="run", label="run"),
+    _value("epochs", "epochs", decimals=0),
+    BEST_EPOCH,
+    _value("seconds", "seconds", decimals=0),
+    _value("images_per_second", "images/s", decimals=0),
+    _detail("precision", "precision"),
+    _detail("device", "device"),
+)
+
+#: The order of suite columns: single attacks, weak before strong, then the ensembles.
+SUITES = ("fgsm", "pgd", "cw", "apgd-ce", "apgd-t", "fab-t", "square", "other")
+ENSEMBLES = ("autoattack-rand", "autoattack", "autoattack-plus")
+
+
+def attack_columns(lines: Iterable[Line]) -> dict[Attack, Column]:
+    """Return a column per attack in `lines`, in table order.
+
+    A suite run with one set of parameters is called by its name; where the sets differ, each
+    label adds the parameters that differ.
+    """
+    attacks = sorted({attack for line in lines for attack in line.records}, key=_attack_order)
+    columns = {}
+    for attack in attacks:
+        siblings = [other for other in attacks if other.suite == attack.suite]
+        label = f"{attack.suite}{_distinction(attack, siblings)}"
+        columns[attack] = _value(f"robust {label}", label, suite=label)
+    return columns
+
+
+def _distinction(attack: Attack, siblings: list[Attack]) -> str:
+    parameters = [json.loads(sibling.parameters) for sibling in siblings]
+    own = json.loads(attack.parameters)
+    differing = [
+        name
+        for name in sorted(set().union(*parameters))
+        if len({json.dumps(others.get(name), sort_keys=True) for others in parameters}) > 1
+    ]
+    return "".join(f" {name}={_parameter(own.get(name))}" for name in differing)
+
+
+def _parameter(value: object) -> str:
+    if isinstance(value, float):
+        return format_eps(value)
+    return "-" if value is None else str(value)
+
+
+def _attack_order(attack: Attack) -> tuple[int, int, str, str]:
+    suite = attack.suite
+    if suite in ENSEMBLES:
+        return (len(SUITES) + ENSEMBLES.index(suite), 0, suite, attack.parameters)
+    family, _, steps = suite.partition("-")
+    if family == "pgd":
+        return (SUITES.index("pgd"), int(steps) if steps.isdigit() else 0, suite, attack.parameters)
+    return (SUITES.index(suite if suite in SUITES else "other"), 0, suite, attack.parameters)

@@ -1,0 +1,85 @@
+"""The numbers in a table: an accuracy over training seeds, a gap, a 95 % Wilson interval.
+
+Figures are in percent (gaps in points), derived from counts and rounded to 1e-6, so that 5,106 of
+10,000 equals a published 51.06.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev
+
+DIGITS = 6
+Z_95 = NormalDist().inv_cdf(0.975)  # 1.95996
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A mean over training seeds, in percent or points.
+
+    `std` is the sample standard deviation over seeds, null for one seed. `correct` holds the
+    count of each seed, in the order of `seeds`, each out of `n` images; a gap has no counts and
+    no interval. A seed is null for weights of unknown history.
+    """
+
+    mean: float
+    std: float | None
+    n: int
+    seeds: tuple[int | None, ...]
+    correct: tuple[int, ...] = ()
+    interval: tuple[float, float] | None = None
+
+
+def wilson_interval(correct: float, n: int, z: float = Z_95) -> tuple[float, float]:
+    """Return the Wilson score interval of `correct` out of `n`, as fractions of 1; 95 % for z.
+
+    With k of n correct its centre is (k + z^2/2) / (n + z^2) and its half width
+    z sqrt(k (n - k) / n + z^2/4) / (n + z^2). For 50 of 100, z = 1.95996: z^2 = 3.84146, centre
+    51.92073 / 103.84146 = 0.5, half width 1.95996 sqrt(25 + 0.96036) / 103.84146 = 0.09617, so
+    [0.40383, 0.59617].
+
+    Raises:
+        ValueError: when `n` is not positive or `correct` is not within 0 and `n`.
+
+    """
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(f"correct should lie within 0 and n, and n be positive: {correct} of {n}")
+    scale = n + z * z
+    centre = (correct + z * z / 2) / scale
+    half = z * math.sqrt(correct * (n - correct) / n + z * z / 4) / scale
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def accuracy(correct: Mapping[int | None, int], n: int) -> Figure | None:
+    """Return the accuracy of counts by seed, each out of the same `n` images; None without any.
+
+    The interval of several seeds is that of the mean accuracy over n images. The images are the
+    same for every seed, so pooling the counts would claim more data than was seen; the spread
+    between seeds is in `std`, not in the interval.
+    """
+    if not correct or n == 0:
+        return None
+    low, high = wilson_interval(fmean(correct.values()), n)
+    mean, std = _mean_and_deviation([100 * count / n for count in correct.values()])
+    return Figure(
+        mean=mean,
+        std=std,
+        n=n,
+        seeds=tuple(correct),
+        correct=tuple(correct.values()),
+        interval=(round(100 * low, DIGITS), round(100 * high, DIGITS)),
+    )
+
+
+def gap(best: Mapping[int | None, int], last: Mapping[int | None, int], n: int) -> Figure | None:
+    """Return best - last in points over the seeds that have both; None without any."""
+    seeds = tuple(seed for seed in best if seed in last)
+    if not seeds or n == 0:
+        return None
+    mean, std = _mean_and_deviation([100 * (best[seed] - last[seed]) / n for seed in seeds])
+    return Figure(mean=mean, std=std, n=n, seeds=seeds)
+
+
+def _mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
+    deviation = round(stdev(values), DIGITS) if len(values) > 1 else None
+    return round(fmean(values), DIGITS), deviation

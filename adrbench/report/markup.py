@@ -1,0 +1,80 @@
+"""Tables as markdown and as LaTeX."""
+
+from collections.abc import Sequence
+
+from adrbench.report.tables import Report
+from adrbench.report.text import MISSING, Grid, grid
+
+MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\|*`<"} | {"\n": " "})
+LATEX_SPECIAL = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "±": r"$\pm$",
+        "\n": " ",
+    }
+)
+SHRINK_TO_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+
+
+def markdown(report: Report) -> str:
+    """Return GitHub's pipe tables, each under a heading and above its notes."""
+    return "\n".join(_markdown_table(grid(table, report.intervals)) for table in report.tables)
+
+
+def latex(report: Report) -> str:
+    r"""Return one `table` environment per table; it needs `\usepackage{booktabs,graphicx}`."""
+    tables = [_latex_table(grid(table, report.intervals)) for table in report.tables]
+    return "\n".join(["% needs \\usepackage{booktabs,graphicx}", *tables])
+
+
+def _markdown_table(text: Grid) -> str:
+    rules = ["---:" if column.align == "right" else ":---" for column in text.columns]
+    rows = [[column.label for column in text.columns], *text.cells]
+    header, *body = (_pipes([cell.translate(MARKDOWN_SPECIAL) for cell in row]) for row in rows)
+    notes = [f"- {note.translate(MARKDOWN_SPECIAL)}" for note in text.notes]
+    heading = f"### {text.title.translate(MARKDOWN_SPECIAL)}"
+    lines = [heading, "", header, _pipes(rules), *body, "", *notes]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _latex_table(text: Grid) -> str:
+    sides = "".join("r" if column.align == "right" else "l" for column in text.columns)
+    rows = [_ampersands(row) for row in text.cells]
+    notes = [rf"\par\smallskip {note.translate(LATEX_SPECIAL)}" for note in text.notes]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        r"\small",
+        rf"\caption{{{text.title.translate(LATEX_SPECIAL)}}}",
+        rf"{SHRINK_TO_FIT}{{\begin{{tabular}}{{@{{}}{sides}@{{}}}}",
+        r"\toprule",
+        _ampersands([column.label for column in text.columns]),
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}}",
+        *(
+            [r"\begin{minipage}{\linewidth}", r"\footnotesize", *notes, r"\end{minipage}"]
+            if notes
+            else []
+        ),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _ampersands(cells: Sequence[str]) -> str:
+    """Return one row; an empty group keeps a leading [ from being read as an argument."""
+    shown = ["--" if cell == MISSING else cell.translate(LATEX_SPECIAL) for cell in cells]
+    guard = "{}" if shown and shown[0].startswith("[") else ""
+    return f"{guard}{' & '.join(shown)} \\\\"

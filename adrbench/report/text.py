@@ -1,0 +1,68 @@
+"""Cells as text, for the formats that people read: one grid that three of them lay out."""
+
+from dataclasses import dataclass
+
+from adrbench.baselines import Rank
+from adrbench.report.figures import Figure
+from adrbench.report.tables import Cell, Column, Row, Table
+
+MISSING = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A table as plain text: `cells[row][column]`, and the notes with the footnotes first."""
+
+    title: str
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[str, ...], ...]
+    is_ours: tuple[bool, ...]
+    notes: tuple[str, ...]
+
+
+def grid(table: Table, intervals: bool) -> Grid:
+    """Return the text of `table`; marks become numbered footnotes."""
+    numbers: dict[str, int] = {}
+    for row in table.rows:
+        for mark in row.marks:
+            numbers.setdefault(mark, len(numbers) + 1)
+    return Grid(
+        title=table.title,
+        columns=table.columns,
+        cells=tuple(
+            tuple(_cell(row, column, intervals, numbers) for column in table.columns)
+            for row in table.rows
+        ),
+        is_ours=tuple(row.is_ours for row in table.rows),
+        notes=(*(f"[{number}] {mark}" for mark, number in numbers.items()), *table.notes),
+    )
+
+
+def format_cell(cell: Cell, decimals: int, intervals: bool) -> str:
+    """Return one cell as text; what was not measured is a dash."""
+    if cell is None or cell == "":
+        return MISSING
+    if isinstance(cell, Figure):
+        return _figure(cell, decimals, intervals)
+    if isinstance(cell, Rank):
+        return f"{cell.place} of {cell.of}"
+    if isinstance(cell, float):
+        return f"{cell:.{decimals}f}"
+    return str(cell)
+
+
+def _figure(figure: Figure, decimals: int, intervals: bool) -> str:
+    text = f"{figure.mean:.{decimals}f}"
+    if figure.std is not None:
+        text += f" ± {figure.std:.{decimals}f}"
+    if intervals and figure.interval:
+        low, high = figure.interval
+        text += f" [{low:.1f}, {high:.1f}]"
+    return text
+
+
+def _cell(row: Row, column: Column, intervals: bool, numbers: dict[str, int]) -> str:
+    text = format_cell(row.cells.get(column.key), column.decimals, intervals)
+    if column.carries_marks and row.marks:
+        text += f" [{','.join(str(numbers[mark]) for mark in row.marks)}]"
+    return text

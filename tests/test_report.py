@@ -1,0 +1,252 @@
+"""The report, end to end from records; run this file to rewrite the expected outputs."""
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_records import (
+    attack_record,
+    fixed_records,
+    foreign_record,
+    table,
+    train_record,
+)
+
+from adrbench.errors import UsageError
+from adrbench.records import Record, write_record
+from adrbench.report import (
+    FORMATS,
+    build_report,
+    load_results,
+    render,
+    results_frame,
+)
+from adrbench.report.figures import Figure, wilson_interval
+from adrbench.report.text import grid
+
+EXPECTED = Path(__file__).parent / "data" / "report"
+FILES = {
+    "terminal": "expected.txt",
+    "markdown": "expected.md",
+    "csv": "expected.csv",
+    "json": "expected.json",
+    "latex": "expected.tex",
+}
+
+
+def fixed_output(format_name: str) -> str:
+    intervals = format_name == "latex"  # printed nowhere else
+    return render(build_report(fixed_records(), intervals=intervals), format_name, width=100)
+
+
+# Formats
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_output_is_as_kept(format_name: str) -> None:
+    assert fixed_output(format_name) == (EXPECTED / FILES[format_name]).read_text("utf-8")
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"unknown format 'markdwn': did you mean markdown\?"):
+        render(build_report([]), "markdwn")
+
+
+def test_a_report_of_nothing_is_empty() -> None:
+    empty = build_report([])
+    assert render(empty, "terminal") == render(empty, "markdown") == ""
+    assert json.loads(render(empty, "json")) == {"schema": 1, "tables": []}
+    assert list(csv.DictReader(io.StringIO(render(empty, "csv")))) == []
+    assert "begin" not in render(empty, "latex")
+
+
+def test_terminal_tables_fit_and_repeat_their_keys() -> None:
+    """Eight suites do not fit beside each other in 60 columns; each stands in one part."""
+    suites = [f"pgd-{steps}" for steps in range(10, 90, 10)]
+    records = [attack_record(8_000, 5_000, suite=suite, seed=s) for suite in suites for s in (0, 1)]
+    lines = render(build_report(records, baselines=False), "terminal", width=60).splitlines()
+    assert max(map(len, lines)) <= 60
+    headers = [lines[i - 1].split() for i, line in enumerate(lines) if line.startswith("─")]
+    assert len(headers) > 1
+    assert all(header[:3] == ["arch", "method", "epoch"] for header in headers)
+    assert [label for header in headers for label in header if label in suites] == suites
+    assert sum(header.count("seeds") for header in headers) == 1
+
+
+def test_the_fixed_report_fits_100_columns() -> None:
+    for intervals in (False, True):
+        shown = render(build_report(fixed_records(), intervals=intervals), "terminal", width=100)
+        assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_colour_only_when_asked() -> None:
+    report = build_report(fixed_records())
+    plain = render(report, "terminal", width=100)
+    coloured = render(report, "terminal", width=100, color=True)
+    assert "\x1b[" not in plain
+    assert "\x1b[1m" in coloured
+
+
+HOSTILE = r"a|b_c%d&e#f{g}$h~i^j\k[bold]l<m>"
+
+
+@pytest.mark.parametrize(
+    ("format_name", "shown"),
+    [
+        ("terminal", HOSTILE),
+        ("markdown", r"a\|b_c%d&e#f{g}$h~i^j\\k[bold]l\<m>"),
+        ("csv", HOSTILE),
+        (
+            "latex",
+            r"a\textbar{}b\_c\%d\&e\#f\{g\}\$h\textasciitilde{}i\textasciicircum{}j"
+            r"\textbackslash{}k[bold]l\textless{}m\textgreater{}",
+        ),
+    ],
+)
+def test_names_are_escaped(format_name: str, shown: str) -> None:
+    report = build_report([foreign_record(9_000, 10, HOSTILE, dataset="mine")])
+    assert shown in render(report, format_name, width=200)
+
+
+def test_intervals_only_on_request() -> None:
+    """50 of 100 has the interval [40.4, 59.6]."""
+    record = attack_record(90, 50, dataset="mine", n=100, num_test=100)
+    assert "50.00 |" in render(build_report([record]), "markdown")
+    assert "50.00 [40.4, 59.6] |" in render(build_report([record], intervals=True), "markdown")
+
+
+def test_csv_is_tidy_and_a_hole_is_nan() -> None:
+    """Counts 4,700 and 4,900 of 10,000: mean 48, deviation sqrt(2); 72 baselines are better."""
+    records = [
+        attack_record(8_000, 5_000, suite="pgd-20"),
+        attack_record(8_000, 4_700, method="adr", seed=0),
+        attack_record(8_000, 4_900, method="adr", seed=1),
+    ]
+    frame = pd.read_csv(io.StringIO(render(build_report(records), "csv")))
+    main = frame[frame["table"] == "robust accuracy"].set_index("method")
+    own = main[main["suite"] == "autoattack"]
+    assert list(own.loc["adr", ["value", "seeds", "n"]]) == [48.0, 2, 10_000]
+    assert own["std"].to_list()[1] == pytest.approx(math.sqrt(2), abs=1e-6)
+    assert own["value"].isna().to_list() == [True, False]
+    ranks = main[main["measure"] == "rank"]
+    assert list(ranks.loc["adr", ["value", "out_of"]]) == [73, 94]
+
+
+def test_json_has_the_counts() -> None:
+    records = [attack_record(8_000, 4_700 + seed, seed=seed) for seed in (0, 1)]
+    document = json.loads(render(build_report(records), "json"))
+    assert document["schema"] == 1
+    main = next(table for table in document["tables"] if table["name"] == "robust accuracy")
+    assert main["context"] == {"dataset": "cifar10", "norm": "Linf", "eps": 8 / 255}
+    cell = main["rows"][0]["cells"]["robust autoattack"]
+    assert (cell["correct"], cell["n"], cell["seeds"]) == ([4_700, 4_701], 10_000, [0, 1])
+    assert cell["mean"] == 47.005
+    assert len(cell["interval"]) == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.lists(
+        st.tuples(
+            st.sampled_from(["at", "adr", "trades"]),
+            st.integers(0, 4),
+            st.sampled_from(["pgd-20", "autoattack"]),
+            st.sampled_from(["best", "last"]),
+            st.integers(0, 100),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    intervals=st.booleans(),
+)
+def test_no_format_invents_a_zero(
+    counts: list[tuple[str, int, str, str, int]], intervals: bool
+) -> None:
+    """A figure is its counts, so that a 0 is a counted 0; a dash is a hole and nothing else."""
+    records = [
+        attack_record(100, robust, method=m, seed=s, suite=suite, selection=sel, n=100)
+        for m, s, suite, sel, robust in counts
+    ]
+    report = build_report(records, intervals=intervals, baselines=False)
+    for found in report.tables:
+        for row, texts in zip(found.rows, grid(found, intervals).cells, strict=True):
+            for column, text in zip(found.columns, texts, strict=True):
+                cell = row.cells[column.key]
+                assert (text == "-") == (cell is None)
+                if isinstance(cell, Figure) and cell.correct:
+                    share = sum(cell.correct) / len(cell.correct)  # of 100 images
+                    assert text.startswith(f"{share:.2f}")
+
+
+# Frames, training, and cost
+
+
+def test_training_rows() -> None:
+    records: list[Record] = [train_record(), attack_record(8_000, 4_700, epoch=104)]
+    (row,) = table(build_report(records), "training").rows
+    assert (row.cells["epochs"], row.cells["best_epoch"]) == (200, "104")
+    assert (row.cells["seconds"], row.cells["images_per_second"]) == (8_412.5, 1_164.9)
+
+
+def test_results_frame_has_a_row_per_attack_record(tmp_path: Path) -> None:
+    records: list[Record] = [
+        attack_record(8_000, 4_700, method="adr", weights="average", warnings=("a", "b")),
+        foreign_record(9_000, 10, "mine"),
+        train_record(),
+    ]
+    frame = results_frame(records)
+    assert len(frame) == 2
+    assert frame["row"].tolist() == ["adr+wa", "mine"]
+    assert frame["clean_accuracy"].tolist() == [80.0, 90.0]
+    assert frame["robust_accuracy"].tolist() == [47.0, 0.1]
+    assert frame["warnings"].tolist() == ["a; b", ""]
+    assert frame["seed"].isna().tolist() == [False, True]
+    low, high = wilson_interval(4_700, 10_000)
+    assert (frame["robust_low"][0], frame["robust_high"][0]) == (100 * low, 100 * high)
+    for number, record in enumerate(records):
+        write_record(tmp_path / f"{number}.json", record)
+    pd.testing.assert_frame_equal(load_results(tmp_path), frame)
+
+
+def test_a_frame_of_nothing_has_its_columns() -> None:
+    assert {"suite", "robust_accuracy"} <= set(results_frame([]).columns)
+
+
+def test_reports_import_neither_torch_nor_pandas() -> None:
+    code = (
+        "import sys, adrbench.report; print(sorted({'torch', 'pandas', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_thousands_of_records_take_a_moment() -> None:
+    """10,000 should take under 3 s: 2,000 in a thousand rows get the same 3 s of a slow machine."""
+    records = [
+        attack_record(
+            8_000,
+            4_000 + i,
+            run=f"sweep{i // 2}-seed0",
+            suite=("pgd-20", "autoattack")[i % 2],
+        )
+        for i in range(2_000)
+    ]
+    began = time.process_time()
+    shown = render(build_report(records), "terminal", width=100)
+    assert time.process_time() - began < 3
+    assert len(shown.splitlines()) > 1_000
+
+
+if __name__ == "__main__":
+    EXPECTED.mkdir(parents=True, exist_ok=True)
+    for name in FORMATS:
+        (EXPECTED / FILES[name]).write_text(fixed_output(name), "utf-8")
