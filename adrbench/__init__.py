@@ -1,0 +1,33 @@
+"""adrbench: train, attack and report adversarially robust image classifiers.
+
+Importing the package imports no torch; the names below are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adrbench.checkpoint import load_model
+    from adrbench.datasets import load_examples
+    from adrbench.methods.targets import ADR
+    from adrbench.report import load_results
+
+__all__ = ["ADR", "load_examples", "load_model", "load_results"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ADR": "adrbench.methods.targets",
+    "load_examples": "adrbench.datasets",
+    "load_model": "adrbench.checkpoint",
+    "load_results": "adrbench.report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
