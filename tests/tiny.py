@@ -1,0 +1,55 @@
+"""Small models and images that several test modules share."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adrbench.datasets import Images
+
+
+class Linear(nn.Module):
+    """Logits linear in the pixels, so that attacks have known optima."""
+
+    def __init__(self, classes: int = 3, size: int = 4, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(classes, size * size, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = (x.flatten(1) - 0.5) @ self.weight.T
+        return logits
+
+
+def make_images(n: int, classes: int = 3, size: int = 4, seed: int = 0) -> Images:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (n, 1, size, size), dtype=torch.uint8, generator=generator)
+    return Images(pixels, torch.randint(classes, (n,), generator=generator))
+
+
+def labelled_by(model: nn.Module, images: Images) -> Images:
+    """Return the images with the labels that `model` gives them."""
+    with torch.no_grad():
+        return Images(images.pixels, model(images.pixels / 255).argmax(1))
+
+
+def train_small_net(images: Images, classes: int, steps: int = 60) -> nn.Module:
+    """Return a small network trained on the images, robust enough to leave work to every stage."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(images.pixels.shape[1], 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(32),
+        nn.ReLU(),
+        nn.Linear(32, classes),
+    )
+    x = images.pixels / 255
+    model(x[:1])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(steps):
+        noise = 0.1 * torch.rand_like(x).sub(0.5).sign()
+        loss = F.cross_entropy(model((x + noise).clamp(0, 1)), images.labels)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return model.eval()
