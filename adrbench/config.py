@@ -108,10 +108,13 @@ class TrainConfig:
         return from_json(cls, data)
 
     def difference(self, other: "TrainConfig") -> tuple[str, Any, Any] | None:
-        """Return the first setting that differs, with both values, or None."""
+        """Return the first setting that differs, with both values, or None.
+
+        How the data set's path was spelt and where defaults came from play no part.
+        """
         for field in fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            if mine != theirs and field.name != "preset":
+            if mine != theirs and field.name not in ("preset", "dataset"):
                 return field.name, mine, theirs
         return None
 

@@ -16,9 +16,10 @@ from adrbench.methods.build import OBJECTIVES, build_method
 from adrbench.methods.objectives import Crafting, Trades, cross_entropy, divergence, log_softmax
 from adrbench.methods.perturbation import AWP, NoPerturbation
 from adrbench.presets import find_preset
+from adrbench.runs import build_optimizer
 from adrbench.threat import ThreatModel
 from adrbench.tokens import TOKENS, parse_method
-from adrbench.training import build_optimizer, train_step
+from adrbench.training import train_step
 
 STEPS = 4
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from adrbench.config import TrainConfig
 from adrbench.methods.build import Slots, build_method
 from adrbench.methods.objectives import Start
-from adrbench.training import StepResult, build_optimizer, build_schedules, train_step
+from adrbench.runs import build_optimizer, learning_rate
+from adrbench.training import StepResult, train_step
 
 TOLERANCE = 1e-10
 
@@ -109,10 +110,10 @@ def replay(arrays: Arrays) -> tuple[nn.Module, Slots, list[StepResult]]:
         start=recorded,
     )
     optimizer = build_optimizer(config, model)
-    schedules = build_schedules(config, slots, golden["steps_per_epoch"])
+    lr = learning_rate(config, golden["steps_per_epoch"])
     results = []
     for step in range(len(arrays["x"])):
-        optimizer.param_groups[0]["lr"] = schedules.lr(step)
+        optimizer.param_groups[0]["lr"] = lr(step)
         x, y = torch.from_numpy(arrays["x"][step]), torch.from_numpy(arrays["y"][step])
         results.append(train_step(model, slots, optimizer, x, y, step=step))
     return model, slots, results

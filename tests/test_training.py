@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adrbench import checkpoint as checkpoints
-from adrbench import training
+from adrbench import runs, training
 from adrbench.config import TrainConfig
 from adrbench.datasets import Dataset, load_dataset
 from adrbench.errors import AdrbenchError, DataError
@@ -59,7 +59,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def stable_history(directory: Path) -> list[dict[str, Any]]:
-    lines = (directory / training.HISTORY).read_text().splitlines()
+    lines = (directory / runs.HISTORY).read_text().splitlines()
     timing = {"seconds", "images_per_second"}
     return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]
 
@@ -184,9 +184,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(digits: Dataset, tmp_
     config = make_config("at", lr=1e5, momentum=0.0, milestones=(), epochs=20)
     with pytest.raises(AdrbenchError, match=r"the loss is .* at step .* lower --lr"):
         training.train(config, digits, directory, device=CPU)
-    run = training.prepare(config, digits, directory, CPU)
+    run = runs.prepare(config, digits, directory, CPU)
     if (directory / checkpoints.LAST).exists():
-        training.resume(run)
+        runs.resume(run)
     assert all(value.isfinite().all() for value in run.model.parameters())
 
 

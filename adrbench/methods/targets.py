@@ -16,6 +16,9 @@ class Targets(Protocol):
     def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Return (N, C) probabilities for images (N, C, H, W) of labels (N,)."""
 
+    def annealed(self, step: int) -> dict[str, float]:
+        """Return what changes over a run, by name, at a step."""
+
 
 class OneHot:
     """The labels as they are."""
@@ -26,6 +29,10 @@ class OneHot:
     def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Return one-hot rows of the images' type."""
         return F.one_hot(y, self.num_classes).to(torch.promote_types(x.dtype, torch.float32))
+
+    def annealed(self, step: int) -> dict[str, float]:
+        """Return nothing: labels do not change."""
+        return {}
 
 
 class ADR:
@@ -91,3 +98,10 @@ class Rectified:
         """Return the rectified labels for this batch and step."""
         with torch.no_grad():
             return self.rectifier(self.teacher(x), y, step)
+
+    def annealed(self, step: int) -> dict[str, float]:
+        """Return the temperature and the interpolation factor."""
+        return {
+            "temperature": self.rectifier.temperature(step),
+            "interpolation": self.rectifier.interpolation(step),
+        }
