@@ -146,6 +146,15 @@ def test_awp_restores_the_weights_bit_for_bit_even_when_the_loss_raises() -> Non
     assert model[1].momentum == momenta  # type: ignore[index]
 
 
+def test_a_perturbed_loss_that_is_not_finite_is_the_one_reported() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 3.0)
+    loss = AWP(rho=0.1).backward(
+        model, lambda: model.weight.sum() * (torch.inf if model.weight.item() > 3 else 1.0)
+    )
+    assert loss.isinf()
+
+
 def test_the_second_pass_of_awp_leaves_the_running_statistics() -> None:
     x, y = tiny_batch()
     statistics = []

@@ -47,11 +47,15 @@ class AWP:
     rho: float
 
     def backward(self, model: nn.Module, closure: Callable[[], Tensor]) -> Tensor:
-        """Take the gradients at the perturbed weights; the loss returned is unperturbed."""
+        """Take the gradients at the perturbed weights.
+
+        The loss returned is the unperturbed one, unless the perturbed one is not finite: then
+        nobody should step with its gradients.
+        """
         loss = NoPerturbation().backward(model, closure)
         with self._perturbed(model), resting_statistics(model):
-            NoPerturbation().backward(model, closure)
-        return loss
+            perturbed = NoPerturbation().backward(model, closure)
+        return torch.where(perturbed.isfinite(), loss, perturbed)
 
     @contextmanager
     def _perturbed(self, model: nn.Module) -> Iterator[None]:
