@@ -7,12 +7,13 @@ It carries a schema number and everything needed to rebuild the model and find i
 import hashlib
 import io
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from adrbench.config import TrainConfig
 from adrbench.errors import CheckpointError, UsageError
@@ -49,9 +50,9 @@ class ModelShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One set of weights after `epoch` epochs, with its selection counts there."""
+    """One set of weights, tensors by name, after `epoch` epochs, with its counts there."""
 
-    state: dict[str, Tensor]
+    state: dict[str, Any]
     epoch: int
     clean_correct: int
     robust_correct: int
@@ -122,18 +123,11 @@ def parse(content: Any, path: Path) -> Checkpoint:
             f"{path} has checkpoint schema {schema}, this version reads up to {SCHEMA}: "
             "update adrbench."
         )
+    fields = {key: value for key, value in content.items() if key not in ("format", "schema")}
     try:
-        return Checkpoint(
-            selection=content["selection"],
-            config=TrainConfig.from_json(content["config"]),
-            shape=from_json(ModelShape, content["shape"]),
-            run=content["run"],
-            data_sha256=content["data_sha256"],
-            snapshots={name: Snapshot(**value) for name, value in content["snapshots"].items()},
-            training=content["training"],
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error} in its header.") from error
+        return from_json(Checkpoint, fields)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error}): copy or train it again.") from error
 
 
 def read_file(path: Path) -> Any:
@@ -157,9 +151,20 @@ def read_file(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if is_ours(loaded):
+            _check_sums(content)
     except Exception as error:  # torch.load has no common base for what a broken file raises
         raise CheckpointError(f"{path} {_reason(content, error)}") from error
+    return loaded
+
+
+def _check_sums(content: bytes) -> None:
+    """Raise BadZipFile where a bit is not as it was written, which `torch.load` does not see."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        broken = archive.testzip()
+    if broken is not None:
+        raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
 
 
 def _reason(content: bytes, error: Exception) -> str:
@@ -187,16 +192,19 @@ def restore(checkpoint: Checkpoint, weights: str, path: Path | str) -> nn.Module
     if weights not in WEIGHTS:
         raise UsageError(f"weights are {weights!r}: choose {' or '.join(WEIGHTS)}.")
     if weights not in checkpoint.snapshots:
+        held = " and ".join(checkpoint.snapshots)
         raise CheckpointError(
-            f"{path} has no {weights} weights: method {checkpoint.config.method} keeps no average."
+            f"{path} has no {weights} weights but {held} of method {checkpoint.config.method}: "
+            "choose other weights."
         )
-    model = checkpoint.shape.build()
     try:
+        model = checkpoint.shape.build()
         model.load_state_dict(checkpoint.snapshots[weights].state, strict=True)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        first = str(error).strip().splitlines()[-1].strip().rstrip(".")
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
         raise CheckpointError(
-            f"the weights in {path} do not fit {checkpoint.shape.arch}: {first}."
+            f"the weights in {path} do not fit the model it names, {checkpoint.shape.arch} "
+            f"({reason}): copy or train it again."
         ) from error
     return model.eval()
 

@@ -5,6 +5,7 @@ Results go to stdout, everything else to stderr. This is the only file that exit
 """
 
 import functools
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,12 @@ def exits(command: F) -> F:
         except AdrbenchError as error:
             complain(str(error))
             raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            complain(f"{where}{error.strerror or error}; check the path, its rights and the disk.")
+            raise typer.Exit(AdrbenchError.exit_code) from error
         except KeyboardInterrupt:
             complain(
                 "interrupted: the same command goes on from the last finished epoch or result."
@@ -225,7 +232,9 @@ def attack(
         Text, Option(help="Data set to attack on.", show_default="as trained")
     ] = None,
     arch: Annotated[Text, Option(help="Architecture of a state dict from elsewhere.")] = None,
-    activation: Annotated[str, Option(help="Its activation: relu or silu.")] = "relu",
+    activation: Annotated[
+        Text, Option(help="Its activation: relu or silu.", show_default="relu")
+    ] = None,
     normalize: Annotated[
         Text,
         Option(help="Normalisation outside of it: cifar10, cifar100, tiny-imagenet or none."),
@@ -262,9 +271,11 @@ def report(
     if form not in FORMATS:
         raise unknown_name("format", form, FORMATS)
     skipped = Skipped()
-    records = [record for directory in results for record in read_records(directory, skipped)]
-    for reason in skipped.reasons.values():
-        say(f"left out: {reason}")
+    try:
+        records = [record for directory in results for record in read_records(directory, skipped)]
+    finally:
+        for reason in skipped.reasons.values():
+            say(f"left out: {reason}")
     built = build_report(records, baselines=baselines, intervals=intervals)
     is_terminal = form == "terminal" and sys.stdout.isatty()
     typer.echo(render(built, form, color=is_terminal), nl=False)
@@ -278,11 +289,14 @@ def list_(
     ] = None,
 ) -> None:
     """List what exists, a line each."""
-    from adrbench.commands import list_command
+    from adrbench.listing import list_command
 
     list_command(what)
 
 
 def main() -> None:
     """Run the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="adrbench")

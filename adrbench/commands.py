@@ -1,29 +1,39 @@
 """What the commands do between the parsed command line and the work: put the pieces together."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from adrbench import attacking, training
-from adrbench.attacks.suites import SUITES
-from adrbench.baselines import read_paper, read_robustbench
-from adrbench.config import METHOD_SETTINGS, AttackConfig, TrainConfig, flag, parse_fraction
-from adrbench.datasets import DATASETS, Dataset, dataset_name, load_dataset
+from adrbench import attacking, runs, training
+from adrbench.attacks.suites import build_suite
+from adrbench.config import (
+    METHOD_SETTINGS,
+    AttackConfig,
+    TrainConfig,
+    flag,
+    method_settings,
+    parse_fraction,
+)
+from adrbench.datasets import Dataset, dataset_name, load_dataset
 from adrbench.devices import choose_device
-from adrbench.display import AttackDisplay, TrainingDisplay
-from adrbench.errors import UsageError, unknown_name
-from adrbench.models import ACTIVATIONS, ARCHITECTURES, canonical_arch
+from adrbench.display import AttackDisplay, TrainingDisplay, plain_table, print_table
+from adrbench.errors import AdrbenchError, RecordError, UsageError, unknown_name
+from adrbench.models import ACTIVATIONS, canonical_arch
 from adrbench.presets import find_preset
 from adrbench.records import AttackRecord, TrainRecord, check_writable, read_record, write_record
-from adrbench.report.lines import format_eps
-from adrbench.threat import NORMS
-from adrbench.tokens import TOKENS, parse_method
+from adrbench.subjects import Request, find_subjects
+from adrbench.threat import NORMS, ThreatModel
+from adrbench.tokens import parse_method
+
+#: More classes than any attack of a suite needs, to build a suite before the data are known.
+MANY_CLASSES = 1000
 
 Say = Callable[[str], None]
 Given = Mapping[str, Any]
@@ -31,61 +41,91 @@ Given = Mapping[str, Any]
 
 def train_command(given: Given, say: Say) -> None:
     """Train as the flags `given` say (None for those that were not), and record the run."""
-    dataset_name(given["dataset"])
+    device = choose_device(given["device"])
     config, dataset = build_train_config(given, say)
-    name = given["name"] or training.run_name(config, dataset.name)
-    if Path(name).name != name:
-        raise UsageError(f"--name is {name!r}: give a plain name, and the place with --out.")
+    name = given["name"] or runs.run_name(config, dataset.name)
     directory: Path = given["out"] / name
     path: Path = given["results"] / f"train-{name}.json"
-    device = choose_device(given["device"])
-    check_writable(given["results"])
-    console = Console(stderr=True)
-    console.print(f"{name}: {config.preset}", style="dim", highlight=False, soft_wrap=True)
-    with TrainingDisplay(console) as display:
+    for place in (directory, path.parent):
+        check_writable(place)
+    with TrainingDisplay(Console(stderr=True), name) as display, enough_memory():
         record = training.train(
             config, dataset, directory, device=device, force=given["force"], reporter=display
         )
     if display.started or not path.exists():
         write_record(path, record)
     else:
-        say(f"{directory} was finished before: --force trains it again.")
+        say(f"{directory} was finished before, see {path}: --force trains it again.")
     typer.echo(summarise_training(record, directory))
 
 
 def build_train_config(given: Given, say: Say) -> tuple[TrainConfig, Dataset]:
-    """Load the data set, and complete the given settings from the preset that fits the run."""
-    method = parse_method(given["method"])
-    arch = canonical_arch(
-        given["arch"] or ("small-cnn" if given["dataset"] == "digits" else "resnet18")
-    )
-    if given["activation"] not in ACTIVATIONS:
-        raise unknown_name("activation", given["activation"], ACTIVATIONS)
-    if given["norm"] not in NORMS:
-        raise unknown_name("norm", given["norm"], NORMS)
+    """Complete the given settings from the preset that fits the run, and load its data set.
+
+    Settings are checked before anything is read or downloaded, and completed once more when the
+    number of images is known.
+    """
+    check_run_name(given["name"])
+    dataset, method = given["dataset"], parse_method(given["method"])
     settings = {key: value for key, value in given.items() if value is not None}
     settings |= parse_settings(settings)
-    val_size = given["val_size"]
-    if val_size is None and given["select"] == "test":
-        val_size = 0
-    dataset = load_dataset(
-        given["dataset"], data_dir=given["data_dir"], val_size=val_size, seed=given["seed"]
+    default_arch = "small-cnn" if dataset == "digits" else "resnet18"
+    settings["arch"] = canonical_arch(settings.get("arch", default_arch))
+    settings["method"] = str(method)
+    for name, valid in (("activation", ACTIVATIONS), ("norm", NORMS)):
+        if settings[name] not in valid:
+            raise unknown_name(name, settings[name], valid)
+    ignored = [
+        name for name in METHOD_SETTINGS if name in settings and name not in method_settings(method)
+    ]
+    for name in ignored:
+        del settings[name]
+    val_size = settings.get("val_size", 0 if settings["select"] == "test" else None)
+    draft = complete_settings(
+        settings, dataset_name(dataset), num_train=0, val_size=1 if val_size is None else val_size
     )
+    for name in ignored:
+        say(f"{flag(name)} is ignored: method {method} does not use it.")
+    loaded = load_dataset(dataset, data_dir=given["data_dir"], val_size=val_size, seed=draft.seed)
+    num_train, num_val = len(loaded.train), len(loaded.val)
+    config = complete_settings(
+        settings, loaded.name, num_train=num_train + num_val, val_size=num_val
+    )
+    return config, loaded
+
+
+def complete_settings(
+    settings: Given, dataset: str, *, num_train: int, val_size: int
+) -> TrainConfig:
+    """Return the configuration that `settings` and, for what they leave open, a preset make."""
     preset = find_preset(
-        dataset.name,
-        arch,
-        method,
-        norm=given["norm"],
-        num_train=len(dataset.train) + len(dataset.val),
+        dataset,
+        settings["arch"],
+        parse_method(settings["method"]),
+        norm=settings["norm"],
+        num_train=num_train,
     )
-    settings |= {"arch": arch, "method": str(method), "val_size": len(dataset.val)}
-    for name in METHOD_SETTINGS:
-        if name in settings and name not in preset.values:
-            say(f"{flag(name)} is ignored: method {method} does not use it.")
-            del settings[name]
     known = set(TrainConfig.__dataclass_fields__)
     chosen = {key: value for key, value in settings.items() if key in known}
-    return TrainConfig(**{**preset.values, **chosen}, preset=preset.source), dataset
+    return TrainConfig(**{**preset.values, **chosen, "val_size": val_size}, preset=preset.source)
+
+
+def check_run_name(name: str | None) -> None:
+    """Raise UsageError unless `name` can be that of a directory within another."""
+    if name is not None and (Path(name).name != name or name == ".."):
+        raise UsageError(f"--name is {name!r}: give a plain name, and the place with --out.")
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn a GPU's lack of memory into what to do about it."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise AdrbenchError(
+            "the device has not enough memory free: give a smaller --batch-size, or another "
+            "--device."
+        ) from error
 
 
 def parse_settings(given: Given) -> dict[str, Any]:
@@ -113,59 +153,72 @@ def summarise_training(record: TrainRecord, directory: Path) -> str:
             for name, row in (("best", best), ("last", last))
         )
         split = {"val": "validation", "test": "test"}[best["select"]]
-        lines.append(f"{weights}: PGD accuracy on the {split} part: {figures}")
+        lines.append(f"{weights}: {split} PGD accuracy {figures}")
     lines.append(f"trained in {record.seconds:,.0f} s; next: adrbench attack {directory}")
     return "\n".join(lines)
 
 
 def attack_command(given: Given, say: Say) -> None:
     """Attack every target, or say which was done before and where its record lies."""
+    say = cache(say)
     device = choose_device(given["device"])
-    request = attacking.Request(
-        weights=given["weights"],
-        dataset=given["dataset"],
-        arch=given["arch"],
-        activation=given["activation"],
-        normalize=given["normalize"],
-        norm=given["norm"],
-        data_dir=given["data_dir"],
-        zoo_dir=given["zoo_dir"],
-    )
-    jobs = [
-        plan_attack(subject, given, say)
-        for target in given["targets"]
-        for subject in attacking.find_subjects(target, request, say)
-    ]
-    check_writable(given["out"])
-    console = Console(stderr=True)
-    records = []
-    for job in jobs:
-        if job.path.exists() and not given["force"]:
-            say(f"{job.subject.label} {job.suite.name} was done before, see {job.path}.")
-            records.append(read_record(job.path))
-            continue
-        with AttackDisplay(console, f"{job.subject.label}: {job.suite.name}") as display:
-            records.append(attacking.run(job, device, display.batch))
-    print_attacks([record for record in records if isinstance(record, AttackRecord)])
-
-
-def plan_attack(subject: attacking.Subject, given: Given, say: Say) -> attacking.Job:
-    """Return one evaluation as the flags ask for it."""
-    eps = parse_fraction(given["eps"], "eps") if given["eps"] is not None else None
-    alpha = parse_fraction(given["alpha"], "alpha") if given["alpha"] is not None else None
+    fractions = parse_settings({key: value for key, value in given.items() if value is not None})
     config = AttackConfig(
         suite=given["suite"],
-        threat_model=attacking.choose_threat(subject, given["norm"], eps),
+        threat_model=ThreatModel(eps=1),
         n=given["n"],
-        alpha=alpha,
+        alpha=fractions.get("alpha"),
         restarts=given["restarts"],
         batch_size=given["batch_size"],
         seed=given["seed"],
     )
-    return attacking.plan(subject, config, data_dir=given["data_dir"], out=given["out"], say=say)
+    build_suite(config, MANY_CLASSES)
+    options = ("weights", "dataset", "arch", "activation", "normalize", "norm")
+    request = Request(
+        **{name: given[name] for name in options},
+        eps=fractions.get("eps"),
+        data_dir=given["data_dir"],
+        zoo_dir=given["zoo_dir"],
+    )
+    check_writable(given["out"])
+    jobs = [
+        attacking.plan(
+            subject,
+            replace(config, threat_model=subject.threat),
+            data_dir=given["data_dir"],
+            out=given["out"],
+            say=say,
+        )
+        for target in given["targets"]
+        for subject in find_subjects(target, request, say)
+    ]
+    print_attacks([attack_once(job, device, force=given["force"], say=say) for job in jobs])
 
 
-def print_attacks(records: list[AttackRecord]) -> None:
+def attack_once(job: attacking.Job, device: torch.device, *, force: bool, say: Say) -> AttackRecord:
+    """Return the record of an evaluation, made now unless it was made before."""
+    label = f"{job.subject.label} {job.suite.name}"
+    if job.path.exists() and not force:
+        record = read_finished(job.path)
+        say(f"{label} was done before, see {job.path}: --force does it again.")
+        return record
+    with AttackDisplay(Console(stderr=True), label) as display, enough_memory():
+        return attacking.run(job, device, display.batch)
+
+
+def read_finished(path: Path) -> AttackRecord:
+    """Read the record of a finished attack; RecordError says how to replace a broken one."""
+    try:
+        record = read_record(path)
+        if isinstance(record, AttackRecord):
+            return record
+        reason = f"{path} is not the record of an attack"
+    except RecordError as error:
+        reason = str(error).rstrip(".")
+    raise RecordError(f"{reason}: give --force to make it again.")
+
+
+def print_attacks(records: Sequence[AttackRecord]) -> None:
     """Print one line per record to stdout, and its warnings to stderr."""
     table = plain_table("target", "weights", "suite", "n", "clean", "robust")
     for record in records:
@@ -177,55 +230,7 @@ def print_attacks(records: list[AttackRecord]) -> None:
             f"{100 * record.clean_correct / record.n:.2f} %",
             f"{100 * record.robust_correct / record.n:.2f} %",
         )
-    Console().print(table)
+    print_table(table)
     for record in records:
         for warning in record.warnings:
             typer.echo(f"warning: {record.run} {record.suite}: {warning}", err=True)
-
-
-def plain_table(*columns: str) -> Table:
-    """Return an empty table in the style of this program, figures to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        figures = column in ("n", "clean", "robust")
-        table.add_column(
-            column, justify="right" if figures else "left", no_wrap=figures, overflow="fold"
-        )
-    return table
-
-
-def list_command(what: str | None) -> None:
-    """Print what exists of one kind, or of all."""
-    kinds: dict[str, Callable[[], dict[str, str]]] = {
-        "datasets": list_datasets,
-        "archs": lambda: {name: arch.explanation for name, arch in ARCHITECTURES.items()},
-        "methods": lambda: {token: f"{slot}: {text}" for token, (slot, text) in TOKENS.items()},
-        "suites": lambda: {name: text for name, (text, _) in SUITES.items()},
-        "baselines": list_baselines,
-    }
-    if what is not None and what not in kinds:
-        raise unknown_name("list", what, kinds)
-    for kind in [what] if what else kinds:
-        table = Table(title=kind, title_justify="left", box=None, show_header=False, pad_edge=False)
-        for name, text in kinds[kind]().items():
-            table.add_row(name, text)
-        Console().print(table)
-
-
-def list_baselines() -> dict[str, str]:
-    """Return how many published rows each data set and threat model has."""
-    counts = Counter((entry.dataset, entry.norm, entry.eps) for entry in read_robustbench())
-    listed = {
-        f"robustbench {dataset} {norm} {format_eps(eps)}": f"{count} models of the leaderboard"
-        for (dataset, norm, eps), count in sorted(counts.items())
-    }
-    papers = Counter(row.dataset for row in read_paper())
-    return listed | {f"adr paper {name}": f"{count} rows" for name, count in papers.items()}
-
-
-def list_datasets() -> dict[str, str]:
-    """Return the table's data sets and the two forms of one's own."""
-    return {name: source.summary for name, source in DATASETS.items()} | {
-        "FILE.npz": "x_train, y_train, x_test, y_test (x_val, y_val): uint8 NHWC or NHW images",
-        "FOLDER": "train/CLASS/* and test/CLASS/* (or val/CLASS/*), images of one size",
-    }

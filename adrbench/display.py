@@ -1,10 +1,17 @@
-"""What a user sees of long work, on stderr: a live display on a terminal, plain lines elsewhere."""
+"""What a user sees: long work on stderr, results as plain tables on stdout.
 
+Long work is a live display on a terminal, and plain lines elsewhere.
+"""
+
+import sys
 import time
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,34 +21,32 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
 
 from adrbench.config import TrainConfig
 
 REFRESH_SECONDS = 0.2
+#: The width of tables that no terminal limits: wide enough to leave every line whole.
+UNLIMITED = 10_000
 
 
 class TrainingDisplay:
     """Shows a run: every step on a terminal, every epoch as a line anywhere."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, name: str) -> None:
         self.console = console
-        self.progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[values]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-            auto_refresh=False,
-        )
-        self.last_refresh = 0.0
+        self.name = name
         self.started = False
+        self.shown: RenderableType = ""
+        self.last_refresh = 0.0
+        self.accuracies = ""
+        self.live = Live(
+            get_renderable=lambda: self.shown, console=console, transient=True, auto_refresh=False
+        )
 
     def __enter__(self) -> Self:
-        self.progress.start()
         return self
 
     def __exit__(
@@ -50,67 +55,62 @@ class TrainingDisplay:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.progress.stop()
+        self.shown = ""
+        self.live.stop()
 
     def begin(self, config: TrainConfig, steps_per_epoch: int, first_epoch: int) -> None:
         """Show what starts, or goes on at `first_epoch`."""
         self.started = True
-        self.config, self.steps_per_epoch = config, steps_per_epoch
-        self.epoch_began, self.accuracies = time.perf_counter(), ""
-        done = (first_epoch - 1) * steps_per_epoch
+        self.config, self.steps_per_epoch, self.first_epoch = config, steps_per_epoch, first_epoch
+        self.began = self.epoch_began = time.perf_counter()
+        _print_line(self.console, f"{self.name}: {config.preset}", style="dim")
         if first_epoch > 1:
-            self.console.print(f"going on at epoch {first_epoch} of {config.epochs}", style="dim")
-        self.task = self.progress.add_task(
-            "train",
-            total=config.epochs * steps_per_epoch,
-            completed=done,
-            epoch=first_epoch,
-            epochs=config.epochs,
-            speed="",
-            values="",
-        )
+            text = f"going on at epoch {first_epoch} of {config.epochs}"
+            _print_line(self.console, text, style="dim")
+        if self.console.is_terminal:
+            self.live.start()
 
     def step(self, epoch: int, step: int, values: dict[str, Any]) -> None:
         """Show a step, at most five times a second."""
         now = time.perf_counter()
-        if step == 1:
-            self.epoch_began = self.epoch_began if epoch == 1 else now
-        if self.progress.disable or now - self.last_refresh < REFRESH_SECONDS:
+        if not self.live.is_started or now - self.last_refresh < REFRESH_SECONDS:
             return
         self.last_refresh = now
-        images = step * self.config.batch_size
-        speed = images / max(now - self.epoch_began, 1e-9)
-        loss = f"loss {float(values['loss']):.3f}"
-        shown = " ".join([loss, *_annealed(values), self.accuracies]).strip()
-        self.progress.update(
-            self.task,
-            completed=(epoch - 1) * self.steps_per_epoch + step,
-            epoch=epoch,
-            speed=f"{speed:,.0f} img/s",
-            values=shown,
+        earlier = (self.first_epoch - 1) * self.steps_per_epoch
+        done = (epoch - 1) * self.steps_per_epoch + step
+        total = self.config.epochs * self.steps_per_epoch
+        left = (now - self.began) / (done - earlier) * (total - done)
+        speed = step * self.config.batch_size / (now - self.epoch_began)
+        progress = Table.grid(Column(no_wrap=True), Column(ratio=1), padding=(0, 1))
+        progress.add_row(
+            f"epoch {epoch}/{self.config.epochs}  step {step}/{self.steps_per_epoch}",
+            ProgressBar(total=total, completed=done),
+            f"{speed:,.0f} img/s  {timedelta(seconds=round(left))} left",
         )
-        self.progress.refresh()
+        figures = "  ".join([f"loss {float(values['loss']):.3f}", *_annealed(values)])
+        self.shown = Group(progress, _line(figures), _line(self.accuracies))
+        self.live.refresh()
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Show a finished epoch as one line."""
         n = row["select_n"]
         weights = [key.split("_")[0] for key in row if key.endswith("_robust_correct")]
-        accuracies = [
+        accuracies = "; ".join(
             f"{name} clean {100 * row[f'{name}_clean_correct'] / n:.1f}"
             f" robust {100 * row[f'{name}_robust_correct'] / n:.1f}"
             for name in weights
-        ]
-        self.accuracies = "; ".join(accuracies)
+        )
+        self.accuracies = f"{row['select']}: {accuracies}"
         parts = [
             f"epoch {row['epoch']}/{self.config.epochs}",
             f"loss {row['train_loss']:.3f}",
             *_annealed(row),
-            f"{row['select']}: {self.accuracies}",
+            self.accuracies,
             f"{row['images_per_second']:,.0f} img/s",
             f"{row['seconds']:.1f} s",
         ]
         self.epoch_began = time.perf_counter()
-        self.console.print("  ".join(parts), soft_wrap=True, highlight=False)
+        _print_line(self.console, "  ".join(parts))
 
 
 def _annealed(values: dict[str, Any]) -> list[str]:
@@ -118,6 +118,16 @@ def _annealed(values: dict[str, Any]) -> list[str]:
     if values.get("temperature") is None:
         return []
     return [f"tau {values['temperature']:.2f}", f"lambda {values['interpolation']:.2f}"]
+
+
+def _print_line(console: Console, text: str, style: str | None = None) -> None:
+    """Print text that a terminal wraps between words, and that is one line elsewhere."""
+    console.print(text, style=style, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def _line(text: str) -> Text:
+    """Return one line that a narrow terminal cuts rather than wraps."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 class AttackDisplay:
@@ -129,19 +139,21 @@ class AttackDisplay:
         self.began = time.perf_counter()
         self.progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:<9}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[standing]}"),
-            TimeElapsedColumn(),
+            TextColumn("{task.description:<9}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[standing]}", table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
             disable=not console.is_terminal,
+            expand=True,
         )
         self.tasks: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        self.console.print(self.label, style="bold", highlight=False)
+        _print_line(self.console, self.label, style="bold")
         self.progress.start()
         return self
 
@@ -155,14 +167,28 @@ class AttackDisplay:
 
     def batch(self, stage: str, done: int, total: int, standing: int) -> None:
         """Show that `done` of the `total` images of a stage were attacked."""
+        left = f"{standing:,} standing"
         if stage not in self.tasks:
-            self.tasks[stage] = self.progress.add_task(stage, total=total, standing="")
-        self.progress.update(
-            self.tasks[stage], completed=done, standing=f"{standing:,} images left standing"
-        )
+            self.tasks[stage] = self.progress.add_task(stage, total=total, standing=left)
+        self.progress.update(self.tasks[stage], completed=done, standing=left)
         if done == total:
             seconds = time.perf_counter() - self.began
             self.progress.remove_task(self.tasks[stage])
-            self.console.print(
-                f"  {stage:<9} {standing:,} left standing after {seconds:.1f} s", highlight=False
-            )
+            text = f"  {stage:<9} {standing:,} left standing after {seconds:.1f} s"
+            _print_line(self.console, text)
+
+
+def plain_table(*columns: str) -> Table:
+    """Return an empty table in the style of this program, figures to the right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        figures = column in ("n", "clean", "robust")
+        table.add_column(
+            column, justify="right" if figures else "left", no_wrap=figures, overflow="fold"
+        )
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Print to stdout, on a terminal within its width, elsewhere with every row on one line."""
+    Console(width=None if sys.stdout.isatty() else UNLIMITED).print(table)

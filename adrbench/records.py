@@ -5,8 +5,8 @@ record carries a schema number: an older one is migrated when read, a newer one 
 """
 
 import base64
-import binascii
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -41,6 +41,10 @@ class Threat:
 
     norm: Literal["Linf", "L2"]
     eps: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.eps < math.inf:
+            raise ValueError(f"eps should be a radius above 0, not {self.eps}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +163,7 @@ def unpack_verdicts(packed: str, n: int) -> npt.NDArray[np.bool_]:
     """Return the n booleans that `pack_verdicts` packed."""
     try:
         raw = base64.b64decode(packed, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise RecordError(f"the verdicts are not base64 ({error})") from error
     if len(raw) != (n + 7) // 8:
         raise RecordError(f"{len(raw)} bytes of verdicts cannot hold {n} images")
@@ -176,28 +180,30 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise AdrbenchError(
             f"cannot write {path}: {error.strerror or error}; free the disk or write elsewhere."
         ) from error
 
 
 def check_writable(directory: Path) -> None:
-    """Create `directory` where it is missing, and make sure before long work that it takes files.
+    """Make sure, before long work, that files can be written to `directory`; create nothing.
 
     Raises:
-        AdrbenchError: when it cannot be created or written.
+        AdrbenchError: when it, or the nearest directory above that exists, takes no files.
 
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
+        existing = next(place for place in (directory, *directory.parents) if place.exists())
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise AdrbenchError(
@@ -219,12 +225,13 @@ def read_record(path: Path) -> Record:
     """
     try:
         data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not readable as JSON ({error}).") from error
-    if not isinstance(data, dict) or "schema" not in data or data.get("kind") not in KINDS:
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if not isinstance(kind, str) or kind not in KINDS or "schema" not in data:
         raise RecordError(f"{path} is not an adrbench record (no schema and kind in it).")
     try:
-        return from_json(KINDS[data["kind"]], migrate(data))
+        return from_json(KINDS[kind], migrate(data))
     except ValueError as error:
         raise RecordError(f"{path} is not a valid record: {error}.") from error
 
@@ -263,9 +270,7 @@ def read_records(directory: Path, skipped: Skipped | None = None) -> list[Record
         except RecordError as error:
             skipped.reasons[path] = str(error)
     if not records:
-        foreign = (
-            f" ({len(skipped.reasons)} JSON files there are not ours)" if skipped.reasons else ""
-        )
+        foreign = " among the JSON files there" if skipped.reasons else ""
         raise RecordError(f"no results in {directory}{foreign}: run `adrbench attack` first.")
     return records
 

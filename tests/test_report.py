@@ -13,13 +13,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_records import (
-    attack_record,
-    fixed_records,
-    foreign_record,
-    table,
-    train_record,
-)
 
 from adrbench.errors import UsageError
 from adrbench.records import Record, write_record
@@ -32,6 +25,13 @@ from adrbench.report import (
 )
 from adrbench.report.figures import Figure, wilson_interval
 from adrbench.report.text import grid
+from report_records import (
+    attack_record,
+    fixed_records,
+    foreign_record,
+    table,
+    train_record,
+)
 
 EXPECTED = Path(__file__).parent / "data" / "report"
 FILES = {

@@ -5,12 +5,12 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_records import (
-    figure,
-)
 
 from adrbench.report.figures import accuracy, gap, wilson_interval
 from adrbench.report.lines import format_eps
+from report_records import (
+    figure,
+)
 
 
 def test_wilson_interval_by_hand() -> None:

@@ -3,18 +3,18 @@
 from typing import Any
 
 import pytest
+
+from adrbench.baselines import PAPER_NOTE, Rank
+from adrbench.records import Threat
+from adrbench.report import (
+    build_report,
+)
 from report_records import (
     accuracy_rows,
     attack_record,
     figure,
     foreign_record,
     table,
-)
-
-from adrbench.baselines import PAPER_NOTE, Rank
-from adrbench.records import Threat
-from adrbench.report import (
-    build_report,
 )
 
 

@@ -4,19 +4,19 @@ import math
 from typing import Any
 
 import pytest
-from report_records import (
-    accuracy_rows,
-    attack_record,
-    figure,
-    foreign_record,
-    table,
-)
 
 from adrbench.records import Record, Threat
 from adrbench.report import (
     FORMATS,
     build_report,
     render,
+)
+from report_records import (
+    accuracy_rows,
+    attack_record,
+    figure,
+    foreign_record,
+    table,
 )
 
 

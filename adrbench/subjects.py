@@ -1,0 +1,299 @@
+"""From what a user points at to weights: run directories, checkpoints, other code's files, the zoo.
+
+Whatever can be refused without reading or downloading anything is refused first.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from adrbench import checkpoint as checkpoints
+from adrbench.checkpoint import Checkpoint
+from adrbench.datasets import DATASETS, dataset_name, load_split
+from adrbench.errors import CheckpointError, DataError, UsageError, unknown_name
+from adrbench.models import ACTIVATIONS, build_model, canonical_arch
+from adrbench.models.foreign import load_foreign
+from adrbench.models.zoo import ZOO_DATASETS, load_zoo_model
+from adrbench.threat import NORMS, ThreatModel
+from adrbench.tokens import WEIGHTS
+
+ZOO = "robustbench:"
+#: RobustBench's radii, for weights whose own threat model is not known.
+STANDARD_EPS = {"Linf": 8 / 255, "L2": 0.5}
+WEIGHTS_CHOICES = (*WEIGHTS, "both")
+DEFAULT_ACTIVATION = "relu"
+
+Say = Callable[[str], None]
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A set of weights to attack, what is known of it, and what it is attacked within.
+
+    The fields up to `sha256` are those of a record.
+    """
+
+    dataset: str
+    arch: str
+    activation: str
+    method: str
+    weights: str
+    selection: str
+    selected_on: str | None
+    epoch: int | None
+    seed: int | None
+    run: str
+    sha256: str
+    threat: ThreatModel
+    model: nn.Module
+
+    @property
+    def label(self) -> str:
+        """A short name for displays."""
+        if self.weights == "file":
+            return self.run
+        return f"{self.run} {self.selection} {self.weights}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user said of the targets, beside their names; None is "as the target says".
+
+    Raises:
+        UsageError: for a name that does not exist.
+
+    """
+
+    weights: str | None = None
+    dataset: str | None = None
+    arch: str | None = None
+    activation: str | None = None
+    normalize: str | None = None
+    norm: str | None = None
+    eps: float | None = None
+    data_dir: Path = Path("data")
+    zoo_dir: Path = Path("models")
+
+    def __post_init__(self) -> None:
+        for kind, name, valid in (
+            ("weights", self.weights, WEIGHTS_CHOICES),
+            ("activation", self.activation, ACTIVATIONS),
+            ("normalisation", self.normalize, (*NORMALIZATIONS, "none")),
+            ("norm", self.norm, NORMS),
+        ):
+            if name is not None and name not in valid:
+                raise unknown_name(kind, name, valid)
+        if self.dataset is not None:
+            dataset_name(self.dataset)
+        if self.arch is not None:
+            canonical_arch(self.arch)
+
+    def threat(self, trained: ThreatModel | None = None) -> ThreatModel:
+        """Return what to attack within: as asked, else as trained, else RobustBench's radius.
+
+        Raises UsageError for a radius that is not one.
+        """
+        norm = self.norm or (trained.norm if trained else "Linf")
+        standard = trained.eps if trained and trained.norm == norm else STANDARD_EPS[norm]
+        return ThreatModel(norm=norm, eps=standard if self.eps is None else self.eps)
+
+
+def find_subjects(target: str, request: Request, say: Say) -> list[Subject]:
+    """Return the weights that `target` names; `say` is told of what is assumed or ignored.
+
+    Raises:
+        UsageError: when something must be said that was not.
+        CheckpointError: when a file cannot be read or does not fit its model.
+
+    """
+    if target.startswith(ZOO):
+        return [_zoo_subject(target, request, say)]
+    path = Path(target)
+    if not path.exists():
+        raise CheckpointError(
+            f"{target} does not exist: give a run directory, a checkpoint, or {ZOO}NAME."
+        )
+    if not path.is_dir():
+        return _file_subjects(path, request, say)
+    files = [path / name for name in (checkpoints.BEST, checkpoints.LAST)]
+    found = [file for file in files if file.exists()]
+    if not found:
+        raise CheckpointError(
+            f"{target} holds no {checkpoints.BEST} or {checkpoints.LAST}: "
+            "give the directory of a run, as `adrbench train` printed it."
+        )
+    return [subject for file in found for subject in _file_subjects(file, request, say)]
+
+
+def _file_subjects(path: Path, request: Request, say: Say) -> list[Subject]:
+    content = checkpoints.read_file(path)
+    if not checkpoints.is_ours(content):
+        return [_foreign_subject(path, content, request, say)]
+    checkpoint = checkpoints.parse(content, path)
+    _say_ignored(request, ("arch", "activation", "normalize"), f"{path} says its own", say)
+    return [_own_subject(path, checkpoint, name, request) for name in _wanted(checkpoint, request)]
+
+
+def _wanted(checkpoint: Checkpoint, request: Request) -> tuple[str, ...]:
+    if request.weights == "both":
+        return tuple(name for name in WEIGHTS if name in checkpoint.snapshots)
+    return (request.weights or checkpoint.config.parsed_method().deployed,)
+
+
+def _own_subject(path: Path, checkpoint: Checkpoint, weights: str, request: Request) -> Subject:
+    config = checkpoint.config
+    threat = request.threat(config.threat_model())
+    model = checkpoints.restore(checkpoint, weights, path)
+    known = config.dataset in DATASETS or Path(config.dataset).expanduser().exists()
+    if request.dataset is None and not known:
+        raise DataError(
+            f"{path} was trained on {config.dataset}, which is not there: "
+            "say where its data set is with --dataset."
+        )
+    return Subject(
+        dataset=request.dataset or config.dataset,
+        arch=config.arch,
+        activation=config.activation,
+        method=config.method,
+        weights=weights,
+        selection=checkpoint.selection,
+        selected_on=config.select,
+        epoch=checkpoint.snapshots[weights].epoch,
+        seed=config.seed,
+        run=checkpoint.run,
+        sha256=checkpoints.sha256(path),
+        threat=threat,
+        model=model,
+    )
+
+
+def _foreign_subject(path: Path, content: object, request: Request, say: Say) -> Subject:
+    if request.arch is None or request.dataset is None:
+        raise UsageError(
+            f"{path} is not an adrbench checkpoint: for weights from elsewhere, give --arch and "
+            "--dataset (and --normalize, when the pixels were normalised outside the model)."
+        )
+    threat = request.threat()
+    activation = request.activation or DEFAULT_ACTIVATION
+    images, info = load_split(request.dataset, "test", data_dir=request.data_dir)
+    model = build_model(
+        request.arch,
+        num_classes=info.num_classes,
+        in_channels=images.pixels.shape[1],
+        activation=activation,
+    )
+    report = load_foreign(
+        content,
+        model,
+        normalize=NORMALIZATIONS.get(request.normalize or "none"),
+        weights=request.weights if request.weights in WEIGHTS else None,
+    )
+    if request.normalize is None and not report.normalization_in_file:
+        say(
+            f"{path} holds no normalisation, so pixels go in as they are, in [0, 1]; if it was "
+            "trained on normalised images, give --normalize (such as --normalize cifar10)."
+        )
+    return _without_history(
+        dataset=request.dataset,
+        arch=canonical_arch(request.arch),
+        activation=activation,
+        run=path.stem,
+        sha256=checkpoints.sha256(path),
+        threat=threat,
+        model=model.eval(),
+    )
+
+
+#: What --normalize names beside "none": mean and standard deviation per channel.
+NORMALIZATIONS: dict[str, Normalization] = {
+    name: (source.mean, source.std)
+    for name, source in DATASETS.items()
+    if source.mean is not None and source.std is not None
+}
+
+
+def _zoo_subject(target: str, request: Request, say: Say) -> Subject:
+    name = target.removeprefix(ZOO)
+    if request.dataset is None:
+        raise UsageError(f"{target} needs --dataset {' or '.join(ZOO_DATASETS)}.")
+    threat = request.threat()
+    options = ("weights", "arch", "activation", "normalize")
+    _say_ignored(request, options, f"{target} says its own", say)
+    model = load_zoo_model(
+        name,
+        dataset=_zoo_dataset(name, request, say),
+        norm=threat.norm,
+        zoo_dir=request.zoo_dir,
+    )
+    return _without_history(
+        dataset=request.dataset,
+        arch=name,
+        activation=DEFAULT_ACTIVATION,
+        run=target,
+        sha256=_sha256_of_weights(model),
+        threat=threat,
+        model=model,
+    )
+
+
+def _zoo_dataset(name: str, request: Request, say: Say) -> str:
+    """Return whose models of the zoo are meant: for images of one's own, by number of classes."""
+    assert request.dataset is not None
+    if request.dataset in DATASETS:
+        return request.dataset
+    _, info = load_split(request.dataset, "test", data_dir=request.data_dir)
+    fitting = [key for key, classes in ZOO_DATASETS.items() if classes == info.num_classes]
+    if not fitting:
+        listed = " and ".join(f"{key} ({n} classes)" for key, n in ZOO_DATASETS.items())
+        raise UsageError(
+            f"{request.dataset} has {info.num_classes} classes, but RobustBench has models of "
+            f"{listed}: give a --dataset with as many."
+        )
+    say(f"{name} is taken from the zoo's {fitting[0]} models.")
+    return fitting[0]
+
+
+def _without_history(
+    *,
+    dataset: str,
+    arch: str,
+    activation: str,
+    run: str,
+    sha256: str,
+    threat: ThreatModel,
+    model: nn.Module,
+) -> Subject:
+    return Subject(
+        dataset=dataset,
+        arch=arch,
+        activation=activation,
+        method="",
+        weights="file",
+        selection="file",
+        selected_on=None,
+        epoch=None,
+        seed=None,
+        run=run,
+        sha256=sha256,
+        threat=threat,
+        model=model,
+    )
+
+
+def _say_ignored(request: Request, names: tuple[str, ...], why: str, say: Say) -> None:
+    for name in names:
+        if getattr(request, name) is not None:
+            say(f"--{name} is ignored: {why}.")
+
+
+def _sha256_of_weights(model: nn.Module) -> str:
+    """Return a fingerprint of weights that come from several files, or from nowhere on disk."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

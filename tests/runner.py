@@ -1,0 +1,56 @@
+"""The command line in this process, and what it did to the directory it ran in."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from adrbench.cli import app
+
+#: A run of a moment, in every test that needs one.
+QUICK = ("--epochs", "1", "--steps", "1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines on stderr that are neither notes nor progress."""
+        others = ("note: ", "Downloading ")
+        return [line for line in self.err.splitlines() if not line.startswith(others)]
+
+    @property
+    def notes(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("note: ")]
+
+
+def command(*arguments: str | Path) -> Outcome:
+    """Run a command; an exception that the command line did not turn into an exit is raised."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Outcome(code=result.exit_code, out=result.stdout, err=result.stderr)
+
+
+def succeed(*arguments: str | Path) -> Outcome:
+    outcome = command(*arguments)
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+def tree(directory: Path) -> dict[str, bytes | None]:
+    """Return everything below a directory: contents by path, None for directories."""
+    found: dict[str, bytes | None] = {}
+    for parent, folders, files in os.walk(directory):
+        found |= {str(Path(parent, name).relative_to(directory)): None for name in folders}
+        for name in files:
+            path = Path(parent, name)
+            found[str(path.relative_to(directory))] = path.read_bytes()
+    return found
