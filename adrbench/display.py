@@ -81,7 +81,8 @@ class TrainingDisplay:
         total = self.config.epochs * self.steps_per_epoch
         left = (now - self.began) / (done - earlier) * (total - done)
         speed = step * self.config.batch_size / (now - self.epoch_began)
-        progress = Table.grid(Column(no_wrap=True), Column(ratio=1), padding=(0, 1))
+        columns = (Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True))
+        progress = Table.grid(*columns, padding=(0, 1))
         progress.add_row(
             f"epoch {epoch}/{self.config.epochs}  step {step}/{self.steps_per_epoch}",
             ProgressBar(total=total, completed=done),
