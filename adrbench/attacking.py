@@ -11,7 +11,7 @@ import torch
 
 from adrbench.attacks.suites import Suite, build_suite
 from adrbench.config import AttackConfig
-from adrbench.datasets import Images, Source, load_split, to_float
+from adrbench.datasets import Images, Source, to_float
 from adrbench.errors import UsageError
 from adrbench.evaluation import Evaluation, OnBatch, evaluate
 from adrbench.provenance import describe_device, describe_software, now
@@ -34,15 +34,15 @@ class Job:
     path: Path
 
 
-def plan(subject: Subject, config: AttackConfig, *, data_dir: Path, out: Path, say: Say) -> Job:
-    """Return the evaluation of `subject`, its images loaded and its model known to fit them.
+def plan(
+    subject: Subject, config: AttackConfig, *, test: Images, info: Source, out: Path, say: Say
+) -> Job:
+    """Return the evaluation of `subject` on `test` images, its model known to fit them.
 
     Raises:
         UsageError: when the suite or the model does not fit the images.
-        DataError: when the images cannot be read.
 
     """
-    test, info = load_split(subject.dataset, "test", data_dir=data_dir)
     check_fit(subject, test, info)
     if config.n is not None and config.n > len(test):
         say(f"{info.name} has {len(test):,} test images, not {config.n:,}: all of them are used.")

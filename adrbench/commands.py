@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from adrbench.config import (
     method_settings,
     parse_fraction,
 )
-from adrbench.datasets import Dataset, dataset_name, load_dataset
+from adrbench.datasets import Dataset, dataset_name, load_dataset, load_split
 from adrbench.devices import choose_device
 from adrbench.display import AttackDisplay, TrainingDisplay, plain_table, print_table
 from adrbench.errors import AdrbenchError, RecordError, UsageError, unknown_name
@@ -181,17 +181,15 @@ def attack_command(given: Given, say: Say) -> None:
         zoo_dir=given["zoo_dir"],
     )
     check_writable(given["out"])
-    jobs = [
-        attacking.plan(
-            subject,
-            replace(config, threat_model=subject.threat),
-            data_dir=given["data_dir"],
-            out=given["out"],
-            say=say,
-        )
-        for target in given["targets"]
-        for subject in find_subjects(target, request, say)
-    ]
+    load_test = cache(partial(load_split, split="test", data_dir=given["data_dir"]))
+    jobs = []
+    for target in given["targets"]:
+        for subject in find_subjects(target, request, say):
+            test, info = load_test(subject.dataset)
+            threatened = replace(config, threat_model=subject.threat)
+            jobs.append(
+                attacking.plan(subject, threatened, test=test, info=info, out=given["out"], say=say)
+            )
     print_attacks([attack_once(job, device, force=given["force"], say=say) for job in jobs])
 
 

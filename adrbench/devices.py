@@ -23,7 +23,7 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"device is {name!r}: choose auto, cpu, cuda or cuda:K.")
     if device.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= found:
+        if not 0 <= (device.index or 0) < found:
             raise AdrbenchError(
                 f"device {name} was asked for, and PyTorch sees {found} CUDA devices here: "
                 "use --device cpu, or install a PyTorch and a driver that match."

@@ -7,6 +7,9 @@ action. The command line prints it after `error:` and exits with `exit_code`.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+#: How many valid names an error lists when none is near.
+MOST_SHOWN = 15
+
 
 class AdrbenchError(ValueError):
     """Something the user can act on; its text is one sentence."""
@@ -34,10 +37,12 @@ class RecordError(AdrbenchError):
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     """Return the error for an unknown `kind` called `name`, offering the nearest valid names."""
-    names = list(valid)
-    near = get_close_matches(name.lower(), [n.lower() for n in names], n=3, cutoff=0.5)
-    nearest = [n for n in names if n.lower() in near]
-    hint = (
-        f"did you mean {' or '.join(nearest)}?" if nearest else f"choose from {', '.join(names)}."
-    )
+    by_lower = {valid_name.lower(): valid_name for valid_name in valid}
+    near = get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
+    if near:
+        hint = f"did you mean {' or '.join(by_lower[found] for found in near)}?"
+    else:
+        shown = list(by_lower.values())
+        rest = f" and {len(shown) - MOST_SHOWN} more" if len(shown) > MOST_SHOWN else ""
+        hint = f"choose from {', '.join(shown[:MOST_SHOWN])}{rest}."
     return UsageError(f"unknown {kind} {name!r}: {hint}")

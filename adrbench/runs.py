@@ -213,13 +213,19 @@ def resume(run: Run) -> None:
             f"{run.directory} was trained on other images than {run.config.dataset} holds now: "
             "bring the data back, or give --force to start over."
         )
-    if last.training is None:
-        raise CheckpointError(f"{path} holds no training state: give --force to start over.")
-    for weights, model in run.models().items():
-        model.load_state_dict(last.snapshots[weights].state)
-    run.optimizer.load_state_dict(last.training["optimizer"])
-    run.history[:] = last.training["history"]
-    run.best |= checkpoints.load(run.directory / checkpoints.BEST).snapshots
+    try:
+        best = checkpoints.load(run.directory / checkpoints.BEST)
+        for weights, model in run.models().items():
+            model.load_state_dict(last.snapshots[weights].state)
+        training = last.training or {}
+        run.optimizer.load_state_dict(training["optimizer"])
+        run.history[:] = training["history"]
+    except (CheckpointError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the state in {run.directory} is incomplete ({str(error).rstrip('.')}): "
+            "give --force to start over."
+        ) from error
+    run.best |= best.snapshots
 
 
 def describe(run: Run) -> TrainRecord:

@@ -177,6 +177,8 @@ def _foreign_subject(path: Path, content: object, request: Request, say: Say) ->
             f"{path} is not an adrbench checkpoint: for weights from elsewhere, give --arch and "
             "--dataset (and --normalize, when the pixels were normalised outside the model)."
         )
+    if request.weights == "both":
+        raise UsageError(f"{path} is weights from elsewhere: choose --weights student or average.")
     threat = request.threat()
     activation = request.activation or DEFAULT_ACTIVATION
     images, info = load_split(request.dataset, "test", data_dir=request.data_dir)
@@ -190,8 +192,11 @@ def _foreign_subject(path: Path, content: object, request: Request, say: Say) ->
         content,
         model,
         normalize=NORMALIZATIONS.get(request.normalize or "none"),
-        weights=request.weights if request.weights in WEIGHTS else None,
+        weights=request.weights,  # type: ignore[arg-type]
     )
+    chosen = request.weights if report.entry else None
+    if chosen is None:
+        _say_ignored(request, ("weights",), f"{path} holds one set of weights", say)
     if request.normalize is None and not report.normalization_in_file:
         say(
             f"{path} holds no normalisation, so pixels go in as they are, in [0, 1]; if it was "
@@ -201,7 +206,7 @@ def _foreign_subject(path: Path, content: object, request: Request, say: Say) ->
         dataset=request.dataset,
         arch=canonical_arch(request.arch),
         activation=activation,
-        run=path.stem,
+        run=f"{path.stem}-{chosen}" if chosen else path.stem,
         sha256=checkpoints.sha256(path),
         threat=threat,
         model=model.eval(),

@@ -170,9 +170,11 @@ def checked_step(run: Run, x: Tensor, y: Tensor, step: int) -> Tensor:
         ).loss
     except AdrbenchError as error:
         lr = run.optimizer.param_groups[0]["lr"]
+        done = run.epochs_done
+        kept = f"{run.directory} keeps epoch {done}" if done else "no epoch was finished"
         raise AdrbenchError(
-            f"{error} (epoch {run.epochs_done + 1}, learning rate {lr:g}): {run.directory} "
-            f"keeps epoch {run.epochs_done}; try a lower --lr or --precision float32."
+            f"{error} (epoch {done + 1}, learning rate {lr:g}): {kept}; try a lower --lr or "
+            "--precision float32."
         ) from error
 
 
