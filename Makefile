@@ -23,7 +23,7 @@ $(VENV)/installed-dev: pyproject.toml
 demo: $(VENV)/installed
 	$(ONE_THREAD) $(BIN)/adrbench train digits --method at
 	$(ONE_THREAD) $(BIN)/adrbench train digits --method adr+wa
-	$(ONE_THREAD) $(BIN)/adrbench attack --suite pgd \
+	$(ONE_THREAD) $(BIN)/adrbench attack --suite pgd --n 100 \
 		checkpoints/digits-small-cnn-at-seed0 checkpoints/digits-small-cnn-adr+wa-seed0
 	$(ONE_THREAD) $(BIN)/adrbench attack --suite autoattack --n 100 \
 		checkpoints/digits-small-cnn-at-seed0 checkpoints/digits-small-cnn-adr+wa-seed0
@@ -38,7 +38,7 @@ test: lint
 	$(ONE_THREAD) $(BIN)/pytest --slow --numprocesses 2 --dist loadgroup --quiet
 
 bench: $(VENV)/installed
-	@echo "There are no benchmarks yet."
+	$(BIN)/python benchmarks/footprint.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -20,6 +20,9 @@ from adrbench.subjects import Subject
 
 Say = Callable[[str], None]
 
+#: What networks raise on images of a size they were not made for.
+UNFIT = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -50,7 +53,7 @@ def plan(
     suite = build_suite(config, info.num_classes)
     say_ignored(config, suite, say)
     identity = {
-        "checkpoint": subject.sha256,
+        "model": [subject.weights_sha256, subject.arch, subject.activation],
         "weights": subject.weights,
         "data": images.sha256(),
         "norm": config.threat_model.norm,
@@ -82,7 +85,7 @@ def check_fit(subject: Subject, images: Images, info: Source) -> None:
     try:
         with torch.no_grad():
             logits = subject.model(one)
-    except RuntimeError as error:
+    except UNFIT as error:
         raise UsageError(
             f"{subject.label} does not take images of shape {tuple(one.shape[1:])} (channels, "
             f"height, width) from {info.name}: give the --dataset it was trained for."
@@ -113,6 +116,7 @@ def run(job: Job, device: torch.device, on_batch: OnBatch) -> AttackRecord:
         batch_size=job.config.batch_size,
         on_batch=on_batch,
     )
+    job.subject.model.cpu()
     record = _record(job, evaluation, device, time.perf_counter() - began)
     write_record(job.path, record)
     return record
@@ -137,7 +141,9 @@ def _record(job: Job, evaluation: Evaluation, device: torch.device, seconds: flo
         epoch=subject.epoch,
         seed=subject.seed,
         run=subject.run,
-        checkpoint_sha256=subject.sha256,
+        checkpoint_sha256=subject.checkpoint_sha256,
+        weights_sha256=subject.weights_sha256,
+        training_sha256=subject.training_sha256,
         threat_model=Threat(
             norm=config.threat_model.norm,  # type: ignore[arg-type]
             eps=config.threat_model.eps,

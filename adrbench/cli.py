@@ -188,7 +188,7 @@ def train(
     device: Device = "auto",
     force: Annotated[bool, Option("--force", help="Start over, replacing the run.")] = False,
 ) -> None:
-    """Train a model; the same command again goes on where it was stopped."""
+    """Train a model, or go on with a run that was stopped."""
     given = dict(locals())
     from adrbench.commands import train_command
 

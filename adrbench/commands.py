@@ -13,6 +13,7 @@ from rich.console import Console
 
 from adrbench import attacking, runs, training
 from adrbench.attacks.suites import build_suite
+from adrbench.checkpoint import LAST
 from adrbench.config import (
     METHOD_SETTINGS,
     AttackConfig,
@@ -48,6 +49,8 @@ def train_command(given: Given, say: Say) -> None:
     path: Path = given["results"] / f"train-{name}.json"
     for place in (directory, path.parent):
         check_writable(place)
+    if not given["force"] and not (directory / LAST).exists():
+        check_same_run(path, config)
     with TrainingDisplay(Console(stderr=True), name) as display, enough_memory():
         record = training.train(
             config, dataset, directory, device=device, force=given["force"], reporter=display
@@ -55,8 +58,22 @@ def train_command(given: Given, say: Say) -> None:
     if display.started or not path.exists():
         write_record(path, record)
     else:
+        check_same_run(path, config)
         say(f"{directory} was finished before, see {path}: --force trains it again.")
     typer.echo(summarise_training(record, directory))
+
+
+def check_same_run(path: Path, config: TrainConfig) -> None:
+    """Raise RecordError where `path` holds the record of another run than `config`'s."""
+    if not path.exists():
+        return
+    record = read_record(path)
+    theirs = TrainConfig.from_json(record.config) if isinstance(record, TrainRecord) else None
+    if theirs is None or theirs.difference(config):
+        raise RecordError(
+            f"{path} is the record of another run: give another --name or --results, or --force "
+            "to replace it."
+        )
 
 
 def build_train_config(given: Given, say: Say) -> tuple[TrainConfig, Dataset]:
@@ -103,11 +120,14 @@ def complete_settings(
         settings["arch"],
         parse_method(settings["method"]),
         norm=settings["norm"],
+        activation=settings["activation"],
         num_train=num_train,
     )
     known = set(TrainConfig.__dataclass_fields__)
     chosen = {key: value for key, value in settings.items() if key in known}
-    return TrainConfig(**{**preset.values, **chosen, "val_size": val_size}, preset=preset.source)
+    given = [flag(name) for name in preset.values if name in chosen]
+    source = "; ".join([preset.source, *([f"given: {', '.join(given)}"] if given else [])])
+    return TrainConfig(**{**preset.values, **chosen, "val_size": val_size}, preset=source)
 
 
 def check_run_name(name: str | None) -> None:
@@ -143,13 +163,12 @@ def summarise_training(record: TrainRecord, directory: Path) -> str:
     """Return what a finished run came to, and what to do next."""
     lines = []
     for weights in ("student", "average"):
-        key = f"{weights}_robust_correct"
-        rows = [row for row in record.history if key in row]
-        if not rows:
+        if f"{weights}_robust_correct" not in record.history[-1]:
             continue
-        best, last = max(rows, key=lambda row: row[key]), rows[-1]
+        best, last = runs.best_row(record.history, weights), record.history[-1]
         figures = ", ".join(
-            f"{name} {100 * row[key] / row['select_n']:.1f} % (epoch {row['epoch']})"
+            f"{name} {100 * row[f'{weights}_robust_correct'] / row['select_n']:.1f} % "
+            f"(epoch {row['epoch']})"
             for name, row in (("best", best), ("last", last))
         )
         split = {"val": "validation", "test": "test"}[best["select"]]
@@ -190,7 +209,13 @@ def attack_command(given: Given, say: Say) -> None:
             jobs.append(
                 attacking.plan(subject, threatened, test=test, info=info, out=given["out"], say=say)
             )
-    print_attacks([attack_once(job, device, force=given["force"], say=say) for job in jobs])
+    records: list[AttackRecord] = []
+    try:
+        for job in jobs:
+            records.append(attack_once(job, device, force=given["force"], say=say))
+    finally:
+        if records:
+            print_attacks(records)
 
 
 def attack_once(job: attacking.Job, device: torch.device, *, force: bool, say: Say) -> AttackRecord:

@@ -1,7 +1,9 @@
 """What a training run and an attack are asked to do: frozen, checked, and stored with both."""
 
+import hashlib
+import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from adrbench.errors import UsageError
@@ -23,7 +25,7 @@ class TrainConfig:
 
     `dataset` is a table name or a path; `method` is spelt canonically. eps and alpha are in
     units of the pixel range. `milestones` are fractions of the run after which the learning
-    rate is multiplied by `lr_factor`, rounded to whole epochs. Numbers of a slot the method
+    rate is multiplied by `lr_factor`, rounded to whole steps. Numbers of a slot the method
     leaves empty are None. `crafting_mode` is the mode of BatchNorm while adversarial examples
     are made ("train" in the published code). `preset` says where the defaults came from.
 
@@ -106,6 +108,16 @@ class TrainConfig:
     def from_json(cls, data: object) -> "TrainConfig":
         """Read a configuration back; ValueError names the field that is wrong."""
         return from_json(cls, data)
+
+    def sha256(self) -> str:
+        """Return a fingerprint of everything that decides the weights but data and seed.
+
+        `adr` and `adr+wa` train alike, so the token `wa` plays no part.
+        """
+        method = str(replace(self.parsed_method(), wa=False))
+        apart = {"seed": 0, "dataset": "", "preset": "", "method": method}
+        content = json.dumps({**self.to_json(), **apart}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def difference(self, other: "TrainConfig") -> tuple[str, Any, Any] | None:
         """Return the first setting that differs, with both values, or None.

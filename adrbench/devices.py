@@ -1,4 +1,8 @@
-"""Where to compute."""
+"""Where to compute, and in what precision."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -29,3 +33,19 @@ def choose_device(name: str) -> torch.device:
                 "use --device cpu, or install a PyTorch and a driver that match."
             )
     return device
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep float32 arithmetic on GPUs at float32: TF32 off for products and convolutions."""
+    # Not the newer fp32_precision switches: with those set per operator, torch 2.15 raises where
+    # anybody asks for cudnn.allow_tf32.
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adrbench.attacks.autoattack import ReliabilityWarning
 from adrbench.attacks.suites import Stage, Suite
 from adrbench.datasets import Images, to_float
+from adrbench.devices import full_precision
 from adrbench.records import Stage as StageRecord
 from adrbench.threat import ThreatModel
 
@@ -167,20 +168,6 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = mode
         for parameter in wanted:
             parameter.requires_grad_()
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Keep float32 arithmetic on GPUs at float32: TF32 off for products and convolutions."""
-    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [switch.fp32_precision for switch in switches]
-    for switch in switches:
-        switch.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.fp32_precision = value
 
 
 @contextmanager

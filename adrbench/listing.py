@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from rich.table import Table
 
-from adrbench.attacks.suites import SUITES
+from adrbench.attacks.suites import PGD_K_MEANING, SUITES
 from adrbench.baselines import read_paper, read_robustbench
 from adrbench.datasets import DATASETS
 from adrbench.display import print_table
@@ -21,7 +21,7 @@ def list_command(what: str | None) -> None:
         "datasets": list_datasets,
         "archs": lambda: {name: arch.explanation for name, arch in ARCHITECTURES.items()},
         "methods": lambda: {token: f"{slot}: {text}" for token, (slot, text) in TOKENS.items()},
-        "suites": lambda: {name: text for name, (text, _) in SUITES.items()},
+        "suites": list_suites,
         "baselines": list_baselines,
     }
     if what is not None and what not in kinds:
@@ -31,6 +31,11 @@ def list_command(what: str | None) -> None:
         for name, text in kinds[kind]().items():
             table.add_row(name, text)
         print_table(table)
+
+
+def list_suites() -> dict[str, str]:
+    """Return the named suites, and the family that has a number in its name."""
+    return {name: text for name, (text, _) in SUITES.items()} | {"pgd-K": PGD_K_MEANING}
 
 
 def list_baselines() -> dict[str, str]:

@@ -13,7 +13,12 @@ from typing import Any
 from adrbench.tokens import Method
 
 PUBLISHED = "published ADR configurations (yuyuwu5/ADR, 515da0e)"
-PUBLISHED_ARCHS = ("resnet18", "wrn-34-10")
+#: objective -> the architectures it was published with, all with ReLU.
+PUBLISHED_ARCHS: dict[str, tuple[str, ...]] = {
+    "at": ("resnet18", "wrn-34-10"),
+    "trades": ("resnet18",),
+    "standard": (),
+}
 
 #: A training set of one's own below this many images is the data set "small", else "large".
 SMALL_SET = 10_000
@@ -131,7 +136,13 @@ ROWS: tuple[Row, ...] = (
 
 
 def find_preset(
-    dataset: str, arch: str, method: Method, *, norm: str = "Linf", num_train: int
+    dataset: str,
+    arch: str,
+    method: Method,
+    *,
+    norm: str = "Linf",
+    activation: str = "relu",
+    num_train: int,
 ) -> Preset:
     """Return the hyper-parameters for a run, from every row that fits it.
 
@@ -145,7 +156,9 @@ def find_preset(
     for row in rows:
         values |= row.values
     sources = list(dict.fromkeys(row.source for row in rows))
-    carried = family == "large" or arch not in PUBLISHED_ARCHS or method.objective == "standard"
-    if sources == [PUBLISHED] and carried:
+    was_published = (
+        family != "large" and activation == "relu" and arch in PUBLISHED_ARCHS[method.objective]
+    )
+    if sources == [PUBLISHED] and not was_published:
         sources.append(f"our own: carried over to {dataset} {arch} {method}")
     return Preset(values=values, source="; ".join(sources))

@@ -71,7 +71,11 @@ class AttackRecord:
     `weights` is student, average, or file (weights that are neither); `selection` is best, last
     or file; `selected_on` the split that chose the best epoch. `n` images out of `num_test` were
     used, in official order; `published_test_set` says whether they are a benchmark's own.
-    `training_seed` and `epoch` are null for weights of unknown history.
+    `seed` (of the training) and `epoch` are null for weights of unknown history.
+
+    `checkpoint_sha256` is of the file, `weights_sha256` of the model as it was evaluated, with its
+    normalisation; `training_sha256` is of the training settings without the seed, so that only
+    runs that differ in nothing else are averaged, and null for weights of unknown history.
     """
 
     kind: Literal["attack"] = "attack"
@@ -92,6 +96,8 @@ class AttackRecord:
     seed: int | None
     run: str
     checkpoint_sha256: str
+    weights_sha256: str
+    training_sha256: str | None
     threat_model: Threat
     suite: str
     parameters: dict[str, Any]

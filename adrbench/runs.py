@@ -5,6 +5,7 @@ needs no generator inside and a resumed run ends in the weights of one that neve
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -128,9 +129,8 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimi
 
 def learning_rate(config: TrainConfig, num_steps: int) -> Schedule:
     """Return the schedule of the learning rate, for epochs of `num_steps` steps."""
-    milestones = [
-        max(1, round(fraction * config.epochs)) * num_steps for fraction in config.milestones
-    ]
+    total = config.epochs * num_steps
+    milestones = [round(fraction * total) for fraction in config.milestones]
     return steps(config.lr, milestones, config.lr_factor)
 
 
@@ -154,7 +154,7 @@ def save(run: Run, row: HistoryRow) -> None:
     better = {
         weights: taken
         for weights, taken in now_here.items()
-        if weights not in run.best or taken.robust_correct > run.best[weights].robust_correct
+        if best_row(run.history, weights) is row
     }
     if better:
         run.best |= better
@@ -167,6 +167,20 @@ def save(run: Run, row: HistoryRow) -> None:
     checkpoints.save(
         run.directory / checkpoints.LAST, as_checkpoint(run, "last", now_here, training)
     )
+
+
+def best_row(history: Sequence[HistoryRow], weights: str) -> HistoryRow:
+    """Return the epoch that selection chooses for `weights`: the first of the highest accuracy.
+
+    The accuracy is that of the objective's criterion; the other of clean and robust breaks ties.
+    """
+
+    def score(row: HistoryRow) -> tuple[int, int]:
+        counts = {name: row[f"{weights}_{name}_correct"] for name in ("clean", "robust")}
+        first = counts.pop(row["criterion"])
+        return first, *counts.values()
+
+    return max(history, key=score)
 
 
 def as_checkpoint(

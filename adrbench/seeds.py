@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def derive_seed(seed: int, *path: int | str) -> int:
     """Return the seed, in [0, 2**63), that belongs to `seed` and `path`.
 
-    The same on every platform and version, and another one for every other path: a number and
-    its spelling differ, and so do ("ab", "c") and ("a", "bc"). Raises TypeError for an entry that
+    The same on every platform and version, and as good as random between paths: a number and its
+    spelling differ, and so do ("ab", "c") and ("a", "bc"). Raises TypeError for an entry that
     is neither a string nor an integer.
     """
     parts = tuple(part if isinstance(part, str) else index(part) for part in (seed, *path))

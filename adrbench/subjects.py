@@ -34,7 +34,7 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 class Subject:
     """A set of weights to attack, what is known of it, and what it is attacked within.
 
-    The fields up to `sha256` are those of a record.
+    The fields up to `training_sha256` are those of a record.
     """
 
     dataset: str
@@ -47,9 +47,15 @@ class Subject:
     epoch: int | None
     seed: int | None
     run: str
-    sha256: str
+    checkpoint_sha256: str
+    training_sha256: str | None
     threat: ThreatModel
     model: nn.Module
+
+    @property
+    def weights_sha256(self) -> str:
+        """A fingerprint of the model as it will be evaluated, with its normalisation."""
+        return sha256_of_weights(self.model)
 
     @property
     def label(self) -> str:
@@ -165,7 +171,8 @@ def _own_subject(path: Path, checkpoint: Checkpoint, weights: str, request: Requ
         epoch=checkpoint.snapshots[weights].epoch,
         seed=config.seed,
         run=checkpoint.run,
-        sha256=checkpoints.sha256(path),
+        checkpoint_sha256=checkpoints.sha256(path),
+        training_sha256=config.sha256(),
         threat=threat,
         model=model,
     )
@@ -194,6 +201,9 @@ def _foreign_subject(path: Path, content: object, request: Request, say: Say) ->
         normalize=NORMALIZATIONS.get(request.normalize or "none"),
         weights=request.weights,  # type: ignore[arg-type]
     )
+    if report.other_entries and request.weights is None:
+        others = ", ".join(report.other_entries)
+        say(f"{path} holds {others} too; {report.entry} is attacked, see --weights.")
     chosen = request.weights if report.entry else None
     if chosen is None:
         _say_ignored(request, ("weights",), f"{path} holds one set of weights", say)
@@ -207,7 +217,7 @@ def _foreign_subject(path: Path, content: object, request: Request, say: Say) ->
         arch=canonical_arch(request.arch),
         activation=activation,
         run=f"{path.stem}-{chosen}" if chosen else path.stem,
-        sha256=checkpoints.sha256(path),
+        checkpoint_sha256=checkpoints.sha256(path),
         threat=threat,
         model=model.eval(),
     )
@@ -239,7 +249,7 @@ def _zoo_subject(target: str, request: Request, say: Say) -> Subject:
         arch=name,
         activation=DEFAULT_ACTIVATION,
         run=target,
-        sha256=_sha256_of_weights(model),
+        checkpoint_sha256=sha256_of_weights(model),
         threat=threat,
         model=model,
     )
@@ -268,7 +278,7 @@ def _without_history(
     arch: str,
     activation: str,
     run: str,
-    sha256: str,
+    checkpoint_sha256: str,
     threat: ThreatModel,
     model: nn.Module,
 ) -> Subject:
@@ -283,7 +293,8 @@ def _without_history(
         epoch=None,
         seed=None,
         run=run,
-        sha256=sha256,
+        checkpoint_sha256=checkpoint_sha256,
+        training_sha256=None,
         threat=threat,
         model=model,
     )
@@ -295,8 +306,8 @@ def _say_ignored(request: Request, names: tuple[str, ...], why: str, say: Say) -
             say(f"--{name} is ignored: {why}.")
 
 
-def _sha256_of_weights(model: nn.Module) -> str:
-    """Return a fingerprint of weights that come from several files, or from nowhere on disk."""
+def sha256_of_weights(model: nn.Module) -> str:
+    """Return the SHA-256, in hex, of a model's state dict, whatever file it came from."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(key.encode())

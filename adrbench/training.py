@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from adrbench.attacks.suites import build_suite
 from adrbench.checkpoint import LAST
 from adrbench.config import AttackConfig, TrainConfig
 from adrbench.datasets import Dataset, epoch_batches
+from adrbench.devices import full_precision
 from adrbench.errors import AdrbenchError
 from adrbench.evaluation import evaluate
 from adrbench.methods.build import Slots
@@ -42,15 +42,17 @@ def train_step(
     y: Tensor,
     *,
     step: int,
-    autocast: Callable[[], AbstractContextManager[Any]] | None = None,
+    arithmetic: AbstractContextManager[Any] | None = None,
 ) -> StepResult:
     """Take one optimisation step on images `x` (N, C, H, W) of labels `y` (N,).
 
+    The passes run under `arithmetic`, the optimizer and the average in full precision.
+
     Raises:
-        AdrbenchError: when the loss is not finite; the weights are then as before the step.
+        AdrbenchError: when the loss is not finite; the parameters are then as before the step.
 
     """
-    with autocast() if autocast else nullcontext():
+    with arithmetic or nullcontext():
         targets = slots.targets(x, y, step)
         x_adv = slots.objective.craft(model, x, targets)
         loss = slots.perturbation.backward(
@@ -148,6 +150,8 @@ def run_epoch(run: Run, reporter: Reporter) -> HistoryRow:
         loss = checked_step(run, x, y, step)
         total += loss
         reporter.step(epoch, step - first + 1, {"loss": loss, **values})
+    if not all(parameter.isfinite().all() for parameter in run.model.parameters()):
+        raise AdrbenchError(f"the weights are not finite after {explain(run)}")
     seconds = time.perf_counter() - began
     row: HistoryRow = {
         "epoch": epoch,
@@ -166,27 +170,30 @@ def checked_step(run: Run, x: Tensor, y: Tensor, step: int) -> Tensor:
     """Take one step in the precision of the run; say what to try when the loss is not finite."""
     try:
         return train_step(
-            run.model, run.slots, run.optimizer, x, y, step=step, autocast=autocast(run)
+            run.model, run.slots, run.optimizer, x, y, step=step, arithmetic=arithmetic(run)
         ).loss
     except AdrbenchError as error:
-        lr = run.optimizer.param_groups[0]["lr"]
-        done = run.epochs_done
-        kept = f"{run.directory} keeps epoch {done}" if done else "no epoch was finished"
-        raise AdrbenchError(
-            f"{error} (epoch {done + 1}, learning rate {lr:g}): {kept}; try a lower --lr or "
-            "--precision float32."
-        ) from error
+        raise AdrbenchError(f"{error} in {explain(run)}") from error
 
 
-def autocast(run: Run) -> Callable[[], AbstractContextManager[Any]] | None:
-    """Return what the passes of a step run under: bfloat16 with float32 weights, or nothing.
+def explain(run: Run) -> str:
+    """Return where in the run something stopped being finite, what is kept, and what to try."""
+    lr, done = run.optimizer.param_groups[0]["lr"], run.epochs_done
+    kept = f"{run.directory} keeps epoch {done}" if done else "no epoch was finished"
+    return (
+        f"epoch {done + 1} at learning rate {lr:g}: {kept}; try a lower --lr or "
+        "--precision float32."
+    )
+
+
+def arithmetic(run: Run) -> AbstractContextManager[Any]:
+    """Return what a step runs under: float32 without TF32, or bfloat16 with float32 weights.
 
     The cache of converted weights is off because AWP changes the weights within a step.
     """
     if run.config.precision == "float32":
-        return None
-    kind = run.device.type
-    return lambda: torch.autocast(kind, dtype=torch.bfloat16, cache_enabled=False)
+        return full_precision()
+    return torch.autocast(run.device.type, dtype=torch.bfloat16, cache_enabled=False)
 
 
 def validate(run: Run) -> HistoryRow:
@@ -204,7 +211,11 @@ def validate(run: Run) -> HistoryRow:
         seed=run.config.seed,
     )
     suite = build_suite(attack, run.dataset.num_classes)
-    row: HistoryRow = {"select": run.config.select, "select_n": len(images)}
+    row: HistoryRow = {
+        "select": run.config.select,
+        "select_n": len(images),
+        "criterion": run.slots.objective.criterion,
+    }
     for weights, model in run.models().items():
         verdicts = evaluate(model, images, suite, threat, batch_size=attack.batch_size)
         row[f"{weights}_clean_correct"] = verdicts.clean_correct

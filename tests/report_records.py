@@ -34,6 +34,8 @@ def attack_record(clean: int, robust: int, **changes: Any) -> AttackRecord:
         "epoch": 104,
         "seed": 0,
         "checkpoint_sha256": "c" * 64,
+        "weights_sha256": "c" * 64,
+        "training_sha256": "e" * 64,
         "threat_model": Threat(norm="Linf", eps=EPS),
         "suite": "autoattack",
         "attack_seed": 0,
@@ -59,7 +61,7 @@ def attack_record(clean: int, robust: int, **changes: Any) -> AttackRecord:
 def foreign_record(clean: int, robust: int, run: str, **changes: Any) -> AttackRecord:
     """Return an evaluation of weights of unknown history, as `attack` makes of them."""
     unknown = {"method": "", "weights": "file", "selection": "file"}
-    nothing = {"selected_on": None, "epoch": None, "seed": None}
+    nothing = {"selected_on": None, "epoch": None, "seed": None, "training_sha256": None}
     return attack_record(clean, robust, run=run, **(unknown | nothing | changes))
 
 

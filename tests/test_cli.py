@@ -93,6 +93,21 @@ def test_training_prints_its_result_and_the_next_command(empty: Path) -> None:
     assert out[2].endswith("next: adrbench attack checkpoints/it")
 
 
+def test_the_record_of_another_run_is_not_replaced(empty: Path) -> None:
+    line = ("train", "digits", "--method", "at", *QUICK)
+    succeed(*line)
+    before = tree(empty)
+    outcome = command(*line, "--lr", "0.01", "--out", "elsewhere")
+    assert outcome.code == 1
+    assert "is the record of another run" in outcome.err
+    assert tree(empty) == before
+    succeed(*line, "--lr", "0.01", "--out", "elsewhere", "--force")
+    assert (
+        json.loads(Path("results/train-digits-small-cnn-at-seed0.json").read_text())["config"]["lr"]
+        == 0.01
+    )
+
+
 def test_a_lost_record_is_written_again(here: Path) -> None:
     outcome = succeed("train", "digits", "--method", "at", "--name", "at", *QUICK)
     assert outcome.err == ""
@@ -254,6 +269,21 @@ def test_a_state_dict_from_elsewhere_fares_as_the_checkpoint_it_is_of(
     theirs, ours = sorted(records(), key=lambda record: record["weights"])
     assert (theirs["weights"], theirs["seed"], theirs["run"]) == ("file", None, "theirs")
     assert counts(theirs) == counts(ours)
+
+
+def test_the_normalisation_is_part_of_what_was_evaluated(here: Path) -> None:
+    """The same file with another normalisation is another model, not one "done before"."""
+    state = checkpoints.load(AT / "last.pt").snapshots["student"].state
+    torch.save({k: v for k, v in state.items() if k not in ("mean", "std")}, "w.pt")
+    line = ("attack", "w.pt", "--arch", "small-cnn", "--dataset", "digits", *PGD)
+    for normalize in ("none", "digits"):
+        assert "done before" not in succeed(*line, "--normalize", normalize).err
+    succeed(*line, "--normalize", "none", "--activation", "silu")
+    made = records()
+    assert len(made) == 3
+    assert len({record["weights_sha256"] for record in made}) == 2
+    assert len({record["checkpoint_sha256"] for record in made}) == 1
+    assert len({record["robust_correct"] for record in made}) > 1
 
 
 def test_a_state_dict_without_normalisation_says_so(here: Path) -> None:

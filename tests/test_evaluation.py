@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from adrbench.attacks.pgd import fgsm
 from adrbench.attacks.suites import Suite
-from adrbench.evaluation import evaluate, full_precision
+from adrbench.devices import full_precision
+from adrbench.evaluation import evaluate
 from adrbench.threat import ThreatModel
 from tiny import Linear, labelled_by, make_images
 
@@ -127,8 +129,9 @@ def test_other_warnings_come_through() -> None:
 
 
 def test_full_precision_is_put_back() -> None:
-    switch = torch.backends.cuda.matmul
-    before = switch.fp32_precision
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
     with full_precision():
-        assert switch.fp32_precision == "ieee"
-    assert switch.fp32_precision == before
+        assert not any(switch.allow_tf32 for switch in switches)
+    assert [switch.allow_tf32 for switch in switches] == before
+    assert torch.backends.cudnn.allow_tf32, "cuDNN allows TF32 unless told otherwise"

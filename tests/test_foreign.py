@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from adrbench.errors import AdrbenchError, CheckpointError, UsageError
+from adrbench.errors import CheckpointError, UsageError
 from adrbench.models import build_model
-from adrbench.models.foreign import infer_num_classes, load_foreign
+from adrbench.models.foreign import load_foreign
 from adrbench.models.state_dicts import AVERAGE_ENTRIES, PREFIXES, STUDENT_ENTRIES
 from adrbench.tokens import Weights
 
@@ -63,7 +63,6 @@ def test_any_stack_of_prefixes_and_wrappers_fits(prefixes: list[str], entries: l
     assert not report.normalization_in_file
     assert report.mean == (0, 0, 0)
     assert report.std == (1, 1, 1)
-    assert infer_num_classes(state) == 10
 
 
 @pytest.mark.parametrize("names", [("mean", "std"), ("mu", "sigma")])
@@ -248,9 +247,3 @@ def test_an_average_that_the_file_lacks_is_refused() -> None:
         load_foreign({"model": weights_of(small(1))}, small(2), normalize=None, weights="average")
     with pytest.raises(CheckpointError, match="no state dict that could be the student weights"):
         load_foreign({"ema": weights_of(small(1))}, small(2), normalize=None, weights="student")
-
-
-def test_infer_num_classes_needs_a_linear_layer() -> None:
-    assert infer_num_classes({"net": weights_of(small(0, num_classes=37))}) == 37
-    with pytest.raises(AdrbenchError, match="no linear layer"):
-        infer_num_classes({"conv1.weight": torch.ones(1, 1, 3, 3)})

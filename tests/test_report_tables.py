@@ -47,6 +47,7 @@ DIFFERENT: list[dict[str, Any]] = [
     {"published_test_set": False},
     {"data_sha256": "e" * 64},
     {"precision": "bfloat16"},
+    {"training_sha256": "f" * 64},
     {"run": "lower-lr-seed1"},
     {"dataset": "cifar100"},
     {"threat_model": Threat(norm="Linf", eps=0.031)},
@@ -89,8 +90,8 @@ def test_of_two_records_of_one_seed_the_newer_stays_and_a_note_says_so(newest_fi
 
 def test_foreign_weights_are_rows_of_their_own() -> None:
     records = [
-        foreign_record(9_000, 10, "mine", checkpoint_sha256="a" * 64),
-        foreign_record(9_000, 20, "mine", checkpoint_sha256="b" * 64),
+        foreign_record(9_000, 10, "mine", weights_sha256="a" * 64),
+        foreign_record(9_000, 20, "mine", weights_sha256="b" * 64),
     ]
     assert [row["method"] for row in accuracy_rows(records)] == ["mine", "mine"]
 

@@ -10,7 +10,7 @@ from adrbench.threat import ThreatModel
 from tiny import Linear, labelled_by, make_images
 
 QUICK = ["fgsm", "pgd", "pgd-3", "cw", "apgd-ce", "apgd-t", "fab-t"]
-LONG = [name for name in SUITES if name not in (*QUICK, "pgd-K")]
+LONG = [name for name in SUITES if name not in QUICK]
 
 
 def config(suite: str, norm: str = "Linf") -> AttackConfig:
@@ -51,6 +51,7 @@ def test_parameters_say_what_was_run() -> None:
     [
         ("autoatack", "did you mean autoattack"),
         ("pgd-0", "unknown suite 'pgd-0'"),
+        ("pgd-K", "unknown suite 'pgd-K'"),
         ("pgd-x", "unknown suite 'pgd-x'"),
         ("", "unknown suite"),
     ],

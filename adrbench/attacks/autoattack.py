@@ -178,8 +178,12 @@ def contained(device: torch.device) -> Iterator[None]:
     finally:
         checks.funcs.update(counters)
         sys.settrace(tracer)
-    for message in dict.fromkeys(translate(str(warning.message)) for warning in caught):
-        warnings.warn(ReliabilityWarning(message), stacklevel=3)
+    meanings = {warning: translate(str(warning.message)) for warning in caught}
+    for other in (warning for warning, meaning in meanings.items() if meaning is None):
+        warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    for meaning in dict.fromkeys(meanings.values()):
+        if meaning is not None:
+            warnings.warn(ReliabilityWarning(meaning), stacklevel=3)
 
 
 #: how an official message begins to be recognised -> what it means.
@@ -222,10 +226,10 @@ MEANINGS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 )
 
 
-def translate(message: str) -> str:
-    """Return an official warning in plain words, or as it is when it is not a known one."""
+def translate(message: str) -> str | None:
+    """Return an official warning in plain words; None for a warning of something else."""
     for pattern, meaning in MEANINGS:
         found = re.search(pattern, message)
         if found:
             return meaning(found)
-    return message
+    return None

@@ -65,7 +65,7 @@ def build_suite(config: AttackConfig, num_classes: int) -> Suite:
     if found:
         return _pgd(config, steps=int(found[1]))
     if config.suite not in SUITES:
-        raise unknown_name("suite", config.suite, SUITES)
+        raise unknown_name("suite", config.suite, [*SUITES, "pgd-K (K a number)"])
     return SUITES[config.suite][1](config, num_classes)
 
 
@@ -140,11 +140,11 @@ def _official(version: autoattack.Version, only: str | None = None) -> Builder:
 
 
 PGD_K = re.compile(r"pgd-([1-9]\d*)")
+PGD_K_MEANING = "PGD on cross-entropy, K steps of eps/4, random start per image"
 #: name -> what it is, and how it is built. `pgd-K`, for any K, stands beside them.
 SUITES: dict[str, tuple[str, Builder]] = {
     "fgsm": ("one step of size eps from the image itself", _fgsm),
     "pgd": ("pgd-20", _pgd),
-    "pgd-K": ("PGD on cross-entropy, K steps of eps/4, random start per image", _pgd),
     "cw": ("PGD on the margin loss of Carlini and Wagner, 30 steps of eps/4", _margin),
     "apgd-ce": ("AutoAttack's APGD on cross-entropy alone", _official("standard", "apgd-ce")),
     "apgd-t": ("AutoAttack's APGD on the targeted DLR loss alone", _official("standard", "apgd-t")),

@@ -50,10 +50,13 @@ def read_cifar(class_name: str, data_dir: Path, part: Part) -> Images | None:
     from torchvision import datasets
 
     dataset_class: Any = getattr(datasets, class_name)
+    was_there = data_dir.exists()
     try:
         with redirect_stdout(sys.stderr), _connection_timeout():
             read: Any = dataset_class(data_dir, train=part == "train", download=True)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
+        if not was_there and data_dir.is_dir() and not any(data_dir.iterdir()):
+            data_dir.rmdir()
         reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
         raise DataError(
             f"{class_name} is not in {data_dir} and cannot be downloaded ({reason}): put "

@@ -6,7 +6,7 @@ Targets are always probabilities, (N, C); labels come in as one-hot rows.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,16 @@ Start = Callable[[Tensor], Tensor]
 TRADES_NOISE = 0.001
 
 
+#: Which accuracy says that one epoch is better than another; the other breaks ties.
+Criterion = Literal["robust", "clean"]
+
+
 class Objective(Protocol):
-    """What a step minimises."""
+    """What a step minimises, and the `criterion` by which its epochs are compared."""
+
+    @property
+    def criterion(self) -> Criterion:
+        """The accuracy this objective is after."""
 
     def craft(self, model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
         """Return the images to train on beside `x` (N, C, H, W) in [0, 1]."""
@@ -68,6 +76,8 @@ def batch_norm_mode(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
 class Standard:
     """Cross-entropy on clean images."""
 
+    criterion: Criterion = "clean"
+
     def craft(self, model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
         """Return `x` itself."""
         return x
@@ -82,6 +92,7 @@ class AdversarialTraining:
     """Cross-entropy on PGD examples (Madry et al. 2018, equation 2.1)."""
 
     crafting: Crafting
+    criterion: Criterion = "robust"
 
     def craft(self, model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
         """Climb the cross-entropy against `targets`, soft where they are soft."""
@@ -102,6 +113,7 @@ class Trades:
 
     crafting: Crafting
     beta: float
+    criterion: Criterion = "robust"
 
     def craft(self, model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
         """Climb KL(clean || adversarial), which looks at no label."""

@@ -83,20 +83,6 @@ def load_foreign(
     )
 
 
-def infer_num_classes(state: object) -> int:
-    """Return the number of classes of a state dict: the rows of its last weight matrix.
-
-    `state` is what `load_foreign` takes. Raises `CheckpointError` when there is no such matrix.
-    """
-    classifier = _classifier(read_contents(state, None).network)
-    if classifier is None:
-        raise CheckpointError(
-            "the state dict holds no linear layer: it is not a classifier's, "
-            "so its number of classes is unknown."
-        )
-    return len(classifier)
-
-
 def _file_normalization(found: dict[str, Tensor], in_channels: int) -> dict[str, Tensor]:
     """Return the file's `mean` and `std` as (C, 1, 1), or nothing where it holds neither."""
     if not found:

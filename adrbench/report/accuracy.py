@@ -21,7 +21,7 @@ def accuracy_table(
     """
     lines = shown_lines(lines)
     attacks = c.attack_columns(lines)
-    data_marks = _distinguish_data(lines)
+    data_marks, training_marks = _distinguish_data(lines), _distinguish_training(lines)
     rows = []
     for line in lines:
         cells: dict[str, Cell] = _identity(line) | {
@@ -33,7 +33,12 @@ def accuracy_table(
         ranks = ranked(line, entries)
         cells[c.RANK.key] = ranks[0] if ranks else None
         rows.append(
-            Row(cells=cells, marks=marks(line) + data_marks.get(line.subject.data_sha256, ()))
+            Row(
+                cells=cells,
+                marks=marks(line)
+                + data_marks.get(line.subject.data_sha256, ())
+                + training_marks.get(line.subject.training, ()),
+            )
         )
     is_ranked = any(row.cells[c.RANK.key] for row in rows)
     notes = figure_notes(rows, intervals) + superseded_notes(lines)
@@ -182,4 +187,20 @@ def _distinguish_data(lines: list[Line]) -> dict[str, tuple[str, ...]]:
         for group in hashes.values()
         if len(group) > 1
         for sha256 in group
+    }
+
+
+def _distinguish_training(lines: list[Line]) -> dict[str, tuple[str, ...]]:
+    """Return a mark for each set of training settings, where rows of one label have several."""
+    settings: dict[tuple[str, str], set[str]] = {}
+    for line in lines:
+        settings.setdefault((line.subject.arch, line.subject.label), set()).add(
+            line.subject.training
+        )
+    return {
+        sha256: (f"training settings with sha256 {sha256[:12]}: see the run's config.json",)
+        for group in settings.values()
+        if len(group) > 1
+        for sha256 in group
+        if sha256
     }

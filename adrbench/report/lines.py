@@ -38,7 +38,8 @@ class Subject:
     """The model of a line, whichever of its epochs was chosen.
 
     `variant` is the name of a run that was named by hand: its configuration may differ from the
-    preset, so it is a line of its own. `checkpoint` is empty where the training seed is known.
+    preset, so it is a line of its own. `training` identifies the training settings without the
+    seed; `weights` the weights themselves, and is empty where the training seed is known.
     """
 
     arch: str
@@ -50,7 +51,8 @@ class Subject:
     published_test_set: bool
     data_sha256: str
     precision: str
-    checkpoint: str
+    training: str
+    weights: str
 
     @property
     def label(self) -> str:
@@ -172,7 +174,8 @@ def _subject(record: AttackRecord) -> Subject:
         published_test_set=record.published_test_set,
         data_sha256=record.data_sha256,
         precision=record.precision,
-        checkpoint=record.checkpoint_sha256 if is_foreign else "",
+        training=record.training_sha256 or "",
+        weights=record.weights_sha256 if is_foreign else "",
     )
 
 
@@ -211,7 +214,8 @@ def _line_order(line: Line) -> tuple[object, ...]:
         -subject.n,
         subject.precision,
         subject.data_sha256,
-        subject.checkpoint,
+        subject.training,
+        subject.weights,
     )
 
 
