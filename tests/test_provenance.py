@@ -73,8 +73,7 @@ def test_no_git_means_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_device_in_words() -> None:
     words = provenance.describe_device(torch.device("cpu"))
-    assert words.endswith(f", {torch.get_num_threads()} threads")
-    assert len(words) > len(", 1 threads")
+    assert re.fullmatch(rf".+, {torch.get_num_threads()} threads?", words)
 
 
 def test_now_is_in_utc_to_the_second() -> None:
