@@ -138,6 +138,11 @@ def test_memory_that_does_not_suffice(empty: Path, monkeypatch: pytest.MonkeyPat
     assert outcome.lines[-1].startswith("error: the device has not enough memory free: give a")
 
 
+def hear_interrupts() -> None:
+    """Undo what a shell does to the processes it starts in the background: ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_is_one_line_and_130(empty: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "adrbench", "train", "digits", "--method", "at", "--steps", "1"],
@@ -145,6 +150,7 @@ def test_an_interrupt_is_one_line_and_130(empty: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        preexec_fn=hear_interrupts,  # noqa: PLW1509 - this process has no other threads to upset
     )
     assert process.stderr is not None
     for line in process.stderr:
