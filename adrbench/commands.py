@@ -29,6 +29,7 @@ from adrbench.errors import AdrbenchError, RecordError, UsageError, unknown_name
 from adrbench.models import ACTIVATIONS, canonical_arch
 from adrbench.presets import find_preset
 from adrbench.records import AttackRecord, TrainRecord, check_writable, read_record, write_record
+from adrbench.report.lines import format_eps
 from adrbench.subjects import Request, find_subjects
 from adrbench.threat import NORMS, ThreatModel
 from adrbench.tokens import parse_method
@@ -167,8 +168,8 @@ def summarise_training(record: TrainRecord, directory: Path) -> str:
             continue
         best, last = runs.best_row(record.history, weights), record.history[-1]
         figures = ", ".join(
-            f"{name} {100 * row[f'{weights}_robust_correct'] / row['select_n']:.1f} % "
-            f"(epoch {row['epoch']})"
+            f"{100 * row[f'{weights}_robust_correct'] / row['select_n']:.1f} % "
+            f"at the {name} epoch ({row['epoch']})"
             for name, row in (("best", best), ("last", last))
         )
         split = {"val": "validation", "test": "test"}[best["select"]]
@@ -243,11 +244,12 @@ def read_finished(path: Path) -> AttackRecord:
 
 def print_attacks(records: Sequence[AttackRecord]) -> None:
     """Print one line per record to stdout, and its warnings to stderr."""
-    table = plain_table("target", "weights", "suite", "n", "clean", "robust")
+    table = plain_table("target", "weights", "threat", "suite", "n", "clean", "robust")
     for record in records:
         table.add_row(
             record.run if record.selection == "file" else f"{record.run} {record.selection}",
             record.weights,
+            f"{record.threat_model.norm} {format_eps(record.threat_model.eps)}",
             record.suite,
             f"{record.n:,}",
             f"{100 * record.clean_correct / record.n:.2f} %",

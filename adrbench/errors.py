@@ -9,6 +9,8 @@ from difflib import get_close_matches
 
 #: How many valid names an error lists when none is near.
 MOST_SHOWN = 15
+#: Up to how many valid names it lists all, beside the nearest.
+FEW = 6
 
 
 class AdrbenchError(ValueError):
@@ -41,6 +43,8 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     near = get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
     if near:
         hint = f"did you mean {' or '.join(by_lower[found] for found in near)}?"
+        if len(by_lower) <= FEW:
+            hint += f" There are {', '.join(by_lower.values())}."
     else:
         shown = list(by_lower.values())
         rest = f" and {len(shown) - MOST_SHOWN} more" if len(shown) > MOST_SHOWN else ""

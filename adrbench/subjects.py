@@ -141,7 +141,13 @@ def _file_subjects(path: Path, request: Request, say: Say) -> list[Subject]:
         return [_foreign_subject(path, content, request, say)]
     checkpoint = checkpoints.parse(content, path)
     _say_ignored(request, ("arch", "activation", "normalize"), f"{path} says its own", say)
-    return [_own_subject(path, checkpoint, name, request) for name in _wanted(checkpoint, request)]
+    subjects = [
+        _own_subject(path, checkpoint, name, request) for name in _wanted(checkpoint, request)
+    ]
+    done, epochs = subjects[0].epoch or 0, checkpoint.config.epochs
+    if checkpoint.selection == "last" and done < epochs:
+        say(f"{checkpoint.run} is not finished: {done} of {epochs} epochs are attacked.")
+    return subjects
 
 
 def _wanted(checkpoint: Checkpoint, request: Request) -> tuple[str, ...]:
@@ -212,6 +218,8 @@ def _foreign_subject(path: Path, content: object, request: Request, say: Say) ->
             f"{path} holds no normalisation, so pixels go in as they are, in [0, 1]; if it was "
             "trained on normalised images, give --normalize (such as --normalize cifar10)."
         )
+    if request.eps is None:
+        say(f"{path} does not say what it was trained against: eps {threat.eps:.4g} is taken.")
     return _without_history(
         dataset=request.dataset,
         arch=canonical_arch(request.arch),

@@ -79,6 +79,7 @@ def write_arrays() -> None:
     nothing: npt.NDArray[np.uint8] = good["x_train"][:0]
     changes: dict[str, dict[str, Any]] = {
         "float": {"x_train": good["x_train"] / 255},
+        "channels-first": {"x_train": np.zeros((40, 3, 8, 8), np.uint8)},
         "flat": {"x_train": good["x_train"].reshape(40, 64)},
         "high-label": {"y_test": good["y_test"] + 1},
         "negative-label": {"y_train": good["y_train"] - 1},
@@ -198,6 +199,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "npz cut": ("train cut.npz", 1, "cut.npz is not an .npz file, or a broken one"),
     "npz key": ("train no-key.npz", 1, "has no y_test but x_train.*: it must hold"),
     "npz dtype": ("train float.npz", 1, "x_train in float.npz has type float64: it must be uint8"),
+    "npz channels first": ("train channels-first.npz", 1, "8 channels: put the channels last"),
     "npz shape": ("train flat.npz", 1, r"has shape \(40, 64\): it must be"),
     "npz high label": ("train high-label.npz", 1, "has the label 10.*go from 0 to 9"),
     "npz negative label": ("train negative-label.npz", 1, "has the label -1: labels start at 0"),

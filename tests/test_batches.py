@@ -222,7 +222,7 @@ def test_the_global_generator_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("wrong", "error", "names"),
     [
-        ({"batch_size": 11}, DataError, ["10 images", "batch of 11", "at most 10"]),
+        ({"batch_size": 11}, DataError, ["10 images", "batch of 11", "--batch-size 10"]),
         ({"batch_size": 0}, UsageError, ["batch size is 0", "at least 1"]),
         ({"padding": -1}, UsageError, ["padding is -1", "at least 0"]),
         ({"first_step": -2}, UsageError, ["first step is -2", "at least 0"]),

@@ -184,7 +184,19 @@ def test_a_run_directory_gives_its_best_and_its_last(here: Path) -> None:
     rows = [line.split() for line in outcome.out.splitlines() if " at " in line]
     assert rows == [
         *(
-            ["at", selection, "student", "pgd-2", "100", f"{clean:.2f}", "%", f"{robust:.2f}", "%"]
+            [
+                "at",
+                selection,
+                "student",
+                "Linf",
+                "0.1",
+                "pgd-2",
+                "100",
+                f"{clean:.2f}",
+                "%",
+                f"{robust:.2f}",
+                "%",
+            ]
             for selection, (clean, robust, _) in (("best", counts(best)), ("last", counts(last)))
         )
     ]
@@ -298,9 +310,11 @@ def test_a_state_dict_without_normalisation_says_so(here: Path) -> None:
         del state[constant]
     torch.save(state, "theirs.pt")
     options = ("attack", "theirs.pt", "--arch", "small-cnn", "--dataset", "digits", *PGD)
-    (note,) = succeed(*options).notes
-    assert note.startswith("note: theirs.pt holds no normalisation, so pixels go in as they are")
-    assert succeed(*options, "--normalize", "none", "--force").notes == []
+    normalisation, radius = succeed(*options).notes
+    assert "theirs.pt holds no normalisation, so pixels go in as they are" in normalisation
+    assert "theirs.pt does not say what it was trained against: eps 0.03137 is taken" in radius
+    settled = ("--normalize", "none", "--eps", "8/255", "--force")
+    assert succeed(*options, *settled).notes == []
 
 
 @pytest.mark.slow

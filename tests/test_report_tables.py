@@ -36,6 +36,23 @@ def test_one_adr_run_makes_two_rows() -> None:
     assert [row["method"] for row in accuracy_rows(records)] == ["adr", "adr+wa"]
 
 
+def test_runs_of_other_settings_are_told_apart_in_both_tables() -> None:
+    records = [
+        attack_record(8_000, robust, selection=selection, run=run, training_sha256=settings)
+        for run, settings, robust in (
+            ("cifar10-resnet18-at-seed0", "e" * 64, 4_700),
+            ("long/cifar10-resnet18-at-seed0", "f" * 64, 4_800),
+        )
+        for selection in ("best", "last")
+    ]
+    report = build_report(records, baselines=False)
+    for name in ("robust accuracy", "robust overfitting"):
+        (shown,) = [t for t in report.tables if t.name == name]
+        marks = [" ".join(row.marks) for row in shown.rows]
+        assert len(marks) == 2
+        assert sum("settings of long/cifar10-resnet18-at-seed0" in mark for mark in marks) == 1
+
+
 DIFFERENT: list[dict[str, Any]] = [
     {"arch": "wrn-34-10"},
     {"activation": "silu"},

@@ -65,7 +65,7 @@ def build_suite(config: AttackConfig, num_classes: int) -> Suite:
     if found:
         return _pgd(config, steps=int(found[1]))
     if config.suite not in SUITES:
-        raise unknown_name("suite", config.suite, [*SUITES, "pgd-K (K a number)"])
+        raise unknown_name("suite", config.suite, [*SUITES, "pgd-20", "pgd-K (K a number)"])
     return SUITES[config.suite][1](config, num_classes)
 
 

@@ -89,7 +89,7 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
     if num_images < batch_size:
         raise DataError(
             f"the training part has {num_images} images, too few for one batch of {batch_size}: "
-            f"choose a batch size of at most {num_images}."
+            f"give --batch-size {num_images} or less."
         )
     return num_images // batch_size
 

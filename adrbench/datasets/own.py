@@ -20,6 +20,9 @@ from adrbench.errors import DataError
 
 _BROKEN_FILE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
+#: More than colour and transparency are not channels but an axis in the wrong place.
+MOST_CHANNELS = 4
+
 
 def open_npz(path: Path, name: str) -> Source:
     """Return the source that reads the `.npz` file at `path`, of which only `y_train` is read.
@@ -56,6 +59,11 @@ def _read_npz_part(path: Path, num_classes: int, _data_dir: Path, part: Part) ->
         raise DataError(
             f"x_{part} in {path} has shape {pixels.shape}: it must be (N, height, width, channels) "
             "or (N, height, width)."
+        )
+    if pixels.ndim == 4 and pixels.shape[3] > MOST_CHANNELS:
+        raise DataError(
+            f"x_{part} in {path} has shape {pixels.shape}, that is {pixels.shape[3]} channels: "
+            "put the channels last, (N, height, width, channels)."
         )
     if len(pixels) != len(labels):
         raise DataError(

@@ -1,6 +1,7 @@
 """The robust-accuracy table and the robust-overfitting table of one setting."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from adrbench.baselines import Baseline, canonical_architecture, rank
 from adrbench.report import columns as c
@@ -68,12 +69,17 @@ def overfitting_table(setting: Setting, lines: list[Line], intervals: bool) -> T
     """
     pairs = _pairs(lines)
     attacks = c.attack_columns(line for pair in pairs for line in pair)
+    training_marks = _distinguish_training([best for best, _ in pairs])
     rows = []
     for best, last in pairs:
         present = [a for a in attacks if a in best.records or a in last.records]
         if not any(set(best.correct(a)) & set(last.correct(a)) for a in present):
             continue
-        rows += [_overfitting_row(best, last, a, attacks[a].label) for a in present]
+        settings = training_marks.get(best.subject.training, ())
+        rows += [
+            replace(row, marks=row.marks + settings)
+            for row in (_overfitting_row(best, last, a, attacks[a].label) for a in present)
+        ]
     if not rows:
         return None
     shown = [line for pair in pairs for line in pair]
@@ -192,15 +198,14 @@ def _distinguish_data(lines: list[Line]) -> dict[str, tuple[str, ...]]:
 
 def _distinguish_training(lines: list[Line]) -> dict[str, tuple[str, ...]]:
     """Return a mark for each set of training settings, where rows of one label have several."""
-    settings: dict[tuple[str, str], set[str]] = {}
+    runs: dict[tuple[str, str], dict[str, set[str]]] = {}
     for line in lines:
-        settings.setdefault((line.subject.arch, line.subject.label), set()).add(
-            line.subject.training
-        )
+        of_label = runs.setdefault((line.subject.arch, line.subject.label), {})
+        of_label.setdefault(line.subject.training, set()).update(line.runs)
     return {
-        sha256: (f"training settings with sha256 {sha256[:12]}: see the run's config.json",)
-        for group in settings.values()
-        if len(group) > 1
-        for sha256 in group
-        if sha256
+        settings: (f"settings of {', '.join(sorted(names))}, in its config.json",)
+        for of_label in runs.values()
+        if len(of_label) > 1
+        for settings, names in of_label.items()
+        if settings
     }

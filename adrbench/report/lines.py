@@ -102,6 +102,11 @@ class Line:
         found = {seed for by_seed in self.records.values() for seed in by_seed}
         return tuple(sorted(found, key=lambda seed: (seed is not None, seed or 0)))
 
+    @property
+    def runs(self) -> set[str]:
+        """The names of the line's runs."""
+        return {record.run for by_seed in self.records.values() for record in by_seed.values()}
+
     def correct(self, attack: Attack) -> dict[int | None, int]:
         """Return the robust counts under `attack`, by seed."""
         by_seed = self.records.get(attack, {})
