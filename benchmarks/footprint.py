@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,18 +17,22 @@ import time
 
 
 def measure(directory: str, threads: int, *arguments: str) -> dict[str, object]:
-    """Run `adrbench` with `arguments`; return its seconds and the peak so far of any child, MiB."""
+    """Run `adrbench` with `arguments`; return its seconds and its peak memory in MiB."""
     began = time.perf_counter()
-    subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", "adrbench", *arguments],
         cwd=directory,
-        check=True,
         stdout=sys.stderr,
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},
     )
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    seconds = time.perf_counter() - began
-    return {"command": " ".join(arguments), "seconds": round(seconds, 1), "peak_mib": round(peak)}
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"adrbench {' '.join(arguments)} failed")
+    return {
+        "command": " ".join(arguments),
+        "seconds": round(time.perf_counter() - began, 1),
+        "peak_mib": round(usage.ru_maxrss / 1024),
+    }
 
 
 def main() -> None:
