@@ -88,7 +88,7 @@ class TrainingDisplay:
             ProgressBar(total=total, completed=done),
             f"{speed:,.0f} img/s  {timedelta(seconds=round(left))} left",
         )
-        figures = "  ".join([f"loss {float(values['loss']):.3f}", *_annealed(values)])
+        figures = "  ".join([f"loss {values['loss']:.3f}", *_annealed(values)])
         self.shown = Group(progress, _line(figures), _line(self.accuracies))
         self.live.refresh()
 
@@ -112,6 +112,10 @@ class TrainingDisplay:
         ]
         self.epoch_began = time.perf_counter()
         _print_line(self.console, "  ".join(parts))
+
+    def note(self, text: str) -> None:
+        """Show something worth a line."""
+        _print_line(self.console, f"{self.name}: {text}", style="dim")
 
 
 def _annealed(values: dict[str, Any]) -> list[str]:

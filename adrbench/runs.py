@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from adrbench import checkpoint as checkpoints
 from adrbench import seeds
 from adrbench.checkpoint import Checkpoint, ModelShape, Snapshot
 from adrbench.config import TrainConfig, flag
 from adrbench.datasets import Dataset, steps_per_epoch
+from adrbench.devices import IMAGE_FORMAT
 from adrbench.errors import AdrbenchError, CheckpointError
 from adrbench.methods.build import Slots, build_method
 from adrbench.models import build_model
@@ -63,6 +65,10 @@ class Run:
         """Where the run computes."""
         return self.noise.device
 
+    def scheduled(self, step: int) -> dict[str, float]:
+        """Return what changes from step to step: the learning rate, and what targets anneal."""
+        return {"lr": self.lr(step), **self.slots.targets.annealed(step)}
+
     def models(self) -> dict[str, nn.Module]:
         """Return the student, and the average where there is one."""
         average = self.slots.averaging.model
@@ -88,14 +94,12 @@ def prepare(config: TrainConfig, dataset: Dataset, directory: Path, device: torc
             std=dataset.std,
             activation=config.activation,
         )
-    model = model.to(device).train()
-    noise = torch.Generator(device)
+    model = convert_conv2d_weight_memory_format(model.to(device), IMAGE_FORMAT).train()
     slots = build_method(
         config,
         model,
         num_classes=dataset.num_classes,
         total_steps=config.epochs * num_steps,
-        noise=noise,
     )
     return Run(
         config=config,
@@ -110,7 +114,7 @@ def prepare(config: TrainConfig, dataset: Dataset, directory: Path, device: torc
         slots=slots,
         optimizer=build_optimizer(config, model),
         lr=learning_rate(config, num_steps),
-        noise=noise,
+        noise=torch.Generator(device),
         steps_per_epoch=num_steps,
         data_sha256=dataset.train.sha256(),
     )
@@ -124,6 +128,7 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimi
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
         weight_decay=config.weight_decay,
+        fused=True,
     )
 
 
@@ -137,7 +142,10 @@ def learning_rate(config: TrainConfig, num_steps: int) -> Schedule:
 def snapshot(model: nn.Module, row: HistoryRow, weights: str) -> Snapshot:
     """Return a copy of a model's weights on the CPU, with its counts of this epoch."""
     return Snapshot(
-        state={key: value.detach().cpu().clone() for key, value in model.state_dict().items()},
+        state={
+            key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for key, value in model.state_dict().items()
+        },
         epoch=row["epoch"],
         clean_correct=row[f"{weights}_clean_correct"],
         robust_correct=row[f"{weights}_robust_correct"],
@@ -233,6 +241,7 @@ def resume(run: Run) -> None:
             model.load_state_dict(last.snapshots[weights].state)
         training = last.training or {}
         run.optimizer.load_state_dict(training["optimizer"])
+        lay_out_momenta(run.optimizer)
         run.history[:] = training["history"]
     except (CheckpointError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
@@ -240,6 +249,14 @@ def resume(run: Run) -> None:
             "give --force to start over."
         ) from error
     run.best |= best.snapshots
+
+
+def lay_out_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """Let momenta lie in memory as their parameters do: a fused optimizer does not check it."""
+    for parameter, state in optimizer.state.items():
+        if "momentum_buffer" in state:
+            momentum = torch.empty_like(parameter).copy_(state["momentum_buffer"])
+            state["momentum_buffer"] = momentum
 
 
 def describe(run: Run) -> TrainRecord:

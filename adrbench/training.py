@@ -1,68 +1,25 @@
-"""Training: one step as the method reads, the epoch loop, and what chooses the best epoch."""
+"""Training: the loop over epochs, who hears of it, and what chooses the best epoch."""
 
 import json
+import math
 import time
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
 
-from adrbench import seeds
 from adrbench.attacks.suites import build_suite
 from adrbench.checkpoint import LAST
 from adrbench.config import AttackConfig, TrainConfig
 from adrbench.datasets import Dataset, epoch_batches
-from adrbench.devices import full_precision
 from adrbench.errors import AdrbenchError
 from adrbench.evaluation import evaluate
-from adrbench.methods.build import Slots
+from adrbench.graphs import Losses
 from adrbench.records import TrainRecord, write_atomically
 from adrbench.runs import CONFIG, FILES, HistoryRow, Run, describe, prepare, resume, save
+from adrbench.stepping import Stepper
 
 VALIDATION_BATCH = 250
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepResult:
-    """What one step made on the way: `loss` a scalar, `targets` (N, C), `x_adv` as `x`."""
-
-    loss: Tensor
-    targets: Tensor
-    x_adv: Tensor
-
-
-def train_step(
-    model: nn.Module,
-    slots: Slots,
-    optimizer: torch.optim.Optimizer,
-    x: Tensor,
-    y: Tensor,
-    *,
-    step: int,
-    arithmetic: AbstractContextManager[Any] | None = None,
-) -> StepResult:
-    """Take one optimisation step on images `x` (N, C, H, W) of labels `y` (N,).
-
-    The passes run under `arithmetic`, the optimizer and the average in full precision.
-
-    Raises:
-        AdrbenchError: when the loss is not finite; the parameters are then as before the step.
-
-    """
-    with arithmetic or nullcontext():
-        targets = slots.targets(x, y, step)
-        x_adv = slots.objective.craft(model, x, targets)
-        loss = slots.perturbation.backward(
-            model, lambda: slots.objective.loss(model, x, x_adv, targets)
-        )
-    if not torch.isfinite(loss):
-        raise AdrbenchError(f"the loss is {float(loss)} at step {step}")
-    optimizer.step()
-    slots.averaging.update(model)
-    return StepResult(loss=loss, targets=targets, x_adv=x_adv)
 
 
 class Reporter(Protocol):
@@ -72,10 +29,16 @@ class Reporter(Protocol):
         """Hear that training starts, or goes on at `first_epoch`."""
 
     def step(self, epoch: int, step: int, values: dict[str, Any]) -> None:
-        """Hear of a step; `values` has loss (a tensor), lr, temperature and interpolation."""
+        """Hear of a step; `values` has loss, lr, temperature and interpolation.
+
+        The loss is the last that arrived from the device, which may be that of an earlier step.
+        """
 
     def epoch(self, row: HistoryRow) -> None:
         """Hear of an epoch that is done, validated and saved."""
+
+    def note(self, text: str) -> None:
+        """Hear of something worth a line."""
 
 
 class Silent:
@@ -88,6 +51,9 @@ class Silent:
         """Do nothing."""
 
     def epoch(self, row: HistoryRow) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
         """Do nothing."""
 
 
@@ -121,42 +87,23 @@ def train(
         content = json.dumps(config.to_json(), indent=1) + "\n"
         write_atomically(directory / CONFIG, content.encode())
         reporter.begin(config, run.steps_per_epoch, run.epochs_done + 1)
+    stepper = Stepper(run, reporter.note)
     while not run.finished:
-        reporter.epoch(run_epoch(run, reporter))
+        reporter.epoch(run_epoch(run, stepper, reporter))
     return describe(run)
 
 
-def run_epoch(run: Run, reporter: Reporter) -> HistoryRow:
+def run_epoch(run: Run, stepper: Stepper, reporter: Reporter) -> HistoryRow:
     """Train one epoch, validate, keep the best, save; return the epoch's history row."""
     config = run.config
     epoch = run.epochs_done + 1
     began = time.perf_counter()
-    run.model.train()
-    total = torch.zeros((), device=run.device)
-    first = run.epochs_done * run.steps_per_epoch
-    batches = epoch_batches(
-        run.dataset.train,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        epoch=epoch,
-        padding=config.crop_padding,
-        flip=config.flip,
-    )
-    for step, (x, y) in enumerate(batches, start=first):
-        values = {"lr": run.lr(step), **run.slots.targets.annealed(step)}
-        for group in run.optimizer.param_groups:
-            group["lr"] = values["lr"]
-        run.noise.manual_seed(seeds.derive_seed(config.seed, "noise", step))
-        loss = checked_step(run, x, y, step)
-        total += loss
-        reporter.step(epoch, step - first + 1, {"loss": loss, **values})
-    if not all(parameter.isfinite().all() for parameter in run.model.parameters()):
-        raise AdrbenchError(f"the weights are not finite after {explain(run)}")
+    losses = take_steps(run, stepper, reporter)
     seconds = time.perf_counter() - began
     row: HistoryRow = {
         "epoch": epoch,
-        "train_loss": float(total) / run.steps_per_epoch,
-        **values,
+        "train_loss": losses.mean(),
+        **run.scheduled(epoch * run.steps_per_epoch - 1),
         **validate(run),
         "images_per_second": run.steps_per_epoch * config.batch_size / seconds,
         "seconds": time.perf_counter() - began,
@@ -166,34 +113,53 @@ def run_epoch(run: Run, reporter: Reporter) -> HistoryRow:
     return row
 
 
-def checked_step(run: Run, x: Tensor, y: Tensor, step: int) -> Tensor:
-    """Take one step in the precision of the run; say what to try when the loss is not finite."""
-    try:
-        return train_step(
-            run.model, run.slots, run.optimizer, x, y, step=step, arithmetic=arithmetic(run)
-        ).loss
-    except AdrbenchError as error:
-        raise AdrbenchError(f"{error} in {explain(run)}") from error
+def take_steps(run: Run, stepper: Stepper, reporter: Reporter) -> Losses:
+    """Take the steps of the next epoch without waiting for the device on the way.
+
+    Raises:
+        AdrbenchError: soon after a loss is not finite, or at the end where the weights are not.
+
+    """
+    config = run.config
+    epoch, first = run.epochs_done + 1, run.epochs_done * run.steps_per_epoch
+    run.model.train()
+    losses = Losses(run.steps_per_epoch, run.device)
+    batches = epoch_batches(
+        run.dataset.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        epoch=epoch,
+        padding=config.crop_padding,
+        flip=config.flip,
+    )
+    last_loss = math.nan
+    for index, (x, y) in enumerate(batches):
+        losses.record(stepper(x, y, first + index))
+        for step, last_loss in losses.arrived():
+            check_loss(run, last_loss, first + step)
+        values = {"loss": last_loss, **run.scheduled(first + index)}
+        reporter.step(epoch, index + 1, values)
+    for step, loss in losses.arrived(wait=True):
+        check_loss(run, loss, first + step)
+    if not all(parameter.isfinite().all() for parameter in run.model.parameters()):
+        raise AdrbenchError(f"the weights are not finite after {explain(run, first + index)}")
+    return losses
 
 
-def explain(run: Run) -> str:
+def check_loss(run: Run, loss: float, step: int) -> None:
+    """Raise AdrbenchError for a loss that is not finite, saying what to try."""
+    if not math.isfinite(loss):
+        raise AdrbenchError(f"the loss is {loss} at step {step} in {explain(run, step)}")
+
+
+def explain(run: Run, step: int) -> str:
     """Return where in the run something stopped being finite, what is kept, and what to try."""
-    lr, done = run.optimizer.param_groups[0]["lr"], run.epochs_done
+    done = run.epochs_done
     kept = f"{run.directory} keeps epoch {done}" if done else "no epoch was finished"
     return (
-        f"epoch {done + 1} at learning rate {lr:g}: {kept}; try a lower --lr or "
+        f"epoch {done + 1} at learning rate {run.lr(step):g}: {kept}; try a lower --lr or "
         "--precision float32."
     )
-
-
-def arithmetic(run: Run) -> AbstractContextManager[Any]:
-    """Return what a step runs under: float32 without TF32, or bfloat16 with float32 weights.
-
-    The cache of converted weights is off because AWP changes the weights within a step.
-    """
-    if run.config.precision == "float32":
-        return full_precision()
-    return torch.autocast(run.device.type, dtype=torch.bfloat16, cache_enabled=False)
 
 
 def validate(run: Run) -> HistoryRow:

@@ -132,7 +132,7 @@ def test_memory_that_does_not_suffice(empty: Path, monkeypatch: pytest.MonkeyPat
     def fail(*args: object, **kwargs: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
-    monkeypatch.setattr("adrbench.training.train_step", fail)
+    monkeypatch.setattr("adrbench.stepping.train_step", fail)
     outcome = command("train", "digits", *QUICK)
     assert outcome.code == 1
     assert outcome.lines[-1].startswith("error: the device has not enough memory free: give a")

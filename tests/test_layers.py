@@ -13,12 +13,13 @@ import adrbench
 PACKAGE = Path(adrbench.__file__).parent
 ROWS = (
     ("baselines", "errors", "schedules", "schema", "seeds"),
-    ("records", "threat", "tokens"),
+    ("graphs", "records", "threat", "tokens"),
     ("config", "datasets", "devices", "models", "presets", "provenance", "report"),
     ("attacks", "display"),
     ("checkpoint", "methods"),
     ("evaluation", "listing", "runs", "subjects"),
-    ("attacking", "training"),
+    ("attacking", "stepping"),
+    ("training",),
     ("commands",),
     ("cli",),
 )

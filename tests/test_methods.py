@@ -13,13 +13,20 @@ from torch.nn import functional as F
 from adrbench.config import BatchNormMode, TrainConfig
 from adrbench.methods.averaging import EMA, NoAveraging
 from adrbench.methods.build import OBJECTIVES, build_method
-from adrbench.methods.objectives import Crafting, Trades, cross_entropy, divergence, log_softmax
+from adrbench.methods.objectives import (
+    Crafting,
+    Trades,
+    cross_entropy,
+    divergence,
+    log_softmax,
+    nearby_start,
+)
 from adrbench.methods.perturbation import AWP, NoPerturbation
 from adrbench.presets import find_preset
 from adrbench.runs import build_optimizer
+from adrbench.stepping import train_step
 from adrbench.threat import ThreatModel
 from adrbench.tokens import TOKENS, parse_method
-from adrbench.training import train_step
 
 STEPS = 4
 
@@ -49,13 +56,13 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def train_steps(config: TrainConfig) -> tuple[nn.Module, nn.Module | None]:
     model = tiny_model().train()
-    noise = torch.Generator()
-    slots = build_method(config, model, num_classes=3, total_steps=STEPS, noise=noise)
+    slots = build_method(config, model, num_classes=3, total_steps=STEPS)
     optimizer = build_optimizer(config, model)
     for step in range(STEPS):
-        noise.manual_seed(step)
         x, y = tiny_batch(step)
-        train_step(model, slots, optimizer, x, y, step=step)
+        noise = slots.objective.draw(x, torch.Generator().manual_seed(step))
+        values = {"lr": config.lr, **slots.targets.annealed(step)}
+        train_step(model, slots, optimizer, x, y, noise=noise, values=values)
     return model, slots.averaging.model
 
 
@@ -212,7 +219,7 @@ def test_the_clean_side_of_trades_keeps_its_gradient() -> None:
     """At equal inputs KL is 0 whichever side is detached; at others its gradient differs."""
     x, y = tiny_batch()
     model = tiny_model().eval()
-    crafting = Crafting(threat=ThreatModel(eps=0.1), steps=1, alpha=0.1, start=lambda x: x)
+    crafting = Crafting(threat=ThreatModel(eps=0.1), steps=1, alpha=0.1, start=nearby_start())
     targets = F.one_hot(y, 3).float()
     x_adv = (x + 0.1).clamp(0, 1)
     loss = Trades(crafting, beta=6.0).loss(model, x, x_adv, targets)
@@ -232,12 +239,11 @@ def test_crafting_moves_the_running_statistics_only_in_train_mode(
 ) -> None:
     config = dataclasses.replace(tiny_config("at"), crafting_mode=mode)
     model = tiny_model().train()
-    slots = build_method(
-        config, model, num_classes=3, total_steps=STEPS, noise=torch.Generator().manual_seed(0)
-    )
+    slots = build_method(config, model, num_classes=3, total_steps=STEPS)
     before = model[1].running_mean.clone()  # type: ignore[index]
     x, y = tiny_batch()
-    x_adv = slots.objective.craft(model, x, F.one_hot(y, 3).float())
+    noise = slots.objective.draw(x, torch.Generator().manual_seed(0))
+    x_adv = slots.objective.craft(model, x, F.one_hot(y, 3).float(), noise)
     assert torch.equal(before, model[1].running_mean) != moves  # type: ignore[index]
     assert model.training
     assert (x_adv - x).abs().max() <= config.eps + 1e-6

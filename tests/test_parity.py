@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from adrbench.config import TrainConfig
 from adrbench.methods.build import Slots, build_method
-from adrbench.methods.objectives import Start
 from adrbench.runs import build_optimizer, learning_rate
-from adrbench.training import StepResult, train_step
+from adrbench.stepping import StepResult, train_step
 
 TOLERANCE = 1e-10
 
@@ -94,28 +93,29 @@ def replay(arrays: Arrays) -> tuple[nn.Module, Slots, list[StepResult]]:
     model = recorded_model(golden["in_channels"], golden["classes"])
     model.load_state_dict(load_state(arrays, "init/"))
     model.train()
-    step = 0
-
-    def start(x: Tensor) -> Tensor:
-        noise = arrays.get("start_noise")
-        return x if noise is None else x + torch.from_numpy(noise[step])
-
-    recorded: Start = start
     slots = build_method(
         config,
         model,
         num_classes=golden["classes"],
         total_steps=golden["epochs"] * golden["steps_per_epoch"],
-        noise=torch.Generator(),
-        start=recorded,
     )
     optimizer = build_optimizer(config, model)
     lr = learning_rate(config, golden["steps_per_epoch"])
     results = []
     for step in range(len(arrays["x"])):
-        optimizer.param_groups[0]["lr"] = lr(step)
         x, y = torch.from_numpy(arrays["x"][step]), torch.from_numpy(arrays["y"][step])
-        results.append(train_step(model, slots, optimizer, x, y, step=step))
+        noise = arrays.get("start_noise")
+        results.append(
+            train_step(
+                model,
+                slots,
+                optimizer,
+                x,
+                y,
+                noise=torch.zeros_like(x) if noise is None else torch.from_numpy(noise[step]),
+                values={"lr": lr(step), **slots.targets.annealed(step)},
+            )
+        )
     return model, slots, results
 
 

@@ -76,7 +76,7 @@ def test_a_share_of_zero_is_the_label() -> None:
     logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     y = torch.tensor([0, 1, 2, 3, 0])
     target = ADR(total_steps=10, interpolation=(0.0, 0.0))(logits, y, step=4)
-    torch.testing.assert_close(target, OneHot(4)(torch.empty(5, 1, 1, 1), y, 4))
+    torch.testing.assert_close(target, OneHot(4)(torch.empty(5, 1, 1, 1), y, {}))
 
 
 def test_the_rectifier_is_public_and_leaves_the_teacher_without_gradients() -> None:
@@ -91,7 +91,11 @@ def test_the_teacher_sees_the_clean_batch() -> None:
     x = torch.randn(2, 3, 1, 1, generator=torch.Generator().manual_seed(0))
     y = torch.tensor([2, 0])
     adr = ADR(total_steps=10)
-    torch.testing.assert_close(Rectified(adr, teacher)(x, y, 5), adr(x.flatten(1), y, 5))
+    targets = Rectified(adr, teacher)
+    expected = adr(x.flatten(1), y, 5)
+    torch.testing.assert_close(targets(x, y, targets.annealed(5)), expected)
+    as_tensors = {name: torch.tensor(value) for name, value in targets.annealed(5).items()}
+    torch.testing.assert_close(targets(x, y, as_tensors), expected)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from adrbench.config import TrainConfig
@@ -42,21 +41,20 @@ def _crafting(config: TrainConfig, start: Start) -> Crafting:
     )
 
 
-def _standard(config: TrainConfig, noise: torch.Generator, start: Start | None) -> Objective:
+def _standard(config: TrainConfig) -> Objective:
     return Standard()
 
 
-def _adversarial(config: TrainConfig, noise: torch.Generator, start: Start | None) -> Objective:
-    start = start or uniform_start(config.threat_model(), noise)
-    return AdversarialTraining(_crafting(config, start))
+def _adversarial(config: TrainConfig) -> Objective:
+    return AdversarialTraining(_crafting(config, uniform_start(config.threat_model())))
 
 
-def _trades(config: TrainConfig, noise: torch.Generator, start: Start | None) -> Objective:
-    return Trades(_crafting(config, start or nearby_start(noise)), beta=_set(config.beta))
+def _trades(config: TrainConfig) -> Objective:
+    return Trades(_crafting(config, nearby_start()), beta=_set(config.beta))
 
 
 #: objective token -> its builder.
-OBJECTIVES: dict[str, Callable[[TrainConfig, torch.Generator, Start | None], Objective]] = {
+OBJECTIVES: dict[str, Callable[[TrainConfig], Objective]] = {
     "standard": _standard,
     "at": _adversarial,
     "trades": _trades,
@@ -69,14 +67,8 @@ def build_method(
     *,
     num_classes: int,
     total_steps: int,
-    noise: torch.Generator,
-    start: Start | None = None,
 ) -> Slots:
-    """Fill the slots that `config.method` names, for one run of `total_steps` steps.
-
-    `noise` is where random starts are drawn from; `start` replaces them, for a run whose starts
-    were recorded elsewhere.
-    """
+    """Fill the slots that `config.method` names, for one run of `total_steps` steps."""
     method = config.parsed_method()
     averaging = EMA(model, _set(config.ema_decay)) if method.averages else NoAveraging()
     targets: Targets = OneHot(num_classes)
@@ -89,7 +81,7 @@ def build_method(
         assert averaging.model is not None
         targets = Rectified(rectifier, averaging.model)
     return Slots(
-        objective=OBJECTIVES[method.objective](config, noise, start),
+        objective=OBJECTIVES[method.objective](config),
         targets=targets,
         perturbation=AWP(_set(config.awp_rho)) if method.awp else NoPerturbation(),
         averaging=averaging,

@@ -14,10 +14,8 @@ from torch.nn import functional as F
 
 from adrbench.attacks.pgd import ascend
 from adrbench.config import BatchNormMode
+from adrbench.models.modes import in_mode, without_parameter_gradients
 from adrbench.threat import ThreatModel
-
-#: images (N, C, H, W) -> where the attack starts.
-Start = Callable[[Tensor], Tensor]
 
 #: The width of the uniform noise at which the published TRADES code starts its attack.
 TRADES_NOISE = 0.001
@@ -34,11 +32,25 @@ class Objective(Protocol):
     def criterion(self) -> Criterion:
         """The accuracy this objective is after."""
 
-    def craft(self, model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
+    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw the noise that crafting on images like `x` (N, C, H, W) takes."""
+
+    def craft(self, model: nn.Module, x: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
         """Return the images to train on beside `x` (N, C, H, W) in [0, 1]."""
 
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, targets: Tensor) -> Tensor:
         """Return the scalar loss for `targets` (N, C), probabilities."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where an attack starts: noise drawn for images, and how it is laid on them.
+
+    `draw(x, generator)` returns noise shaped as `x` (N, C, H, W), `begin(x, noise)` the start.
+    """
+
+    draw: Callable[[Tensor, torch.Generator], Tensor]
+    begin: Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,22 +67,20 @@ class Crafting:
     start: Start
     mode: BatchNormMode = "train"
 
-    def climb(self, model: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    def climb(
+        self, model: nn.Module, x: Tensor, noise: Tensor, loss: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """Return images in the ball around `x` that climb `loss`, a function of images."""
-        start = self.start(x)
-        with batch_norm_mode(model, self.mode):
+        start = self.start.begin(x, noise)
+        with self.still(model):
             return ascend(self.threat, x, start, loss, steps=self.steps, alpha=self.alpha)
 
-
-@contextmanager
-def batch_norm_mode(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
-    """Put the model in `mode`, and back in what it was in afterwards."""
-    before = model.training
-    model.train(mode == "train")
-    try:
-        yield
-    finally:
-        model.train(before)
+    @contextmanager
+    def still(self, model: nn.Module) -> Iterator[None]:
+        """Hold the model in the mode of crafting, its parameters out of the gradient."""
+        training = self.mode == "train"
+        with in_mode(model, training=training), without_parameter_gradients(model):
+            yield
 
 
 class Standard:
@@ -78,7 +88,11 @@ class Standard:
 
     criterion: Criterion = "clean"
 
-    def craft(self, model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
+    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return nothing: no noise is taken."""
+        return x.new_empty(0)
+
+    def craft(self, model: nn.Module, x: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
         """Return `x` itself."""
         return x
 
@@ -94,9 +108,15 @@ class AdversarialTraining:
     crafting: Crafting
     criterion: Criterion = "robust"
 
-    def craft(self, model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
+    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the noise of the start, shaped as `x`."""
+        return self.crafting.start.draw(x, generator)
+
+    def craft(self, model: nn.Module, x: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
         """Climb the cross-entropy against `targets`, soft where they are soft."""
-        return self.crafting.climb(model, x, lambda x_adv: cross_entropy(model(x_adv), targets))
+        return self.crafting.climb(
+            model, x, noise, lambda x_adv: cross_entropy(model(x_adv), targets)
+        )
 
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy on `x_adv`."""
@@ -115,12 +135,16 @@ class Trades:
     beta: float
     criterion: Criterion = "robust"
 
-    def craft(self, model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
+    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the noise of the start, shaped as `x`."""
+        return self.crafting.start.draw(x, generator)
+
+    def craft(self, model: nn.Module, x: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
         """Climb KL(clean || adversarial), which looks at no label."""
-        with torch.no_grad(), batch_norm_mode(model, self.crafting.mode):
+        with torch.no_grad(), self.crafting.still(model):
             clean = log_softmax(model(x))
         return self.crafting.climb(
-            model, x, lambda x_adv: divergence(clean, log_softmax(model(x_adv)))
+            model, x, noise, lambda x_adv: divergence(clean, log_softmax(model(x_adv)))
         )
 
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, targets: Tensor) -> Tensor:
@@ -145,16 +169,16 @@ def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
-def uniform_start(threat: ThreatModel, generator: torch.Generator) -> Start:
+def uniform_start(threat: ThreatModel) -> Start:
     """Return the start of PGD training: uniform in the ball, clipped to [0, 1]."""
-    return lambda x: (x + threat.draw(x, generator)).clamp(0, 1)
+    return Start(draw=threat.draw, begin=lambda x, noise: (x + noise).clamp(0, 1))
 
 
-def nearby_start(generator: torch.Generator) -> Start:
+def nearby_start() -> Start:
     """Return the start of TRADES: a thousandth of uniform noise on top of the image."""
 
-    def start(x: Tensor) -> Tensor:
+    def draw(x: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.empty_like(x, memory_format=torch.contiguous_format)
-        return x + TRADES_NOISE * noise.uniform_(generator=generator)
+        return TRADES_NOISE * noise.uniform_(generator=generator)
 
-    return start
+    return Start(draw=draw, begin=torch.add)

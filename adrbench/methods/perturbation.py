@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from adrbench.models.modes import resting_statistics
+
 #: Keeps the ratio of norms finite where a gradient is zero, as in the published code.
 TINY = 1e-20
 
@@ -59,31 +61,16 @@ class AWP:
 
     @contextmanager
     def _perturbed(self, model: nn.Module) -> Iterator[None]:
-        moved = [p for p in model.parameters() if p.grad is not None]
+        moved: list[Tensor] = [p for p in model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in moved if p.grad is not None]
         kept = [p.detach().clone() for p in moved]
         with torch.no_grad():
-            for parameter in moved:
-                gradient = parameter.grad
-                assert gradient is not None
-                scale = self.rho * parameter.norm() / (gradient.norm() + TINY)
-                parameter.add_(scale * gradient)
+            sizes = torch.stack(torch._foreach_norm(moved))
+            slopes = torch.stack(torch._foreach_norm(gradients))
+            scales = self.rho * sizes / (slopes + TINY)
+            torch._foreach_addcmul_(moved, gradients, list(scales))
         try:
             yield
         finally:
             with torch.no_grad():
-                for parameter, value in zip(moved, kept, strict=True):
-                    parameter.copy_(value)
-
-
-@contextmanager
-def resting_statistics(model: nn.Module) -> Iterator[None]:
-    """Let passes in training mode leave BatchNorm's running statistics as they are."""
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    try:
-        yield
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
+                torch._foreach_copy_(moved, kept)

@@ -1,5 +1,6 @@
 """Targets: what the loss compares the model's outputs with, as probabilities."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -9,15 +10,21 @@ from torch.nn import functional as F
 from adrbench.errors import UsageError
 from adrbench.schedules import Schedule, cosine
 
+#: What changes from step to step, by name: numbers, or 0-dimensional tensors that hold them.
+Values = Mapping[str, float | Tensor]
+
 
 class Targets(Protocol):
-    """Rows of probabilities for a batch, at an optimisation step counted from 0."""
+    """Rows of probabilities for a batch."""
 
-    def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
-        """Return (N, C) probabilities for images (N, C, H, W) of labels (N,)."""
+    def __call__(self, x: Tensor, y: Tensor, values: Values) -> Tensor:
+        """Return (N, C) probabilities for images (N, C, H, W) of labels (N,).
+
+        `values` holds at least what `annealed` names.
+        """
 
     def annealed(self, step: int) -> dict[str, float]:
-        """Return what changes over a run, by name, at a step."""
+        """Return what changes over a run, by name, at an optimisation step counted from 0."""
 
 
 class OneHot:
@@ -26,7 +33,7 @@ class OneHot:
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
 
-    def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+    def __call__(self, x: Tensor, y: Tensor, values: Values) -> Tensor:
         """Return one-hot rows of the images' type."""
         return F.one_hot(y, self.num_classes).to(torch.promote_types(x.dtype, torch.float32))
 
@@ -79,12 +86,27 @@ class ADR:
             step: the optimisation step, counted from 0 over the whole run.
 
         """
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        teacher = F.softmax(logits.detach().to(dtype) / self.temperature(step), dim=1)
-        of_label = teacher.gather(1, y[:, None])
-        mistake = teacher.amax(1, keepdim=True) - of_label
-        share = (self.interpolation(step) - mistake).clamp(0, 1)
-        return share * teacher + (1 - share) * F.one_hot(y, logits.shape[1]).to(dtype)
+        return rectify(logits, y, **self.annealed(step))
+
+    def annealed(self, step: int) -> dict[str, float]:
+        """Return the temperature and the interpolation factor at a step."""
+        return {"temperature": self.temperature(step), "interpolation": self.interpolation(step)}
+
+
+def rectify(
+    logits: Tensor, y: Tensor, *, temperature: float | Tensor, interpolation: float | Tensor
+) -> Tensor:
+    """Return ADR's targets, (N, C), for a teacher's `logits` (N, C) on images of labels (N,).
+
+    With P the teacher's softmax at `temperature`, an image's target is s P + (1 - s) onehot(y),
+    where s = clamp(interpolation - (max P - P_y), 0, 1) (Wu, Wang and Chen, ICLR 2024).
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    teacher = F.softmax(logits.detach().to(dtype) / temperature, dim=1)
+    of_label = teacher.gather(1, y[:, None])
+    mistake = teacher.amax(1, keepdim=True) - of_label
+    share = (interpolation - mistake).clamp(0, 1)
+    return share * teacher + (1 - share) * F.one_hot(y, logits.shape[1]).to(dtype)
 
 
 class Rectified:
@@ -94,14 +116,16 @@ class Rectified:
         self.rectifier = rectifier
         self.teacher = teacher
 
-    def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
-        """Return the rectified labels for this batch and step."""
+    def __call__(self, x: Tensor, y: Tensor, values: Values) -> Tensor:
+        """Return the rectified labels for this batch."""
         with torch.no_grad():
-            return self.rectifier(self.teacher(x), y, step)
+            return rectify(
+                self.teacher(x),
+                y,
+                temperature=values["temperature"],
+                interpolation=values["interpolation"],
+            )
 
     def annealed(self, step: int) -> dict[str, float]:
         """Return the temperature and the interpolation factor."""
-        return {
-            "temperature": self.rectifier.temperature(step),
-            "interpolation": self.rectifier.interpolation(step),
-        }
+        return self.rectifier.annealed(step)

@@ -1,0 +1,112 @@
+"""One training step as the method reads, and how a run takes it on its device."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adrbench import seeds
+from adrbench.devices import IMAGE_FORMAT, full_precision
+from adrbench.graphs import Inputs, Replay, Say
+from adrbench.methods.build import Slots
+from adrbench.methods.targets import Values
+from adrbench.runs import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What one step made on the way: `loss` a scalar, `targets` (N, C), `x_adv` as `x`."""
+
+    loss: Tensor
+    targets: Tensor
+    x_adv: Tensor
+
+
+def train_step(
+    model: nn.Module,
+    slots: Slots,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    *,
+    noise: Tensor,
+    values: Values,
+    arithmetic: AbstractContextManager[Any] | None = None,
+) -> StepResult:
+    """Take one optimisation step on images `x` (N, C, H, W) of labels `y` (N,).
+
+    `noise` is what the objective drew for `x`; `values` has the learning rate, as "lr", and what
+    the targets anneal. The passes run under `arithmetic`, the optimizer and the average in full
+    precision. Nothing here waits for the device: where the loss is not finite, a fused optimizer
+    leaves the parameters as they are, and the caller learns it from the result.
+    """
+    with arithmetic or nullcontext():
+        targets = slots.targets(x, y, values)
+        x_adv = slots.objective.craft(model, x, targets, noise)
+        loss = slots.perturbation.backward(
+            model, lambda: slots.objective.loss(model, x, x_adv, targets)
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = values["lr"]
+    # What gradient scalers tell a fused optimizer: 1 where it has to skip the step.
+    optimizer.found_inf = loss.isfinite().logical_not().float()  # type: ignore[attr-defined]
+    optimizer.step()
+    slots.averaging.update(model)
+    return StepResult(loss=loss, targets=targets, x_adv=x_adv)
+
+
+class Stepper:
+    """Takes the steps of a run: on a GPU as one CUDA graph, captured once for the whole run.
+
+    `say` hears why where that cannot be done.
+    """
+
+    def __init__(self, run: Run, say: Say) -> None:
+        self.run = run
+        self.take = Replay(self.work, run.device, say) if run.device.type == "cuda" else self.work
+
+    def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+        """Take step number `step` on a batch; return its loss, a scalar on the device."""
+        run = self.run
+        run.noise.manual_seed(seeds.derive_seed(run.config.seed, "noise", step))
+        return self.take(
+            {
+                "x": x.contiguous(memory_format=IMAGE_FORMAT),
+                "y": y,
+                "noise": run.slots.objective.draw(x, run.noise),
+                **run.scheduled(step),
+            }
+        )
+
+    def work(self, inputs: Inputs) -> Tensor:
+        """Take the step that `inputs` make up: x, y, noise, and the scheduled numbers."""
+        batch: Mapping[str, Any] = inputs
+        values = {name: value for name, value in inputs.items() if name not in BATCH}
+        run = self.run
+        return train_step(
+            run.model,
+            run.slots,
+            run.optimizer,
+            batch["x"],
+            batch["y"],
+            noise=batch["noise"],
+            values=values,
+            arithmetic=arithmetic(run),
+        ).loss
+
+
+#: The inputs of a step that are not scheduled numbers.
+BATCH = ("x", "y", "noise")
+
+
+def arithmetic(run: Run) -> AbstractContextManager[Any]:
+    """Return what a step runs under: float32 without TF32, or bfloat16 with float32 weights.
+
+    The cache of converted weights is off because AWP changes the weights within a step.
+    """
+    if run.config.precision == "float32":
+        return full_precision()
+    return torch.autocast(run.device.type, dtype=torch.bfloat16, cache_enabled=False)

@@ -1,0 +1,123 @@
+"""Replayed work and losses read later; the capture is stood in for where there is no GPU."""
+
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from adrbench.graphs import PLAIN_CALLS, Inputs, Losses, Replay, Say
+
+CPU = torch.device("cpu")
+
+
+def again(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    """Stand in for a CUDA graph: do the work again, into the tensor that holds the result."""
+    result = torch.full_like(work(), torch.nan)
+
+    def replay() -> None:
+        result.copy_(work())
+
+    return replay, result
+
+
+def refuse(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    raise RuntimeError("operation not permitted when stream is capturing.\nMore text.")
+
+
+def scaled(inputs: Mapping[str, Tensor]) -> Tensor:
+    return inputs["x"].sum() * inputs["scale"]
+
+
+def calls(replay: Replay, count: int) -> list[float]:
+    return [float(replay({"x": torch.full((2,), float(i)), "scale": 0.5})) for i in range(count)]
+
+
+def no_word(text: str) -> None:
+    raise AssertionError(text)
+
+
+def test_a_replay_is_captured_once_and_follows_its_inputs() -> None:
+    captured = []
+
+    def capture(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        captured.append(work)
+        return again(work)
+
+    replay = Replay(scaled, CPU, no_word, capture)
+    assert calls(replay, PLAIN_CALLS) == [0.0, 1.0, 2.0]
+    assert not captured
+    assert calls(replay, 5) == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert len(captured) == 1
+    assert float(replay({"x": torch.ones(2), "scale": 3.0})) == 6.0
+
+
+def test_work_that_cannot_be_captured_goes_on_plainly_and_says_so_once() -> None:
+    said: list[str] = []
+    replay = Replay(scaled, CPU, said.append, refuse)
+    assert calls(replay, 6) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert len(said) == 1
+    assert "(operation not permitted when stream is capturing)." in said[0]
+    assert "\n" not in said[0]
+
+
+def test_what_the_caller_does_to_its_inputs_afterwards_plays_no_part() -> None:
+    kept: list[Tensor] = []
+
+    def keep(inputs: Mapping[str, Tensor]) -> Tensor:
+        kept.append(inputs["x"])
+        return inputs["x"].sum()
+
+    replay = Replay(keep, CPU, no_word, again)
+    x = torch.ones(2)
+    replay({"x": x})
+    x.zero_()
+    assert kept[0].tolist() == [1.0, 1.0]
+
+
+def test_losses_arrive_in_order_and_at_once_on_the_cpu() -> None:
+    losses = Losses(4, CPU)
+    assert losses.arrived() == []
+    losses.record(torch.tensor(2.0))
+    losses.record(torch.tensor(3.0))
+    assert losses.arrived() == [(0, 2.0), (1, 3.0)]
+    losses.record(torch.tensor(torch.inf))
+    assert losses.arrived(wait=True) == [(2, torch.inf)]
+    assert losses.arrived(wait=True) == []
+    losses.record(torch.tensor(1.0))
+    assert losses.mean() == torch.inf
+
+
+@pytest.mark.gpu
+def test_losses_of_a_gpu_all_arrive() -> None:
+    device = torch.device("cuda")
+    losses = Losses(50, device)
+    seen = []
+    for step in range(50):
+        losses.record(torch.tensor(float(step), device=device))
+        seen += losses.arrived()
+    seen += losses.arrived(wait=True)
+    assert seen == [(step, float(step)) for step in range(50)]
+    assert losses.mean() == 24.5
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_follows_its_inputs() -> None:
+    device = torch.device("cuda")
+    replay = Replay(scaled, device, no_word)
+    for i in range(PLAIN_CALLS + 3):
+        inputs: Inputs = {"x": torch.full((2,), float(i), device=device), "scale": 0.5}
+        assert float(replay(inputs)) == float(i)
+    assert replay.replay is not None
+
+
+@pytest.mark.gpu
+def test_work_that_waits_for_the_device_is_not_captured() -> None:
+    device = torch.device("cuda")
+    said: list[str] = []
+    say: Say = said.append
+    replay = Replay(lambda inputs: inputs["x"] * inputs["x"].sum().item(), device, say)
+    for i in range(PLAIN_CALLS + 3):
+        x = torch.full((2,), float(i), device=device)
+        assert replay({"x": x}).tolist() == [2.0 * i * i] * 2
+    assert len(said) == 1
