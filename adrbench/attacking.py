@@ -105,7 +105,7 @@ def say_ignored(config: AttackConfig, suite: Suite, say: Say) -> None:
             say(f"--{name} is ignored: suite {suite.name} does not use it.")
 
 
-def run(job: Job, device: torch.device, on_batch: OnBatch) -> AttackRecord:
+def run(job: Job, device: torch.device, on_batch: OnBatch, say: Say) -> AttackRecord:
     """Make the evaluation and write its record."""
     began = time.perf_counter()
     evaluation = evaluate(
@@ -115,6 +115,7 @@ def run(job: Job, device: torch.device, on_batch: OnBatch) -> AttackRecord:
         job.config.threat_model,
         batch_size=job.config.batch_size,
         on_batch=on_batch,
+        say=say,
     )
     job.subject.model.cpu()
     record = _record(job, evaluation, device, time.perf_counter() - began)

@@ -227,7 +227,7 @@ def attack_once(job: attacking.Job, device: torch.device, *, force: bool, say: S
         say(f"{label} was done before, see {job.path}: --force does it again.")
         return record
     with AttackDisplay(Console(stderr=True), label) as display, enough_memory():
-        return attacking.run(job, device, display.batch)
+        return attacking.run(job, device, display.batch, say)
 
 
 def read_finished(path: Path) -> AttackRecord:

@@ -17,7 +17,11 @@ from adrbench.attacks.autoattack import ReliabilityWarning
 from adrbench.attacks.suites import Stage, Suite
 from adrbench.datasets import Images, to_float
 from adrbench.devices import full_precision
+from adrbench.graphs import Say
+from adrbench.inference import freeze
+from adrbench.models.modes import in_mode, without_parameter_gradients
 from adrbench.records import Stage as StageRecord
+from adrbench.replayed import Replayed
 from adrbench.threat import ThreatModel
 
 #: How far outside the ball float32 arithmetic may leave an image: a share of eps, and a rest.
@@ -58,24 +62,35 @@ def evaluate(
     *,
     batch_size: int,
     on_batch: OnBatch = lambda stage, done, total, standing: None,
+    say: Say | None = None,
 ) -> Evaluation:
     """Attack `model` on `images`, on the device both are on, in float32.
 
-    The model comes back as it was: its mode, which parameters require gradients, and torch's
-    random state.
+    The attacks run on the frozen form of the model. With `say`, on a GPU, its passes are replayed
+    as CUDA graphs, which pays where there are many, and `say` hears where that cannot be done.
+    The model itself comes back as it was, and so does torch's random state.
     """
-    with frozen(model), full_precision(), collected_warnings() as seen:
-        standing = _clean_verdicts(model, images, batch_size, on_batch)
+    first = images.first(min(batch_size, len(images)))
+    x = to_float(first.pixels)
+    with (
+        in_mode(model, training=False),
+        without_parameter_gradients(model),
+        full_precision(),
+        collected_warnings() as seen,
+    ):
+        suite.inspect(model, x, first.labels)
+        attacked = freeze(model, x)
+        if say is not None and x.is_cuda:
+            attacked = Replayed(attacked, x, len(x), say)
+        standing = _clean_verdicts(attacked, images, batch_size, on_batch)
         clean = standing.clone()
         accuracies = {CLEAN: _share(standing)}
-        first = images.first(min(batch_size, len(images)))
-        suite.inspect(model, to_float(first.pixels), first.labels)
         stages = []
         for stage in suite.stages:
             began = time.perf_counter()
             _run_stage(
                 stage,
-                model,
+                attacked,
                 images,
                 threat,
                 standing=standing,
@@ -153,21 +168,6 @@ def fooled(
 
 def _share(standing: Tensor) -> float:
     return float(standing.sum()) / len(standing)
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Hold the model in eval mode, without parameter gradients."""
-    modes = {module: module.training for module in model.modules()}
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter in wanted:
-            parameter.requires_grad_()
 
 
 @contextmanager

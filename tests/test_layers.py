@@ -15,7 +15,7 @@ ROWS = (
     ("baselines", "errors", "schedules", "schema", "seeds"),
     ("graphs", "records", "threat", "tokens"),
     ("config", "datasets", "devices", "models", "presets", "provenance", "report"),
-    ("attacks", "display"),
+    ("attacks", "display", "inference", "replayed"),
     ("checkpoint", "methods"),
     ("evaluation", "listing", "runs", "subjects"),
     ("attacking", "stepping"),

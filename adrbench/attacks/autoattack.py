@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from adrbench.attacks.sparing import spare_fooled
 from adrbench.errors import AdrbenchError
 from adrbench.threat import ThreatModel
 
@@ -60,6 +61,9 @@ class OfficialAttack:
         del indices
         with contained(x.device), torch.no_grad():
             attack = configure(self, model, x.device)
+            # With several passes per gradient one wrong answer decides nothing yet.
+            if getattr(attack, "eot_iter", None) == 1:
+                spare_fooled(attack)
             x_adv: Tensor = attack.perturb(x.clone(), y.clone())
         return x_adv
 

@@ -1,0 +1,157 @@
+"""A frozen model whose passes on a GPU are replayed as CUDA graphs, in a few padded batch sizes.
+
+To its callers it is the model: attack code that knows nothing of graphs runs on it unchanged.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adrbench.graphs import PLAIN_CALLS, Say, aside
+
+#: The smallest batch that has a graph of its own; fewer images are padded to it.
+SMALLEST_BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """A forward and a backward pass for one batch size, on tensors that stay where they are.
+
+    `forward` goes from `x` to `logits`; `backward`, once after it, from `d_logits` to `d_x`.
+    """
+
+    x: Tensor
+    logits: Tensor
+    d_logits: Tensor
+    d_x: Tensor
+    forward: Callable[[], None]
+    backward: Callable[[], None]
+
+
+#: (model, a batch like those to come) -> its passes.
+Capture = Callable[[nn.Module, Tensor], Passes]
+
+
+class Replayed(nn.Module):
+    """A frozen model on a GPU, replaying its passes on batches of up to `largest` images like `x`.
+
+    A batch is padded to the next of a few sizes; a larger one runs as it is. Logits, and gradients
+    with respect to images, are the model's, whatever the order of forward and backward passes.
+    Where the model cannot be captured it runs as it is, and `say` hears why, once.
+    """
+
+    def __init__(
+        self, model: nn.Module, x: Tensor, largest: int, say: Say, capture: Capture | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.like = x[:1].detach().clone()
+        self.sizes = batch_sizes(largest)
+        self.say = say
+        self.capture = capture or GraphCapture(x.device)
+        self.passes: dict[int, Passes] = {}
+        #: The call whose forward pass the memory of the graphs, which they share, still holds.
+        self.holder: object = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, num_classes) of images (N, C, H, W)."""
+        size = next((size for size in self.sizes if size >= len(x)), None)
+        if size is None or len(x) == 0 or x.shape[1:] != self.like.shape[1:]:
+            return self._plain(x)
+        if size not in self.passes and not self._try(size):
+            return self._plain(x)
+        logits: Tensor = _Call.apply(x, self.passes[size], self)
+        return logits
+
+    def run_forward(self, x: Tensor, passes: Passes, holder: object) -> None:
+        """Replay the forward pass of a batch on behalf of `holder`."""
+        passes.x[: len(x)].copy_(x)
+        passes.forward()
+        self.holder = holder
+
+    def _plain(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits
+
+    def _try(self, size: int) -> bool:
+        batch = self.like.repeat(size, *(1 for _ in self.like.shape[1:]))
+        try:
+            with torch.enable_grad():
+                self.passes[size] = self.capture(self.model, batch)
+        except RuntimeError as error:
+            self.sizes = ()
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            self.say(f"without CUDA graphs, kernel by kernel: they cannot be captured ({reason}).")
+        return bool(self.sizes)
+
+
+def batch_sizes(largest: int) -> tuple[int, ...]:
+    """Return the batch sizes that have graphs, smallest first: `largest`, its half, and so on."""
+    sizes = [largest]
+    while sizes[0] > SMALLEST_BATCH:
+        sizes.insert(0, -(-sizes[0] // 2))
+    return tuple(sizes)
+
+
+class _Call(torch.autograd.Function):
+    """One forward pass through a `Replayed`, and the backward passes that follow it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, passes: Passes, owner: Replayed) -> Tensor:
+        """Return the logits of `x`."""
+        ctx.passes, ctx.owner = passes, owner
+        ctx.save_for_backward(x)
+        owner.run_forward(x, passes, ctx)
+        return passes.logits[: len(x)].clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient with respect to `x`."""
+        (x,) = ctx.saved_tensors
+        passes, owner = ctx.passes, ctx.owner
+        if owner.holder is not ctx:
+            owner.run_forward(x, passes, ctx)
+        passes.d_logits.zero_()
+        passes.d_logits[: len(x)].copy_(gradient)
+        passes.backward()
+        # A backward pass frees, and later overwrites, what its forward pass left.
+        owner.holder = None
+        return passes.d_x[: len(x)].clone(), None, None
+
+
+class GraphCapture:
+    """Captures passes as CUDA graphs that share one pool of memory on `device`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, model: nn.Module, x: Tensor) -> Passes:
+        """Return the passes of `model` on batches like `x`; grad mode has to be on."""
+        x.requires_grad_()
+        with aside(self.stream):
+            for _ in range(PLAIN_CALLS):
+                logits = model(x)
+                torch.autograd.grad(logits, x, torch.zeros_like(logits))
+        forward, logits = self._graph(lambda: model(x))
+        d_logits = torch.zeros_like(logits)
+        backward, d_x = self._graph(lambda: torch.autograd.grad(logits, x, d_logits)[0])
+        return Passes(
+            x=x.detach(),
+            logits=logits.detach(),
+            d_logits=d_logits,
+            d_x=d_x,
+            forward=forward.replay,
+            backward=backward.replay,
+        )
+
+    def _graph(self, work: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(
+            graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
+        ):
+            result = work()
+        return graph, result

@@ -1,0 +1,129 @@
+"""The frozen form of a model: the same answers, BatchNorm folded away where that is safe."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adrbench.datasets import load_split, to_float
+from adrbench.inference import TOLERANCE, difference, fold, freeze
+from adrbench.models import build_model
+
+#: architecture -> how many BatchNorm layers follow something else than a convolution.
+ARCHS = {"small-cnn": 0, "resnet18": 0, "preact-resnet18": 9, "wrn-10-1": 4}
+
+
+def build(arch: str) -> nn.Module:
+    """Return a model whose BatchNorm statistics and weights are far from fresh."""
+    torch.manual_seed(0)
+    model = build_model(arch, num_classes=10, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
+    for layer in batch_norms(model):
+        for parameter in (layer.weight, layer.bias):
+            nn.init.uniform_(parameter, 0.5, 1.5)
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        layer.running_mean.normal_(0, 0.5)
+        layer.running_var.uniform_(0.5, 2)
+    return model.train()
+
+
+def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def images(n: int = 4) -> Tensor:
+    return torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def input_gradient(model: nn.Module, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    labels = torch.arange(len(x)) % 10
+    (gradient,) = torch.autograd.grad(F.cross_entropy(model(x), labels), x)
+    return gradient
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_frozen_model_answers_as_the_model_does(arch: str) -> None:
+    model, x = build(arch), images()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    frozen = freeze(model, x)
+    assert len([m for m in frozen.modules() if isinstance(m, nn.BatchNorm2d)]) == ARCHS[arch]
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert not any(module.training for module in frozen.modules())
+    assert model.training
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    model.eval()
+    assert difference(model, frozen, x) < 1e-5
+    expected = input_gradient(model, x)
+    torch.testing.assert_close(
+        input_gradient(frozen, x), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
+    )
+
+
+class Branching(nn.Module):
+    """Takes a branch that depends on what it sees, which no trace can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = build("small-cnn")
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.body(x) if x.mean() > 0.3 else -self.body(x)
+        return logits
+
+
+class Noisy(nn.Module):
+    """Adds noise that a trace would keep as it fell once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = build("small-cnn")
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.body(x + torch.randn(1))
+        return logits
+
+
+def test_a_model_that_cannot_be_traced_stays_as_it_is() -> None:
+    model = Branching().eval()
+    assert fold(model) is None
+    frozen = freeze(model, images())
+    for x in (images(), images() * 0.2):
+        torch.testing.assert_close(frozen(x), model(x))
+
+
+def test_a_model_whose_trace_is_another_model_stays_as_it_is() -> None:
+    frozen = freeze(Noisy(), images())
+    x = images()
+    assert not torch.equal(frozen(x), frozen(x))
+
+
+def test_a_hook_goes_on_working() -> None:
+    model = build("resnet18").eval()
+    model.get_submodule("bn1").register_forward_hook(lambda module, args, output: 2 * output)
+    x = images()
+    torch.testing.assert_close(freeze(model, x)(x), model(x))
+
+
+@pytest.mark.data
+def test_folding_moves_no_logit_of_a_trained_network_on_real_images(real_images: Path) -> None:
+    found = find_spec("pyautoattack")
+    assert found is not None
+    assert found.origin is not None
+    weights = Path(found.origin).parent / "examples" / "model_test.pt"
+    if not weights.exists():
+        pytest.skip("this installation of pyautoattack comes without its example")
+    model = build_model("resnet18", num_classes=10)
+    state = torch.load(weights, weights_only=True, map_location="cpu")
+    model.load_state_dict(state | {key: model.state_dict()[key] for key in ("mean", "std")})
+    test, _ = load_split(os.fspath(real_images / "cifar10-first.npz"), "test", data_dir=Path())
+    x = to_float(test.first(100).pixels)
+    folded = fold(model.eval())
+    assert folded is not None
+    with torch.no_grad():
+        assert (model(x) - folded(x)).abs().max() < TOLERANCE
