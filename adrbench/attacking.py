@@ -3,7 +3,6 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +13,10 @@ from adrbench.config import AttackConfig
 from adrbench.datasets import Images, Source, to_float
 from adrbench.errors import UsageError
 from adrbench.evaluation import Evaluation, OnBatch, evaluate
+from adrbench.notes import Say
 from adrbench.provenance import describe_device, describe_software, now
 from adrbench.records import AttackRecord, Threat, Verdicts, pack_verdicts, write_record
 from adrbench.subjects import Subject
-
-Say = Callable[[str], None]
 
 #: What networks raise on images of a size they were not made for.
 UNFIT = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)

@@ -1,6 +1,6 @@
 """What the commands do between the parsed command line and the work: put the pieces together."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
@@ -27,6 +27,7 @@ from adrbench.devices import choose_device
 from adrbench.display import AttackDisplay, TrainingDisplay, plain_table, print_table
 from adrbench.errors import AdrbenchError, RecordError, UsageError, unknown_name
 from adrbench.models import ACTIVATIONS, canonical_arch
+from adrbench.notes import Say
 from adrbench.presets import find_preset
 from adrbench.records import AttackRecord, TrainRecord, check_writable, read_record, write_record
 from adrbench.report.lines import format_eps
@@ -37,7 +38,6 @@ from adrbench.tokens import parse_method
 #: More classes than any attack of a suite needs, to build a suite before the data are known.
 MANY_CLASSES = 1000
 
-Say = Callable[[str], None]
 Given = Mapping[str, Any]
 
 

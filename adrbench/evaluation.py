@@ -17,9 +17,9 @@ from adrbench.attacks.autoattack import ReliabilityWarning
 from adrbench.attacks.suites import Stage, Suite
 from adrbench.datasets import Images, to_float
 from adrbench.devices import full_precision
-from adrbench.graphs import Say
 from adrbench.inference import freeze
 from adrbench.models.modes import in_mode, without_parameter_gradients
+from adrbench.notes import Say
 from adrbench.records import Stage as StageRecord
 from adrbench.replayed import Replayed
 from adrbench.threat import ThreatModel

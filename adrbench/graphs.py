@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adrbench.notes import Say, first_line
+
 #: What goes into work, by name: tensors of the same shapes every time, and numbers.
 Inputs = Mapping[str, float | Tensor]
-Say = Callable[[str], None]
 #: work without arguments -> how it is done again, and the tensor that then holds its result.
 Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 
@@ -74,7 +75,7 @@ class Replay:
             self.replay, self.result = capture(lambda: self.work(self.inputs))
         except RuntimeError as error:
             self.capture = None
-            reason = str(error).strip().splitlines()[0].rstrip(".")
+            reason = first_line(error)
             self.say(f"without a CUDA graph, kernel by kernel: it cannot be captured ({reason}).")
 
     def _capture(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:

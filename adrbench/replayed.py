@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adrbench.graphs import PLAIN_CALLS, Say, aside
+from adrbench.graphs import PLAIN_CALLS, aside
+from adrbench.notes import Say, first_line
 
 #: The smallest batch that has a graph of its own; fewer images are padded to it.
 SMALLEST_BATCH = 16
@@ -83,7 +84,7 @@ class Replayed(nn.Module):
                 self.passes[size] = self.capture(self.model, batch)
         except RuntimeError as error:
             self.sizes = ()
-            reason = str(error).strip().splitlines()[0].rstrip(".")
+            reason = first_line(error)
             self.say(f"without CUDA graphs, kernel by kernel: they cannot be captured ({reason}).")
         return bool(self.sizes)
 

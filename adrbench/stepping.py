@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from adrbench import seeds
 from adrbench.devices import IMAGE_FORMAT, full_precision
-from adrbench.graphs import Inputs, Replay, Say
+from adrbench.graphs import Inputs, Replay
 from adrbench.methods.build import Slots
 from adrbench.methods.targets import Values
+from adrbench.notes import Say
 from adrbench.runs import Run
 
 

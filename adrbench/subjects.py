@@ -4,7 +4,6 @@ Whatever can be refused without reading or downloading anything is refused first
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from adrbench.errors import CheckpointError, DataError, UsageError, unknown_name
 from adrbench.models import ACTIVATIONS, build_model, canonical_arch
 from adrbench.models.foreign import load_foreign
 from adrbench.models.zoo import ZOO_DATASETS, load_zoo_model
+from adrbench.notes import Say
 from adrbench.threat import NORMS, ThreatModel
 from adrbench.tokens import WEIGHTS
 
@@ -26,7 +26,6 @@ STANDARD_EPS = {"Linf": 8 / 255, "L2": 0.5}
 WEIGHTS_CHOICES = (*WEIGHTS, "both")
 DEFAULT_ACTIVATION = "relu"
 
-Say = Callable[[str], None]
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adrbench.graphs import PLAIN_CALLS, Inputs, Losses, Replay, Say
+from adrbench.graphs import PLAIN_CALLS, Inputs, Losses, Replay
 
 CPU = torch.device("cpu")
 
@@ -115,8 +115,7 @@ def test_a_cuda_graph_follows_its_inputs() -> None:
 def test_work_that_waits_for_the_device_is_not_captured() -> None:
     device = torch.device("cuda")
     said: list[str] = []
-    say: Say = said.append
-    replay = Replay(lambda inputs: inputs["x"] * inputs["x"].sum().item(), device, say)
+    replay = Replay(lambda inputs: inputs["x"] * inputs["x"].sum().item(), device, said.append)
     for i in range(PLAIN_CALLS + 3):
         x = torch.full((2,), float(i), device=device)
         assert replay({"x": x}).tolist() == [2.0 * i * i] * 2

@@ -12,7 +12,7 @@ import adrbench
 
 PACKAGE = Path(adrbench.__file__).parent
 ROWS = (
-    ("baselines", "errors", "schedules", "schema", "seeds"),
+    ("baselines", "errors", "notes", "schedules", "schema", "seeds"),
     ("graphs", "records", "threat", "tokens"),
     ("config", "datasets", "devices", "models", "presets", "provenance", "report"),
     ("attacks", "display", "inference", "replayed"),

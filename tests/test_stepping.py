@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adrbench.datasets import Dataset, epoch_batches, load_dataset
-from adrbench.graphs import PLAIN_CALLS, Capture, Replay
+from adrbench.graphs import PLAIN_CALLS, Capture, Losses, Replay
 from adrbench.runs import Run, lay_out_momenta, prepare
 from adrbench.stepping import Stepper
 from test_graphs import no_word
@@ -183,11 +183,17 @@ def test_a_cuda_graph_gives_bitwise_the_weights_of_plain_steps(
 
 @pytest.mark.gpu
 def test_an_epoch_on_a_gpu_never_waits_for_it(digits: Dataset) -> None:
+    """Once the graph is there, making batches, stepping and reading losses all run ahead."""
     run = start(digits, "adr+awp", torch.device("cuda"))
     stepper = Stepper(run, no_word)
     take(run, stepper)
+    losses = Losses(STEPS, run.device)
+    batches = epoch_batches(run.dataset.train, batch_size=64, seed=0, epoch=2, padding=1, flip=True)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        take(run, stepper)
+        for step, (x, y) in zip(range(STEPS), batches, strict=False):
+            losses.record(stepper(x, y, step))
+            losses.arrived()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert len(losses.arrived(wait=True)) > 0
