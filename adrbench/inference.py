@@ -12,6 +12,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from adrbench.devices import IMAGE_FORMAT
+from adrbench.models.modes import in_mode
 
 #: The largest difference that folding may make to a logit, relative to the largest above 1.
 TOLERANCE = 1e-4
@@ -26,30 +27,29 @@ def freeze(
     result agrees with the model on the images `x` (N, C, H, W); else it stays. Convolutions work
     in `memory_format`.
     """
-    plain = copy.deepcopy(model).eval().requires_grad_(False)
-    folded = fold(plain)
-    if folded is None or not agree(plain, folded, x):
-        folded = plain
-    return convert_conv2d_weight_memory_format(folded, memory_format)
+    folded = fold(model)
+    if folded is None or not agree(model, folded, x):
+        folded = copy.deepcopy(model).eval()
+    return convert_conv2d_weight_memory_format(folded.requires_grad_(False), memory_format)
 
 
 def fold(model: nn.Module) -> nn.Module | None:
     """Return a copy of `model`, in eval mode, with BatchNorm folded into convolutions.
 
-    None where the model cannot be traced: its forward pass branches on what it computes.
+    None where the model cannot be traced, as one that branches on what it computes.
     """
     try:
-        return fuse(model).eval().requires_grad_(False)
+        return fuse(copy.deepcopy(model).eval(), inplace=True).eval()
     except Exception:  # tracing runs the model's own code on symbols, which may raise anything
         return None
 
 
 def difference(model: nn.Module, other: nn.Module, x: Tensor) -> float:
-    """Return the largest difference of a logit on images `x` (N, C, H, W).
+    """Return the largest difference of a logit on images `x` (N, C, H, W), in eval mode.
 
     It is relative to the largest logit where that is above 1.
     """
-    with torch.no_grad():
+    with torch.no_grad(), in_mode(model, training=False), in_mode(other, training=False):
         expected, logits = model(x), other(x)
     return float((logits - expected).abs().max() / expected.abs().max().clamp_min(1))
 

@@ -62,15 +62,18 @@ class AWP:
     @contextmanager
     def _perturbed(self, model: nn.Module) -> Iterator[None]:
         moved: list[Tensor] = [p for p in model.parameters() if p.grad is not None]
-        gradients = [p.grad for p in moved if p.grad is not None]
         kept = [p.detach().clone() for p in moved]
-        with torch.no_grad():
-            sizes = torch.stack(torch._foreach_norm(moved))
-            slopes = torch.stack(torch._foreach_norm(gradients))
-            scales = self.rho * sizes / (slopes + TINY)
-            torch._foreach_addcmul_(moved, gradients, list(scales))
+        self._move(moved)
         try:
             yield
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(moved, kept)
+
+    @torch.no_grad()
+    def _move(self, parameters: list[Tensor]) -> None:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        sizes = torch.stack(torch._foreach_norm(parameters))
+        slopes = torch.stack(torch._foreach_norm(gradients))
+        scales = self.rho * sizes / (slopes + TINY)
+        torch._foreach_addcmul_(parameters, gradients, list(scales))
