@@ -38,7 +38,7 @@ test: lint
 	$(ONE_THREAD) $(BIN)/pytest --slow --numprocesses 2 --dist loadgroup --quiet
 
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/footprint.py
+	$(BIN)/python -m benchmarks.all $(QUICK)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """Seconds and peak memory of whole commands, each in a process of its own.
 
-    python benchmarks/footprint.py [--npz cifar10.npz] [--threads 1]
+    python -m benchmarks.footprint [--npz cifar10.npz] [--threads 1]
 
 Without --npz: one AutoAttack on digits, n = 250. With it, also one epoch of wrn-10-1 with PGD-10 on
 those images. Prints JSON; figures are of this machine and of whatever else it was doing.
@@ -10,28 +10,24 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
-import time
+from pathlib import Path
+
+from benchmarks.processes import run_process
 
 
 def measure(directory: str, threads: int, *arguments: str) -> dict[str, object]:
     """Run `adrbench` with `arguments`; return its seconds and its peak memory in MiB."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "adrbench", *arguments],
-        cwd=directory,
-        stdout=sys.stderr,
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+    sample = run_process(
+        ["-m", "adrbench", *arguments],
+        directory=Path(directory),
+        threads=threads,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"adrbench {' '.join(arguments)} failed")
     return {
         "command": " ".join(arguments),
-        "seconds": round(time.perf_counter() - began, 1),
-        "peak_mib": round(usage.ru_maxrss / 1024),
+        "seconds": round(sample.wall_seconds, 1),
+        "peak_mib": round(sample.peak_mib),
     }
 
 

@@ -17,6 +17,7 @@ from adrbench.config import TrainConfig
 from adrbench.methods.build import Slots, build_method
 from adrbench.runs import build_optimizer, learning_rate
 from adrbench.stepping import StepResult, train_step
+from benchmarks.reference import Trainer
 
 TOLERANCE = 1e-10
 
@@ -131,3 +132,25 @@ def test_training_step_reproduces_the_published_code(golden: Path) -> None:
     assert_same_state(model, arrays, "model/")
     assert slots.averaging.model is not None
     assert_same_state(slots.averaging.model, arrays, "ema/")
+
+
+def test_the_plain_reference_of_the_benchmarks_does_too(golden: Path) -> None:
+    with np.load(golden) as stored:
+        arrays: Arrays = {key: stored[key] for key in stored.files}
+    recorded = json.loads(str(arrays["config"]))
+    model = recorded_model(recorded["in_channels"], recorded["classes"])
+    model.load_state_dict(load_state(arrays, "init/"))
+    step = 0
+
+    def start(x: Tensor) -> Tensor:
+        noise = arrays.get("start_noise")
+        return x if noise is None else x + torch.from_numpy(noise[step])
+
+    total_steps = recorded["epochs"] * recorded["steps_per_epoch"]
+    trainer = Trainer(model, recorded_config(recorded), total_steps=total_steps, start=start)
+    for step in range(len(arrays["x"])):
+        x, y = torch.from_numpy(arrays["x"][step]), torch.from_numpy(arrays["y"][step])
+        assert_close(trainer.step(x, y, step), arrays["loss"][step], "loss")
+    assert trainer.average is not None
+    assert_same_state(trainer.model, arrays, "model/")
+    assert_same_state(trainer.average, arrays, "ema/")

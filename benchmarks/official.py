@@ -1,0 +1,75 @@
+"""The official AutoAttack as its package runs it, whole or one attack, in full or shortened."""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyautoattack
+import torch
+from torch import Tensor, nn
+
+from adrbench.models import build_model
+from adrbench.threat import ThreatModel
+
+STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
+WHOLE = "autoattack"
+#: The weights that the package brings: an undefended ResNet-18 for CIFAR-10, without normalisation.
+WEIGHTS = Path(pyautoattack.__file__).parent / "examples" / "model_test.pt"
+
+
+def load_undefended() -> nn.Module:
+    """Return the undefended ResNet-18 that the package brings, in eval mode, on the CPU."""
+    model = build_model("resnet18", num_classes=10)
+    state = torch.load(WEIGHTS, map_location="cpu", weights_only=True)
+    constants = {name: value for name, value in model.state_dict().items() if name not in state}
+    assert constants.keys() <= {"mean", "std"}, constants.keys()
+    model.load_state_dict(state | constants)
+    return model.eval()
+
+
+def run_package(
+    model: nn.Module, x: Tensor, y: Tensor, name: str, *, threat: ThreatModel, batch_size: int
+) -> Tensor:
+    """Attack with the package's own loop; return whether each image stands, (N,) booleans.
+
+    One attack has the hyper-parameters of the standard version: `version="custom"` would give
+    APGD five restarts instead of one.
+    """
+    ensemble = pyautoattack.AutoAttack(
+        model, norm=threat.norm, eps=threat.eps, seed=0, version="standard", device=x.device
+    )
+    if name != WHOLE:
+        ensemble.attacks_to_run = [name]
+    _, predicted = ensemble.run_standard_evaluation(x, y, batch_size=batch_size)
+    standing: Tensor = predicted == y
+    return standing.cpu()
+
+
+@contextmanager
+def shortened(share: float) -> Iterator[None]:
+    """Let AutoAttacks made meanwhile have `share` of their iterations and queries.
+
+    It changes what the package's constructor makes, from which adrbench takes its attacks too, so
+    it shortens both sides alike. One inside another multiplies.
+    """
+    constructor = pyautoattack.AutoAttack.__init__
+
+    @functools.wraps(constructor)
+    def construct(ensemble: Any, *arguments: Any, **named: Any) -> None:
+        constructor(ensemble, *arguments, **named)
+        for attack in (ensemble.apgd, ensemble.apgd_targeted, ensemble.fab):
+            attack.n_iter = shorten(attack.n_iter, share)
+        ensemble.square.n_queries = shorten(ensemble.square.n_queries, share)
+
+    pyautoattack.AutoAttack.__init__ = construct
+    try:
+        yield
+    finally:
+        pyautoattack.AutoAttack.__init__ = constructor
+
+
+def shorten(count: int, share: float) -> int:
+    """Return a share of a count, at least 1."""
+    return max(1, round(count * share))

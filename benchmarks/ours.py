@@ -1,0 +1,50 @@
+"""adrbench as the benchmarks call it: the one place to change when its interface does."""
+
+import sys
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from adrbench.attacks.suites import build_suite
+from adrbench.config import AttackConfig
+from adrbench.datasets import Images
+from adrbench.evaluation import Evaluation, evaluate
+from adrbench.inference import freeze
+from adrbench.replayed import Replayed
+from adrbench.runs import Run
+from adrbench.stepping import Stepper
+from adrbench.threat import ThreatModel
+from adrbench.training import Silent, run_epoch
+
+Step = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def make_step(run: Run) -> Step:
+    """Return what takes a step of the run: images (N, C, H, W), labels (N,), step; the loss."""
+    return Stepper(run, complain)
+
+
+def make_epoch(run: Run, step: Step) -> Callable[[], object]:
+    """Return what trains, validates and saves the next epoch; `step` is from `make_step`."""
+    assert isinstance(step, Stepper)
+    return lambda: run_epoch(run, step, Silent())
+
+
+def make_attacked(model: nn.Module, x: Tensor) -> nn.Module:
+    """Return the form of a model that an evaluation attacks, for batches like `x` (N, C, H, W)."""
+    frozen = freeze(model, x)
+    return Replayed(frozen, x, len(x), complain) if x.is_cuda else frozen
+
+
+def run_suite(
+    model: nn.Module, images: Images, name: str, threat: ThreatModel, batch_size: int
+) -> Evaluation:
+    """Evaluate a model of ten classes as `adrbench attack` does."""
+    config = AttackConfig(suite=name, threat_model=threat, batch_size=batch_size, seed=0)
+    suite = build_suite(config, num_classes=10)
+    return evaluate(model, images, suite, threat, batch_size=batch_size, say=complain)
+
+
+def complain(text: str) -> None:
+    """Say on stderr why something cannot be as fast as it should."""
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,180 @@
+"""The plain reference: ADR's training step as its published code behaves, without any effort.
+
+float32, NCHW, eager; the model's parameters require gradients while examples are crafted, its
+BatchNorm stays in train mode, and every loop over parameters is a Python loop. Written from a
+description of the method; `tests/test_parity.py` holds it to recorded runs of the published code.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adrbench.config import TrainConfig
+
+TRADES_NOISE = 0.001
+TINY = 1e-20
+
+
+class Trainer:
+    """A model in training, its average where the method has one, and its optimizer.
+
+    `start` replaces the random start of the attack, for a run whose starts were recorded.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        *,
+        total_steps: int,
+        start: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.model = model.train()
+        self.config = config
+        self.method = config.parsed_method()
+        self.total_steps = total_steps
+        self.start = start
+        self.average = copy.deepcopy(model).eval() if self.method.averages else None
+        self.optimizer = torch.optim.SGD(
+            model.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+        )
+
+    def step(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+        """Train on images `x` (N, C, H, W) of labels `y` (N,); return the loss."""
+        milestones = [round(share * self.total_steps) for share in self.config.milestones]
+        passed = sum(step >= milestone for milestone in milestones)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * self.config.lr_factor**passed
+        targets = self.make_targets(x, y, step)
+        x_adv = self.craft(x, targets)
+        self.optimizer.zero_grad()
+        loss = self.compute_loss(x, x_adv, targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.method.awp:
+            self.take_gradients_nearby(x, x_adv, targets)
+        self.optimizer.step()
+        if self.average is not None:
+            update_average(self.average, self.model, required(self.config.ema_decay))
+        return loss.detach()
+
+    def make_targets(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+        """Return the labels themselves, or ADR's mixtures of them and the average's opinion."""
+        if not self.method.adr:
+            return y
+        assert self.average is not None
+        config = self.config
+        annealed = (1 + math.cos(math.pi * step / self.total_steps)) / 2
+        low, high = required(config.temperature_low), required(config.temperature_high)
+        temperature = low + (high - low) * annealed
+        low, high = required(config.interpolation_low), required(config.interpolation_high)
+        interpolation = high + (low - high) * annealed
+        with torch.no_grad():
+            teacher = F.softmax(self.average(x) / temperature, dim=1)
+            mistake = teacher.max(dim=1, keepdim=True).values - teacher.gather(1, y.unsqueeze(1))
+            share = torch.clamp(interpolation - mistake, 0, 1)
+            return share * teacher + (1 - share) * F.one_hot(y, teacher.shape[1])
+
+    def craft(self, x: Tensor, targets: Tensor) -> Tensor:
+        """Return the images to train on, by PGD on the objective's inner loss."""
+        if self.method.objective == "trades":
+            with torch.no_grad():
+                clean = F.softmax(self.model(x), dim=1)
+            return climb(self.config, x, self.begin(x), lambda x_adv: self.diverge(x_adv, clean))
+        return climb(
+            self.config,
+            x,
+            self.begin(x),
+            lambda x_adv: F.cross_entropy(self.model(x_adv), targets),
+        )
+
+    def begin(self, x: Tensor) -> Tensor:
+        """Return where the attack starts."""
+        if self.start is not None:
+            return self.start(x)
+        if self.method.objective == "trades":
+            return x + TRADES_NOISE * torch.rand_like(x)
+        noise = torch.empty_like(x).uniform_(-self.config.eps, self.config.eps)
+        return torch.clamp(x + noise, 0, 1)
+
+    def diverge(self, x_adv: Tensor, clean: Tensor) -> Tensor:
+        """Return KL(clean || model(x_adv)), the mean over the batch."""
+        return F.kl_div(F.log_softmax(self.model(x_adv), dim=1), clean, reduction="batchmean")
+
+    def compute_loss(self, x: Tensor, x_adv: Tensor, targets: Tensor) -> Tensor:
+        """Return the outer loss, a scalar."""
+        if self.method.objective != "trades":
+            return F.cross_entropy(self.model(x_adv), targets)
+        clean, adversarial = self.model(torch.cat([x, x_adv])).chunk(2)
+        consistency = F.kl_div(
+            F.log_softmax(adversarial, dim=1), F.softmax(clean, dim=1), reduction="batchmean"
+        )
+        return F.cross_entropy(clean, targets) + required(self.config.beta) * consistency
+
+    def take_gradients_nearby(self, x: Tensor, x_adv: Tensor, targets: Tensor) -> None:
+        """Replace the gradients by those at adversarially perturbed weights (AWP)."""
+        rho = required(self.config.awp_rho)
+        kept = {}
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if parameter.grad is None:
+                    continue
+                kept[name] = parameter.clone()
+                scale = rho * parameter.norm() / (parameter.grad.norm() + TINY)
+                parameter.add_(scale * parameter.grad)
+        momenta = rest_statistics(self.model)
+        self.optimizer.zero_grad()
+        self.compute_loss(x, x_adv, targets).backward()  # type: ignore[no-untyped-call]
+        for layer, momentum in momenta.items():
+            layer.momentum = momentum
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if name in kept:
+                    parameter.copy_(kept[name])
+
+
+def climb(
+    config: TrainConfig, x: Tensor, start: Tensor, loss: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return the images that PGD under Linf finds from `start`, climbing `loss`."""
+    x_adv = start.detach()
+    for _ in range(config.steps):
+        x_adv.requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(x_adv), [x_adv])
+        x_adv = x_adv.detach() + config.alpha * torch.sign(gradient)
+        x_adv = torch.min(torch.max(x_adv, x - config.eps), x + config.eps)
+        x_adv = torch.clamp(x_adv, 0, 1)
+    return x_adv.detach()
+
+
+def rest_statistics(model: nn.Module) -> dict[nn.BatchNorm2d, float | None]:
+    """Stop BatchNorm's running statistics; return the momenta to bring back."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = {layer: layer.momentum for layer in layers}
+    for layer in layers:
+        layer.momentum = 0.0
+    return momenta
+
+
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the average towards the model, entry by entry of the state dict."""
+    with torch.no_grad():
+        current = model.state_dict()
+        for name, value in average.state_dict().items():
+            if value.is_floating_point():
+                value.copy_(decay * value + (1 - decay) * current[name])
+            else:
+                value.copy_(current[name])
+
+
+def required(value: float | None) -> float:
+    """Return a setting that the configuration has checked to be there."""
+    assert value is not None
+    return value

@@ -1,0 +1,111 @@
+"""The plain reference of a whole epoch: a data loader, the steps, and a PGD validation.
+
+As published repositories do it: images are cropped and flipped one by one on the CPU, a batch
+moves to the device when its turn comes, the loss is read after every step, and student and
+average are validated in eager float32.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import Dataset as TorchDataset
+
+from adrbench.config import TrainConfig
+from adrbench.datasets import Dataset, Images
+from benchmarks.reference import Trainer, climb
+
+VALIDATION_BATCH = 250
+
+
+class CroppedImages(TorchDataset[tuple[Tensor, Tensor]]):
+    """Labelled images, each cropped and flipped at random when it is asked for."""
+
+    def __init__(self, images: Images, padding: int) -> None:
+        self.images = images
+        self.padding = padding
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        pixels = self.images.pixels[index]
+        height, width = pixels.shape[1:]
+        image = F.pad(pixels.float() / 255, [self.padding] * 4)
+        top, left = torch.randint(2 * self.padding + 1, (2,)).tolist()
+        image = image[:, top : top + height, left : left + width]
+        if torch.rand(()) < 0.5:
+            image = image.flip(2)
+        return image, self.images.labels[index]
+
+
+class Epochs:
+    """Epochs of the plain reference, one after the other.
+
+    `workers` is the number of processes that crop and flip; 0 does it in this one.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        dataset: Dataset,
+        directory: Path,
+        *,
+        workers: int,
+        device: torch.device,
+    ) -> None:
+        self.trainer = trainer
+        self.device = device
+        self.file = directory / "last.pt"
+        batch_size = trainer.config.batch_size
+        pinned = device.type == "cuda"
+        self.train = DataLoader(
+            CroppedImages(dataset.train, trainer.config.crop_padding),
+            batch_size=batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workers,
+            pin_memory=pinned,
+        )
+        images = TensorDataset(dataset.val.pixels / 255, dataset.val.labels)
+        self.val = DataLoader(images, batch_size=VALIDATION_BATCH, pin_memory=pinned)
+        self.done = 0
+
+    def run(self) -> dict[str, int]:
+        """Train, validate and save one epoch; return the counts of correct images."""
+        total = 0.0
+        for index, (x, y) in enumerate(self.train):
+            step = self.done * len(self.train) + index
+            loss = self.trainer.step(x.to(self.device), y.to(self.device), step)
+            total += loss.item()
+        models = {"student": self.trainer.model, "average": self.trainer.average}
+        counts: dict[str, int] = {}
+        for name, model in models.items():
+            if model is not None:
+                model.eval()
+                counts |= self.validate(name, model)
+        self.trainer.model.train()
+        state = {name: model.state_dict() for name, model in models.items() if model is not None}
+        torch.save(state | {"optimizer": self.trainer.optimizer.state_dict()}, self.file)
+        self.done += 1
+        return counts
+
+    def validate(self, name: str, model: nn.Module) -> dict[str, int]:
+        """Count the images that a model classifies correctly, clean and under PGD."""
+        clean = robust = 0
+        for images, labels in self.val:
+            x, y = images.to(self.device), labels.to(self.device)
+            x_adv = attack(self.trainer.config, model, x, y)
+            with torch.no_grad():
+                clean += int((model(x).argmax(1) == y).sum().item())
+                robust += int((model(x_adv).argmax(1) == y).sum().item())
+        return {f"{name}_clean": clean, f"{name}_robust": robust}
+
+
+def attack(config: TrainConfig, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return what the attack of training makes of `x` against a model in eval mode."""
+    noise = torch.empty_like(x).uniform_(-config.eps, config.eps)
+    start = torch.clamp(x + noise, 0, 1)
+    return climb(config, x, start, lambda x_adv: F.cross_entropy(model(x_adv), y))
