@@ -12,13 +12,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Literal
 
 from adrbench.errors import AdrbenchError, RecordError
 from adrbench.schema import from_json, to_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 SCHEMA = 1
 
@@ -26,7 +27,7 @@ SCHEMA = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
     """One attack of a suite: how many examples it left standing, and how long it took."""
 
@@ -35,7 +36,7 @@ class Stage:
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Threat:
     """The set of allowed perturbations: `norm` is Linf or L2, `eps` a fraction of 1."""
 
@@ -47,7 +48,7 @@ class Threat:
             raise ValueError(f"eps should be a radius above 0, not {self.eps}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Software:
     """What made a record: package versions, and the commit of this project where known."""
 
@@ -56,7 +57,7 @@ class Software:
     dirty: bool | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Verdicts:
     """Per-example outcomes in test-set order, as packed bits in base64 (first image first)."""
 
@@ -64,7 +65,7 @@ class Verdicts:
     robust: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AttackRecord:
     """One evaluation of one set of weights under one suite.
 
@@ -123,7 +124,7 @@ class AttackRecord:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainRecord:
     """One finished training run: its configuration and a history row per epoch."""
 
@@ -160,13 +161,17 @@ class Skipped:
     reasons: dict[Path, str] = field(default_factory=dict)
 
 
-def pack_verdicts(correct: npt.NDArray[np.bool_]) -> str:
+def pack_verdicts(correct: "npt.NDArray[np.bool_]") -> str:
     """Pack booleans of shape (n,) into base64 text, eight to a byte."""
+    import numpy as np
+
     return base64.b64encode(np.packbits(correct).tobytes()).decode("ascii")
 
 
-def unpack_verdicts(packed: str, n: int) -> npt.NDArray[np.bool_]:
+def unpack_verdicts(packed: str, n: int) -> "npt.NDArray[np.bool_]":
     """Return the n booleans that `pack_verdicts` packed."""
+    import numpy as np
+
     try:
         raw = base64.b64decode(packed, validate=True)
     except ValueError as error:

@@ -7,14 +7,27 @@ edited by hand or written by something else fails with the field's name, not dee
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 #: (value, where it stands) -> the value as its type hint asks for; ValueError names the place.
-Reader = Callable[[Any, str], Any]
+Read = Callable[[Any, str], Any]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads values of one type.
+
+    `read` takes any value. One whose class is in `plain` would come back as it is: most values
+    are such, and a set says so faster than a call.
+    """
+
+    read: Read
+    plain: frozenset[type] = frozenset()
 
 
 def to_json(value: Any) -> Any:
@@ -35,7 +48,7 @@ def from_json(cls: type[T], data: object) -> T:
         ValueError: naming the field that is missing, unknown or of another type.
 
     """
-    built: T = _reader(typing.cast("Any", cls))(data, "")
+    built: T = _reader(typing.cast("Any", cls)).read(data, "")
     return built
 
 
@@ -56,13 +69,13 @@ def _reader(hint: Any) -> Reader:
     return _SCALARS[hint]
 
 
-def _checked(fits: Callable[[Any], bool], description: str) -> Reader:
+def _checked(fits: Callable[[Any], bool], description: str, *plain: type) -> Reader:
     def read(value: Any, where: str) -> Any:
         if not fits(value):
             raise ValueError(f"field {where} should be {description}, not {_shown(value)}")
         return value
 
-    return read
+    return Reader(read, frozenset(plain))
 
 
 def _is_whole(value: Any) -> bool:
@@ -76,12 +89,15 @@ def _read_float(value: Any, where: str) -> float:
 
 
 _SCALARS: dict[Any, Reader] = {
-    Any: lambda value, where: value,
-    types.NoneType: _checked(lambda value: value is None, "null"),
-    bool: _checked(lambda value: isinstance(value, bool), "bool"),
-    int: _checked(_is_whole, "int"),
-    float: _read_float,
-    str: _checked(lambda value: isinstance(value, str), "str"),
+    Any: Reader(
+        lambda value, where: value,
+        frozenset((types.NoneType, bool, int, float, str, list, dict)),
+    ),
+    types.NoneType: _checked(lambda value: value is None, "null", types.NoneType),
+    bool: _checked(lambda value: isinstance(value, bool), "bool", bool),
+    int: _checked(_is_whole, "int", int),
+    float: Reader(_read_float, frozenset((float,))),
+    str: _checked(lambda value: isinstance(value, str), "str", str),
 }
 
 
@@ -92,36 +108,44 @@ def _union_reader(options: tuple[Any, ...]) -> Reader:
     def read(value: Any, where: str) -> Any:
         for reader in readers:
             try:
-                return reader(value, where)
+                return reader.read(value, where)
             except ValueError:
                 continue
         raise ValueError(f"field {where} should be {' or '.join(names)}, not {_shown(value)}")
 
-    return read
+    # An earlier option may convert what a later one leaves (int to float); none converts null.
+    null = {types.NoneType} & set(options)
+    return Reader(read, readers[0].plain | null)
 
 
 def _list_reader(item: Reader) -> Reader:
     def read(value: Any, where: str) -> Any:
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, (list, tuple)):
             raise ValueError(f"field {where} should be a list, not {_shown(value)}")
-        return tuple(item(entry, f"{where}[{index}]") for index, entry in enumerate(value))
+        return tuple(
+            entry if type(entry) in item.plain else item.read(entry, f"{where}[{index}]")
+            for index, entry in enumerate(value)
+        )
 
-    return read
+    return Reader(read)
 
 
 def _mapping_reader(item: Reader) -> Reader:
     def read(value: Any, where: str) -> Any:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, (dict, Mapping)):
             raise ValueError(f"field {where} should be a table, not {_shown(value)}")
-        return {str(key): item(entry, f"{where}.{key}") for key, entry in value.items()}
+        return {
+            str(key): entry if type(entry) in item.plain else item.read(entry, f"{where}.{key}")
+            for key, entry in value.items()
+        }
 
-    return read
+    return Reader(read)
 
 
 def _dataclass_reader(cls: Any) -> Reader:
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    readers = {name: _reader(hints[name]) for name in fields}
+    readers = {name: (name, _reader(hints[name])) for name in fields}
     required = [
         name
         for name, field in fields.items()
@@ -129,19 +153,32 @@ def _dataclass_reader(cls: Any) -> Reader:
     ]
 
     def read(value: Any, where: str) -> Any:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, (dict, Mapping)):
             place = f"field {where}" if where else cls.__name__
             raise ValueError(f"{place} should be a table of fields, not {_shown(value)}")
         prefix = f"{where}." if where else ""
-        for name in required:
-            if name not in value:
-                raise ValueError(f"field {prefix}{name} is missing")
-        for name in value:
-            if name not in readers:
-                raise ValueError(f"unknown field {prefix}{name}")
-        return cls(**{name: readers[name](item, prefix + name) for name, item in value.items()})
+        if value.keys() != readers.keys():
+            _check_names(value, prefix, required, readers)
+        arguments = {}
+        for key, item in value.items():
+            # Arguments whose names are the class's own strings are matched by identity.
+            name, reader = readers[key]
+            plain = type(item) in reader.plain
+            arguments[name] = item if plain else reader.read(item, prefix + name)
+        return cls(**arguments)
 
-    return read
+    return Reader(read)
+
+
+def _check_names(
+    value: Mapping[Any, Any], prefix: str, required: Iterable[str], known: Container[str]
+) -> None:
+    for name in required:
+        if name not in value:
+            raise ValueError(f"field {prefix}{name} is missing")
+    for name in value:
+        if name not in known:
+            raise ValueError(f"unknown field {prefix}{name}")
 
 
 def _shown(value: object) -> str:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from adrbench import baselines
 from adrbench.baselines import (
     Baseline,
+    Leaderboard,
     Rank,
     canonical_architecture,
     other_radii,
     paper,
-    rank,
     read_paper,
     read_robustbench,
     robustbench,
@@ -82,19 +82,29 @@ def test_venues_hold_no_markup() -> None:
 
 def test_rank_is_one_plus_the_strictly_better() -> None:
     """Against 60, 55, 55, 40: 55 ties for 2nd of 5, 54.99 is 4th, 61 is 1st, 0 is 5th."""
-    entries = [baseline(figure) for figure in (60.0, 55.0, 55.0, 40.0)]
-    ranks = [rank(figure, entries) for figure in (55.0, 54.99, 61.0, 0.0)]
+    leaderboard = Leaderboard(tuple(baseline(figure) for figure in (60.0, 55.0, 55.0, 40.0)))
+    ranks = [leaderboard.rank(figure) for figure in (55.0, 54.99, 61.0, 0.0)]
     assert ranks == [Rank(place=place, of=5) for place in (2, 4, 1, 5)]
+
+
+def test_a_leaderboard_is_narrowed_to_an_architecture_or_to_the_others() -> None:
+    leaderboard = Leaderboard(tuple(robustbench("cifar10", "Linf", EPS)))
+    same = leaderboard.of(canonical_architecture("resnet18"))
+    assert {entry.architecture for entry in same.entries} == {"ResNet-18"}
+    assert leaderboard.of("nothing").entries == ()
+    others = same.without("Addepalli2021Towards_RN18").entries
+    assert len(others) == len(same.entries) - 1
+    assert same.without("nobody") is same
 
 
 @given(figure=st.floats(0, 100), others=st.lists(st.floats(0, 100), max_size=20))
 def test_rank_lies_among_the_rows_and_more_is_never_worse(
     figure: float, others: list[float]
 ) -> None:
-    entries = [baseline(other) for other in others]
-    found = rank(figure, entries)
+    leaderboard = Leaderboard(tuple(baseline(other) for other in others))
+    found = leaderboard.rank(figure)
     assert 1 <= found.place <= found.of == len(others) + 1
-    assert rank(figure + 1, entries).place <= found.place
+    assert leaderboard.rank(figure + 1).place <= found.place
 
 
 @pytest.mark.parametrize(

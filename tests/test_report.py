@@ -187,6 +187,37 @@ def test_no_format_invents_a_zero(
                     assert text.startswith(f"{share:.2f}")
 
 
+def test_json_is_what_the_standard_encoder_writes() -> None:
+    odd = [
+        train_record(run=HOSTILE, seconds=math.nan, images_per_second=math.inf),
+        train_record(run='quote " and ä', history=()),
+    ]
+    for records in (fixed_records(), odd, []):
+        report = build_report(records)
+        document = {"schema": 1, "tables": report.tables}
+        expected = json.dumps(document, indent=1, ensure_ascii=False, default=vars) + "\n"
+        assert render(report, "json") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "cells"),
+    [("plain", "plain", 5), ("网络", "网络", 4), ("b\bell\a", "bell", 4)],
+)
+def test_columns_are_as_wide_as_a_terminal_shows_them(name: str, shown: str, cells: int) -> None:
+    """Beside `other name`, 10 cells and a gutter of 2: Chinese takes 2 cells, a bell none."""
+    records = [foreign_record(9_000, 10, run) for run in (name, "other name")]
+    text = render(build_report(records), "terminal", width=100)
+    assert f"  {shown}{' ' * (12 - cells)}file" in text
+
+
+def test_notes_are_wrapped_and_every_line_of_them_is_dim() -> None:
+    records = [attack_record(8_000, 4_700, warnings=("word " * 40 + "end",))]
+    lines = render(build_report(records), "terminal", width=60, color=True).splitlines()
+    words = [line for line in lines if "word word" in line]
+    assert len(words) > 2
+    assert all(line.startswith("\x1b[2m") and line.endswith("\x1b[0m") for line in words)
+
+
 # Frames, training, and cost
 
 
@@ -221,10 +252,9 @@ def test_a_frame_of_nothing_has_its_columns() -> None:
     assert {"suite", "robust_accuracy"} <= set(results_frame([]).columns)
 
 
-def test_reports_import_neither_torch_nor_pandas() -> None:
-    code = (
-        "import sys, adrbench.report; print(sorted({'torch', 'pandas', 'rich'} & set(sys.modules)))"
-    )
+def test_reports_import_no_large_package() -> None:
+    large = {"torch", "numpy", "pandas", "rich"}
+    code = f"import sys, adrbench.report; print(sorted({large} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

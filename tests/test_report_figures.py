@@ -1,6 +1,7 @@
 """Intervals, means, deviations and gaps, by hand."""
 
 import math
+from statistics import stdev
 
 import pytest
 from hypothesis import given
@@ -49,6 +50,12 @@ def test_accuracy_over_seeds_by_hand() -> None:
     assert (found.n, found.seeds, found.correct) == (100, (0, 1, 2), (50, 52, 57))
     low, high = wilson_interval(53, 100)
     assert found.interval == pytest.approx((100 * low, 100 * high), abs=1e-6)
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=2, max_size=10))
+def test_the_deviation_is_that_of_the_percentages(counts: list[int]) -> None:
+    found = figure(accuracy(dict(enumerate(counts)), 10_000))
+    assert found.std == round(stdev([count / 100 for count in counts]), 6)
 
 
 def test_one_seed_has_no_deviation_and_nothing_has_no_figure() -> None:

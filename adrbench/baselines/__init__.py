@@ -6,10 +6,10 @@ and the ranking. Figures are percentages, eps a fraction of 1.
 
 import csv
 import re
-from collections.abc import Iterable
+from bisect import bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 
 #: Two radii closer than this are the same threat model.
@@ -70,6 +70,44 @@ class Rank:
     of: int
 
 
+@dataclass(frozen=True)
+class Leaderboard:
+    """Entries of one dataset and threat model, and the places among them."""
+
+    entries: tuple[Baseline, ...]
+
+    def rank(self, robust_acc: float) -> Rank:
+        """Return the place of `robust_acc` (percent): 1 + the number of strictly better entries."""
+        figures = self._figures
+        better = len(figures) - bisect_right(figures, robust_acc)
+        return Rank(place=1 + better, of=1 + len(figures))
+
+    def without(self, model_id: str) -> "Leaderboard":
+        """Return the other entries than `model_id`."""
+        if model_id not in self._model_ids:
+            return self
+        return Leaderboard(tuple(entry for entry in self.entries if entry.model_id != model_id))
+
+    def of(self, architecture: str) -> "Leaderboard":
+        """Return the entries whose network has `architecture` as its canonical spelling."""
+        return self._by_architecture.get(architecture, Leaderboard(()))
+
+    @cached_property
+    def _figures(self) -> list[float]:
+        return sorted(entry.robust_acc for entry in self.entries)
+
+    @cached_property
+    def _model_ids(self) -> frozenset[str]:
+        return frozenset(entry.model_id for entry in self.entries)
+
+    @cached_property
+    def _by_architecture(self) -> dict[str, "Leaderboard"]:
+        entries: dict[str, list[Baseline]] = {}
+        for entry in self.entries:
+            entries.setdefault(canonical_architecture(entry.architecture), []).append(entry)
+        return {name: Leaderboard(tuple(found)) for name, found in entries.items()}
+
+
 def robustbench(dataset: str, norm: str, eps: float) -> list[Baseline]:
     """Return RobustBench's entries for one dataset and threat model, most robust first."""
     entries = [
@@ -94,12 +132,6 @@ def paper(dataset: str, norm: str = PAPER_NORM, eps: float = PAPER_EPS) -> list[
     if norm != PAPER_NORM or not _same_eps(eps, PAPER_EPS):
         return []
     return [row for row in read_paper() if row.dataset == dataset]
-
-
-def rank(robust_acc: float, entries: Iterable[Baseline]) -> Rank:
-    """Return the place of `robust_acc` (percent): 1 + the number of strictly better entries."""
-    figures = [entry.robust_acc for entry in entries]
-    return Rank(place=1 + sum(figure > robust_acc for figure in figures), of=1 + len(figures))
 
 
 @cache

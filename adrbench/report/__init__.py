@@ -6,7 +6,7 @@ model or imports torch.
 
 from collections.abc import Sequence
 
-from adrbench.baselines import paper, robustbench
+from adrbench.baselines import Leaderboard, paper, robustbench
 from adrbench.errors import unknown_name
 from adrbench.records import AttackRecord, Record, TrainRecord
 from adrbench.report.accuracy import accuracy_table, overfitting_table
@@ -36,13 +36,14 @@ def build_report(
     for setting, lines in group(attacked).items():
         eps = lines[0].eps
         entries = robustbench(setting.dataset, setting.norm, eps) if baselines else []
-        tables.append(accuracy_table(setting, lines, entries, intervals))
+        leaderboard = Leaderboard(tuple(entries))
+        tables.append(accuracy_table(setting, lines, leaderboard, intervals))
         overfitting = overfitting_table(setting, lines, intervals)
         if overfitting is not None:
             tables.append(overfitting)
         if baselines:
             published = paper(setting.dataset, setting.norm, eps)
-            tables += robustbench_tables(setting, lines, entries, intervals)
+            tables += robustbench_tables(setting, lines, leaderboard, intervals)
             tables += paper_tables(setting, lines, published, intervals)
     if trained:
         tables.append(training_table(trained, attacked))

@@ -1,9 +1,8 @@
 """The robust-accuracy table and the robust-overfitting table of one setting."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from adrbench.baselines import Baseline, canonical_architecture, rank
+from adrbench.baselines import Leaderboard, Rank
 from adrbench.report import columns as c
 from adrbench.report.figures import Figure, accuracy, gap
 from adrbench.report.lines import ZOO_PREFIX, Attack, Line, Setting, shown_lines
@@ -14,9 +13,9 @@ RANKED_SUITE = "autoattack"
 
 
 def accuracy_table(
-    setting: Setting, lines: list[Line], entries: Sequence[Baseline], intervals: bool
+    setting: Setting, lines: list[Line], leaderboard: Leaderboard, intervals: bool
 ) -> Table:
-    """Return clean and robust accuracy of each line, and its rank among `entries`.
+    """Return clean and robust accuracy of each line, and its rank on `leaderboard`.
 
     Lines of the best epoch and of foreign weights are shown, last epochs only without a best.
     """
@@ -28,10 +27,10 @@ def accuracy_table(
         cells: dict[str, Cell] = _identity(line) | {
             c.CHECKPOINT.key: line.selection,
             c.CHOSEN_ON.key: line.selected_on if line.selection == "best" else None,
-            c.CLEAN.key: line.clean(),
+            c.CLEAN.key: line.clean,
         }
-        cells |= {column.key: line.robust(attack) for attack, column in attacks.items()}
-        ranks = ranked(line, entries)
+        cells |= {column.key: line.robust.get(attack) for attack, column in attacks.items()}
+        ranks = ranked(line, leaderboard)
         cells[c.RANK.key] = ranks[0] if ranks else None
         rows.append(
             Row(
@@ -45,8 +44,8 @@ def accuracy_table(
     notes = figure_notes(rows, intervals) + superseded_notes(lines)
     if is_ranked:
         notes.append(
-            f"rank: the place among RobustBench's {len(entries)} rows of this dataset and threat "
-            "model, with the row itself counted in."
+            f"rank: the place among RobustBench's {len(leaderboard.entries)} rows of this dataset "
+            "and threat model, with the row itself counted in."
         )
     return Table(
         name="robust accuracy",
@@ -76,9 +75,10 @@ def overfitting_table(setting: Setting, lines: list[Line], intervals: bool) -> T
         if not any(set(best.correct(a)) & set(last.correct(a)) for a in present):
             continue
         settings = training_marks.get(best.subject.training, ())
+        own_marks = tuple(dict.fromkeys(marks(best) + marks(last))) + settings
         rows += [
-            replace(row, marks=row.marks + settings)
-            for row in (_overfitting_row(best, last, a, attacks[a].label) for a in present)
+            Row(cells=_overfitting_cells(best, last, a, attacks[a].label), marks=own_marks)
+            for a in present
         ]
     if not rows:
         return None
@@ -97,31 +97,25 @@ def overfitting_table(setting: Setting, lines: list[Line], intervals: bool) -> T
     )
 
 
-def ranked(line: Line, entries: Sequence[Baseline]) -> tuple[Cell, Cell] | None:
-    """Return the ranks of `line` among all `entries` and among those of its architecture.
+def ranked(line: Line, leaderboard: Leaderboard) -> tuple[Rank, Rank | None] | None:
+    """Return the ranks of `line` among all entries and among those of its architecture.
 
     None for anything but the standard AutoAttack on a whole published test set. A model of
     RobustBench's own zoo is compared with the others, not with itself.
     """
     figure = autoattack_figure(line)
-    if figure is None or not entries or not line.subject.is_on_full_published_test_set:
+    subject = line.subject
+    if figure is None or not leaderboard.entries or not subject.is_on_full_published_test_set:
         return None
-    own_name = line.subject.method.removeprefix(ZOO_PREFIX)
-    others = [entry for entry in entries if entry.model_id != own_name]
-    same = [entry for entry in others if is_same_architecture(line, entry.architecture)]
-    return rank(figure.mean, others), rank(figure.mean, same) if same else None
+    others = leaderboard.without(subject.method.removeprefix(ZOO_PREFIX))
+    same = others.of(subject.architecture)
+    return others.rank(figure.mean), same.rank(figure.mean) if same.entries else None
 
 
 def autoattack_figure(line: Line) -> Figure | None:
     """Return the standard AutoAttack's figure; None if it was run with several parameters."""
     found = [attack for attack in line.records if attack.suite == RANKED_SUITE]
-    return line.robust(found[0]) if len(found) == 1 else None
-
-
-def is_same_architecture(line: Line, published: str) -> bool:
-    """Whether `line` is of the network that others call `published`, whatever its activation."""
-    ours = line.subject.arch.partition(" (")[0]
-    return canonical_architecture(ours) == canonical_architecture(published)
+    return line.robust[found[0]] if len(found) == 1 else None
 
 
 def describe(setting: Setting) -> str:
@@ -143,15 +137,15 @@ def _identity(line: Line) -> dict[str, Cell]:
     }
 
 
-def _overfitting_row(best: Line, last: Line, attack: Attack, label: str) -> Row:
-    """Return one suite's row; where some seeds have both, only those are averaged."""
+def _overfitting_cells(best: Line, last: Line, attack: Attack, label: str) -> dict[str, Cell]:
+    """Return one suite's cells; where some seeds have both, only those are averaged."""
     best_counts, last_counts, n = best.correct(attack), last.correct(attack), best.subject.n
     both = best_counts.keys() & last_counts.keys()
     if both:
         best_counts = {seed: best_counts[seed] for seed in best_counts if seed in both}
         last_counts = {seed: last_counts[seed] for seed in last_counts if seed in both}
     epochs = [record.epoch for record in best.records.get(attack, {}).values()]
-    cells: dict[str, Cell] = _identity(best) | {
+    return _identity(best) | {
         c.SEEDS.key: len(best_counts or last_counts),
         c.CHOSEN_ON.key: best.selected_on,
         "best_epoch": epoch_range(epochs),
@@ -160,7 +154,6 @@ def _overfitting_row(best: Line, last: Line, attack: Attack, label: str) -> Row:
         "last": accuracy(last_counts, n),
         "gap": gap(best_counts, last_counts, n),
     }
-    return Row(cells=cells, marks=tuple(dict.fromkeys(marks(best) + marks(last))))
 
 
 def epoch_range(epochs: Sequence[int | None]) -> str | None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from adrbench.report.lines import Attack, Line, format_eps
 from adrbench.report.tables import Column
@@ -81,23 +81,27 @@ def attack_columns(lines: Iterable[Line]) -> dict[Attack, Column]:
     label adds the parameters that differ.
     """
     attacks = sorted({attack for line in lines for attack in line.records}, key=_attack_order)
+    parameters = {attack: json.loads(attack.parameters) for attack in attacks}
+    by_suite: dict[str, list[dict[str, Any]]] = {}
+    for attack in attacks:
+        by_suite.setdefault(attack.suite, []).append(parameters[attack])
+    differing = {suite: _differing(siblings) for suite, siblings in by_suite.items()}
     columns = {}
     for attack in attacks:
-        siblings = [other for other in attacks if other.suite == attack.suite]
-        label = f"{attack.suite}{_distinction(attack, siblings)}"
+        shown = {name: parameters[attack].get(name) for name in differing[attack.suite]}
+        distinction = "".join(f" {name}={_parameter(value)}" for name, value in shown.items())
+        label = f"{attack.suite}{distinction}"
         columns[attack] = _value(f"robust {label}", label, suite=label)
     return columns
 
 
-def _distinction(attack: Attack, siblings: list[Attack]) -> str:
-    parameters = [json.loads(sibling.parameters) for sibling in siblings]
-    own = json.loads(attack.parameters)
-    differing = [
+def _differing(siblings: list[dict[str, Any]]) -> list[str]:
+    """Return the names of the parameters that are not the same in all of `siblings`."""
+    return [
         name
-        for name in sorted(set().union(*parameters))
-        if len({json.dumps(others.get(name), sort_keys=True) for others in parameters}) > 1
+        for name in sorted(set().union(*siblings))
+        if len({json.dumps(one.get(name), sort_keys=True) for one in siblings}) > 1
     ]
-    return "".join(f" {name}={_parameter(own.get(name))}" for name in differing)
 
 
 def _parameter(value: object) -> str:

@@ -7,12 +7,12 @@ epoch) under one threat model; its records differ in suite and training seed onl
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
-from typing import Any
+from functools import cache, cached_property
+from typing import NamedTuple
 
-from adrbench.baselines import zoo_architecture
+from adrbench.baselines import canonical_architecture, zoo_architecture
 from adrbench.errors import AdrbenchError
 from adrbench.records import AttackRecord
 from adrbench.report.figures import Figure, accuracy
@@ -23,9 +23,11 @@ FINAL_PRECISION = "float32"
 SELECTIONS = ("best", "last", "file")
 OBJECTIVES = tuple(token for token, (slot, _) in TOKENS.items() if slot == "objective")
 
+#: Parameters as one text, whatever their order.
+_canonical = json.JSONEncoder(sort_keys=True).encode
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
+
+class Setting(NamedTuple):
     """What one table is about; `eps` is text, so that 8/255 and its rounded float are one."""
 
     dataset: str
@@ -33,8 +35,7 @@ class Setting:
     eps: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Subject:
+class Subject(NamedTuple):
     """The model of a line, whichever of its epochs was chosen.
 
     `variant` is the name of a run that was named by hand: its configuration may differ from the
@@ -60,21 +61,25 @@ class Subject:
         return f"{self.method} ({self.variant})" if self.variant else self.method
 
     @property
+    def architecture(self) -> str:
+        """The network in canonical spelling, whatever its activation."""
+        return canonical_architecture(self.arch.partition(" (")[0])
+
+    @property
     def is_on_full_published_test_set(self) -> bool:
         """Whether figures may stand among published ones."""
         whole = self.split == "test" and self.n == self.num_test
         return self.published_test_set and whole and self.precision == FINAL_PRECISION
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attack:
+class Attack(NamedTuple):
     """One column's worth of attack: the suite and its parameters as canonical JSON."""
 
     suite: str
     parameters: str
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Line:
     """The records of one line by attack and training seed, and those they replaced."""
 
@@ -82,21 +87,10 @@ class Line:
     selection: str
     selected_on: str | None
     eps: float
-    records: dict[Attack, dict[int | None, AttackRecord]] = field(default_factory=dict)
-    superseded: list[AttackRecord] = field(default_factory=list)
+    records: Mapping[Attack, Mapping[int | None, AttackRecord]]
+    superseded: tuple[AttackRecord, ...]
 
-    def add(self, record: AttackRecord) -> None:
-        """File `record`; of two for one seed the newer (`created`, ISO 8601) stays."""
-        attack = Attack(suite=record.suite, parameters=canonical(record.parameters))
-        by_seed = self.records.setdefault(attack, {})
-        previous = by_seed.get(record.seed)
-        if previous is not None and previous.created > record.created:
-            previous, record = record, previous
-        by_seed[record.seed] = record
-        if previous is not None:
-            self.superseded.append(previous)
-
-    @property
+    @cached_property
     def seeds(self) -> tuple[int | None, ...]:
         """Every training seed of the line, in order."""
         found = {seed for by_seed in self.records.values() for seed in by_seed}
@@ -112,33 +106,37 @@ class Line:
         by_seed = self.records.get(attack, {})
         return {seed: by_seed[seed].robust_correct for seed in self.seeds if seed in by_seed}
 
-    def robust(self, attack: Attack) -> Figure | None:
-        """Return the robust accuracy under `attack`."""
-        return accuracy(self.correct(attack), self.subject.n)
+    @cached_property
+    def robust(self) -> dict[Attack, Figure | None]:
+        """The robust accuracy under each attack of the line."""
+        return {attack: accuracy(self.correct(attack), self.subject.n) for attack in self.records}
 
+    @cached_property
     def clean(self) -> Figure | None:
-        """Return the clean accuracy: each seed's newest evaluation, whatever its suite."""
+        """The clean accuracy: each seed's newest evaluation, whatever its suite."""
         newest: dict[int | None, AttackRecord] = {}
-        for seed in self.seeds:
-            found = [by_seed[seed] for by_seed in self.records.values() if seed in by_seed]
-            newest[seed] = max(found, key=lambda record: record.created)
-        counts = {seed: record.clean_correct for seed, record in newest.items()}
-        return accuracy(counts, self.subject.n)
+        for by_seed in self.records.values():
+            for seed, record in by_seed.items():
+                if seed not in newest or newest[seed].created < record.created:
+                    newest[seed] = record
+        return accuracy({seed: newest[seed].clean_correct for seed in self.seeds}, self.subject.n)
 
 
 def group(records: Iterable[AttackRecord]) -> dict[Setting, list[Line]]:
     """Return the lines of each setting, both in the order tables show them."""
-    settings: dict[Setting, dict[tuple[Subject, str, str | None], Line]] = {}
+    settings: dict[Setting, dict[tuple[Subject, str, str | None], list[AttackRecord]]] = {}
     for record in records:
         threat = record.threat_model
-        setting = Setting(dataset=record.dataset, norm=threat.norm, eps=format_eps(threat.eps))
-        lines = settings.setdefault(setting, {})
+        setting = Setting(record.dataset, threat.norm, format_eps(threat.eps))
         key = (_subject(record), record.selection, record.selected_on)
-        if key not in lines:
-            lines[key] = Line(subject=key[0], selection=key[1], selected_on=key[2], eps=threat.eps)
-        lines[key].add(record)
+        settings.setdefault(setting, {}).setdefault(key, []).append(record)
     in_order = sorted(settings, key=lambda s: (s.dataset, s.norm, Fraction(s.eps)))
-    return {setting: sorted(settings[setting].values(), key=_line_order) for setting in in_order}
+    return {
+        setting: sorted(
+            (_line(*key, found) for key, found in settings[setting].items()), key=_line_order
+        )
+        for setting in in_order
+    }
 
 
 def shown_lines(lines: list[Line]) -> list[Line]:
@@ -155,15 +153,35 @@ def format_eps(eps: float) -> str:
     return f"{eps:g}"
 
 
-def canonical(parameters: Mapping[str, Any]) -> str:
-    """Return one text for equal parameters, whatever their order."""
-    return json.dumps(parameters, sort_keys=True)
-
-
 def row_label(record: AttackRecord) -> str:
     """Return the method a record's weights stand for, or the run's name for foreign weights."""
     method = _method_row(record.method, record.weights) if record.weights in WEIGHTS else None
     return method or record.run
+
+
+def _line(
+    subject: Subject, selection: str, selected_on: str | None, records: list[AttackRecord]
+) -> Line:
+    """File `records` in a line; of two for one seed the newer (`created`, ISO 8601) stays."""
+    by_attack: dict[Attack, dict[int | None, AttackRecord]] = {}
+    superseded = []
+    for record in records:
+        attack = Attack(record.suite, _canonical(record.parameters))
+        by_seed = by_attack.setdefault(attack, {})
+        previous = by_seed.get(record.seed)
+        is_newest = previous is None or previous.created <= record.created
+        if is_newest:
+            by_seed[record.seed] = record
+        if previous is not None:
+            superseded.append(previous if is_newest else record)
+    return Line(
+        subject=subject,
+        selection=selection,
+        selected_on=selected_on,
+        eps=records[0].threat_model.eps,
+        records=by_attack,
+        superseded=tuple(superseded),
+    )
 
 
 def _subject(record: AttackRecord) -> Subject:

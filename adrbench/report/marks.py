@@ -83,7 +83,8 @@ def _warning_marks(line: Line) -> list[str]:
     seeds_of: dict[tuple[str, str], list[int | None]] = {}
     for attack, by_seed in line.records.items():
         for seed in line.seeds:
-            for warning in dict.fromkeys(by_seed[seed].warnings if seed in by_seed else ()):
+            warnings = by_seed[seed].warnings if seed in by_seed else ()
+            for warning in dict.fromkeys(warnings) if warnings else ():
                 seeds_of.setdefault((attack.suite, warning), []).append(seed)
     return [
         f"warning from {suite}{'' if seeds == [None] else f' ({_seeds(seeds)})'}: {warning}"

@@ -1,16 +1,18 @@
 """Our rows beside published ones: RobustBench's entries, and the paper's own figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from adrbench.baselines import PAPER_NOTE, Baseline, PaperRow, Rank, other_radii, rank
-from adrbench.report import columns as c
-from adrbench.report.accuracy import (
-    autoattack_figure,
-    context,
-    describe,
-    is_same_architecture,
-    ranked,
+from adrbench.baselines import (
+    PAPER_NOTE,
+    Baseline,
+    Leaderboard,
+    PaperRow,
+    Rank,
+    canonical_architecture,
+    other_radii,
 )
+from adrbench.report import columns as c
+from adrbench.report.accuracy import autoattack_figure, context, describe, ranked
 from adrbench.report.figures import Figure
 from adrbench.report.lines import ZOO_PREFIX, Line, Setting, format_eps, shown_lines
 from adrbench.report.marks import figure_notes, marks
@@ -22,17 +24,16 @@ OURS = "this report"
 
 
 def robustbench_tables(
-    setting: Setting, lines: list[Line], entries: Sequence[Baseline], intervals: bool
+    setting: Setting, lines: list[Line], leaderboard: Leaderboard, intervals: bool
 ) -> list[Table]:
     """Return RobustBench's rows for each architecture in `lines`, ours among them by rank."""
     lines = [line for line in shown_lines(lines) if line.subject.published_test_set]
-    architectures = {
-        entry.architecture: None
-        for line in lines
-        for entry in entries
-        if is_same_architecture(line, entry.architecture)
-    }
-    return [_robustbench_table(setting, arch, lines, entries, intervals) for arch in architectures]
+    ours = dict.fromkeys(line.subject.architecture for line in lines)
+    published = (entry.architecture for own in ours for entry in leaderboard.of(own).entries)
+    return [
+        _robustbench_table(setting, arch, lines, leaderboard, intervals)
+        for arch in dict.fromkeys(published)
+    ]
 
 
 def paper_tables(
@@ -42,7 +43,8 @@ def paper_tables(
     lines = [line for line in shown_lines(lines) if line.subject.published_test_set]
     tables = []
     for arch in dict.fromkeys(row.architecture for row in paper_rows):
-        same = [line for line in lines if is_same_architecture(line, arch)]
+        canonical = canonical_architecture(arch)
+        same = [line for line in lines if line.subject.architecture == canonical]
         if same:
             own_rows = [row for row in paper_rows if row.architecture == arch]
             tables.append(_paper_table(setting, arch, same, own_rows, intervals))
@@ -53,13 +55,16 @@ def _robustbench_table(
     setting: Setting,
     arch: str,
     lines: list[Line],
-    entries: Sequence[Baseline],
+    leaderboard: Leaderboard,
     intervals: bool,
 ) -> Table:
-    same = [entry for entry in entries if entry.architecture == arch]
-    rows = [_entry_row(entry, entries, same) for entry in same]
+    entries = leaderboard.entries
+    same = Leaderboard(tuple(entry for entry in entries if entry.architecture == arch))
+    rows = [_entry_row(entry, leaderboard, same) for entry in same.entries]
+    canonical = canonical_architecture(arch)
     for line in lines:
-        ranks = ranked(line, entries) if is_same_architecture(line, arch) else None
+        is_same = line.subject.architecture == canonical
+        ranks = ranked(line, leaderboard) if is_same else None
         if ranks is not None:
             rows.append(_our_row(line, ranks))
     rows.sort(key=lambda row: (-_percent(row.cells["robust"]), row.is_ours))
@@ -97,10 +102,10 @@ def _ranking_notes(
     return notes
 
 
-def _entry_row(entry: Baseline, entries: Sequence[Baseline], same: Sequence[Baseline]) -> Row:
+def _entry_row(entry: Baseline, leaderboard: Leaderboard, same: Leaderboard) -> Row:
     cells: dict[str, Cell] = {
-        "rank": rank(entry.robust_acc, entries).place,
-        "rank_in_arch": rank(entry.robust_acc, same).place,
+        "rank": leaderboard.rank(entry.robust_acc).place,
+        "rank_in_arch": same.rank(entry.robust_acc).place,
         "method": entry.model_id,
         "clean": entry.clean_acc,
         "robust": entry.robust_acc,
@@ -112,14 +117,14 @@ def _entry_row(entry: Baseline, entries: Sequence[Baseline], same: Sequence[Base
     return Row(cells=cells, marks=external + unreliable, is_ours=False)
 
 
-def _our_row(line: Line, ranks: tuple[Cell, Cell]) -> Row:
+def _our_row(line: Line, ranks: tuple[Rank, Rank | None]) -> Row:
     overall, in_arch = ranks
     label = line.subject.label.removeprefix(ZOO_PREFIX)
     cells: dict[str, Cell] = {
-        "rank": overall.place if isinstance(overall, Rank) else None,
-        "rank_in_arch": in_arch.place if isinstance(in_arch, Rank) else None,
+        "rank": overall.place,
+        "rank_in_arch": in_arch.place if in_arch else None,
         "method": f"{label}, last" if line.selection == "last" else label,
-        "clean": line.clean(),
+        "clean": line.clean,
         "robust": autoattack_figure(line),
         "extra_data": None,
         "source": OURS,
@@ -136,7 +141,11 @@ def _percent(cell: Cell) -> float:
 def _paper_table(
     setting: Setting, arch: str, lines: list[Line], paper_rows: list[PaperRow], intervals: bool
 ) -> Table:
-    rows = [_paper_row(row, lines) for row in paper_rows]
+    ours: dict[str, Line] = {}
+    for line in lines:
+        if line.selection == "best" and line.subject.is_on_full_published_test_set:
+            ours.setdefault(line.subject.label, line)
+    rows = [_paper_row(row, ours) for row in paper_rows]
     has_ours = any(row.marks or row.cells["our_clean"] for row in rows)
     return Table(
         name="paper",
@@ -148,22 +157,16 @@ def _paper_table(
     )
 
 
-def _paper_row(published: PaperRow, lines: list[Line]) -> Row:
-    ours = next((line for line in lines if _is_counterpart(line, published)), None)
+def _paper_row(published: PaperRow, lines: Mapping[str, Line]) -> Row:
+    """Return a published row; ours is of the same method, best epoch, all images."""
+    ours = lines.get(published.method) if published.extra_data == "none" else None
     cells: dict[str, Cell] = {
         "method": published.method,
         "extra_data": published.extra_data,
         "clean": published.clean_acc,
         "robust": published.autoattack_acc,
-        "our_clean": ours.clean() if ours else None,
+        "our_clean": ours.clean if ours else None,
         "our_robust": autoattack_figure(ours) if ours else None,
         "source": published.source,
     }
     return Row(cells=cells, marks=marks(ours) if ours else (), is_ours=False)
-
-
-def _is_counterpart(line: Line, published: PaperRow) -> bool:
-    """Whether `line` measured what `published` reports: same method, best epoch, all images."""
-    subject = line.subject
-    plain = published.extra_data == "none" and line.selection == "best"
-    return plain and subject.is_on_full_published_test_set and subject.label == published.method
