@@ -113,6 +113,7 @@ def run(job: Job, device: torch.device, on_batch: OnBatch, say: Say) -> AttackRe
         job.config.threat_model,
         batch_size=job.config.batch_size,
         on_batch=on_batch,
+        graphs=True,
         say=say,
     )
     job.subject.model.cpu()
@@ -162,6 +163,7 @@ def _record(job: Job, evaluation: Evaluation, device: torch.device, seconds: flo
         software=describe_software(),
         device=describe_device(device),
         precision="float32",
+        folded=evaluation.folded,
         created=now(),
         seconds=seconds,
     )

@@ -1,6 +1,7 @@
 """Where to compute, and in what precision."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,8 +9,8 @@ import torch
 
 from adrbench.errors import AdrbenchError, UsageError
 
-#: How models and batches lie in memory: convolutions are fastest with the channels of a pixel
-#: side by side, on GPUs and CPUs alike. Shapes stay (N, C, H, W).
+#: How models and batches lie in memory while shapes stay (N, C, H, W): with the channels of a
+#: pixel side by side, which CPUs and the tensor cores of GPUs prefer.
 IMAGE_FORMAT = torch.channels_last
 
 
@@ -46,10 +47,15 @@ def full_precision() -> Iterator[None]:
     # anybody asks for cudnn.allow_tf32.
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [switch.allow_tf32 for switch in switches]
-    for switch in switches:
-        switch.allow_tf32 = False
+    _allow_tf32(switches, [False] * len(switches))
     try:
         yield
     finally:
-        for switch, value in zip(switches, before, strict=True):
+        _allow_tf32(switches, before)
+
+
+def _allow_tf32(switches: Sequence[Any], values: Sequence[bool]) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*TF32")  # some versions advertise the newer way
+        for switch, value in zip(switches, values, strict=True):
             switch.allow_tf32 = value

@@ -17,7 +17,7 @@ from adrbench.attacks.autoattack import ReliabilityWarning
 from adrbench.attacks.suites import Stage, Suite
 from adrbench.datasets import Images, to_float
 from adrbench.devices import full_precision
-from adrbench.inference import freeze
+from adrbench.inference import freeze, is_folded
 from adrbench.models.modes import in_mode, without_parameter_gradients
 from adrbench.notes import Say
 from adrbench.records import Stage as StageRecord
@@ -36,12 +36,16 @@ OnBatch = Callable[[str, int, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Verdicts in test-set order, (n,) booleans on the CPU, and what was seen on the way."""
+    """Verdicts in test-set order, (n,) booleans on the CPU, and what was seen on the way.
+
+    `folded` says whether BatchNorm was folded away in the form of the model that was attacked.
+    """
 
     clean: Tensor
     robust: Tensor
     stages: tuple[StageRecord, ...]
     warnings: tuple[str, ...]
+    folded: bool
 
     @property
     def clean_correct(self) -> int:
@@ -62,13 +66,14 @@ def evaluate(
     *,
     batch_size: int,
     on_batch: OnBatch = lambda stage, done, total, standing: None,
-    say: Say | None = None,
+    graphs: bool = False,
+    say: Say = lambda text: None,
 ) -> Evaluation:
     """Attack `model` on `images`, on the device both are on, in float32.
 
-    The attacks run on the frozen form of the model. With `say`, on a GPU, its passes are replayed
-    as CUDA graphs, which pays where there are many, and `say` hears where that cannot be done.
-    The model itself comes back as it was, and so does torch's random state.
+    The attacks run on the frozen form of the model. With `graphs`, on a GPU, its passes are
+    replayed as CUDA graphs, which pays where there are many; `say` hears where that cannot be
+    done. The model itself comes back as it was, and so does torch's random state.
     """
     first = images.first(min(batch_size, len(images)))
     x = to_float(first.pixels)
@@ -80,7 +85,8 @@ def evaluate(
     ):
         suite.inspect(model, x, first.labels)
         attacked = freeze(model, x)
-        if say is not None and x.is_cuda:
+        folded = is_folded(attacked)
+        if graphs and x.is_cuda:
             attacked = Replayed(attacked, x, len(x), say)
         standing = _clean_verdicts(attacked, images, batch_size, on_batch)
         clean = standing.clone()
@@ -111,6 +117,7 @@ def evaluate(
         robust=standing.cpu(),
         stages=tuple(stages),
         warnings=(*suite.left_out, *seen),
+        folded=folded,
     )
 
 

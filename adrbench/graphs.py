@@ -65,10 +65,13 @@ class Replay:
 
     def _load(self, inputs: Inputs) -> None:
         for name, value in inputs.items():
+            if name not in self.inputs:
+                like = value if isinstance(value, Tensor) else torch.zeros((), device=self.device)
+                self.inputs[name] = torch.empty_like(like)
             if isinstance(value, Tensor):
-                self.inputs.setdefault(name, torch.empty_like(value)).copy_(value)
+                self.inputs[name].copy_(value)
             else:
-                self.inputs.setdefault(name, torch.empty((), device=self.device)).fill_(value)
+                self.inputs[name].fill_(value)
 
     def _try(self, capture: Capture) -> None:
         try:
@@ -79,14 +82,33 @@ class Replay:
             self.say(f"without a CUDA graph, kernel by kernel: it cannot be captured ({reason}).")
 
     def _capture(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-            result = work()
-        return graph.replay, result
+        assert self.stream is not None
+        return capture_graph(work, self.stream)
 
     def _apart(self) -> AbstractContextManager[Any]:
         """Return what plain calls run in: the stream of the capture, whose traces they leave."""
         return nullcontext() if self.stream is None else aside(self.stream)
+
+
+def capture_graph(
+    work: Callable[[], Tensor], stream: torch.cuda.Stream, pool: Any = None
+) -> tuple[Callable[[], None], Tensor]:
+    """Capture `work` as a CUDA graph; return its replay, and the tensor that holds its result.
+
+    `pool` is the memory it shares with other graphs. Raises RuntimeError where it cannot be
+    captured, with the stream that was current before current again.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.device(stream.device):
+        before = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(
+                graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+            ):
+                result = work()
+        finally:
+            torch.cuda.set_stream(before)
+    return graph.replay, result
 
 
 @contextmanager
@@ -143,4 +165,4 @@ class Losses:
         self.sent = self.recorded
         if self.on_device.is_cuda:
             self.arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self.arrival.record()
+            self.arrival.record(torch.cuda.current_stream(self.on_device.device))

@@ -77,6 +77,8 @@ class AttackRecord:
     `checkpoint_sha256` is of the file, `weights_sha256` of the model as it was evaluated, with its
     normalisation; `training_sha256` is of the training settings without the seed, so that only
     runs that differ in nothing else are averaged, and null for weights of unknown history.
+    `folded` says whether the attacks ran on a form of the model with BatchNorm folded into its
+    convolutions.
     """
 
     kind: Literal["attack"] = "attack"
@@ -112,6 +114,7 @@ class AttackRecord:
     software: Software
     device: str
     precision: str
+    folded: bool = False
     created: str
     seconds: float
     schema: int = SCHEMA

@@ -3,6 +3,7 @@
 To its callers it is the model: attack code that knows nothing of graphs runs on it unchanged.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adrbench.graphs import PLAIN_CALLS, aside
+from adrbench.graphs import PLAIN_CALLS, aside, capture_graph
+from adrbench.inference import TOLERANCE, difference
 from adrbench.notes import Say, first_line
 
 #: The smallest batch that has a graph of its own; fewer images are padded to it.
 SMALLEST_BATCH = 16
+#: What part of the next larger batch size one is: less padding wants more graphs.
+NEXT_SIZE = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,7 @@ class Passes:
 
 
 #: (model, a batch like those to come) -> its passes.
-Capture = Callable[[nn.Module, Tensor], Passes]
+MakePasses = Callable[[nn.Module, Tensor], Passes]
 
 
 class Replayed(nn.Module):
@@ -41,20 +45,26 @@ class Replayed(nn.Module):
 
     A batch is padded to the next of a few sizes; a larger one runs as it is. Logits, and gradients
     with respect to images, are the model's, whatever the order of forward and backward passes.
-    Where the model cannot be captured it runs as it is, and `say` hears why, once.
+    Where its passes cannot be captured, or an image's answer depends on the others in the batch,
+    it runs as it is, and `say` hears why, once.
     """
 
     def __init__(
-        self, model: nn.Module, x: Tensor, largest: int, say: Say, capture: Capture | None = None
+        self,
+        model: nn.Module,
+        x: Tensor,
+        largest: int,
+        say: Say,
+        make_passes: MakePasses | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.like = x[:1].detach().clone()
         self.sizes = batch_sizes(largest)
         self.say = say
-        self.capture = capture or GraphCapture(x.device)
+        self.make_passes = make_passes or GraphedPasses(x.device)
         self.passes: dict[int, Passes] = {}
-        #: The call whose forward pass the memory of the graphs, which they share, still holds.
+        #: Whose forward pass the memory of the graphs, which they share, still holds.
         self.holder: object = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,38 +72,49 @@ class Replayed(nn.Module):
         size = next((size for size in self.sizes if size >= len(x)), None)
         if size is None or len(x) == 0 or x.shape[1:] != self.like.shape[1:]:
             return self._plain(x)
-        if size not in self.passes and not self._try(size):
+        if size not in self.passes and not self._prepare(size, x):
             return self._plain(x)
         logits: Tensor = _Call.apply(x, self.passes[size], self)
         return logits
 
-    def run_forward(self, x: Tensor, passes: Passes, holder: object) -> None:
-        """Replay the forward pass of a batch on behalf of `holder`."""
+    def run_forward(self, x: Tensor, passes: Passes) -> object:
+        """Replay the forward pass of a batch; return the holder of what it left."""
         passes.x[: len(x)].copy_(x)
         passes.forward()
-        self.holder = holder
+        self.holder = object()
+        return self.holder
 
     def _plain(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x)
         return logits
 
-    def _try(self, size: int) -> bool:
+    def _prepare(self, size: int, x: Tensor) -> bool:
         batch = self.like.repeat(size, *(1 for _ in self.like.shape[1:]))
         try:
             with torch.enable_grad():
-                self.passes[size] = self.capture(self.model, batch)
+                passes = self.passes[size] = self.make_passes(self.model, batch)
         except RuntimeError as error:
-            self.sizes = ()
-            reason = first_line(error)
-            self.say(f"without CUDA graphs, kernel by kernel: they cannot be captured ({reason}).")
-        return bool(self.sizes)
+            self._give_up(f"they cannot be captured ({first_line(error)})")
+            return False
+        with torch.no_grad():
+            expected = self.model(x)
+            self.run_forward(x, passes)
+        if difference(expected, passes.logits[: len(x)]) > TOLERANCE:
+            self._give_up("an image's logits depend on the others in its batch")
+            return False
+        return True
+
+    def _give_up(self, reason: str) -> None:
+        self.sizes = ()
+        self.passes.clear()
+        self.say(f"without CUDA graphs, kernel by kernel: {reason}.")
 
 
 def batch_sizes(largest: int) -> tuple[int, ...]:
-    """Return the batch sizes that have graphs, smallest first: `largest`, its half, and so on."""
+    """Return the batch sizes that have graphs, smallest first, in steps down from `largest`."""
     sizes = [largest]
     while sizes[0] > SMALLEST_BATCH:
-        sizes.insert(0, -(-sizes[0] // 2))
+        sizes.insert(0, max(SMALLEST_BATCH, math.ceil(NEXT_SIZE * sizes[0])))
     return tuple(sizes)
 
 
@@ -105,7 +126,7 @@ class _Call(torch.autograd.Function):
         """Return the logits of `x`."""
         ctx.passes, ctx.owner = passes, owner
         ctx.save_for_backward(x)
-        owner.run_forward(x, passes, ctx)
+        ctx.held = owner.run_forward(x, passes)
         return passes.logits[: len(x)].clone()
 
     @staticmethod
@@ -113,8 +134,8 @@ class _Call(torch.autograd.Function):
         """Return the gradient with respect to `x`."""
         (x,) = ctx.saved_tensors
         passes, owner = ctx.passes, ctx.owner
-        if owner.holder is not ctx:
-            owner.run_forward(x, passes, ctx)
+        if owner.holder is not ctx.held:
+            owner.run_forward(x, passes)
         passes.d_logits.zero_()
         passes.d_logits[: len(x)].copy_(gradient)
         passes.backward()
@@ -123,8 +144,8 @@ class _Call(torch.autograd.Function):
         return passes.d_x[: len(x)].clone(), None, None
 
 
-class GraphCapture:
-    """Captures passes as CUDA graphs that share one pool of memory on `device`."""
+class GraphedPasses:
+    """Makes passes that are CUDA graphs that share one pool of memory on `device`."""
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -137,22 +158,16 @@ class GraphCapture:
             for _ in range(PLAIN_CALLS):
                 logits = model(x)
                 torch.autograd.grad(logits, x, torch.zeros_like(logits))
-        forward, logits = self._graph(lambda: model(x))
+        forward, logits = capture_graph(lambda: model(x), self.stream, self.pool)
         d_logits = torch.zeros_like(logits)
-        backward, d_x = self._graph(lambda: torch.autograd.grad(logits, x, d_logits)[0])
+        backward, d_x = capture_graph(
+            lambda: torch.autograd.grad(logits, x, d_logits)[0], self.stream, self.pool
+        )
         return Passes(
             x=x.detach(),
             logits=logits.detach(),
             d_logits=d_logits,
             d_x=d_x,
-            forward=forward.replay,
-            backward=backward.replay,
+            forward=forward,
+            backward=backward,
         )
-
-    def _graph(self, work: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
-        ):
-            result = work()
-        return graph, result

@@ -171,6 +171,8 @@ def save(run: Run, row: HistoryRow) -> None:
         )
     lines = "".join(json.dumps(line) + "\n" for line in run.history)
     write_atomically(run.directory / HISTORY, lines.encode())
+    for group in run.optimizer.param_groups:
+        group["lr"] = row["lr"]  # on a GPU it is a tensor there
     training = {"optimizer": run.optimizer.state_dict(), "history": run.history}
     checkpoints.save(
         run.directory / checkpoints.LAST, as_checkpoint(run, "last", now_here, training)
@@ -252,7 +254,7 @@ def resume(run: Run) -> None:
 
 
 def lay_out_momenta(optimizer: torch.optim.Optimizer) -> None:
-    """Let momenta lie in memory as their parameters do: a fused optimizer does not check it."""
+    """Let momenta lie in memory as their parameters do: fused SGD on a CPU does not check it."""
     for parameter, state in optimizer.state.items():
         if "momentum_buffer" in state:
             momentum = torch.empty_like(parameter).copy_(state["momentum_buffer"])

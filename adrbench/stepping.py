@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,8 +42,9 @@ def train_step(
 
     `noise` is what the objective drew for `x`; `values` has the learning rate, as "lr", and what
     the targets anneal. The passes run under `arithmetic`, the optimizer and the average in full
-    precision. Nothing here waits for the device: where the loss is not finite, a fused optimizer
-    leaves the parameters as they are, and the caller learns it from the result.
+    precision. Nothing here waits for the device. Where the loss is not finite, a fused optimizer
+    leaves the parameters as they are; BatchNorm's statistics and the average have taken it in, so
+    a caller who learns it from the result should go no further.
     """
     with arithmetic or nullcontext():
         targets = slots.targets(x, y, values)
@@ -67,7 +69,8 @@ class Stepper:
 
     def __init__(self, run: Run, say: Say) -> None:
         self.run = run
-        self.take = Replay(self.work, run.device, say) if run.device.type == "cuda" else self.work
+        work = partial(take_step, run)
+        self.take = Replay(work, run.device, say) if run.device.type == "cuda" else work
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Take step number `step` on a batch; return its loss, a scalar on the device."""
@@ -82,25 +85,24 @@ class Stepper:
             }
         )
 
-    def work(self, inputs: Inputs) -> Tensor:
-        """Take the step that `inputs` make up: x, y, noise, and the scheduled numbers."""
-        batch: Mapping[str, Any] = inputs
-        values = {name: value for name, value in inputs.items() if name not in BATCH}
-        run = self.run
-        return train_step(
-            run.model,
-            run.slots,
-            run.optimizer,
-            batch["x"],
-            batch["y"],
-            noise=batch["noise"],
-            values=values,
-            arithmetic=arithmetic(run),
-        ).loss
-
 
 #: The inputs of a step that are not scheduled numbers.
 BATCH = ("x", "y", "noise")
+
+
+def take_step(run: Run, inputs: Inputs) -> Tensor:
+    """Take the step that `inputs` make up: x, y, noise, and the scheduled numbers."""
+    batch: Mapping[str, Any] = inputs
+    return train_step(
+        run.model,
+        run.slots,
+        run.optimizer,
+        batch["x"],
+        batch["y"],
+        noise=batch["noise"],
+        values={name: value for name, value in inputs.items() if name not in BATCH},
+        arithmetic=arithmetic(run),
+    ).loss
 
 
 def arithmetic(run: Run) -> AbstractContextManager[Any]:

@@ -42,7 +42,7 @@ def run_suite(
     """Evaluate a model of ten classes as `adrbench attack` does."""
     config = AttackConfig(suite=name, threat_model=threat, batch_size=batch_size, seed=0)
     suite = build_suite(config, num_classes=10)
-    return evaluate(model, images, suite, threat, batch_size=batch_size, say=complain)
+    return evaluate(model, images, suite, threat, batch_size=batch_size, graphs=True, say=complain)
 
 
 def complain(text: str) -> None:

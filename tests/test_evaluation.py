@@ -89,6 +89,17 @@ def test_misclassified_images_are_not_attacked() -> None:
     assert torch.equal(verdicts.clean, expected)
 
 
+@pytest.mark.parametrize("can_be_traced", [True, False])
+def test_an_evaluation_says_whether_batch_norm_was_folded(can_be_traced: bool) -> None:
+    class Branching(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) if x.sum() > 0 else -super().forward(x)
+
+    model = Linear() if can_be_traced else Branching()
+    verdicts = evaluate(model, make_images(4), suite(fgsm(THREAT)), THREAT, batch_size=4)
+    assert verdicts.folded == can_be_traced
+
+
 def test_the_model_comes_back_as_it_was() -> None:
     model = nn.Sequential(nn.BatchNorm2d(1), Linear()).train()
     model[0].eval()

@@ -1,8 +1,10 @@
 """The frozen form of a model: the same answers, BatchNorm folded away where that is safe."""
 
 import os
+import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adrbench.datasets import load_split, to_float
-from adrbench.inference import TOLERANCE, difference, fold, freeze
+from adrbench.inference import TOLERANCE, agree, difference, fastest, fold, freeze
 from adrbench.models import build_model
 
 #: architecture -> how many BatchNorm layers follow something else than a convolution.
@@ -58,7 +60,7 @@ def test_a_frozen_model_answers_as_the_model_does(arch: str) -> None:
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), key
     model.eval()
-    assert difference(model, frozen, x) < 1e-5
+    assert difference(model(x), frozen(x)) < 1e-5
     expected = input_gradient(model, x)
     torch.testing.assert_close(
         input_gradient(frozen, x), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
@@ -91,16 +93,115 @@ class Noisy(nn.Module):
 
 def test_a_model_that_cannot_be_traced_stays_as_it_is() -> None:
     model = Branching().eval()
-    assert fold(model) is None
+    with pytest.raises(Exception, match="control flow"):
+        fold(model)
     frozen = freeze(model, images())
     for x in (images(), images() * 0.2):
         torch.testing.assert_close(frozen(x), model(x))
 
 
-def test_a_model_whose_trace_is_another_model_stays_as_it_is() -> None:
-    frozen = freeze(Noisy(), images())
-    x = images()
-    assert not torch.equal(frozen(x), frozen(x))
+def test_a_model_that_answers_differently_each_time_goes_on_doing_so() -> None:
+    model, x = Noisy().eval(), images()
+    assert freeze(model, x) is model
+    assert not torch.equal(model(x), model(x))
+
+
+class StraightThrough(torch.autograd.Function):
+    """Rounds to steps of a sixteenth, and passes gradients on as if it had not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return (16 * x).round() / 16
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class Quantised(nn.Module):
+    """A defense whose trace has the same logits and no gradient at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = build("small-cnn")
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.body(StraightThrough.apply(x))
+        return logits
+
+
+class Withholding(nn.Module):
+    """Leaves one of its parts out of the gradient, which a trace does not see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.other = build("small-cnn"), build("small-cnn")
+        nn.init.normal_(self.other.get_submodule("linear").weight)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            other = self.other(x)
+        logits: Tensor = self.body(x) + other
+        return logits
+
+
+class Flattening(nn.Module):
+    """Says `view`, which only works on pixels that lie in the usual order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4))
+        self.head = nn.Linear(4 * 16 * 16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(x).view(len(x), -1))
+        return logits
+
+
+class Remembering(nn.Module):
+    """Keeps what it computed, and with that cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = build("small-cnn")
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.body(x)
+        self.last = logits
+        return logits
+
+
+@pytest.mark.parametrize("make", [Quantised, Withholding, Flattening, Remembering])
+def test_awkward_models_keep_their_logits_and_gradients(make: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x = make().eval(), images(12)
+    expected, gradient = model(x), input_gradient(model, x)
+    frozen = freeze(model, x)
+    torch.testing.assert_close(frozen(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        input_gradient(frozen, x), gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max())
+    )
+    assert float(gradient.abs().max()) > 0
+
+
+def test_the_fastest_form_is_chosen_by_running_it() -> None:
+    class Slow(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            time.sleep(0.02)
+            return x.flatten(1)
+
+    slow, quick = Slow(), nn.Flatten()
+    assert fastest([slow, quick], images()) is quick
+    assert fastest([slow], images()) is slow
+
+
+def test_agreement_is_of_gradients_too() -> None:
+    model, x = Quantised().eval(), images()
+    trace = fold(model)
+    with torch.no_grad():
+        assert difference(model(x), trace(x)) < TOLERANCE
+    assert not agree(model, trace, x)
+    assert agree(model, model, x)
 
 
 def test_a_hook_goes_on_working() -> None:
@@ -124,6 +225,5 @@ def test_folding_moves_no_logit_of_a_trained_network_on_real_images(real_images:
     test, _ = load_split(os.fspath(real_images / "cifar10-first.npz"), "test", data_dir=Path())
     x = to_float(test.first(100).pixels)
     folded = fold(model.eval())
-    assert folded is not None
     with torch.no_grad():
         assert (model(x) - folded(x)).abs().max() < TOLERANCE

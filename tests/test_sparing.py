@@ -74,6 +74,62 @@ def test_a_batch_that_is_fooled_at_once_costs_next_to_nothing() -> None:
     assert asked < 20 * 20
 
 
+class Crowd(nn.Module):
+    """Shifts every image's logits by what the whole batch looks like."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x) + 5 * x.mean() * torch.arange(3)
+        return logits
+
+
+def test_none_is_spared_where_images_are_not_apart() -> None:
+    inner = Counting(Crowd(Linear(classes=3)))
+    model = Sparing(inner)
+    x = make_images(6).pixels / 255
+    labels = inner.model(x).argmax(1)
+    labels[1] = (labels[1] + 1) % 3
+    with model.watching(labels):
+        for _ in range(4):
+            torch.testing.assert_close(model(x), inner.model(x))
+    inner.asked = 0
+    with model.watching(labels):
+        model(x)
+        model(x)
+    assert inner.asked == 12
+
+
+def test_an_image_that_is_hardly_fooled_is_asked_again() -> None:
+    """The wrong class leads by 0.005, then by 0.02: the third time it is spared."""
+    leads = iter((0.005, 0.02))
+
+    class Leading(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([[0.0, next(leads)]])
+
+    model = Sparing(Leading())
+    with model.watching(torch.tensor([0])):
+        answers = [model(torch.zeros(1, 1, 2, 2)).argmax(1).item() for _ in range(4)]
+    assert answers == [1, 1, 0, 0]
+
+
+def test_what_is_not_finite_stays_out_of_spared_answers() -> None:
+    inner = Linear(classes=3)
+    model = Sparing(inner)
+    x = make_images(2).pixels / 255
+    labels = (inner(x).argmax(1) + 1) % 3
+    with model.watching(labels):
+        model(x)
+        broken = torch.full_like(x, torch.nan).requires_grad_()
+        logits = model(broken)
+        (gradient,) = torch.autograd.grad(logits.sum(), broken)
+    assert torch.equal(logits.argmax(1), labels)
+    assert gradient.eq(0).all()
+
+
 def test_a_spared_image_says_its_label_and_has_no_gradient() -> None:
     """Of three images the second is fooled: from then on the model only hears of the others."""
     inner = Counting(Linear(classes=3))
@@ -86,7 +142,9 @@ def test_a_spared_image_says_its_label_and_has_no_gradient() -> None:
         inner.asked = 0
         leaf = x.clone().requires_grad_()
         logits = model(leaf)
-        assert inner.asked == 2
+        assert inner.asked == 2 + 3, "and once more, to see that images are apart"
+        model(x)
+        assert inner.asked == 2 + 3 + 2
         (gradient,) = torch.autograd.grad(logits.sum(), leaf)
     assert torch.equal(logits.argmax(1), labels)
     assert gradient.flatten(1).abs().sum(1).ne(0).tolist() == [True, False, True]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from adrbench.datasets import Dataset, epoch_batches, load_dataset
 from adrbench.graphs import PLAIN_CALLS, Capture, Losses, Replay
 from adrbench.runs import Run, lay_out_momenta, prepare
-from adrbench.stepping import Stepper
+from adrbench.stepping import Stepper, take_step
 from test_graphs import no_word
 from test_training import make_config
 
@@ -69,7 +70,7 @@ def state(run: Run) -> dict[str, Tensor]:
 def through(digits: Dataset, method: str, capture: Capture | None) -> tuple[Run, list[Tensor]]:
     run = start(digits, method)
     stepper = Stepper(run, no_word)
-    replay = Replay(stepper.work, CPU, no_word)
+    replay = Replay(partial(take_step, run), CPU, no_word)
     replay.capture = capture
     stepper.take = replay
     return run, take(run, stepper)
@@ -118,14 +119,19 @@ def test_a_step_never_waits_for_the_device(
 ) -> None:
     run = start(digits, method, precision=precision)
     stepper = Stepper(run, no_word)
+    on_tensors = Replay(partial(take_step, run), CPU, no_word)
+    on_tensors.capture = None
     x, y = next(
         epoch_batches(run.dataset.train, batch_size=64, seed=0, epoch=1, padding=1, flip=False)
     )
     # On the CPU, and only there, this looks at its labels first.
     monkeypatch.setattr(F, "one_hot", lambda y, classes: torch.eye(classes).long()[y])
-    with NoWaiting():  # type: ignore[no-untyped-call]
-        for step in range(2):
-            stepper(x, y, step)
+    # A fused optimizer on the CPU reads its learning rate inside of its own kernel.
+    for take in (stepper.take, on_tensors):
+        stepper.take = take
+        with NoWaiting():  # type: ignore[no-untyped-call]
+            for step in range(2):
+                stepper(x, y, step)
 
 
 def test_the_guard_against_waiting_notices() -> None:
@@ -134,11 +140,12 @@ def test_the_guard_against_waiting_notices() -> None:
         bool(torch.ones(()) > 0)
 
 
-def test_a_loss_that_is_not_finite_leaves_the_parameters(digits: Dataset) -> None:
-    run = start(digits, "at")
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_loss_that_is_not_finite_leaves_the_parameters(device: str, digits: Dataset) -> None:
+    run = start(digits, "at", torch.device(device))
     before = {key: value.clone() for key, value in run.model.named_parameters()}
-    x = torch.full((64, 1, 8, 8), torch.nan)
-    loss = Stepper(run, no_word)(x, torch.zeros(64, dtype=torch.int64), 0)
+    x = torch.full((64, 1, 8, 8), torch.nan, device=device)
+    loss = Stepper(run, no_word)(x, torch.zeros(64, dtype=torch.int64, device=device), 0)
     assert not loss.isfinite()
     for key, value in run.model.named_parameters():
         assert torch.equal(value, before[key]), key
@@ -182,6 +189,7 @@ def test_a_cuda_graph_gives_bitwise_the_weights_of_plain_steps(
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_an_epoch_on_a_gpu_never_waits_for_it(digits: Dataset) -> None:
     """Once the graph is there, making batches, stepping and reading losses all run ahead."""
     run = start(digits, "adr+awp", torch.device("cuda"))
@@ -189,8 +197,8 @@ def test_an_epoch_on_a_gpu_never_waits_for_it(digits: Dataset) -> None:
     take(run, stepper)
     losses = Losses(STEPS, run.device)
     batches = epoch_batches(run.dataset.train, batch_size=64, seed=0, epoch=2, padding=1, flip=True)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for step, (x, y) in zip(range(STEPS), batches, strict=False):
             losses.record(stepper(x, y, step))
             losses.arrived()

@@ -1,8 +1,10 @@
-"""A model that is not asked again about images on which it was fooled.
+"""A model that is not asked again about images on which it was clearly fooled.
 
-AutoAttack's APGD keeps the first adversarial image it finds and goes on with the whole batch to
-its last iteration. What a fooled image's rows hold from then on changes no verdict: APGD treats
-the images of a batch apart, and its random draws depend on the batch's shape alone.
+AutoAttack's APGD goes on with the whole batch to its last iteration, and an image counts as fooled
+if the model was wrong about it in any. From then on it makes no difference to the image what is
+answered, as long as the answer is its label, and none to others: APGD treats the images of a batch
+apart, and its random draws depend on the batch's shape alone. Verdicts are those of the whole
+batch, up to the rounding of a forward pass in another batch size.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,20 +15,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adrbench.inference import TOLERANCE, difference
+
+#: By how much a wrong logit has to lead before its image is spared. APGD keeps the latest image
+#: that fools, which is the one found by then, and it should still fool when it is judged again.
+CLEAR_LEAD = 0.01
+
 
 class Sparing(nn.Module):
-    """`model`, which while `watching` answers for fooled images with their label, at no cost."""
+    """`model`, which while `watching` is not asked about images that clearly fooled it before.
+
+    The first batch that is cut short is asked in full as well: where an image's answer depends on
+    the others in its batch, none is spared.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.labels: Tensor | None = None
         self.open = torch.empty(0, dtype=torch.int64)
-        self.num_classes = 0
+        self.images_are_apart: bool | None = None
+        self.like = torch.empty(0)
 
     @contextmanager
     def watching(self, labels: Tensor) -> Iterator[None]:
-        """Take every batch for the images of these `labels` (N,), until each was fooled once."""
+        """Take every batch for the images of these `labels` (N,), until each was fooled."""
         self.labels, self.open = labels, torch.arange(len(labels), device=labels.device)
         try:
             yield
@@ -34,22 +47,37 @@ class Sparing(nn.Module):
             self.labels = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes); a fooled image's say its label and have no gradient."""
+        """Return logits (N, num_classes); a spared image's say its label and have no gradient."""
         labels = self.labels
-        if labels is None or len(labels) != len(x):
+        if labels is None or len(labels) != len(x) or self.images_are_apart is False:
             answers: Tensor = self.model(x)
             return answers
-        logits = self.model(x) if len(self.open) == len(x) else self._ask_open(x, labels)
-        right = logits.detach().max(1)[1] == labels  # the words of APGD's own test
-        self.open = self.open[right[self.open]]
-        self.num_classes = logits.shape[1]
+        logits: Tensor
+        if len(self.open) == len(x):
+            logits = self.like = self.model(x)
+        else:
+            logits = self._ask_open(x, labels)
+        wrong = logits.detach().scatter(1, labels[:, None], -torch.inf).amax(1)
+        lead = wrong - logits.detach().gather(1, labels[:, None]).squeeze(1)
+        self.open = self.open[~(lead[self.open] > CLEAR_LEAD)]
+        self.like = self.like.detach()
         return logits
 
     def _ask_open(self, x: Tensor, labels: Tensor) -> Tensor:
-        spared = F.one_hot(labels, self.num_classes).to(x.dtype)
+        spared = F.one_hot(labels, self.like.shape[1]).to(self.like)
         if len(self.open) == 0:
-            return spared + 0 * x.flatten(1).sum(1, keepdim=True)
-        return spared.index_put((self.open,), self.model(x[self.open]))
+            # Connected to the images, with a gradient of zero even where they are not finite.
+            never = torch.zeros((), dtype=torch.bool, device=x.device)
+            unread = x.flatten(1).sum(1, keepdim=True).to(self.like)
+            return torch.where(never, unread, spared)
+        asked: Tensor = self.model(x[self.open])
+        if self.images_are_apart is None:
+            whole: Tensor = self.model(x)
+            same = difference(whole[self.open], asked) <= TOLERANCE
+            self.images_are_apart = same
+            if not same:
+                return whole
+        return spared.index_put((self.open,), asked)
 
 
 def spare_fooled(attack: Any) -> None:
