@@ -38,7 +38,8 @@ def pass_on(options: argparse.Namespace, name: str) -> list[str]:
     for flag in ("rounds", "threads", *(OF_AUTOATTACK if name == "autoattack" else ())):
         if getattr(options, flag) is not None:
             flags += [f"--{flag}", str(getattr(options, flag))]
-    return [*flags, *(["--quick"] if options.quick else [])]
+    switches = {"--quick": options.quick, "--cudnn-benchmark": options.cudnn_benchmark}
+    return [*flags, *(flag for flag, is_on in switches.items() if is_on)]
 
 
 def run(name: str, flags: list[str], file: Path) -> bool:

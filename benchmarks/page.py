@@ -36,6 +36,9 @@ def make_shared_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="the smallest sensible sizes")
     parser.add_argument("--rounds", type=int, help=f"{ROUNDS}, or {QUICK_ROUNDS} with --quick")
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument(
+        "--cudnn-benchmark", action="store_true", help="let cuDNN choose kernels by trying them"
+    )
     return parser
 
 
@@ -53,6 +56,7 @@ def start(options: argparse.Namespace) -> torch.device:
     """Set the number of threads and the default of `--rounds`; return the device."""
     if options.threads:
         torch.set_num_threads(options.threads)
+    torch.backends.cudnn.benchmark = options.cudnn_benchmark
     if options.rounds is None:
         options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
     return choose_device(options.device)
@@ -100,7 +104,8 @@ def publish(document: Mapping[str, Any], options: argparse.Namespace) -> None:
 
 def common_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that every benchmark has."""
-    return {"rounds": options.rounds, "quick": options.quick}
+    tried = {"cudnn.benchmark": True} if options.cudnn_benchmark else {}
+    return {"rounds": options.rounds, "quick": options.quick, **tried}
 
 
 def render(document: Mapping[str, Any]) -> str:
