@@ -167,13 +167,15 @@ def summarise_training(record: TrainRecord, directory: Path) -> str:
         if f"{weights}_robust_correct" not in record.history[-1]:
             continue
         best, last = runs.best_row(record.history, weights), record.history[-1]
+        criterion = best["criterion"]
         figures = ", ".join(
-            f"{100 * row[f'{weights}_robust_correct'] / row['select_n']:.1f} % "
+            f"{100 * row[f'{weights}_{criterion}_correct'] / row['select_n']:.1f} % "
             f"at the {name} epoch ({row['epoch']})"
             for name, row in (("best", best), ("last", last))
         )
         split = {"val": "validation", "test": "test"}[best["select"]]
-        lines.append(f"{weights}: {split} PGD accuracy {figures}")
+        accuracy = {"robust": "PGD accuracy", "clean": "clean accuracy"}[criterion]
+        lines.append(f"{weights}: {split} {accuracy} {figures}")
     lines.append(f"trained in {record.seconds:,.0f} s; next: adrbench attack {directory}")
     return "\n".join(lines)
 

@@ -68,7 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     unknown = set(options.only) - set(NAMES)
     if unknown:
-        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
+        parser.error(f"--only {', '.join(sorted(unknown))}: choose of {', '.join(NAMES)}")
     for name in OF_AUTOATTACK:
         path = getattr(options, name)
         setattr(options, name, path and path.resolve())

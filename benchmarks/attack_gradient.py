@@ -7,6 +7,7 @@ This is all that an evaluation's attacks ask of a model. Everything is float32, 
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +23,16 @@ from benchmarks.ours import make_attacked
 
 COMPARED = (
     "Seconds per batch, float32. Ours is the model as `adrbench attack` runs it; the reference is "
-    "the model in eval mode,\neager, NCHW, its parameters requiring gradients. Its gradient is "
-    'loss.backward(); "images alone" is\ntorch.autograd.grad(loss, x), which spares the gradients '
-    "of the parameters."
+    "the model in eval mode,\neager, NCHW, its parameters requiring gradients: once by "
+    "loss.backward(), which takes those of the\nparameters too (as FAB does), once by "
+    "torch.autograd.grad(loss, x), which does not (as APGD does)."
 )
 ARCHS = {"cpu": ("resnet18",), "cuda": ("resnet18", "wrn-34-10")}
 BATCH_SIZE, QUICK_BATCH_SIZE = {"cpu": 64, "cuda": 256}, {"cpu": 8, "cuda": 256}
 WARMUP = {"cpu": 1, "cuda": 5}
-REFERENCE, WITHOUT_PARAMETERS = "reference", "images alone"
+REFERENCE = "reference"
+#: What the reference takes the gradient of the images with.
+WAYS = ("backward", "autograd.grad")
 
 Gradient = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -89,8 +92,8 @@ class Subject:
 
         contenders = {
             "ours": lambda: build(self.freeze(), spare_parameters),
-            REFERENCE: lambda: build(self.model, go_backward),
-            WITHOUT_PARAMETERS: lambda: build(self.model, spare_parameters),
+            "backward": lambda: build(self.model, go_backward),
+            "autograd.grad": lambda: build(self.model, spare_parameters),
         }
         return self._compare(contenders, rounds)
 
@@ -113,7 +116,7 @@ def make_row(
 ) -> Row:
     """Return a row; `difference` is that of the two results."""
     rate = rates["float32"].best
-    shares = {c.name: operations / rate / c.median for c in measured[:2]}
+    shares = {c.name: operations / rate / c.median for c in measured}
     return Row(
         name=name,
         contenders=tuple(measured),
@@ -129,15 +132,25 @@ def make_row(
 def measure(
     arch: str, options: argparse.Namespace, rates: Rates, device: torch.device
 ) -> list[Row]:
-    """Measure one model: forward, and forward with the input gradient."""
+    """Measure one model: forward, and forward with the gradient of the images."""
     subject = Subject(arch, options.batch_size, device)
     forward = count_forward(subject.model) * options.batch_size
     of_logits, of_gradient = subject.find_differences()
-    once, twice = subject.compare_forward(options.rounds), subject.compare_gradient(options.rounds)
-    return [
-        make_row(f"{arch} forward", once, forward, of_logits, rates),
-        make_row(f"{arch} input gradient", twice, 2 * forward, of_gradient, rates),
+    rows = [
+        make_row(
+            f"{arch} forward",
+            subject.compare_forward(options.rounds),
+            forward,
+            of_logits,
+            rates,
+        )
     ]
+    ours, *references = subject.compare_gradient(options.rounds)
+    for way, reference in zip(WAYS, references, strict=True):
+        pair = [ours, replace(reference, name=REFERENCE)]
+        name = f"{arch} gradient, beside {way}"
+        rows.append(make_row(name, pair, 2 * forward, of_gradient, rates))
+    return rows
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ import adrbench
 from adrbench.config import parse_fraction
 from adrbench.datasets import Images
 from adrbench.devices import full_precision
+from adrbench.errors import AdrbenchError
 from adrbench.threat import ThreatModel
 from benchmarks import page
 from benchmarks.harness import Contender, Measured, Row, Work, compare
@@ -115,6 +116,14 @@ def add_up(rows: Sequence[Row]) -> Row:
     )
 
 
+def share(text: str) -> float:
+    """Return a number above 0, up to 1; a type for flags."""
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return number
+
+
 def read_images(npz: Path | None, n: int, model: nn.Module) -> Images:
     """Return the first `n` test images of a file, or random ones that `model` has labelled."""
     if npz is None:
@@ -122,6 +131,8 @@ def read_images(npz: Path | None, n: int, model: nn.Module) -> Images:
         with torch.no_grad():
             return Images(pixels, model(pixels / 255).argmax(1))
     with np.load(npz) as stored:
+        if not {"x_test", "y_test"} <= set(stored.files):
+            raise AdrbenchError(f"{npz} has no x_test and y_test: give images that have labels.")
         pixels, labels = stored["x_test"][:n], stored["y_test"][:n]
     return Images(
         torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
@@ -173,14 +184,19 @@ def main() -> None:
     parser.add_argument("--npz", type=Path, help="real images: x_test (N, H, W, C) uint8, y_test")
     parser.add_argument("--weights", type=Path, help="an adrbench checkpoint, for a robust model")
     parser.add_argument("--eps", help=f"default: {UNDEFENDED_EPS}, or {EPS} with --weights")
-    parser.add_argument("--n", type=int, help="images; default: 1,000 on a GPU, 16 on a CPU")
-    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
-    parser.add_argument("--share", type=float, help="of iterations; default: 1, 0.1 on a CPU")
+    parser.add_argument(
+        "--n", type=page.positive, help="images; default: 1,000 on a GPU, 16 on a CPU"
+    )
+    parser.add_argument("--batch-size", type=page.positive, default=BATCH_SIZE)
+    parser.add_argument("--share", type=share, help="of iterations; default: 1, 0.1 on a CPU")
     page.add_names(parser, "--stage", f"{', '.join(STAGES)}, or {WHOLE} for all as a suite")
     parser.add_argument("--whole-rounds", type=int, default=1, help=f"of {WHOLE} (default: 1)")
     options = parser.parse_args()
     device = page.start(options)
     kind = device.type, options.quick
+    unknown = set(options.stage) - {*STAGES, WHOLE}
+    if unknown:
+        parser.error(f"--stage {', '.join(sorted(unknown))}: choose {', '.join(STAGES)}, {WHOLE}")
     options.n = options.n or NUM_IMAGES[kind]
     options.share = options.share or SHARE[kind]
     options.stage = options.stage or [*STAGES, *([WHOLE] if device.type == "cuda" else [])]

@@ -34,8 +34,8 @@ def make_shared_parser(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument("--quick", action="store_true", help="the smallest sensible sizes")
-    parser.add_argument("--rounds", type=int, help=f"{ROUNDS}, or {QUICK_ROUNDS} with --quick")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--rounds", type=positive, help=f"{ROUNDS}, or {QUICK_ROUNDS} with --quick")
+    parser.add_argument("--threads", type=positive, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument(
         "--cudnn-benchmark", action="store_true", help="let cuDNN choose kernels by trying them"
     )
@@ -52,6 +52,14 @@ def add_names(parser: argparse.ArgumentParser, flag: str, explanation: str) -> N
     parser.add_argument(flag, type=split_names, action="extend", default=[], help=explanation)
 
 
+def positive(text: str) -> int:
+    """Return a whole number above 0; a type for flags."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
 def start(options: argparse.Namespace) -> torch.device:
     """Set the number of threads and the default of `--rounds`; return the device."""
     if options.threads:
@@ -66,7 +74,7 @@ def run(main: Callable[[], None]) -> None:
     """Run a benchmark; put what a user can mend into one sentence."""
     try:
         main()
-    except AdrbenchError as error:
+    except (AdrbenchError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
 
 
