@@ -113,7 +113,7 @@ def run(job: Job, device: torch.device, on_batch: OnBatch, say: Say) -> AttackRe
         job.config.threat_model,
         batch_size=job.config.batch_size,
         on_batch=on_batch,
-        graphs=True,
+        many_passes=True,
         say=say,
     )
     job.subject.model.cpu()

@@ -17,7 +17,7 @@ from adrbench.attacks.autoattack import ReliabilityWarning
 from adrbench.attacks.suites import Stage, Suite
 from adrbench.datasets import Images, to_float
 from adrbench.devices import full_precision
-from adrbench.inference import freeze, is_folded
+from adrbench.inference import formats_for, freeze, is_folded
 from adrbench.models.modes import in_mode, without_parameter_gradients
 from adrbench.notes import Say
 from adrbench.records import Stage as StageRecord
@@ -66,14 +66,14 @@ def evaluate(
     *,
     batch_size: int,
     on_batch: OnBatch = lambda stage, done, total, standing: None,
-    graphs: bool = False,
+    many_passes: bool = False,
     say: Say = lambda text: None,
 ) -> Evaluation:
     """Attack `model` on `images`, on the device both are on, in float32.
 
-    The attacks run on the frozen form of the model. With `graphs`, on a GPU, its passes are
-    replayed as CUDA graphs, which pays where there are many; `say` hears where that cannot be
-    done. The model itself comes back as it was, and so does torch's random state.
+    The attacks run on the frozen form of the model. With `many_passes` to come its memory format is
+    chosen with more care, and on a GPU its passes are replayed as CUDA graphs; `say` hears where
+    that cannot be done. The model itself comes back as it was, and so does torch's random state.
     """
     first = images.first(min(batch_size, len(images)))
     x = to_float(first.pixels)
@@ -84,9 +84,9 @@ def evaluate(
         collected_warnings() as seen,
     ):
         suite.inspect(model, x, first.labels)
-        attacked = freeze(model, x)
+        attacked = freeze(model, x, formats_for(x)) if many_passes else freeze(model, x)
         folded = is_folded(attacked)
-        if graphs and x.is_cuda:
+        if many_passes and x.is_cuda:
             attacked = Replayed(attacked, x, len(x), say)
         standing = _clean_verdicts(attacked, images, batch_size, on_batch)
         clean = standing.clone()

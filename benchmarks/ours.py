@@ -9,7 +9,7 @@ from adrbench.attacks.suites import build_suite
 from adrbench.config import AttackConfig
 from adrbench.datasets import Images
 from adrbench.evaluation import Evaluation, evaluate
-from adrbench.inference import freeze
+from adrbench.inference import formats_for, freeze
 from adrbench.replayed import Replayed
 from adrbench.runs import Run
 from adrbench.stepping import Stepper
@@ -32,7 +32,7 @@ def make_epoch(run: Run, step: Step) -> Callable[[], object]:
 
 def make_attacked(model: nn.Module, x: Tensor) -> nn.Module:
     """Return the form of a model that an evaluation attacks, for batches like `x` (N, C, H, W)."""
-    frozen = freeze(model, x)
+    frozen = freeze(model, x, formats_for(x))
     return Replayed(frozen, x, len(x), complain) if x.is_cuda else frozen
 
 
@@ -42,7 +42,9 @@ def run_suite(
     """Evaluate a model of ten classes as `adrbench attack` does."""
     config = AttackConfig(suite=name, threat_model=threat, batch_size=batch_size, seed=0)
     suite = build_suite(config, num_classes=10)
-    return evaluate(model, images, suite, threat, batch_size=batch_size, graphs=True, say=complain)
+    return evaluate(
+        model, images, suite, threat, batch_size=batch_size, many_passes=True, say=complain
+    )
 
 
 def complain(text: str) -> None:

@@ -48,11 +48,16 @@ def input_gradient(model: nn.Module, x: Tensor) -> Tensor:
     return gradient
 
 
+@pytest.mark.parametrize(
+    "formats", [(torch.channels_last,), (torch.channels_last, torch.contiguous_format)]
+)
 @pytest.mark.parametrize("arch", ARCHS)
-def test_a_frozen_model_answers_as_the_model_does(arch: str) -> None:
+def test_a_frozen_model_answers_as_the_model_does(
+    arch: str, formats: tuple[torch.memory_format, ...]
+) -> None:
     model, x = build(arch), images()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    frozen = freeze(model, x)
+    frozen = freeze(model, x, formats)
     assert len([m for m in frozen.modules() if isinstance(m, nn.BatchNorm2d)]) == ARCHS[arch]
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
     assert not any(module.training for module in frozen.modules())

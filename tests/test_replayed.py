@@ -199,7 +199,7 @@ def test_autoattack_runs_on_graphs_and_gives_the_same_verdicts() -> None:
             suite,
             config.threat_model,
             batch_size=25,
-            graphs=graphs,
+            many_passes=graphs,
             say=no_word,
         )
         for graphs in (False, True)
