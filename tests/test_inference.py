@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -72,32 +73,30 @@ def test_a_frozen_model_answers_as_the_model_does(
     )
 
 
-class Branching(nn.Module):
-    """Takes a branch that depends on what it sees, which no trace can follow."""
+class Around(nn.Module):
+    """A small network, and what is done around it: `answer` takes the network and the images."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: Callable[[nn.Module, Tensor], Tensor]) -> None:
         super().__init__()
         self.body = build("small-cnn")
+        self.answer = answer
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.body(x) if x.mean() > 0.3 else -self.body(x)
-        return logits
+        return self.answer(self.body, x)
 
 
-class Noisy(nn.Module):
-    """Adds noise that a trace would keep as it fell once."""
+def branching() -> nn.Module:
+    """Return a model with a branch that depends on what it sees, which no trace can follow."""
+    return Around(lambda body, x: body(x) if x.mean() > 0.3 else -body(x))
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = build("small-cnn")
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.body(x + torch.randn(1))
-        return logits
+def noisy() -> nn.Module:
+    """Return a model with noise that a trace would keep as it fell once."""
+    return Around(lambda body, x: body(x + torch.randn(1)))
 
 
 def test_a_model_that_cannot_be_traced_stays_as_it_is() -> None:
-    model = Branching().eval()
+    model = branching().eval()
     with pytest.raises(Exception, match="control flow"):
         fold(model)
     frozen = freeze(model, images())
@@ -106,7 +105,7 @@ def test_a_model_that_cannot_be_traced_stays_as_it_is() -> None:
 
 
 def test_a_model_that_answers_differently_each_time_goes_on_doing_so() -> None:
-    model, x = Noisy().eval(), images()
+    model, x = noisy().eval(), images()
     assert freeze(model, x) is model
     assert not torch.equal(model(x), model(x))
 
@@ -123,16 +122,9 @@ class StraightThrough(torch.autograd.Function):
         return gradient
 
 
-class Quantised(nn.Module):
-    """A defense whose trace has the same logits and no gradient at all."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = build("small-cnn")
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.body(StraightThrough.apply(x))
-        return logits
+def quantised() -> nn.Module:
+    """Return a defense whose trace has the same logits and no gradient at all."""
+    return Around(lambda body, x: body(StraightThrough.apply(x)))
 
 
 class Withholding(nn.Module):
@@ -176,8 +168,8 @@ class Remembering(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("make", [Quantised, Withholding, Flattening, Remembering])
-def test_awkward_models_keep_their_logits_and_gradients(make: type[nn.Module]) -> None:
+@pytest.mark.parametrize("make", [quantised, Withholding, Flattening, Remembering])
+def test_awkward_models_keep_their_logits_and_gradients(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     model, x = make().eval(), images(12)
     expected, gradient = model(x), input_gradient(model, x)
@@ -201,7 +193,7 @@ def test_the_fastest_form_is_chosen_by_running_it() -> None:
 
 
 def test_agreement_is_of_gradients_too() -> None:
-    model, x = Quantised().eval(), images()
+    model, x = quantised().eval(), images()
     trace = fold(model)
     with torch.no_grad():
         assert difference(model(x), trace(x)) < TOLERANCE

@@ -54,13 +54,13 @@ class Sparing(nn.Module):
             return answers
         logits: Tensor
         if len(self.open) == len(x):
-            logits = self.like = self.model(x)
+            logits = self.model(x)
+            self.like = logits.detach()
         else:
             logits = self._ask_open(x, labels)
         wrong = logits.detach().scatter(1, labels[:, None], -torch.inf).amax(1)
         lead = wrong - logits.detach().gather(1, labels[:, None]).squeeze(1)
         self.open = self.open[~(lead[self.open] > CLEAR_LEAD)]
-        self.like = self.like.detach()
         return logits
 
     def _ask_open(self, x: Tensor, labels: Tensor) -> Tensor:
