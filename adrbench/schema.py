@@ -5,6 +5,7 @@ edited by hand or written by something else fails with the field's name, not dee
 """
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -13,6 +14,15 @@ from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+#: Whole numbers beyond would overflow wherever they meet a float or an array.
+INT64 = range(-(2**63), 2**63)
+#: Anything deeper could exhaust the stack of what walks through it later.
+DEEPEST = 50
+#: Longer values and names are not spelt out in an error.
+MOST_SHOWN = 40
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 2 * MOST_SHOWN
 
 #: (value, where it stands) -> the value as its type hint asks for; ValueError names the place.
 Read = Callable[[Any, str], Any]
@@ -82,20 +92,43 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _read_int(value: Any, where: str) -> int:
+    if not _is_whole(value):
+        raise ValueError(f"field {where} should be int, not {_shown(value)}")
+    if value not in INT64:
+        raise ValueError(f"field {where} should fit into 64 bits")
+    return int(value)
+
+
 def _read_float(value: Any, where: str) -> float:
     if not _is_whole(value) and not isinstance(value, float):
         raise ValueError(f"field {where} should be float, not {_shown(value)}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"field {where} should fit into a float") from error
+
+
+def _read_any(value: Any, where: str) -> Any:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [item for outer in level for item in _nested_in(outer)]
+        if not level:
+            return value
+    raise ValueError(f"field {where} should be nested {DEEPEST} deep at most")
+
+
+def _nested_in(value: Any) -> list[Any]:
+    """Return the lists and tables directly inside `value`."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [item for item in items if isinstance(item, (dict, list))]
 
 
 _SCALARS: dict[Any, Reader] = {
-    Any: Reader(
-        lambda value, where: value,
-        frozenset((types.NoneType, bool, int, float, str, list, dict)),
-    ),
+    Any: Reader(_read_any, frozenset((types.NoneType, bool, int, float, str))),
     types.NoneType: _checked(lambda value: value is None, "null", types.NoneType),
     bool: _checked(lambda value: isinstance(value, bool), "bool", bool),
-    int: _checked(_is_whole, "int", int),
+    int: Reader(_read_int),
     float: Reader(_read_float, frozenset((float,))),
     str: _checked(lambda value: isinstance(value, str), "str", str),
 }
@@ -135,7 +168,9 @@ def _mapping_reader(item: Reader) -> Reader:
         if not isinstance(value, (dict, Mapping)):
             raise ValueError(f"field {where} should be a table, not {_shown(value)}")
         return {
-            str(key): entry if type(entry) in item.plain else item.read(entry, f"{where}.{key}")
+            str(key): entry
+            if type(entry) in item.plain
+            else item.read(entry, f"{where}.{_name(key)}")
             for key, entry in value.items()
         }
 
@@ -178,9 +213,14 @@ def _check_names(
             raise ValueError(f"field {prefix}{name} is missing")
     for name in value:
         if name not in known:
-            raise ValueError(f"unknown field {prefix}{name}")
+            raise ValueError(f"unknown field {prefix}{_name(name)}")
+
+
+def _name(key: object) -> str:
+    """Return a name that came with the data, on one line."""
+    return repr(str(key)[:MOST_SHOWN])[1:-1]
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"a {type(value).__name__}"
+    text = _SHORT.repr(value)
+    return text if len(text) <= MOST_SHOWN else f"a {type(value).__name__}"

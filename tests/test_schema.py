@@ -32,15 +32,16 @@ class Outer:
 
 GOOD: dict[str, Any] = {"count": 1, "flag": True, "choice": "a", "inner": {"name": "x"}}
 
+whole_numbers = st.integers(-(2**63), 2**63 - 1)
 inners = st.builds(Inner, st.text(), st.none() | st.floats(allow_nan=False))
 outers = st.builds(
     Outer,
-    count=st.integers(),
+    count=whole_numbers,
     flag=st.booleans(),
     choice=st.sampled_from(["a", "b"]),
     inner=inners,
     items=st.lists(inners, max_size=3).map(tuple),
-    table=st.dictionaries(st.text(), st.integers(), max_size=3),
+    table=st.dictionaries(st.text(), whole_numbers, max_size=3),
     anything=st.none() | st.text() | st.lists(st.integers()),
 )
 
@@ -59,6 +60,19 @@ def test_defaults_fill_what_is_left_out() -> None:
 def test_a_whole_number_is_taken_as_a_float() -> None:
     value = from_json(Inner, {"name": "x", "value": 1}).value
     assert (value, type(value)) == (1.0, float)
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("levels", [1, 50])
+def test_lists_within_lists_are_taken_as_they_are(levels: int) -> None:
+    value = {"a": nested(levels - 1)} if levels > 1 else {}
+    assert from_json(Outer, GOOD | {"anything": value}).anything == value
 
 
 @pytest.mark.parametrize(
@@ -81,6 +95,13 @@ def test_a_whole_number_is_taken_as_a_float() -> None:
         ({"table": [1]}, r"field table should be a table, not \[1\]"),
         ({"kind": "outer"}, "unknown field kind"),
         ({"count": "x" * 50}, "field count should be int, not a str"),
+        ({"count": 2**63}, "field count should fit into 64 bits"),
+        ({"inner": {"name": "x", "value": 10**400}}, "field inner.value should be float or null"),
+        ({"choice": 10**400}, "field choice should be 'a' or 'b', not a int"),
+        ({"anything": nested(51)}, "field anything should be nested 50 deep at most"),
+        ({"flag": nested(900)}, r"field flag should be bool, not \[\["),
+        ({"table": {"a\n" + "b" * 99: ""}}, r"field table.a\\nb{38} should be int"),
+        ({"a\x1b\ud800": 1}, r"unknown field a\\x1b\\ud800$"),
     ],
 )
 def test_a_value_of_another_type_is_named(change: Mapping[str, Any], words: str) -> None:

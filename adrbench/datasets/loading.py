@@ -1,5 +1,6 @@
 """From what the user calls a data set to its parts in memory."""
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -27,8 +28,8 @@ def dataset_name(dataset: str) -> str:
     if dataset in DATASETS:
         return dataset
     path = _own_path(dataset)
-    is_npz = path.suffix.lower() == ".npz" and not path.is_dir()
-    stem = path.stem if is_npz else path.resolve().name
+    is_npz = path.suffix.lower() == ".npz" and not os.path.isdir(path)
+    stem = path.stem if is_npz else os.path.basename(os.path.realpath(path))
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "data"
     if name.lower() in DATASETS:
         return f"{name}-npz" if is_npz else f"{name}-folder"
@@ -44,7 +45,7 @@ def find_source(dataset: str) -> Source:
     if dataset in DATASETS:
         return DATASETS[dataset]
     path = _own_path(dataset)
-    return open_folder(path, name) if path.is_dir() else open_npz(path, name)
+    return open_folder(path, name) if os.path.isdir(path) else open_npz(path, name)
 
 
 def load_dataset(
@@ -165,9 +166,15 @@ def measure_channels(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
 
 def _own_path(dataset: str) -> Path:
     """Return the path that `dataset` is; UsageError for what is not meant as one."""
-    path = Path(dataset).expanduser()
+    try:
+        path = Path(dataset).expanduser()
+        os.path.realpath(path)
+    except (RuntimeError, ValueError) as error:  # "~nobody", or characters that no path can have
+        raise UsageError(
+            f"dataset {dataset!r} is not a path ({error}): give an .npz file or an image folder."
+        ) from error
     looks_like_path = path.suffix.lower() == ".npz" or "/" in dataset or "\\" in dataset
-    if not dataset or not (looks_like_path or path.exists()):
+    if not dataset or not (looks_like_path or os.path.exists(path)):
         raise unknown_name("dataset", dataset, [*DATASETS, "an .npz file or an image folder"])
     return path
 

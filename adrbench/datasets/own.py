@@ -1,27 +1,38 @@
 """A user's own data: an `.npz` file, or a folder of images."""
 
+import io
+import math
 import os
+import stat
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.lib.format as npy
 import numpy.typing as npt
 import torch
-from numpy.lib.npyio import NpzFile
 
-from adrbench.datasets.decode import decode_images, readable_suffixes
+from adrbench.datasets.decode import check_memory, decode_images, readable_suffixes
 from adrbench.datasets.images import Images, Part, Source
-from adrbench.errors import DataError
-
-_BROKEN_FILE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+from adrbench.errors import MOST_SHOWN, DataError
 
 #: More than colour and transparency are not channels but an axis in the wrong place.
 MOST_CHANNELS = 4
+#: More classes than anybody's; a label beyond is a number of something else.
+MOST_CLASSES = 1_000_000
+#: Holds the header of any array that numpy reads, which is 10,000 characters at most.
+HEADER_BYTES = 16_384
+
+
+class Header(NamedTuple):
+    """What an array in a file says of itself."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
 
 def open_npz(path: Path, name: str) -> Source:
@@ -31,8 +42,12 @@ def open_npz(path: Path, name: str) -> Source:
     Labels are `y_...`: integers, (N,), from 0 to the highest of `y_train`. Raises DataError for a
     file or a `y_train` that cannot be used; reading a part raises it for that part.
     """
-    labels = _read_labels(path, "train")
-    num_classes = _count_classes(int(labels.max()) + 1, f"y_train in {path}")
+    highest = int(_read_labels(path, "train").max())
+    if highest >= MOST_CLASSES:
+        raise DataError(
+            f"y_train in {path} has the label {highest}: number the classes 0, 1, 2 and so on."
+        )
+    num_classes = _count_classes(highest + 1, f"y_train in {path}")
     return Source(
         name=name,
         summary=str(path),
@@ -50,85 +65,126 @@ def _read_npz_part(path: Path, num_classes: int, _data_dir: Path, part: Part) ->
             f"y_{part} in {path} has the label {labels.max()}, but the labels of y_train go from "
             f"0 to {num_classes - 1}: every class must be in the training part."
         )
-    pixels = _read_array(path, f"x_{part}")
-    if pixels.dtype != np.uint8:
-        raise DataError(
-            f"x_{part} in {path} has type {pixels.dtype}: it must be uint8, with values 0 to 255."
-        )
-    if pixels.ndim not in (3, 4) or 0 in pixels.shape[1:]:
-        raise DataError(
-            f"x_{part} in {path} has shape {pixels.shape}: it must be (N, height, width, channels) "
-            "or (N, height, width)."
-        )
-    if pixels.ndim == 4 and pixels.shape[3] > MOST_CHANNELS:
-        raise DataError(
-            f"x_{part} in {path} has shape {pixels.shape}, that is {pixels.shape[3]} channels: "
-            "put the channels last, (N, height, width, channels)."
-        )
-    if len(pixels) != len(labels):
-        raise DataError(
-            f"x_{part} in {path} has {len(pixels)} images but y_{part} has {len(labels)} labels: "
-            "they must be as many."
-        )
+
+    def check(header: Header, name: str) -> None:
+        _check_pixels(header, name)
+        if header.shape[0] != len(labels):
+            raise DataError(
+                f"{name} has {header.shape[0]} images but y_{part} has {len(labels)} labels: they "
+                "must be as many."
+            )
+
+    pixels = _read_array(path, f"x_{part}", check)
     channels_last = pixels if pixels.ndim == 4 else pixels[..., None]
     channels_first = np.ascontiguousarray(channels_last.transpose(0, 3, 1, 2))
     return Images(torch.from_numpy(channels_first), torch.from_numpy(labels.astype(np.int64)))
 
 
+def _check_pixels(header: Header, name: str) -> None:
+    shape, dtype = header
+    if dtype != np.uint8:
+        raise DataError(f"{name} has type {dtype}: it must be uint8, with values 0 to 255.")
+    if len(shape) not in (3, 4) or 0 in shape[1:]:
+        raise DataError(
+            f"{name} has shape {shape}: it must be (N, height, width, channels) or "
+            "(N, height, width)."
+        )
+    if len(shape) == 4 and shape[3] > MOST_CHANNELS:
+        raise DataError(
+            f"{name} has shape {shape}, that is {shape[3]} channels: put the channels last, "
+            "(N, height, width, channels)."
+        )
+
+
+def _check_labels(header: Header, name: str) -> None:
+    if header.dtype.kind not in "iu":
+        raise DataError(f"{name} has type {header.dtype}: labels must be integers.")
+    if len(header.shape) != 1:
+        raise DataError(f"{name} has shape {header.shape}: it must be (N,).")
+    if header.shape == (0,):
+        raise DataError(f"{name} is empty: each part needs at least one image.")
+
+
 def _read_labels(path: Path, part: Part) -> npt.NDArray[np.integer]:
-    key = f"y_{part}"
-    labels = _read_array(path, key)
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{key} in {path} has type {labels.dtype}: labels must be integers.")
-    if labels.ndim != 1:
-        raise DataError(f"{key} in {path} has shape {labels.shape}: it must be (N,).")
-    if len(labels) == 0:
-        raise DataError(f"{key} in {path} is empty: each part needs at least one image.")
+    labels = _read_array(path, f"y_{part}", _check_labels)
     if labels.min() < 0:
-        raise DataError(f"{key} in {path} has the label {labels.min()}: labels start at 0.")
+        raise DataError(f"y_{part} in {path} has the label {labels.min()}: labels start at 0.")
     return labels
 
 
-def _read_array(path: Path, key: str) -> npt.NDArray[Any]:
-    with _opened(path) as arrays:
-        if key not in arrays.files:
+def _read_array(path: Path, key: str, check: Callable[[Header, str], None]) -> npt.NDArray[Any]:
+    """Return an array of an `.npz` file once `check` has seen its header, and what to call it."""
+    name = f"{key} in {path}"
+    broken = f"{name} is broken or not a plain array: save it again as an array of numbers."
+    with _opened(path) as archive:
+        members = _members(archive)
+        if key not in members:
+            found = ", ".join(k if k.isprintable() else repr(k) for k in [*members][:MOST_SHOWN])
             raise DataError(
-                f"{path} has no {key} but {', '.join(arrays.files) or 'nothing'}: it must hold "
-                "x_train, y_train, x_test and y_test, and may hold x_val and y_val."
+                f"{path} has no {key} but {found or 'nothing'}: it must hold x_train, y_train, "
+                "x_test and y_test, and may hold x_val and y_val."
             )
         try:
-            return np.asarray(arrays[key])
-        except _BROKEN_FILE as error:
-            raise DataError(
-                f"{key} in {path} is broken or not a plain array: save it again as an array of "
-                "numbers."
-            ) from error
+            header = _read_header(archive, members[key])
+        except Exception as error:  # neither zipfile nor numpy says all that damage makes it raise
+            raise DataError(broken) from error
+        check(header, name)
+        check_memory(members[key].file_size, name)
+        try:
+            with archive.open(members[key]) as member:
+                return np.asarray(npy.read_array(member, allow_pickle=False))
+        except Exception as error:
+            raise DataError(broken) from error
+
+
+def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
+    """Return what `member` says of itself; ValueError unless it is as large as that makes it.
+
+    numpy itself would believe any size, and take a member that is no array for bytes.
+    """
+    with archive.open(member) as stream:
+        start = io.BytesIO(stream.read(HEADER_BYTES))
+    is_first = npy.read_magic(start) == (1, 0)
+    read = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
+    shape, _, dtype = read(start)
+    size = start.tell() + math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or size != member.file_size:
+        raise ValueError(f"{member.file_size} bytes of {dtype}, shape {shape}")
+    return Header(shape, dtype)
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    return {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
 
 
 def _npz_keys(path: Path) -> list[str]:
-    with _opened(path) as arrays:
-        return list(arrays.files)
+    with _opened(path) as archive:
+        return list(_members(archive))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[NpzFile]:
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
-        file = path.open("rb")
-    except OSError as error:
+        is_file = stat.S_ISREG(path.stat().st_mode)  # opening a pipe would wait for its writer
+        file = path.open("rb") if is_file else None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DataError(
-            f"cannot open {path} ({error.strerror}): give an .npz file or an image folder."
+            f"cannot open {path} ({reason}): give an .npz file or an image folder."
         ) from error
+    if file is None:
+        raise DataError(f"{path} is not a file: give an .npz file or an image folder.")
     with file:
+        if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
+            raise DataError(f"{path} holds a single array: save it as .npz with numpy.savez.")
         try:
-            arrays = np.load(file, allow_pickle=False)
-        except _BROKEN_FILE as error:
+            archive = zipfile.ZipFile(file)
+        except Exception as error:  # a damaged directory of members makes zipfile raise anything
             raise DataError(
                 f"{path} is not an .npz file, or a broken one: save it again."
             ) from error
-        if not isinstance(arrays, NpzFile):
-            raise DataError(f"{path} holds a single array: save it as .npz with numpy.savez.")
-        with arrays:
-            yield arrays
+        with archive:
+            yield archive
 
 
 def open_folder(path: Path, name: str) -> Source:
@@ -178,13 +234,13 @@ def _read_folder_part(path: Path, classes: list[str], _data_dir: Path, part: Par
 
 
 def _class_folders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}: an image folder needs train/ and test/.")
     try:
-        inside = list(folder.iterdir())
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}: an image folder needs train/ and test/.")
+        inside = [file.name for file in folder.iterdir() if file.is_dir()]
     except OSError as error:
         raise DataError(f"cannot list {folder} ({error.strerror}): make it readable.") from error
-    names = sorted(f.name for f in inside if f.is_dir() and not f.name.startswith("."))
+    names = sorted(name for name in inside if not name.startswith("."))
     if not names:
         raise DataError(f"{folder} has no class folders: put the images into {folder}/<class>/.")
     return names
@@ -194,7 +250,14 @@ def _image_files(folder: Path) -> list[Path]:
     """Return what looks like an image below `folder`, sorted; none if there is no such folder."""
     suffixes = readable_suffixes()
     files = []
-    for parent, _, names in os.walk(folder, followlinks=True):
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(parent)
+        if place in seen:  # by a link, which may lead round in circles
+            folders.clear()
+            continue
+        seen.add(place)
+        folders.sort()
         files += [
             Path(parent, name)
             for name in names

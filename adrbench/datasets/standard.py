@@ -17,6 +17,7 @@ from adrbench.datasets.images import Images, Part, Source
 from adrbench.errors import DataError
 
 TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+TINY_IMAGENET_CLASSES = 200
 NUM_DIGITS_TEST = 360
 DOWNLOAD_TIMEOUT_SECONDS = 30.0
 
@@ -54,7 +55,7 @@ def read_cifar(class_name: str, data_dir: Path, part: Part) -> Images | None:
     try:
         with redirect_stdout(sys.stderr), _connection_timeout():
             read: Any = dataset_class(data_dir, train=part == "train", download=True)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
+    except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
         if not was_there and data_dir.is_dir() and not any(data_dir.iterdir()):
             data_dir.rmdir()
         reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
@@ -83,6 +84,11 @@ def read_tiny_imagenet(data_dir: Path, part: Part) -> Images | None:
             f"{TINY_IMAGENET_URL} there, so that {root / 'wnids.txt'} exists."
         )
     classes = {wnid: i for i, wnid in enumerate(sorted(_read_text(root / "wnids.txt").split()))}
+    if len(classes) > TINY_IMAGENET_CLASSES:
+        raise DataError(
+            f"{root / 'wnids.txt'} lists {len(classes)} classes instead of "
+            f"{TINY_IMAGENET_CLASSES}: unpack {TINY_IMAGENET_URL} again."
+        )
     labelled = _tiny_train(root, classes) if part == "train" else _tiny_test(root, classes)
     if not labelled:
         raise DataError(f"{root} has no {part} images: unpack {TINY_IMAGENET_URL} again.")
@@ -93,7 +99,10 @@ def read_tiny_imagenet(data_dir: Path, part: Part) -> Images | None:
 def _tiny_train(root: Path, classes: dict[str, int]) -> list[tuple[Path, int]]:
     labelled = []
     for wnid, label in classes.items():
-        files = sorted((root / "train" / wnid / "images").glob("*.JPEG"))
+        try:
+            files = sorted((root / "train" / wnid / "images").glob("*.JPEG"))
+        except OSError:
+            files = []
         if not files:
             raise DataError(
                 f"{root / 'train' / wnid / 'images'} has no .JPEG files, but wnids.txt lists that "
@@ -171,7 +180,7 @@ DATASETS: dict[str, Source] = {
         Source(
             name="tiny-imagenet",
             summary="64x64 colour photographs in 200 classes, 100,000 and 10,000; by hand",
-            num_classes=200,
+            num_classes=TINY_IMAGENET_CLASSES,
             mean=(0.4802, 0.4481, 0.3975),
             std=(0.2302, 0.2265, 0.2262),
             published=True,

@@ -1,7 +1,8 @@
 """The columns of every table, and one column per attack that a table's records hold."""
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from adrbench.report.lines import Attack, Line, format_eps
@@ -78,7 +79,7 @@ def attack_columns(lines: Iterable[Line]) -> dict[Attack, Column]:
     """Return a column per attack in `lines`, in table order.
 
     A suite run with one set of parameters is called by its name; where the sets differ, each
-    label adds the parameters that differ.
+    label adds the parameters that differ, to the last digit where labels would be the same.
     """
     attacks = sorted({attack for line in lines for attack in line.records}, key=_attack_order)
     parameters = {attack: json.loads(attack.parameters) for attack in attacks}
@@ -86,13 +87,18 @@ def attack_columns(lines: Iterable[Line]) -> dict[Attack, Column]:
     for attack in attacks:
         by_suite.setdefault(attack.suite, []).append(parameters[attack])
     differing = {suite: _differing(siblings) for suite, siblings in by_suite.items()}
+    shown = {a: {name: parameters[a].get(name) for name in differing[a.suite]} for a in attacks}
+    labels = {attack: _label(attack.suite, shown[attack], _parameter) for attack in attacks}
+    counts = Counter(labels.values())
     columns = {}
-    for attack in attacks:
-        shown = {name: parameters[attack].get(name) for name in differing[attack.suite]}
-        distinction = "".join(f" {name}={_parameter(value)}" for name, value in shown.items())
-        label = f"{attack.suite}{distinction}"
-        columns[attack] = _value(f"robust {label}", label, suite=label)
+    for attack, label in labels.items():
+        own = label if counts[label] == 1 else _label(attack.suite, shown[attack], json.dumps)
+        columns[attack] = _value(f"robust {own}", own, suite=own)
     return columns
+
+
+def _label(suite: str, shown: Mapping[str, Any], spell: Callable[[Any], str]) -> str:
+    return suite + "".join(f" {name}={spell(value)}" for name, value in shown.items())
 
 
 def _differing(siblings: list[dict[str, Any]]) -> list[str]:
@@ -116,5 +122,6 @@ def _attack_order(attack: Attack) -> tuple[int, int, str, str]:
         return (len(SUITES) + ENSEMBLES.index(suite), 0, suite, attack.parameters)
     family, _, steps = suite.partition("-")
     if family == "pgd":
-        return (SUITES.index("pgd"), int(steps) if steps.isdigit() else 0, suite, attack.parameters)
+        # In order of length, then of digits: whatever else a suite from elsewhere has there.
+        return (SUITES.index("pgd"), len(steps), suite, attack.parameters)
     return (SUITES.index(suite if suite in SUITES else "other"), 0, suite, attack.parameters)

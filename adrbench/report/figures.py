@@ -59,7 +59,8 @@ def accuracy(correct: Mapping[int | None, int], n: int) -> Figure | None:
     """
     if not correct or n == 0:
         return None
-    low, high = wilson_interval(fmean(correct.values()), n)
+    mean_count = min(fmean(correct.values()), n)  # beyond 2**53 a float may round up
+    low, high = wilson_interval(mean_count, n)
     mean, std = _mean_and_deviation([100 * count / n for count in correct.values()])
     return Figure(
         mean=mean,

@@ -25,7 +25,7 @@ def as_json(report: Report) -> str:
     A cell that was not measured is null.
     """
     document = {"schema": SCHEMA, "tables": report.tables}
-    return json.dumps(document, indent=1, ensure_ascii=False, default=vars) + "\n"
+    return _encodable(json.dumps(document, indent=1, ensure_ascii=False, default=vars) + "\n")
 
 
 def as_csv(report: Report) -> str:
@@ -41,7 +41,12 @@ def as_csv(report: Report) -> str:
     for table in report.tables:
         for row in table.rows:
             writer.writerows(_lines(table, row))
-    return stream.getvalue()
+    return _encodable(stream.getvalue())
+
+
+def _encodable(text: str) -> str:
+    """Return `text` with a lone surrogate, which a record's JSON may spell, spelt so again."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _lines(table: Table, row: Row) -> Iterator[dict[str, object]]:

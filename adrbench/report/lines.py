@@ -147,7 +147,7 @@ def shown_lines(lines: list[Line]) -> list[Line]:
 
 def format_eps(eps: float) -> str:
     """Return `eps` (a fraction of 1) as k/255 where it is within 1e-6 of that, else decimal."""
-    k = round(eps * 255)
+    k = round(eps * 255) if 0 < eps < 1 else 0
     if 0 < k < 255 and abs(eps - k / 255) < 1e-6:
         return f"{k}/255"
     return f"{eps:g}"
@@ -166,7 +166,9 @@ def _line(
     by_attack: dict[Attack, dict[int | None, AttackRecord]] = {}
     superseded = []
     for record in records:
-        attack = Attack(record.suite, _canonical(record.parameters))
+        # A parameter that is null is one that was not given.
+        given = {name: value for name, value in record.parameters.items() if value is not None}
+        attack = Attack(record.suite, _canonical(given))
         by_seed = by_attack.setdefault(attack, {})
         previous = by_seed.get(record.seed)
         is_newest = previous is None or previous.created <= record.created

@@ -1,7 +1,6 @@
 """Tables on a terminal; one that is too wide continues below itself, its keys repeated."""
 
 import io
-import re
 import shutil
 
 from rich.cells import cell_len
@@ -42,7 +41,7 @@ def terminal(report: Report, width: int | None = None, color: bool = False) -> s
             console.print()
         for note in text.notes:
             console.print(Text(note, style="dim"))
-    return re.sub(r" +$", "", stream.getvalue(), flags=re.MULTILINE)
+    return "\n".join(line.rstrip(" ") for line in stream.getvalue().split("\n"))
 
 
 def _widths(text: Grid) -> list[int]:

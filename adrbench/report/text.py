@@ -1,12 +1,14 @@
 """Cells as text, for the formats that people read: one grid that three of them lay out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adrbench.baselines import Rank
 from adrbench.report.figures import Figure
 from adrbench.report.tables import Cell, Column, Row, Table
 
 MISSING = "-"
+#: Longer cells are cut: every row is as wide as the widest.
+MOST_CHARACTERS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +29,16 @@ def grid(table: Table, intervals: bool) -> Grid:
         for mark in row.marks:
             numbers.setdefault(mark, len(numbers) + 1)
     return Grid(
-        title=table.title,
-        columns=table.columns,
+        title=_plain(table.title),
+        columns=tuple(replace(column, label=_cut(column.label)) for column in table.columns),
         cells=tuple(
             tuple(_cell(row, column, intervals, numbers) for column in table.columns)
             for row in table.rows
         ),
         is_ours=tuple(row.is_ours for row in table.rows),
-        notes=(*(f"[{number}] {mark}" for mark, number in numbers.items()), *table.notes),
+        notes=tuple(
+            map(_plain, (*(f"[{number}] {mark}" for mark, number in numbers.items()), *table.notes))
+        ),
     )
 
 
@@ -62,7 +66,19 @@ def _figure(figure: Figure, decimals: int, intervals: bool) -> str:
 
 
 def _cell(row: Row, column: Column, intervals: bool, numbers: dict[str, int]) -> str:
-    text = format_cell(row.cells.get(column.key), column.decimals, intervals)
+    text = _cut(format_cell(row.cells.get(column.key), column.decimals, intervals))
     if column.carries_marks and row.marks:
         text += f" [{','.join(str(numbers[mark]) for mark in row.marks)}]"
     return text
+
+
+def _cut(text: str) -> str:
+    plain = _plain(text)
+    return plain if len(plain) <= MOST_CHARACTERS else f"{plain[: MOST_CHARACTERS - 1]}…"
+
+
+def _plain(text: str) -> str:
+    """Return `text` on one line, without what would control a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(" " if c.isspace() else c for c in text if c.isspace() or c.isprintable())

@@ -1,5 +1,6 @@
 """The training table: how long each run took, and where its best epochs lie."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from adrbench.records import AttackRecord, TrainRecord
@@ -35,9 +36,14 @@ def _row(record: TrainRecord, best_epochs: dict[str, int]) -> Row:
         "method": record.method,
         "epochs": len(record.history),
         "best_epoch": ", ".join(shown) or None,
-        "seconds": record.seconds,
-        "images_per_second": record.images_per_second,
+        "seconds": _finite(record.seconds),
+        "images_per_second": _finite(record.images_per_second),
         "precision": record.precision,
         "device": record.device,
     }
     return Row(cells=cells)
+
+
+def _finite(value: float) -> float | None:
+    """Return `value`, or None where it is no number, which JSON could not hold."""
+    return value if math.isfinite(value) else None
