@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,10 +14,13 @@ from adrbench.config import AttackConfig
 from adrbench.datasets import Images, Source, to_float
 from adrbench.errors import UsageError
 from adrbench.evaluation import Evaluation, OnBatch, evaluate
+from adrbench.files import only_writer
 from adrbench.notes import Say
+from adrbench.progress import KeptInFiles
 from adrbench.provenance import describe_device, describe_software, now
 from adrbench.records import AttackRecord, Threat, Verdicts, pack_verdicts, write_record
 from adrbench.subjects import Subject
+from adrbench.world import World
 
 #: What networks raise on images of a size they were not made for.
 UNFIT = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
@@ -24,7 +28,10 @@ UNFIT = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One evaluation to make: a subject, its images, a suite, and where the record goes."""
+    """One evaluation to make: a subject, its images, a suite, and where the record goes.
+
+    `fingerprint` is of all that the verdicts of a batch depend on.
+    """
 
     subject: Subject
     config: AttackConfig
@@ -33,6 +40,7 @@ class Job:
     num_test: int
     suite: Suite
     path: Path
+    fingerprint: str
 
 
 def plan(
@@ -61,7 +69,7 @@ def plan(
         "seed": config.seed,
         "batch_size": config.batch_size if suite.batch_dependent else None,
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    digest = sha256_of(identity)
     parts = [subject.run, subject.selection, subject.weights, suite.name]
     if subject.weights == "file":
         parts = [subject.run, suite.name]
@@ -74,7 +82,13 @@ def plan(
         num_test=len(test),
         suite=suite,
         path=out / f"{stem}-{digest[:8]}.json",
+        fingerprint=sha256_of(identity | {"batch_size": config.batch_size}),
     )
+
+
+def sha256_of(identity: dict[str, Any]) -> str:
+    """Return the SHA-256, in hex, of plain values by name."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def check_fit(subject: Subject, images: Images, info: Source) -> None:
@@ -103,26 +117,63 @@ def say_ignored(config: AttackConfig, suite: Suite, say: Say) -> None:
             say(f"--{name} is ignored: suite {suite.name} does not use it.")
 
 
-def run(job: Job, device: torch.device, on_batch: OnBatch, say: Say) -> AttackRecord:
-    """Make the evaluation and write its record."""
-    began = time.perf_counter()
-    evaluation = evaluate(
-        job.subject.model.to(device),
-        job.images.to(device),
-        job.suite,
-        job.config.threat_model,
-        batch_size=job.config.batch_size,
-        on_batch=on_batch,
-        many_passes=True,
-        say=say,
-    )
-    job.subject.model.cpu()
-    record = _record(job, evaluation, device, time.perf_counter() - began)
-    write_record(job.path, record)
+def run(
+    job: Job, device: torch.device, on_batch: OnBatch, say: Say, *, world: World, force: bool
+) -> AttackRecord:
+    """Make the evaluation, going on where it was interrupted unless `force`; write its record.
+
+    Every process of a `world` calls this and gets the record, the first one writes it.
+
+    Raises:
+        AdrbenchError: when somebody else is making it.
+
+    """
+    with alone_on(job, world, say):
+        keeper = keeper_of(job, world.rank, say)
+        if force and world.rank == 0:
+            keeper.remove()
+        evaluation = evaluate(
+            job.subject.model.to(device),
+            job.images.to(device),
+            job.suite,
+            job.config.threat_model,
+            batch_size=job.config.batch_size,
+            on_batch=on_batch,
+            many_passes=True,
+            say=say,
+            keeper=keeper,
+            world=world,
+        )
+        job.subject.model.cpu()
+        record = _record(job, evaluation, device, world.size)
+        if world.rank == 0:
+            write_record(job.path, record)
+            keeper.remove()
+        world.wait()
     return record
 
 
-def _record(job: Job, evaluation: Evaluation, device: torch.device, seconds: float) -> AttackRecord:
+def keeper_of(job: Job, rank: int, say: Say) -> KeptInFiles:
+    """Return where the progress of an evaluation is kept."""
+    return KeptInFiles(
+        record=job.path, fingerprint=job.fingerprint, n=len(job.images), rank=rank, say=say
+    )
+
+
+def is_done(job: Job) -> bool:
+    """Tell whether an evaluation was made before, and is not being made again."""
+    return job.path.exists() and not keeper_of(job, 0, lambda text: None).files()
+
+
+def alone_on(job: Job, world: World, say: Say) -> AbstractContextManager[None]:
+    """Be the only ones who make an evaluation; the first of the processes holds the lock."""
+    if world.rank:
+        return nullcontext()
+    lock = job.path.with_name(f".{job.path.stem}.lock")
+    return only_writer(lock, str(job.path), "give another --out", say)
+
+
+def _record(job: Job, evaluation: Evaluation, device: torch.device, processes: int) -> AttackRecord:
     subject, config = job.subject, job.config
     return AttackRecord(
         dataset=job.info.name,
@@ -164,6 +215,7 @@ def _record(job: Job, evaluation: Evaluation, device: torch.device, seconds: flo
         device=describe_device(device),
         precision="float32",
         folded=evaluation.folded,
+        processes=processes,
         created=now(),
-        seconds=seconds,
+        seconds=evaluation.seconds,
     )

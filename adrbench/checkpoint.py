@@ -6,23 +6,23 @@ It carries a schema number and everything needed to rebuild the model and find i
 
 import hashlib
 import io
-import warnings
-import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adrbench.config import TrainConfig
 from adrbench.errors import CheckpointError, UsageError
+from adrbench.files import write_atomically
 from adrbench.models import build_model
-from adrbench.records import write_atomically
 from adrbench.schema import from_json, to_json
 from adrbench.tokens import WEIGHTS, Weights
+from adrbench.torch_files import TorchFile, describe_unread, read_torch_file
 
-SCHEMA = 1
+SCHEMA = 2
 MARK = "adrbench checkpoint"
 BEST, LAST = "best.pt", "last.pt"
 
@@ -50,12 +50,15 @@ class ModelShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One set of weights, tensors by name, after `epoch` epochs, with its counts there."""
+    """One set of weights, tensors by name, after `epoch` epochs, with its counts there.
+
+    Within an epoch it is taken some steps after `epoch`, and has no counts.
+    """
 
     state: dict[str, Any]
     epoch: int
-    clean_correct: int
-    robust_correct: int
+    clean_correct: int | None
+    robust_correct: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +66,9 @@ class Checkpoint:
     """The content of one file.
 
     `snapshots` maps student, and average where there is one, to its weights. `data_sha256`
-    identifies the images trained on. `training` is what only a resumed run needs: the optimizer
-    and the history; a `best` checkpoint has none.
+    identifies the images trained on, `selection_sha256` those that choose the best epoch ("" in
+    files of schema 1). `training` is what only a resumed run needs: the optimizer, the history, and
+    where in the run it is; a `best` checkpoint has none.
     """
 
     selection: Selection
@@ -72,6 +76,7 @@ class Checkpoint:
     shape: ModelShape
     run: str
     data_sha256: str
+    selection_sha256: str = ""
     snapshots: dict[str, Snapshot]
     training: dict[str, Any] | None = None
 
@@ -86,12 +91,38 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "shape": to_json(checkpoint.shape),
         "run": checkpoint.run,
         "data_sha256": checkpoint.data_sha256,
+        "selection_sha256": checkpoint.selection_sha256,
         "snapshots": {name: vars(snapshot) for name, snapshot in checkpoint.snapshots.items()},
         "training": checkpoint.training,
     }
+    write_content(path, content | {"tensors_sha256": sum_tensors(content)})
+
+
+def write_content(path: Path, content: dict[str, Any]) -> None:
+    """Write what a file holds, by rename."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(path, buffer.getvalue())
+
+
+def sum_tensors(content: Any) -> str:
+    """Return the SHA-256, in hex, of every tensor within containers and of where it stands."""
+    digest = hashlib.sha256()
+    for place, tensor in _tensors(content, ""):
+        digest.update(f"{place} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _tensors(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _tensors(item, f"{place}/{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _tensors(item, f"{place}/{index}")
 
 
 def load(path: Path) -> Checkpoint:
@@ -101,13 +132,13 @@ def load(path: Path) -> Checkpoint:
         CheckpointError: when the file is missing, broken, newer, or not one of ours.
 
     """
-    content = read_file(path)
-    if not is_ours(content):
+    file = read_torch_file(path)
+    if not is_ours(file.content):
         raise CheckpointError(
             f"{path} is not an adrbench checkpoint: to attack weights from elsewhere, "
             "give --arch and --dataset."
         )
-    return parse(content, path)
+    return parse(file, path)
 
 
 def is_ours(content: object) -> bool:
@@ -115,64 +146,28 @@ def is_ours(content: object) -> bool:
     return isinstance(content, dict) and content.get("format") == MARK
 
 
-def parse(content: Any, path: Path) -> Checkpoint:
-    """Return the checkpoint in what `read_file` read from `path`."""
+def parse(file: TorchFile, path: Path) -> Checkpoint:
+    """Return the checkpoint in a file of ours, which lies at `path`."""
+    content = file.content
+    if file.unread:
+        raise CheckpointError(
+            f"{path} holds objects ({describe_unread(file.unread)}), which no checkpoint of ours "
+            "does and which could run code: copy or train it again."
+        )
     schema = content.get("schema")
-    if not isinstance(schema, int) or schema > SCHEMA:
+    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise CheckpointError(
             f"{path} has checkpoint schema {schema}, this version reads up to {SCHEMA}: "
             "update adrbench."
         )
-    fields = {key: value for key, value in content.items() if key not in ("format", "schema")}
+    apart = ("format", "schema", "tensors_sha256")
+    fields = {key: value for key, value in content.items() if key not in apart}
     try:
+        if schema > 1 and content.get("tensors_sha256") != sum_tensors(fields):
+            raise ValueError("its tensors are not those that were written")
         return from_json(Checkpoint, fields)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): copy or train it again.") from error
-
-
-def read_file(path: Path) -> Any:
-    """Read what `torch.save` wrote, tensors and plain values only, onto the CPU.
-
-    Raises:
-        CheckpointError: when the file is missing, a directory, empty, truncated, a web page, or
-            holds anything that would have to be executed.
-
-    """
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a directory without {BEST} or {LAST}: name a file.")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}; check the path.") from error
-    if not content:
-        raise CheckpointError(f"{path} is empty: copy or train it again.")
-    if content.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
-        raise CheckpointError(f"{path} is a web page, not weights: download it again.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if is_ours(loaded):
-            _check_sums(content)
-    except Exception as error:  # torch.load has no common base for what a broken file raises
-        raise CheckpointError(f"{path} {_reason(content, error)}") from error
-    return loaded
-
-
-def _check_sums(content: bytes) -> None:
-    """Raise BadZipFile where a bit is not as it was written, which `torch.load` does not see."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        broken = archive.testzip()
-    if broken is not None:
-        raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
-
-
-def _reason(content: bytes, error: Exception) -> str:
-    if "Unsupported global" in str(error) or "WeightsUnpickler error: Unsupported" in str(error):
-        return "holds objects, not only tensors: reading them could run code, save a state dict."
-    if content.startswith(b"PK"):
-        return "is truncated or damaged: copy or train it again."
-    return "is not a file that torch.save wrote: give a checkpoint or a state dict."
 
 
 def sha256(path: Path) -> str:

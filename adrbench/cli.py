@@ -1,11 +1,13 @@
 """The command line: parse, call, print.
 
 Results go to stdout, everything else to stderr. This is the only file that exits the process:
-0 done, 1 an error the user can act on, 2 usage, 130 interrupted.
+0 done, 1 an error the user can act on, 2 usage, 130 interrupted, 143 terminated.
 """
 
 import functools
 import io
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from adrbench.errors import AdrbenchError, unknown_name
+from adrbench.errors import AdrbenchError, LostProcessError, UsageError, unknown_name
 
 app = typer.Typer(
     help="Train adversarially robust image classifiers with ADR and its baselines, attack them "
@@ -25,7 +27,8 @@ app = typer.Typer(
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
-INTERRUPTED = 130
+#: The exit code of a program that a signal ended is this and the signal's number.
+SIGNALLED = 128
 
 
 def exits(command: F) -> F:
@@ -36,7 +39,8 @@ def exits(command: F) -> F:
         try:
             return command(*args, **kwargs)
         except AdrbenchError as error:
-            complain(str(error))
+            if is_ours_to_tell(error):
+                complain(str(error))
             raise typer.Exit(error.exit_code) from error
         except BrokenPipeError:
             raise
@@ -44,13 +48,30 @@ def exits(command: F) -> F:
             where = f"{error.filename}: " if error.filename else ""
             complain(f"{where}{error.strerror or error}; check the path, its rights and the disk.")
             raise typer.Exit(AdrbenchError.exit_code) from error
-        except KeyboardInterrupt:
-            complain(
-                "interrupted: the same command goes on from the last finished epoch or result."
+        except KeyboardInterrupt as interruption:
+            number = getattr(interruption, "number", signal.SIGINT)
+            where = getattr(interruption, "where", "") or "what was saved is kept"
+            again = (
+                "the same command without --force" if kwargs.get("force") else "the same command"
             )
-            raise typer.Exit(INTERRUPTED) from None
+            if is_first():
+                complain(f"interrupted: {where}; {again} goes on from there.")
+            raise typer.Exit(SIGNALLED + number) from None
 
     return wrapped  # type: ignore[return-value]
+
+
+def is_ours_to_tell(error: AdrbenchError) -> bool:
+    """Tell whether this process should print an error, of several that torchrun started.
+
+    The first one reads the command for all, and notices when another is gone.
+    """
+    return is_first() or not isinstance(error, UsageError | LostProcessError)
+
+
+def is_first() -> bool:
+    """Tell whether this process is the only one, or the first that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def say(message: str) -> None:
@@ -185,6 +206,13 @@ def train(
     ] = "val",
     seed: Annotated[int, Option(help="Seed of everything random.")] = 0,
     precision: Annotated[str, Option(help="float32 or bfloat16.")] = "float32",
+    sync_batch_norm: Annotated[
+        bool,
+        Option("--sync-batch-norm", help="With torchrun on GPUs: BatchNorm over the whole batch."),
+    ] = False,
+    save_minutes: Annotated[
+        float, Option(help="How often to save within an epoch; each epoch is saved anyway.")
+    ] = 5,
     device: Device = "auto",
     force: Annotated[bool, Option("--force", help="Start over, replacing the run.")] = False,
 ) -> None:

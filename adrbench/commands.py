@@ -11,7 +11,7 @@ import torch
 import typer
 from rich.console import Console
 
-from adrbench import attacking, runs, training
+from adrbench import attacking, runs, saving, training
 from adrbench.attacks.suites import build_suite
 from adrbench.checkpoint import LAST
 from adrbench.config import (
@@ -26,14 +26,17 @@ from adrbench.datasets import Dataset, dataset_name, load_dataset, load_split
 from adrbench.devices import choose_device
 from adrbench.display import AttackDisplay, TrainingDisplay, plain_table, print_table
 from adrbench.errors import AdrbenchError, RecordError, UsageError, unknown_name
+from adrbench.files import check_writable
 from adrbench.models import ACTIVATIONS, canonical_arch
 from adrbench.notes import Say
 from adrbench.presets import find_preset
-from adrbench.records import AttackRecord, TrainRecord, check_writable, read_record, write_record
+from adrbench.records import AttackRecord, TrainRecord, read_record, write_record
 from adrbench.report.lines import format_eps
+from adrbench.stopping import Stop
 from adrbench.subjects import Request, find_subjects
 from adrbench.threat import NORMS, ThreatModel
 from adrbench.tokens import parse_method
+from adrbench.world import World, joined, local_rank
 
 #: More classes than any attack of a suite needs, to build a suite before the data are known.
 MANY_CLASSES = 1000
@@ -43,8 +46,20 @@ Given = Mapping[str, Any]
 
 def train_command(given: Given, say: Say) -> None:
     """Train as the flags `given` say (None for those that were not), and record the run."""
-    device = choose_device(given["device"])
-    config, dataset = build_train_config(given, say)
+    device = choose_device(given["device"], local_rank())
+    stop = Stop()
+    with stop.listening(), joined(device) as world:
+        train_in(world, given, device, stop, say if world.rank == 0 else unheard)
+
+
+def train_in(world: World, given: Given, device: torch.device, stop: Stop, say: Say) -> None:
+    """Train together with the other processes of `world`; the first one speaks and writes."""
+    if not given["save_minutes"] >= 0:
+        raise UsageError(
+            f"--save-minutes is {given['save_minutes']:g}: give a number of minutes, at least 0."
+        )
+    with first_before_others(world):
+        config, dataset = build_train_config(given, say)
     name = given["name"] or runs.run_name(config, dataset.name)
     directory: Path = given["out"] / name
     path: Path = given["results"] / f"train-{name}.json"
@@ -52,10 +67,23 @@ def train_command(given: Given, say: Say) -> None:
         check_writable(place)
     if not given["force"] and not (directory / LAST).exists():
         check_same_run(path, config)
-    with TrainingDisplay(Console(stderr=True), name) as display, enough_memory():
+    with (
+        TrainingDisplay(Console(stderr=True, quiet=world.rank > 0), name) as display,
+        enough_memory(config.batch_size),
+    ):
         record = training.train(
-            config, dataset, directory, device=device, force=given["force"], reporter=display
+            config,
+            dataset,
+            directory,
+            device=device,
+            force=given["force"],
+            reporter=display,
+            save_seconds=60 * given["save_minutes"],
+            stop=stop,
+            world=world,
         )
+    if world.rank:
+        return
     if display.started or not path.exists():
         write_record(path, record)
     else:
@@ -69,7 +97,10 @@ def check_same_run(path: Path, config: TrainConfig) -> None:
     if not path.exists():
         return
     record = read_record(path)
-    theirs = TrainConfig.from_json(record.config) if isinstance(record, TrainRecord) else None
+    try:
+        theirs = TrainConfig.from_json(record.config) if isinstance(record, TrainRecord) else None
+    except ValueError as error:
+        raise RecordError(f"the configuration in {path} is damaged ({error}).") from error
     if theirs is None or theirs.difference(config):
         raise RecordError(
             f"{path} is the record of another run: give another --name or --results, or --force "
@@ -137,15 +168,37 @@ def check_run_name(name: str | None) -> None:
         raise UsageError(f"--name is {name!r}: give a plain name, and the place with --out.")
 
 
+def unheard(text: str) -> None:
+    """Say nothing: one process of several speaks for all."""
+
+
 @contextmanager
-def enough_memory() -> Iterator[None]:
-    """Turn a GPU's lack of memory into what to do about it."""
+def first_before_others(world: World) -> Iterator[None]:
+    """Let the first process go ahead, such as to download what the others then find."""
+    if world.rank:
+        world.wait()
+    yield
+    if world.rank == 0:
+        world.wait()
+
+
+#: How PyTorch's allocator of host memory begins to say that there is no more.
+NO_HOST_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+
+
+@contextmanager
+def enough_memory(batch_size: int) -> Iterator[None]:
+    """Turn a lack of memory into what to do about it."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not is_memory and NO_HOST_MEMORY not in str(error):
+            raise
+        instead = f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --arch"
         raise AdrbenchError(
-            "the device has not enough memory free: give a smaller --batch-size, or another "
-            "--device."
+            f"there is not enough memory for a batch of {batch_size}: give {instead}, or another "
+            "--device; what was saved before is kept."
         ) from error
 
 
@@ -166,7 +219,7 @@ def summarise_training(record: TrainRecord, directory: Path) -> str:
     for weights in ("student", "average"):
         if f"{weights}_robust_correct" not in record.history[-1]:
             continue
-        best, last = runs.best_row(record.history, weights), record.history[-1]
+        best, last = saving.best_row(record.history, weights), record.history[-1]
         criterion = best["criterion"]
         figures = ", ".join(
             f"{100 * row[f'{weights}_{criterion}_correct'] / row['select_n']:.1f} % "
@@ -182,8 +235,13 @@ def summarise_training(record: TrainRecord, directory: Path) -> str:
 
 def attack_command(given: Given, say: Say) -> None:
     """Attack every target, or say which was done before and where its record lies."""
-    say = cache(say)
-    device = choose_device(given["device"])
+    device = choose_device(given["device"], local_rank())
+    with Stop().listening(), joined(device) as world:
+        attack_in(world, given, device, cache(say if world.rank == 0 else unheard))
+
+
+def attack_in(world: World, given: Given, device: torch.device, say: Say) -> None:
+    """Attack together with the other processes of `world`; the first one speaks and writes."""
     fractions = parse_settings({key: value for key, value in given.items() if value is not None})
     config = AttackConfig(
         suite=given["suite"],
@@ -205,31 +263,37 @@ def attack_command(given: Given, say: Say) -> None:
     check_writable(given["out"])
     load_test = cache(partial(load_split, split="test", data_dir=given["data_dir"]))
     jobs = []
-    for target in given["targets"]:
-        for subject in find_subjects(target, request, say):
-            test, info = load_test(subject.dataset)
-            threatened = replace(config, threat_model=subject.threat)
-            jobs.append(
-                attacking.plan(subject, threatened, test=test, info=info, out=given["out"], say=say)
-            )
+    with first_before_others(world):
+        for target in given["targets"]:
+            for subject in find_subjects(target, request, say):
+                test, info = load_test(subject.dataset)
+                threatened = replace(config, threat_model=subject.threat)
+                jobs.append(
+                    attacking.plan(
+                        subject, threatened, test=test, info=info, out=given["out"], say=say
+                    )
+                )
     records: list[AttackRecord] = []
     try:
         for job in jobs:
-            records.append(attack_once(job, device, force=given["force"], say=say))
+            records.append(attack_once(job, device, force=given["force"], say=say, world=world))
     finally:
-        if records:
+        if records and world.rank == 0:
             print_attacks(records)
 
 
-def attack_once(job: attacking.Job, device: torch.device, *, force: bool, say: Say) -> AttackRecord:
+def attack_once(
+    job: attacking.Job, device: torch.device, *, force: bool, say: Say, world: World
+) -> AttackRecord:
     """Return the record of an evaluation, made now unless it was made before."""
     label = f"{job.subject.label} {job.suite.name}"
-    if job.path.exists() and not force:
+    if world.from_first(not force and attacking.is_done(job)):
         record = read_finished(job.path)
         say(f"{label} was done before, see {job.path}: --force does it again.")
         return record
-    with AttackDisplay(Console(stderr=True), label) as display, enough_memory():
-        return attacking.run(job, device, display.batch, say)
+    console = Console(stderr=True, quiet=world.rank > 0)
+    with AttackDisplay(console, label) as display, enough_memory(job.config.batch_size):
+        return attacking.run(job, device, display.batch, say, world=world, force=force)
 
 
 def read_finished(path: Path) -> AttackRecord:

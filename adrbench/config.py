@@ -27,7 +27,8 @@ class TrainConfig:
     units of the pixel range. `milestones` are fractions of the run after which the learning
     rate is multiplied by `lr_factor`, rounded to whole steps. Numbers of a slot the method
     leaves empty are None. `crafting_mode` is the mode of BatchNorm while adversarial examples
-    are made ("train" in the published code). `preset` says where the defaults came from.
+    are made ("train" in the published code). `sync_batch_norm` lets the BatchNorm of several
+    processes see the whole batch. `preset` says where the defaults came from.
 
     Raises:
         UsageError: naming the first setting that is out of its range.
@@ -64,6 +65,7 @@ class TrainConfig:
     val_size: int
     select: Select = "val"
     precision: Precision = "float32"
+    sync_batch_norm: bool = False
     preset: str = ""
 
     def __post_init__(self) -> None:
@@ -131,18 +133,19 @@ class TrainConfig:
         return None
 
 
-INFINITE = math.inf
+#: Larger whole numbers overflow wherever they meet a float or a tensor.
+MOST = 2**31 - 1
 #: setting, smallest and largest allowed value.
 RANGES: tuple[tuple[str, float, float], ...] = (
     ("seed", 0, 2**63 - 1),
-    ("epochs", 1, INFINITE),
-    ("batch_size", 1, INFINITE),
+    ("epochs", 1, MOST),
+    ("batch_size", 1, MOST),
     ("lr", 1e-12, 1e6),
     ("lr_factor", 0, 1),
     ("momentum", 0, 1),
     ("weight_decay", 0, 1),
     ("alpha", 1e-12, 1e6),
-    ("steps", 1, INFINITE),
+    ("steps", 1, MOST),
     ("crop_padding", 0, 1024),
     ("temperature_high", 1e-6, 1e6),
     ("temperature_low", 1e-6, 1e6),
@@ -151,7 +154,7 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("ema_decay", 0, 1),
     ("awp_rho", 0, 1e6),
     ("beta", 0, 1e6),
-    ("val_size", 0, INFINITE),
+    ("val_size", 0, MOST),
 )
 CHOICES: dict[str, tuple[str, ...]] = {
     "precision": PRECISIONS,
@@ -184,8 +187,11 @@ def flag(name: str) -> str:
 
 def out_of_range(name: str, value: float, low: float, high: float) -> UsageError:
     """Return the error for a number outside what is allowed."""
-    bounds = f"at least {low:g}" if high == INFINITE else f"from {low:g} to {high:g}"
-    return UsageError(f"{flag(name)} is {value:g}: give a number {bounds}.")
+    bounds = f"from {low:g} to {high:g}"
+    if high == MOST:
+        bounds = f"at least {low:g}" if value < low else f"at most {MOST}"
+    shown = value if isinstance(value, int) else f"{value:g}"
+    return UsageError(f"{flag(name)} is {shown}: give a number {bounds}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,10 +222,10 @@ class AttackConfig:
 
 
 ATTACK_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("n", 1, INFINITE),
+    ("n", 1, MOST),
     ("alpha", 1e-12, 1e6),
-    ("restarts", 1, INFINITE),
-    ("batch_size", 1, INFINITE),
+    ("restarts", 1, MOST),
+    ("batch_size", 1, MOST),
     ("seed", 0, 2**63 - 1),
 )
 

@@ -14,16 +14,22 @@ from adrbench.errors import AdrbenchError, UsageError
 IMAGE_FORMAT = torch.channels_last
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; "auto" is the first GPU, else the CPU.
+def choose_device(name: str, process: int | None = None) -> torch.device:
+    """Return the device called `name`; "auto" is a GPU where there is one, else the CPU.
+
+    Of several processes on this machine, `process` is the number of this one, and of its GPU.
 
     Raises:
-        UsageError: when there is no such kind of device.
-        AdrbenchError: when this machine has none of that kind.
+        UsageError: when there is no such kind of device, or all processes are to use one GPU.
+        AdrbenchError: when this machine has none of that kind, or fewer than processes.
 
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if process is not None and name.startswith("cuda"):
+        if name != "cuda":
+            raise UsageError(f"device is {name!r}: several processes take --device cuda or cpu.")
+        name = f"cuda:{process}"
     try:
         device = torch.device(name)
     except RuntimeError:

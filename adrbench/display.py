@@ -58,14 +58,17 @@ class TrainingDisplay:
         self.shown = ""
         self.live.stop()
 
-    def begin(self, config: TrainConfig, steps_per_epoch: int, first_epoch: int) -> None:
-        """Show what starts, or goes on at `first_epoch`."""
+    def begin(self, config: TrainConfig, steps_per_epoch: int, first_step: int) -> None:
+        """Show what starts, or goes on at `first_step`."""
         self.started = True
-        self.config, self.steps_per_epoch, self.first_epoch = config, steps_per_epoch, first_epoch
+        self.config, self.steps_per_epoch, self.first_step = config, steps_per_epoch, first_step
         self.began = self.epoch_began = time.perf_counter()
         _print_line(self.console, f"{self.name}: {config.preset}", style="dim")
-        if first_epoch > 1:
-            text = f"going on at epoch {first_epoch} of {config.epochs}"
+        if first_step:
+            epoch, step = divmod(first_step, steps_per_epoch)
+            text = f"going on at epoch {epoch + 1} of {config.epochs}"
+            if step:
+                text += f", after {step} of {steps_per_epoch} steps"
             _print_line(self.console, text, style="dim")
         if self.console.is_terminal:
             self.live.start()
@@ -76,11 +79,12 @@ class TrainingDisplay:
         if not self.live.is_started or now - self.last_refresh < REFRESH_SECONDS:
             return
         self.last_refresh = now
-        earlier = (self.first_epoch - 1) * self.steps_per_epoch
-        done = (epoch - 1) * self.steps_per_epoch + step
+        before = (epoch - 1) * self.steps_per_epoch
+        done = before + step
         total = self.config.epochs * self.steps_per_epoch
-        left = (now - self.began) / (done - earlier) * (total - done)
-        speed = step * self.config.batch_size / (now - self.epoch_began)
+        left = (now - self.began) / (done - self.first_step) * (total - done)
+        steps = done - max(before, self.first_step)
+        speed = steps * self.config.batch_size / (now - self.epoch_began)
         columns = (Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True))
         progress = Table.grid(*columns, padding=(0, 1))
         progress.add_row(

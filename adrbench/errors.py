@@ -37,6 +37,10 @@ class RecordError(AdrbenchError):
     """A result file that is broken, foreign, or of a newer schema."""
 
 
+class LostProcessError(AdrbenchError):
+    """Another process that shared the work is gone; its own message says why, if it had one."""
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     """Return the error for an unknown `kind` called `name`, offering the nearest valid names."""
     by_lower = {valid_name.lower(): valid_name for valid_name in valid}

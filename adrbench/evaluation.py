@@ -6,7 +6,7 @@ and inside [0, 1], and judges for itself whether the model is fooled.
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from adrbench.attacks.autoattack import ReliabilityWarning
 from adrbench.attacks.suites import Stage, Suite
 from adrbench.datasets import Images, to_float
-from adrbench.devices import full_precision
-from adrbench.inference import formats_for, freeze, is_folded
+from adrbench.devices import IMAGE_FORMAT, full_precision
+from adrbench.inference import FORMATS, Frozen, formats_for, freeze
 from adrbench.models.modes import in_mode, without_parameter_gradients
 from adrbench.notes import Say
+from adrbench.progress import Keeper, NotKept, Progress, begin, unique
 from adrbench.records import Stage as StageRecord
 from adrbench.replayed import Replayed
 from adrbench.threat import ThreatModel
+from adrbench.world import ALONE, World
 
 #: How far outside the ball float32 arithmetic may leave an image: a share of eps, and a rest.
 RELATIVE_SLACK, ABSOLUTE_SLACK = 1e-4, 1e-6
@@ -30,7 +32,7 @@ RELATIVE_SLACK, ABSOLUTE_SLACK = 1e-4, 1e-6
 CLEAN = "clean"
 
 #: (stage, images done, images of this stage, images still standing), at its start and after every
-#: batch.
+#: batch; of several processes each knows its own until the end of the stage.
 OnBatch = Callable[[str, int, int, int], None]
 
 
@@ -38,7 +40,8 @@ OnBatch = Callable[[str, int, int, int], None]
 class Evaluation:
     """Verdicts in test-set order, (n,) booleans on the CPU, and what was seen on the way.
 
-    `folded` says whether BatchNorm was folded away in the form of the model that was attacked.
+    `folded` says whether BatchNorm was folded away in the form of the model that was attacked;
+    `seconds` counts what it took over all breaks.
     """
 
     clean: Tensor
@@ -46,6 +49,7 @@ class Evaluation:
     stages: tuple[StageRecord, ...]
     warnings: tuple[str, ...]
     folded: bool
+    seconds: float
 
     @property
     def clean_correct(self) -> int:
@@ -58,6 +62,16 @@ class Evaluation:
         return int(self.robust.sum())
 
 
+class CleanPass:
+    """The stage before all others: every image as it is."""
+
+    name = CLEAN
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        """Return `x`."""
+        return x
+
+
 def evaluate(
     model: nn.Module,
     images: Images,
@@ -68,15 +82,25 @@ def evaluate(
     on_batch: OnBatch = lambda stage, done, total, standing: None,
     many_passes: bool = False,
     say: Say = lambda text: None,
+    keeper: Keeper | None = None,
+    world: World = ALONE,
 ) -> Evaluation:
     """Attack `model` on `images`, on the device both are on, in float32.
 
     The attacks run on the frozen form of the model. With `many_passes` to come its memory format is
     chosen with more care, and on a GPU its passes are replayed as CUDA graphs; `say` hears where
     that cannot be done. The model itself comes back as it was, and so does torch's random state.
+
+    The `keeper` hears of every finished batch, and the evaluation goes on from what it knows. In a
+    `world` of several processes each calls this and gets the whole evaluation; they share the
+    batches, which are the same however many processes there are.
     """
+    began = time.perf_counter()
+    keeper = keeper or NotKept()
     first = images.first(min(batch_size, len(images)))
     x = to_float(first.pixels)
+    progress = world.from_first(keeper.load() if world.rank == 0 else None) or begin(len(images))
+    earlier = progress.seconds
     with (
         in_mode(model, training=False),
         without_parameter_gradients(model),
@@ -84,53 +108,57 @@ def evaluate(
         collected_warnings() as seen,
     ):
         suite.inspect(model, x, first.labels)
-        attacked = freeze(model, x, formats_for(x)) if many_passes else freeze(model, x)
-        folded = is_folded(attacked)
+        frozen = _freeze(model, x, _formats(x, progress.form, many_passes), world)
+        progress.form = frozen.memory_format
+        attacked = frozen.model
         if many_passes and x.is_cuda:
             attacked = Replayed(attacked, x, len(x), say)
-        standing = _clean_verdicts(attacked, images, batch_size, on_batch)
-        clean = standing.clone()
-        accuracies = {CLEAN: _share(standing)}
-        stages = []
-        for stage in suite.stages:
-            began = time.perf_counter()
+
+        def keep() -> None:
+            progress.seconds = earlier + time.perf_counter() - began
+            progress.warnings = unique([*progress.warnings, *seen()])
+            keeper.save(progress)
+
+        stages = (CleanPass(), *suite.stages)
+        for stage in stages[len(progress.stages) :]:
             _run_stage(
                 stage,
                 attacked,
                 images,
                 threat,
-                standing=standing,
+                progress=progress,
                 batch_size=batch_size,
                 on_batch=on_batch,
+                keep=keep,
+                world=world,
             )
-            accuracies[stage.name] = _share(standing)
-            stages.append(
-                StageRecord(
-                    name=stage.name,
-                    survivors=int(standing.sum()),
-                    seconds=time.perf_counter() - began,
-                )
-            )
-        suite.review(accuracies)
+        suite.review({stage.name: stage.survivors / len(images) for stage in progress.stages})
+    assert progress.clean is not None
+    found = [text for texts in world.gather([*progress.warnings, *seen()]) for text in texts]
     return Evaluation(
-        clean=clean.cpu(),
-        robust=standing.cpu(),
-        stages=tuple(stages),
-        warnings=(*suite.left_out, *seen),
-        folded=folded,
+        clean=progress.clean,
+        robust=progress.standing,
+        stages=tuple(progress.stages[1:]),
+        warnings=(*suite.left_out, *unique(found)),
+        folded=frozen.folded,
+        seconds=earlier + time.perf_counter() - began,
     )
 
 
-def _clean_verdicts(model: nn.Module, images: Images, batch_size: int, on_batch: OnBatch) -> Tensor:
-    correct = torch.zeros_like(images.labels, dtype=torch.bool)
-    everything = torch.arange(len(images), device=correct.device)
-    for start in range(0, len(images), batch_size):
-        indices = everything[start : start + batch_size]
-        with torch.no_grad():
-            predicted = model(to_float(images.pixels[indices])).argmax(1)
-        correct[indices] = predicted == images.labels[indices]
-        on_batch(CLEAN, start + len(indices), len(images), int(correct.sum()))
-    return correct
+def _formats(x: Tensor, form: str, many_passes: bool) -> tuple[torch.memory_format, ...]:
+    """Return the memory formats to try: that of an evaluation that goes on, if it does."""
+    if form:
+        return (FORMATS[form],)
+    return formats_for(x) if many_passes else (IMAGE_FORMAT,)
+
+
+def _freeze(
+    model: nn.Module, x: Tensor, formats: Sequence[torch.memory_format], world: World
+) -> Frozen:
+    """Freeze the model on every process in the memory format that the first one chooses."""
+    frozen = freeze(model, x, formats) if world.rank == 0 else None
+    chosen = world.from_first(frozen.memory_format if frozen else "")
+    return frozen or freeze(model, x, (FORMATS.get(chosen, IMAGE_FORMAT),))
 
 
 def _run_stage(
@@ -139,19 +167,41 @@ def _run_stage(
     images: Images,
     threat: ThreatModel,
     *,
-    standing: Tensor,
+    progress: Progress,
     batch_size: int,
     on_batch: OnBatch,
+    keep: Callable[[], None],
+    world: World,
 ) -> None:
-    """Run one stage on the images still `standing`, and strike out those it fools."""
-    survivors = standing.nonzero().squeeze(1)
-    on_batch(stage.name, 0, len(survivors), len(survivors))
-    for start in range(0, len(survivors), batch_size):
-        indices = survivors[start : start + batch_size]
-        x, y = to_float(images.pixels[indices]), images.labels[indices]
-        x_adv = stage.perturb(model, x, y, indices)
-        standing[indices] = ~fooled(model, threat, x, x_adv, y, attack=stage.name)
-        on_batch(stage.name, start + len(indices), len(survivors), int(standing.sum()))
+    """Run one stage on the images it is entered with, and strike out those it fools."""
+    began = time.perf_counter() - progress.stage_seconds
+    entered = progress.entered.nonzero().squeeze(1)
+    batches = torch.split(entered, batch_size) if len(entered) else ()
+    left = [number for number in range(len(batches)) if number not in progress.done]
+
+    def report() -> None:
+        total = sum(map(len, batches))
+        done = sum(len(batches[number]) for number in progress.done)
+        on_batch(stage.name, done, total, int(progress.standing.sum()))
+
+    if left:
+        report()
+    for number in world.share_out(left):
+        indices = batches[number]
+        chosen = images.take(indices)
+        x, y = to_float(chosen.pixels), chosen.labels
+        x_adv = stage.perturb(model, x, y, indices.to(y.device))
+        verdicts = fooled(model, threat, x, x_adv, y, attack=stage.name)
+        progress.standing[indices] = ~verdicts.cpu()
+        progress.done.add(number)
+        progress.stage_seconds = time.perf_counter() - began
+        keep()
+        if len(progress.done) < len(batches):
+            report()
+    progress.standing = world.agreed(progress.standing)
+    progress.done = set(range(len(batches)))
+    report()
+    progress.finish_stage(stage.name)
 
 
 def fooled(
@@ -173,21 +223,17 @@ def fooled(
     return allowed & wrong
 
 
-def _share(standing: Tensor) -> float:
-    return float(standing.sum()) / len(standing)
-
-
 @contextmanager
-def collected_warnings() -> Iterator[list[str]]:
-    """Collect the text of each ReliabilityWarning once; let other warnings through after."""
-    texts: list[str] = []
+def collected_warnings() -> Iterator[Callable[[], list[str]]]:
+    """Collect ReliabilityWarnings, whose texts the result tells; let other warnings through."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ReliabilityWarning)
-        try:
-            yield texts
-        finally:
+
+        def texts() -> list[str]:
             ours = [w for w in caught if issubclass(w.category, ReliabilityWarning)]
-            texts.extend(dict.fromkeys(str(w.message) for w in ours))
+            return unique(str(w.message) for w in ours)
+
+        yield texts
     for other in caught:
-        if other not in ours:
+        if not issubclass(other.category, ReliabilityWarning):
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)

@@ -122,12 +122,18 @@ def aside(stream: torch.cuda.Stream) -> Iterator[None]:
 
 
 class Losses:
-    """The losses of up to `num_steps` steps, kept on the device and read without waiting for it."""
+    """The losses of up to `num_steps` steps, kept on the device and read without waiting for it.
 
-    def __init__(self, num_steps: int, device: torch.device) -> None:
+    `earlier` (K,) are those of the first K steps where these were taken before.
+    """
+
+    def __init__(self, num_steps: int, device: torch.device, earlier: Tensor | None = None) -> None:
         self.on_device = torch.zeros(num_steps, device=device)
         self.on_host = torch.zeros(num_steps, pin_memory=device.type == "cuda")
-        self.recorded = self.sent = self.read = 0
+        self.recorded = 0 if earlier is None else len(earlier)
+        if earlier is not None:
+            self.on_device[: self.recorded] = earlier.to(device)
+        self.sent = self.read = self.recorded
         self.arrival: torch.cuda.Event | None = None
 
     def record(self, loss: Tensor) -> None:
@@ -152,6 +158,10 @@ class Losses:
         losses = self.on_host[first : self.read].tolist()
         self._send()
         return list(enumerate(losses, start=first))
+
+    def so_far(self) -> Tensor:
+        """Wait for the device; return the recorded losses, on the CPU."""
+        return self.on_device[: self.recorded].cpu().clone()
 
     def mean(self) -> float:
         """Wait for the device; return the mean over the recorded steps."""

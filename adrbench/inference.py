@@ -6,16 +6,19 @@ the answers beyond the rounding of float32.
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
 from torch.fx.experimental.optimization import fuse
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from adrbench.devices import IMAGE_FORMAT
 from adrbench.models.modes import in_mode
+
+T = TypeVar("T")
 
 #: The largest difference that folding may make to a logit, relative to the largest above 1.
 TOLERANCE = 1e-4
@@ -29,9 +32,25 @@ SMALL_BATCH = 32
 TIMED_IMAGES = 64
 
 
+#: memory format -> its name where it is kept.
+FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """A frozen model, whether BatchNorm was folded away, and the name of its memory format.
+
+    A model that could not be copied has "" there.
+    """
+
+    model: nn.Module
+    folded: bool
+    memory_format: str
+
+
 def freeze(
     model: nn.Module, x: Tensor, formats: Sequence[torch.memory_format] = (IMAGE_FORMAT,)
-) -> nn.Module:
+) -> Frozen:
     """Return a copy of `model` in eval mode, without parameter gradients, as fast as it can be.
 
     BatchNorm is folded into the convolutions before it wherever the model can be traced and the
@@ -41,18 +60,20 @@ def freeze(
     itself.
     """
     for change in (fold, copy.deepcopy):
-        forms = []
+        forms = {}
         for memory_format in formats:
             try:
                 form = change(model).eval().requires_grad_(False)
                 form = convert_conv2d_weight_memory_format(form, memory_format)
                 if agree(model, form, x[:COMPARED_IMAGES]):
-                    forms.append(form)
+                    forms[memory_format] = form
             except Exception:  # copying and tracing run the model's own code, even on symbols
                 break
         if forms:
-            return fastest(forms, x[:TIMED_IMAGES])
-    return model
+            chosen = fastest(forms, x[:TIMED_IMAGES])
+            (name,) = (name for name, value in FORMATS.items() if value == chosen)
+            return Frozen(model=forms[chosen], folded=change is fold, memory_format=name)
+    return Frozen(model=model, folded=False, memory_format="")
 
 
 def formats_for(x: Tensor) -> tuple[torch.memory_format, ...]:
@@ -72,11 +93,6 @@ def fold(model: nn.Module) -> nn.Module:
     Raises whatever comes of tracing a model that cannot be traced, as one that branches on values.
     """
     return fuse(copy.deepcopy(model).eval(), inplace=True).eval()
-
-
-def is_folded(model: nn.Module) -> bool:
-    """Tell whether a model is one that `fold` made."""
-    return isinstance(model, GraphModule)
 
 
 def agree(model: nn.Module, other: nn.Module, x: Tensor) -> bool:
@@ -113,9 +129,11 @@ def difference(logits: Tensor, others: Tensor) -> float:
     return float((logits - others).abs().max() / logits.abs().max().clamp_min(1))
 
 
-def fastest(models: Sequence[nn.Module], x: Tensor) -> nn.Module:
-    """Return the model that takes the least time on images `x`; a single one is not run."""
-    return models[0] if len(models) == 1 else min(models, key=lambda model: seconds(model, x))
+def fastest(models: Mapping[T, nn.Module], x: Tensor) -> T:
+    """Return whose model takes the least time on images `x`; a single one is not run."""
+    if len(models) == 1:
+        return next(iter(models))
+    return min(models, key=lambda name: seconds(models[name], x))
 
 
 def seconds(model: nn.Module, x: Tensor) -> float:

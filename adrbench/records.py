@@ -7,14 +7,15 @@ record carries a schema number: an older one is migrated when read, a newer one 
 import base64
 import json
 import math
-import os
-import tempfile
+import reprlib
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from adrbench.errors import AdrbenchError, RecordError
+from adrbench.errors import RecordError
+from adrbench.files import write_atomically
 from adrbench.schema import from_json, to_json
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 SCHEMA = 1
+
+#: No record is as large, in bytes; other files that are JSON may be.
+LARGEST = 64 * 2**20
 
 #: schema number -> function that turns a record of that schema into one of the next.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -78,7 +82,7 @@ class AttackRecord:
     normalisation; `training_sha256` is of the training settings without the seed, so that only
     runs that differ in nothing else are averaged, and null for weights of unknown history.
     `folded` says whether the attacks ran on a form of the model with BatchNorm folded into its
-    convolutions.
+    convolutions; `processes` is how many shared the work, which changes no verdict.
     """
 
     kind: Literal["attack"] = "attack"
@@ -115,6 +119,7 @@ class AttackRecord:
     device: str
     precision: str
     folded: bool = False
+    processes: int = 1
     created: str
     seconds: float
     schema: int = SCHEMA
@@ -128,8 +133,25 @@ class AttackRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """A part of a training run: so many processes, from step `first_step` (from 0) on.
+
+    `device` is what the first of them computed on, `started` when, UTC.
+    """
+
+    first_step: int
+    processes: int
+    device: str
+    started: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainRecord:
-    """One finished training run: its configuration and a history row per epoch."""
+    """One finished training run: its configuration and a history row per epoch.
+
+    `sessions` says how often it was taken up, `software`, `device` and `precision` are those of
+    the last time.
+    """
 
     kind: Literal["train"] = "train"
     run: str
@@ -146,6 +168,7 @@ class TrainRecord:
     software: Software
     device: str
     precision: str
+    sessions: tuple[Session, ...] = ()
     created: str
     schema: int = SCHEMA
 
@@ -184,47 +207,6 @@ def unpack_verdicts(packed: str, n: int) -> "npt.NDArray[np.bool_]":
     return np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=n).astype(np.bool_)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path` by way of a temporary file that is flushed and renamed.
-
-    Raises:
-        AdrbenchError: when the directory cannot be written.
-
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise AdrbenchError(
-            f"cannot write {path}: {error.strerror or error}; free the disk or write elsewhere."
-        ) from error
-
-
-def check_writable(directory: Path) -> None:
-    """Make sure, before long work, that files can be written to `directory`; create nothing.
-
-    Raises:
-        AdrbenchError: when it, or the nearest directory above that exists, takes no files.
-
-    """
-    try:
-        existing = next(place for place in (directory, *directory.parents) if place.exists())
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise AdrbenchError(
-            f"cannot write to {directory}: {error.strerror or error}; choose another place."
-        ) from error
-
-
 def write_record(path: Path, record: Record) -> None:
     """Write `record` as JSON, by rename."""
     write_atomically(path, (json.dumps(to_json(record), indent=1) + "\n").encode())
@@ -238,6 +220,11 @@ def read_record(path: Path) -> Record:
 
     """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for its writer
+            raise OSError("it is not a file")
+        if status.st_size > LARGEST:
+            raise OSError("it is too large")
         data = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not readable as JSON ({error}).") from error
@@ -246,7 +233,7 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"{path} is not an adrbench record (no schema and kind in it).")
     try:
         return from_json(KINDS[kind], migrate(data))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not a valid record: {error}.") from error
 
 
@@ -255,11 +242,12 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
     schema = data["schema"]
     if not isinstance(schema, int) or schema > SCHEMA:
         raise RecordError(
-            f"its schema is {schema}, this version reads up to {SCHEMA}; update adrbench"
+            f"its schema is {reprlib.repr(schema)}, this version reads up to {SCHEMA}; update "
+            "adrbench"
         )
     while schema < SCHEMA:
         if schema not in MIGRATIONS:
-            raise RecordError(f"its schema {schema} was never published")
+            raise RecordError(f"its schema {reprlib.repr(schema)} was never published")
         data = MIGRATIONS[schema](data) | {"schema": schema + 1}
         schema += 1
     return data

@@ -1,11 +1,9 @@
-"""A training run: its state in memory, and its directory on disk.
+"""A training run in memory.
 
 Every random draw of a run is a function of the seed and of the position in the run, so a state
 needs no generator inside and a resumed run ends in the weights of one that never stopped.
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,28 +12,30 @@ import torch
 from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from adrbench import checkpoint as checkpoints
 from adrbench import seeds
-from adrbench.checkpoint import Checkpoint, ModelShape, Snapshot
-from adrbench.config import TrainConfig, flag
-from adrbench.datasets import Dataset, steps_per_epoch
+from adrbench.checkpoint import Snapshot
+from adrbench.config import TrainConfig
+from adrbench.datasets import Dataset, Images, check_shares, steps_per_epoch
 from adrbench.devices import IMAGE_FORMAT
-from adrbench.errors import AdrbenchError, CheckpointError
+from adrbench.errors import UsageError
+from adrbench.graphs import Losses
 from adrbench.methods.build import Slots, build_method
 from adrbench.models import build_model
 from adrbench.provenance import describe_device, describe_software, now
-from adrbench.records import TrainRecord, write_atomically
+from adrbench.records import Session, TrainRecord
 from adrbench.schedules import Schedule, steps
-
-CONFIG, HISTORY = "config.json", "history.jsonl"
-FILES = (checkpoints.LAST, checkpoints.BEST, HISTORY, CONFIG)
+from adrbench.world import ALONE, World
 
 HistoryRow = dict[str, Any]
 
 
 @dataclass(kw_only=True)
 class Run:
-    """A training run in memory: what moves from epoch to epoch, beside what stays."""
+    """A training run in memory: what moves from step to step, beside what stays.
+
+    `losses` and `seconds` are those of the epoch in hand; `seconds` counts what earlier processes
+    spent on its steps. `best` holds the weights of the best epoch so far, by name.
+    """
 
     config: TrainConfig
     dataset: Dataset
@@ -47,13 +47,23 @@ class Run:
     noise: torch.Generator
     steps_per_epoch: int
     data_sha256: str
+    selection_sha256: str
+    world: World
+    losses: Losses
+    seconds: float = 0.0
     history: list[HistoryRow] = field(default_factory=list)
     best: dict[str, Snapshot] = field(default_factory=dict)
+    sessions: list[Session] = field(default_factory=list)
 
     @property
     def epochs_done(self) -> int:
         """The number of finished epochs."""
         return len(self.history)
+
+    @property
+    def steps_done(self) -> int:
+        """The number of steps taken since the start of the run."""
+        return self.epochs_done * self.steps_per_epoch + self.losses.recorded
 
     @property
     def finished(self) -> bool:
@@ -81,9 +91,22 @@ def run_name(config: TrainConfig, dataset: str) -> str:
     return f"{dataset}-{arch}-{config.method}-seed{config.seed}"
 
 
-def prepare(config: TrainConfig, dataset: Dataset, directory: Path, device: torch.device) -> Run:
-    """Return a run at its first step; nothing is written."""
+def prepare(
+    config: TrainConfig,
+    dataset: Dataset,
+    directory: Path,
+    device: torch.device,
+    world: World = ALONE,
+) -> Run:
+    """Return a run at its first step; nothing is written.
+
+    Raises:
+        DataError: when the training part is smaller than one batch.
+        UsageError: for a batch that the processes cannot share, or SyncBatchNorm without GPUs.
+
+    """
     num_steps = steps_per_epoch(len(dataset.train), config.batch_size)
+    check_shares(config.batch_size, world.size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive_seed(config.seed, "weights"))
         model = build_model(
@@ -94,12 +117,15 @@ def prepare(config: TrainConfig, dataset: Dataset, directory: Path, device: torc
             std=dataset.std,
             activation=config.activation,
         )
+    if config.sync_batch_norm:
+        model = synchronised(model, device)
     model = convert_conv2d_weight_memory_format(model.to(device), IMAGE_FORMAT).train()
     slots = build_method(
         config,
         model,
         num_classes=dataset.num_classes,
         total_steps=config.epochs * num_steps,
+        world=world,
     )
     return Run(
         config=config,
@@ -117,7 +143,28 @@ def prepare(config: TrainConfig, dataset: Dataset, directory: Path, device: torc
         noise=torch.Generator(device),
         steps_per_epoch=num_steps,
         data_sha256=dataset.train.sha256(),
+        selection_sha256=selection_images(config, dataset).sha256(),
+        world=world,
+        losses=Losses(num_steps, device),
     )
+
+
+def selection_images(config: TrainConfig, dataset: Dataset) -> Images:
+    """Return the images that choose the best epoch."""
+    return dataset.val if config.select == "val" else dataset.test
+
+
+def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    """Let BatchNorm in training mode see the whole batch, whoever has which share of it.
+
+    Raises:
+        UsageError: without GPUs, where PyTorch cannot do that.
+
+    """
+    if device.type != "cuda":
+        raise UsageError("--sync-batch-norm needs GPUs: leave it out, or give --device cuda.")
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return converted
 
 
 def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -139,128 +186,6 @@ def learning_rate(config: TrainConfig, num_steps: int) -> Schedule:
     return steps(config.lr, milestones, config.lr_factor)
 
 
-def snapshot(model: nn.Module, row: HistoryRow, weights: str) -> Snapshot:
-    """Return a copy of a model's weights on the CPU, with its counts of this epoch."""
-    return Snapshot(
-        state={
-            key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for key, value in model.state_dict().items()
-        },
-        epoch=row["epoch"],
-        clean_correct=row[f"{weights}_clean_correct"],
-        robust_correct=row[f"{weights}_robust_correct"],
-    )
-
-
-def save(run: Run, row: HistoryRow) -> None:
-    """Write the best weights if this epoch is a new best, the history, then the last state.
-
-    `last.pt` comes last: should one of these writes never happen, the epoch is run again from
-    the state before it and writes the same files.
-    """
-    now_here = {weights: snapshot(model, row, weights) for weights, model in run.models().items()}
-    better = {
-        weights: taken
-        for weights, taken in now_here.items()
-        if best_row(run.history, weights) is row
-    }
-    if better:
-        run.best |= better
-        checkpoints.save(
-            run.directory / checkpoints.BEST, as_checkpoint(run, "best", run.best, None)
-        )
-    lines = "".join(json.dumps(line) + "\n" for line in run.history)
-    write_atomically(run.directory / HISTORY, lines.encode())
-    for group in run.optimizer.param_groups:
-        group["lr"] = row["lr"]  # on a GPU it is a tensor there
-    training = {"optimizer": run.optimizer.state_dict(), "history": run.history}
-    checkpoints.save(
-        run.directory / checkpoints.LAST, as_checkpoint(run, "last", now_here, training)
-    )
-
-
-def best_row(history: Sequence[HistoryRow], weights: str) -> HistoryRow:
-    """Return the epoch that selection chooses for `weights`: the first of the highest accuracy.
-
-    The accuracy is that of the objective's criterion; the other of clean and robust breaks ties.
-    """
-
-    def score(row: HistoryRow) -> tuple[int, int]:
-        counts = {name: row[f"{weights}_{name}_correct"] for name in ("clean", "robust")}
-        first = counts.pop(row["criterion"])
-        return first, *counts.values()
-
-    return max(history, key=score)
-
-
-def as_checkpoint(
-    run: Run,
-    selection: checkpoints.Selection,
-    snapshots: dict[str, Snapshot],
-    training: dict[str, Any] | None,
-) -> Checkpoint:
-    """Return what a checkpoint file of this run holds."""
-    return Checkpoint(
-        selection=selection,
-        config=run.config,
-        shape=ModelShape(
-            arch=run.config.arch,
-            activation=run.config.activation,
-            num_classes=run.dataset.num_classes,
-            in_channels=run.dataset.channels,
-        ),
-        run=run.directory.name,
-        data_sha256=run.data_sha256,
-        snapshots=snapshots,
-        training=training,
-    )
-
-
-def resume(run: Run) -> None:
-    """Put `run` in the state that its directory holds.
-
-    Raises:
-        AdrbenchError: when that state is of a run with another setting or other images.
-
-    """
-    path = run.directory / checkpoints.LAST
-    last = checkpoints.load(path)
-    difference = last.config.difference(run.config)
-    if difference:
-        name, theirs, ours = difference
-        raise AdrbenchError(
-            f"{run.directory} holds a run with {flag(name)} {theirs}, not {ours}: give the same "
-            "settings to go on, another --name for another run, or --force to start over."
-        )
-    if last.data_sha256 != run.data_sha256:
-        raise AdrbenchError(
-            f"{run.directory} was trained on other images than {run.config.dataset} holds now: "
-            "bring the data back, or give --force to start over."
-        )
-    try:
-        best = checkpoints.load(run.directory / checkpoints.BEST)
-        for weights, model in run.models().items():
-            model.load_state_dict(last.snapshots[weights].state)
-        training = last.training or {}
-        run.optimizer.load_state_dict(training["optimizer"])
-        lay_out_momenta(run.optimizer)
-        run.history[:] = training["history"]
-    except (CheckpointError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"the state in {run.directory} is incomplete ({str(error).rstrip('.')}): "
-            "give --force to start over."
-        ) from error
-    run.best |= best.snapshots
-
-
-def lay_out_momenta(optimizer: torch.optim.Optimizer) -> None:
-    """Let momenta lie in memory as their parameters do: fused SGD on a CPU does not check it."""
-    for parameter, state in optimizer.state.items():
-        if "momentum_buffer" in state:
-            momentum = torch.empty_like(parameter).copy_(state["momentum_buffer"])
-            state["momentum_buffer"] = momentum
-
-
 def describe(run: Run) -> TrainRecord:
     """Return the record of a finished run."""
     seconds = sum(row["seconds"] for row in run.history)
@@ -280,5 +205,6 @@ def describe(run: Run) -> TrainRecord:
         software=describe_software(),
         device=describe_device(run.device),
         precision=run.config.precision,
+        sessions=tuple(run.sessions),
         created=now(),
     )

@@ -14,8 +14,10 @@ from adrbench.devices import IMAGE_FORMAT, full_precision
 from adrbench.graphs import Inputs, Replay
 from adrbench.methods.build import Slots
 from adrbench.methods.targets import Values
+from adrbench.models.modes import running_statistics
 from adrbench.notes import Say
 from adrbench.runs import Run
+from adrbench.world import ALONE, World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ def train_step(
     noise: Tensor,
     values: Values,
     arithmetic: AbstractContextManager[Any] | None = None,
+    world: World = ALONE,
 ) -> StepResult:
     """Take one optimisation step on images `x` (N, C, H, W) of labels `y` (N,).
 
@@ -45,6 +48,10 @@ def train_step(
     precision. Nothing here waits for the device. Where the loss is not finite, a fused optimizer
     leaves the parameters as they are; BatchNorm's statistics and the average have taken it in, so
     a caller who learns it from the result should go no further.
+
+    In a `world` of several processes each has its share of the batch. Gradients are averaged where
+    they are taken (see `Perturbation`), BatchNorm's statistics here, so that models and averages
+    are the same everywhere.
     """
     with arithmetic or nullcontext():
         targets = slots.targets(x, y, values)
@@ -57,6 +64,8 @@ def train_step(
     # What gradient scalers tell a fused optimizer: 1 where it has to skip the step.
     optimizer.found_inf = loss.isfinite().logical_not().float()  # type: ignore[attr-defined]
     optimizer.step()
+    if statistics := running_statistics(model):
+        world.average(statistics)
     slots.averaging.update(model)
     return StepResult(loss=loss, targets=targets, x_adv=x_adv)
 
@@ -64,26 +73,35 @@ def train_step(
 class Stepper:
     """Takes the steps of a run: on a GPU as one CUDA graph, captured once for the whole run.
 
-    `say` hears why where that cannot be done.
+    `say` hears why where that cannot be done. Several processes take them kernel by kernel, with
+    their messages in between.
     """
 
     def __init__(self, run: Run, say: Say) -> None:
         self.run = run
         work = partial(take_step, run)
-        self.take = Replay(work, run.device, say) if run.device.type == "cuda" else work
+        is_graph = run.device.type == "cuda" and run.world.size == 1
+        self.take = Replay(work, run.device, say) if is_graph else work
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
-        """Take step number `step` on a batch; return its loss, a scalar on the device."""
+        """Take step number `step` on our share of its batch; return its loss, on the device."""
         run = self.run
         run.noise.manual_seed(seeds.derive_seed(run.config.seed, "noise", step))
         return self.take(
             {
                 "x": x.contiguous(memory_format=IMAGE_FORMAT),
                 "y": y,
-                "noise": run.slots.objective.draw(x, run.noise),
+                "noise": self._draw(x),
                 **run.scheduled(step),
             }
         )
+
+    def _draw(self, x: Tensor) -> Tensor:
+        """Return our share of the noise of the whole batch, whoever else works on it."""
+        world = self.run.world
+        whole = x if world.size == 1 else x.repeat(world.size, 1, 1, 1)
+        noise = self.run.slots.objective.draw(whole, self.run.noise)
+        return noise[world.rank * len(x) :][: len(x)]
 
 
 #: The inputs of a step that are not scheduled numbers.
@@ -102,6 +120,7 @@ def take_step(run: Run, inputs: Inputs) -> Tensor:
         noise=batch["noise"],
         values={name: value for name, value in inputs.items() if name not in BATCH},
         arithmetic=arithmetic(run),
+        world=run.world,
     ).loss
 
 

@@ -19,6 +19,7 @@ from adrbench.models.zoo import ZOO_DATASETS, load_zoo_model
 from adrbench.notes import Say
 from adrbench.threat import NORMS, ThreatModel
 from adrbench.tokens import WEIGHTS
+from adrbench.torch_files import describe_unread, read_torch_file
 
 ZOO = "robustbench:"
 #: RobustBench's radii, for weights whose own threat model is not known.
@@ -135,10 +136,14 @@ def find_subjects(target: str, request: Request, say: Say) -> list[Subject]:
 
 
 def _file_subjects(path: Path, request: Request, say: Say) -> list[Subject]:
-    content = checkpoints.read_file(path)
-    if not checkpoints.is_ours(content):
-        return [_foreign_subject(path, content, request, say)]
-    checkpoint = checkpoints.parse(content, path)
+    file = read_torch_file(path)
+    if not checkpoints.is_ours(file.content):
+        if file.unread:
+            say(
+                f"{path} holds objects too, which were left unread: {describe_unread(file.unread)}."
+            )
+        return [_foreign_subject(path, file.content, request, say)]
+    checkpoint = checkpoints.parse(file, path)
     _say_ignored(request, ("arch", "activation", "normalize"), f"{path} says its own", say)
     subjects = [
         _own_subject(path, checkpoint, name, request) for name in _wanted(checkpoint, request)

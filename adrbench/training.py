@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,21 +13,36 @@ from adrbench.attacks.suites import build_suite
 from adrbench.checkpoint import LAST
 from adrbench.config import AttackConfig, TrainConfig
 from adrbench.datasets import Dataset, epoch_batches
-from adrbench.errors import AdrbenchError
 from adrbench.evaluation import evaluate
+from adrbench.files import only_writer, write_atomically
 from adrbench.graphs import Losses
-from adrbench.records import TrainRecord, write_atomically
-from adrbench.runs import CONFIG, FILES, HistoryRow, Run, describe, prepare, resume, save
+from adrbench.notes import Say
+from adrbench.provenance import describe_device, now
+from adrbench.records import Session, TrainRecord
+from adrbench.runs import HistoryRow, Run, describe, prepare, selection_images
+from adrbench.saving import (
+    CONFIG,
+    LOCK,
+    Saver,
+    check_finite,
+    check_losses,
+    remove,
+    resume,
+    save,
+)
 from adrbench.stepping import Stepper
+from adrbench.stopping import Interrupted, Stop
+from adrbench.world import ALONE, World
 
 VALIDATION_BATCH = 250
+SAVE_SECONDS = 300.0
 
 
 class Reporter(Protocol):
     """Who is told how a run goes."""
 
-    def begin(self, config: TrainConfig, steps_per_epoch: int, first_epoch: int) -> None:
-        """Hear that training starts, or goes on at `first_epoch`."""
+    def begin(self, config: TrainConfig, steps_per_epoch: int, first_step: int) -> None:
+        """Hear that training starts, or goes on at `first_step`, from 0, of the whole run."""
 
     def step(self, epoch: int, step: int, values: dict[str, Any]) -> None:
         """Hear of a step; `values` has loss, lr, temperature and interpolation.
@@ -44,7 +60,7 @@ class Reporter(Protocol):
 class Silent:
     """Tells nobody."""
 
-    def begin(self, config: TrainConfig, steps_per_epoch: int, first_epoch: int) -> None:
+    def begin(self, config: TrainConfig, steps_per_epoch: int, first_step: int) -> None:
         """Do nothing."""
 
     def step(self, epoch: int, step: int, values: dict[str, Any]) -> None:
@@ -65,65 +81,111 @@ def train(
     device: torch.device,
     force: bool = False,
     reporter: Reporter | None = None,
+    save_seconds: float = SAVE_SECONDS,
+    stop: Stop | None = None,
+    world: World = ALONE,
 ) -> TrainRecord:
     """Train as `config` says into `directory`, going on where an earlier call was stopped.
 
     Returns the record of the whole run, at once when it was finished before. `force` starts
-    over.
+    over. The run is saved after every epoch, within an epoch every `save_seconds`, and when `stop`
+    hears a signal. In a `world` of several processes each calls this, and the first one writes.
 
     Raises:
-        AdrbenchError: when the directory holds another run, or the loss stops being finite.
+        AdrbenchError: when the directory holds another run, somebody else is writing it, or the
+            loss stops being finite.
         DataError: when the training part is smaller than one batch.
+        Interrupted: after saving, when `stop` heard a signal.
 
     """
     reporter = reporter or Silent()
-    run = prepare(config, dataset, directory, device)
-    if force:
-        for name in FILES:
-            (directory / name).unlink(missing_ok=True)
-    elif (directory / LAST).exists():
-        resume(run)
-    if not run.finished:
-        content = json.dumps(config.to_json(), indent=1) + "\n"
-        write_atomically(directory / CONFIG, content.encode())
-        reporter.begin(config, run.steps_per_epoch, run.epochs_done + 1)
-    stepper = Stepper(run, reporter.note)
-    while not run.finished:
-        reporter.epoch(run_epoch(run, stepper, reporter))
+    stop = stop or Stop()
+    run = prepare(config, dataset, directory, device, world)
+    with alone_in(directory, world, reporter.note):
+        if force and world.rank == 0:
+            remove(directory)
+        world.wait()
+        if (directory / LAST).exists():
+            resume(run)
+        if not run.finished:
+            start_session(run, reporter)
+        stepper = Stepper(run, reporter.note)
+        saver = Saver(run, save_seconds, stop)
+        with stop.patiently():
+            while not run.finished:
+                reporter.epoch(run_epoch(run, stepper, reporter, saver))
     return describe(run)
 
 
-def run_epoch(run: Run, stepper: Stepper, reporter: Reporter) -> HistoryRow:
-    """Train one epoch, validate, keep the best, save; return the epoch's history row."""
-    config = run.config
+def alone_in(directory: Path, world: World, say: Say) -> AbstractContextManager[None]:
+    """Be the only run that writes to a directory; the first of its processes holds the lock."""
+    if world.rank:
+        return nullcontext()
+    return only_writer(directory / LOCK, str(directory), "give another --name", say)
+
+
+def start_session(run: Run, reporter: Reporter) -> None:
+    """Note who goes on with the run, and tell."""
+    step = run.steps_done
+    former = run.sessions[-1].processes if run.sessions else run.world.size
+    if former != run.world.size:
+        reporter.note(
+            f"it goes on with {run.world.size} processes, not {former}: other shares of a batch "
+            "give BatchNorm other statistics."
+        )
+    run.sessions[:] = [session for session in run.sessions if session.first_step < step]
+    run.sessions.append(
+        Session(
+            first_step=step,
+            processes=run.world.size,
+            device=describe_device(run.device),
+            started=now(),
+        )
+    )
+    if run.world.rank == 0:
+        content = json.dumps(run.config.to_json(), indent=1) + "\n"
+        write_atomically(run.directory / CONFIG, content.encode())
+    reporter.begin(run.config, run.steps_per_epoch, step)
+
+
+def run_epoch(run: Run, stepper: Stepper, reporter: Reporter, saver: Saver) -> HistoryRow:
+    """Train what is left of an epoch, validate, keep the best, save; return the history row."""
     epoch = run.epochs_done + 1
+    take_steps(run, stepper, reporter, saver)
     began = time.perf_counter()
-    losses = take_steps(run, stepper, reporter)
-    seconds = time.perf_counter() - began
+    try:
+        with saver.stop.at_once():
+            counts = validate(run)
+    except Interrupted as interruption:
+        save(run)
+        where = f"{run.directory} is saved before the validation of epoch {epoch}"
+        raise Interrupted(interruption.number, where) from None
     row: HistoryRow = {
         "epoch": epoch,
-        "train_loss": losses.mean(),
-        **run.scheduled(epoch * run.steps_per_epoch - 1),
-        **validate(run),
-        "images_per_second": run.steps_per_epoch * config.batch_size / seconds,
-        "seconds": time.perf_counter() - began,
+        "train_loss": run.losses.mean(),
+        **run.scheduled(run.steps_done - 1),
+        **counts,
+        "images_per_second": run.steps_per_epoch * run.config.batch_size / run.seconds,
+        "seconds": run.seconds + time.perf_counter() - began,
     }
     run.history.append(row)
-    save(run, row)
+    run.losses, run.seconds = Losses(run.steps_per_epoch, run.device), 0.0
+    saver.after_epoch()
     return row
 
 
-def take_steps(run: Run, stepper: Stepper, reporter: Reporter) -> Losses:
-    """Take the steps of the next epoch without waiting for the device on the way.
+def take_steps(run: Run, stepper: Stepper, reporter: Reporter, saver: Saver) -> None:
+    """Take the steps that are left of an epoch without waiting for the device on the way.
 
     Raises:
         AdrbenchError: soon after a loss is not finite, or at the end where the weights are not.
+        Interrupted: after saving, when a signal was heard.
 
     """
     config = run.config
-    epoch, first = run.epochs_done + 1, run.epochs_done * run.steps_per_epoch
+    epoch = run.epochs_done + 1
+    began = time.perf_counter() - run.seconds
     run.model.train()
-    losses = Losses(run.steps_per_epoch, run.device)
     batches = epoch_batches(
         run.dataset.train,
         batch_size=config.batch_size,
@@ -131,35 +193,19 @@ def take_steps(run: Run, stepper: Stepper, reporter: Reporter) -> Losses:
         epoch=epoch,
         padding=config.crop_padding,
         flip=config.flip,
+        first_step=run.losses.recorded,
+        share=(run.world.rank, run.world.size),
     )
     last_loss = math.nan
-    for index, (x, y) in enumerate(batches):
-        losses.record(stepper(x, y, first + index))
-        for step, last_loss in losses.arrived():
-            check_loss(run, last_loss, first + step)
-        values = {"loss": last_loss, **run.scheduled(first + index)}
-        reporter.step(epoch, index + 1, values)
-    for step, loss in losses.arrived(wait=True):
-        check_loss(run, loss, first + step)
-    if not all(parameter.isfinite().all() for parameter in run.model.parameters()):
-        raise AdrbenchError(f"the weights are not finite after {explain(run, first + index)}")
-    return losses
-
-
-def check_loss(run: Run, loss: float, step: int) -> None:
-    """Raise AdrbenchError for a loss that is not finite, saying what to try."""
-    if not math.isfinite(loss):
-        raise AdrbenchError(f"the loss is {loss} at step {step} in {explain(run, step)}")
-
-
-def explain(run: Run, step: int) -> str:
-    """Return where in the run something stopped being finite, what is kept, and what to try."""
-    done = run.epochs_done
-    kept = f"{run.directory} keeps epoch {done}" if done else "no epoch was finished"
-    return (
-        f"epoch {done + 1} at learning rate {run.lr(step):g}: {kept}; try a lower --lr or "
-        "--precision float32."
-    )
+    for x, y in batches:
+        step = run.steps_done
+        run.losses.record(stepper(x, y, step))
+        arrived = check_losses(run)
+        last_loss = last_loss if math.isnan(arrived) else arrived
+        reporter.step(epoch, run.losses.recorded, {"loss": last_loss, **run.scheduled(step)})
+        run.seconds = time.perf_counter() - began
+        saver.after_step()
+    check_finite(run)
 
 
 def validate(run: Run) -> HistoryRow:
@@ -167,7 +213,7 @@ def validate(run: Run) -> HistoryRow:
 
     The attack is that of training, with noise drawn per image, the same in every epoch.
     """
-    images = run.dataset.val if run.config.select == "val" else run.dataset.test
+    images = selection_images(run.config, run.dataset)
     threat = run.config.threat_model()
     attack = AttackConfig(
         suite=f"pgd-{run.config.steps}",
@@ -183,7 +229,9 @@ def validate(run: Run) -> HistoryRow:
         "criterion": run.slots.objective.criterion,
     }
     for weights, model in run.models().items():
-        verdicts = evaluate(model, images, suite, threat, batch_size=attack.batch_size)
+        verdicts = evaluate(
+            model, images, suite, threat, batch_size=attack.batch_size, world=run.world
+        )
         row[f"{weights}_clean_correct"] = verdicts.clean_correct
         row[f"{weights}_robust_correct"] = verdicts.robust_correct
     return row

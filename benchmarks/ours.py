@@ -1,5 +1,6 @@
 """adrbench as the benchmarks call it: the one place to change when its interface does."""
 
+import math
 import sys
 from collections.abc import Callable
 
@@ -12,7 +13,9 @@ from adrbench.evaluation import Evaluation, evaluate
 from adrbench.inference import formats_for, freeze
 from adrbench.replayed import Replayed
 from adrbench.runs import Run
+from adrbench.saving import Saver
 from adrbench.stepping import Stepper
+from adrbench.stopping import Stop
 from adrbench.threat import ThreatModel
 from adrbench.training import Silent, run_epoch
 
@@ -27,12 +30,13 @@ def make_step(run: Run) -> Step:
 def make_epoch(run: Run, step: Step) -> Callable[[], object]:
     """Return what trains, validates and saves the next epoch; `step` is from `make_step`."""
     assert isinstance(step, Stepper)
-    return lambda: run_epoch(run, step, Silent())
+    saver = Saver(run, math.inf, Stop())
+    return lambda: run_epoch(run, step, Silent(), saver)
 
 
 def make_attacked(model: nn.Module, x: Tensor) -> nn.Module:
     """Return the form of a model that an evaluation attacks, for batches like `x` (N, C, H, W)."""
-    frozen = freeze(model, x, formats_for(x))
+    frozen = freeze(model, x, formats_for(x)).model
     return Replayed(frozen, x, len(x), complain) if x.is_cuda else frozen
 
 

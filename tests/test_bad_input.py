@@ -53,12 +53,12 @@ def write_checkpoints(good: Path) -> None:
     Path("page.pt").write_text("<!DOCTYPE html><html>Quota exceeded</html>")
     Path("notes.pt").write_text("learning rate 0.1 worked best")
     torch.save({"state_dict": Payload()}, "hostile.pt")
+    torch.save({"format": checkpoints.MARK, "config": Payload()}, "hostile-ours.pt")
     torch.save({"fc.weight": torch.ones(10, 64)}, "other.pt")
     alter: dict[str, Callable[[dict[str, Any]], Any]] = {
         "newer": lambda held: held.update(schema=SCHEMA + 1),
         "unfit": lambda held: held["shape"].update(arch="wrn-10-1"),
         "unknown-arch": lambda held: held["shape"].update(arch="wrn-11-1"),
-        "partial": lambda held: held["snapshots"]["student"]["state"].popitem(),
         "headless": lambda held: held.pop("config"),
         "moved": lambda held: held["config"].update(dataset="gone.npz"),
     }
@@ -66,6 +66,12 @@ def write_checkpoints(good: Path) -> None:
         held = torch.load(good, weights_only=True)
         change(held)
         torch.save(held, f"{name}.pt")
+    held = torch.load(good, weights_only=True)
+    held["snapshots"]["student"]["state"].popitem()
+    torch.save(held, "torn.pt")
+    fields = {key: value for key, value in held.items() if key != "tensors_sha256"}
+    held["tensors_sha256"] = checkpoints.sum_tensors(fields)
+    torch.save(held, "partial.pt")
 
 
 def arrays(n: int = 40, classes: int = 10, channels: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -222,10 +228,16 @@ CASES: dict[str, tuple[str, int, str]] = {
     "rot": ("attack rot.pt", 1, "rot.pt is truncated or damaged: copy or train it again"),
     "page": ("attack page.pt", 1, "page.pt is a web page, not weights: download it again"),
     "text": ("attack notes.pt", 1, "notes.pt is not a file that torch.save wrote"),
-    "hostile": ("attack hostile.pt", 1, "could run code, save a state dict"),
+    "hostile": (
+        "attack hostile.pt --arch small-cnn --dataset digits",
+        1,
+        r"holds no state dict but 1 other entries \(state_dict \(PickledObject\)\)",
+    ),
+    "hostile, ours": ("attack hostile-ours.pt", 1, "which could run code: copy or train it again"),
     "newer": ("attack newer.pt", 1, f"schema {SCHEMA + 1}.*: update adrbench"),
     "unfit": ("attack unfit.pt", 1, "do not fit the model it names, wrn-10-1"),
     "unknown arch": ("attack unknown-arch.pt", 1, "do not fit the model it names, wrn-11-1"),
+    "torn": ("attack torn.pt", 1, "its tensors are not those that were written"),
     "partial": ("attack partial.pt", 1, "do not fit the model it names, small-cnn .*Missing key"),
     "headless": ("attack headless.pt", 1, r"is damaged \(field config is missing\)"),
     "no average": (

@@ -3,6 +3,7 @@
 import math
 from functools import cache
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -199,8 +200,8 @@ def test_an_epoch_resumed_at_a_step_draws_the_same(first_step: int, seed: int, e
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"epoch": 1}])
-def test_order_and_crops_change_with_seed_and_epoch(other: dict[str, int]) -> None:
-    def run(place: dict[str, int], images: Images) -> tuple[Tensor, Tensor]:
+def test_order_and_crops_change_with_seed_and_epoch(other: dict[str, Any]) -> None:
+    def run(place: dict[str, Any], images: Images) -> tuple[Tensor, Tensor]:
         return next(
             epoch_batches(
                 images, batch_size=100, padding=4, flip=True, **{"seed": 0, "epoch": 0, **place}
@@ -229,9 +230,9 @@ def test_the_global_generator_is_left_alone() -> None:
     ],
 )
 def test_impossible_requests_are_refused_at_the_call(
-    wrong: dict[str, int], error: type[Exception], names: list[str]
+    wrong: dict[str, Any], error: type[Exception], names: list[str]
 ) -> None:
-    request = {"batch_size": 2, "seed": 0, "epoch": 0, "padding": 1, **wrong}
+    request: dict[str, Any] = {"batch_size": 2, "seed": 0, "epoch": 0, "padding": 1, **wrong}
     with pytest.raises(error) as caught:
         epoch_batches(numbered(10), flip=True, **request)
     for name in names:
@@ -242,7 +243,7 @@ def test_impossible_requests_are_refused_at_the_call(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_are_the_same_on_a_gpu() -> None:
     images = Images(counting(40, 3, 8, 8), torch.arange(40))
-    request = {"batch_size": 16, "seed": 0, "epoch": 2, "padding": 2}
+    request: dict[str, Any] = {"batch_size": 16, "seed": 0, "epoch": 2, "padding": 2}
     here = epoch_batches(images, flip=True, **request)
     there = epoch_batches(images.to("cuda"), flip=True, **request)
     for (x, y), (x_cuda, y_cuda) in zip(here, there, strict=True):

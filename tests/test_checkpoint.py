@@ -53,6 +53,12 @@ def write(path: Path, **changes: Any) -> dict[str, Any]:
     return held
 
 
+def rewrite(path: Path, held: dict[str, Any]) -> None:
+    """Write altered content with a sum that fits it, as whoever alters it on purpose would."""
+    fields = {key: value for key, value in held.items() if key != "tensors_sha256"}
+    torch.save(held | {"tensors_sha256": checkpoints.sum_tensors(fields)}, path)
+
+
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(
         torch.equal(first[key], second[key]) for key in first
@@ -149,6 +155,33 @@ def test_no_flipped_bit_goes_unnoticed_where_it_matters(tmp_path: Path) -> None:
     assert refused > 30
 
 
+def test_tensors_that_are_not_those_written(tmp_path: Path) -> None:
+    """One bit of one weight, in a file whose other sums are right."""
+    held = write(tmp_path / "best.pt")
+    weight = next(iter(held["snapshots"]["student"]["state"].values()))
+    weight.view(torch.int32).view(-1)[0] ^= 1
+    torch.save(held, tmp_path / "best.pt")
+    with pytest.raises(CheckpointError, match="its tensors are not those that were written"):
+        checkpoints.load(tmp_path / "best.pt")
+
+
+def test_sums_tell_tensors_apart() -> None:
+    one = torch.arange(6.0)
+    others = (one + 0.5, one.double(), one.view(2, 3), one.flip(0), one.bfloat16())
+    assert len({checkpoints.sum_tensors({"a": t}) for t in (one, *others)}) == 6
+    assert checkpoints.sum_tensors({"a": one}) != checkpoints.sum_tensors({"b": one})
+    assert checkpoints.sum_tensors([one]) == checkpoints.sum_tensors((one.clone(),))
+    assert checkpoints.sum_tensors({"a": torch.tensor(3)})
+
+
+def test_a_file_of_schema_1(tmp_path: Path) -> None:
+    """It has no sums, no fingerprint of the images that choose, and can be resumed."""
+    held = write(tmp_path / "last.pt")
+    del held["tensors_sha256"], held["selection_sha256"]
+    torch.save(held | {"schema": 1}, tmp_path / "last.pt")
+    assert checkpoints.load(tmp_path / "last.pt").selection_sha256 == ""
+
+
 class Payload:
     """A pickle that would write a file when it is loaded without care."""
 
@@ -163,16 +196,16 @@ class Payload:
 def test_a_file_never_runs_code(tmp_path: Path, zipped: bool) -> None:
     held = {"format": checkpoints.MARK, "schema": SCHEMA, "config": Payload(tmp_path / "ran")}
     torch.save(held, tmp_path / "best.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match="could run code, save a state dict"):
+    with pytest.raises(CheckpointError, match="which could run code: copy or train it again"):
         checkpoints.load(tmp_path / "best.pt")
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("schema", [SCHEMA + 1, "1", None])
+@pytest.mark.parametrize("schema", [SCHEMA + 1, "1", None, 0])
 def test_another_schema(tmp_path: Path, schema: object) -> None:
     held = write(tmp_path / "best.pt")
     torch.save(held | {"schema": schema}, tmp_path / "best.pt")
-    with pytest.raises(CheckpointError, match="this version reads up to 1: update adrbench"):
+    with pytest.raises(CheckpointError, match="this version reads up to 2: update adrbench"):
         checkpoints.load(tmp_path / "best.pt")
 
 
@@ -191,7 +224,7 @@ def test_another_schema(tmp_path: Path, schema: object) -> None:
 )
 def test_a_header_that_is_not_one(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     held = write(tmp_path / "best.pt")
-    torch.save(held | change, tmp_path / "best.pt")
+    rewrite(tmp_path / "best.pt", held | change)
     with pytest.raises(CheckpointError, match=rf"is damaged \({words}.*: copy or train it again"):
         checkpoints.load(tmp_path / "best.pt")
 
@@ -221,7 +254,7 @@ def test_weights_that_do_not_fit_the_model(tmp_path: Path, change: dict[str, Any
 def test_a_state_that_is_not_one(tmp_path: Path, state: object) -> None:
     held = write(tmp_path / "best.pt")
     held["snapshots"]["student"]["state"] = state
-    torch.save(held, tmp_path / "best.pt")
+    rewrite(tmp_path / "best.pt", held)
     with pytest.raises(CheckpointError, match="do not fit the model it names"):
         adrbench.load_model(tmp_path, weights="student")
 

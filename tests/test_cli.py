@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -135,7 +136,9 @@ def test_memory_that_does_not_suffice(empty: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("adrbench.stepping.train_step", fail)
     outcome = command("train", "digits", *QUICK)
     assert outcome.code == 1
-    assert outcome.lines[-1].startswith("error: the device has not enough memory free: give a")
+    assert outcome.lines[-1].startswith(
+        "error: there is not enough memory for a batch of 64: give --batch-size 32"
+    )
 
 
 def hear_interrupts() -> None:
@@ -143,9 +146,11 @@ def hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_an_interrupt_is_one_line_and_130(empty: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_one_line_and_its_own_code(empty: Path, number: int, code: int) -> None:
+    line = ("train", "digits", "--method", "at", "--steps", "1", "--name", "at")
     process = subprocess.Popen(
-        [sys.executable, "-m", "adrbench", "train", "digits", "--method", "at", "--steps", "1"],
+        [sys.executable, "-m", "adrbench", *line],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -153,21 +158,36 @@ def test_an_interrupt_is_one_line_and_130(empty: Path) -> None:
         preexec_fn=hear_interrupts,  # noqa: PLW1509 - this process has no other threads to upset
     )
     assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("epoch 1/30"):
+    for told in process.stderr:
+        if told.startswith("epoch 1/30"):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert out == ""
-    rest = [line for line in err.splitlines() if not line.startswith("epoch ")]
-    assert rest == [
-        "error: interrupted: the same command goes on from the last finished epoch or result."
+    (rest,) = (told for told in err.splitlines() if not told.startswith("epoch "))
+    assert re.fullmatch(
+        r"error: interrupted: checkpoints/at is saved "
+        r"(after|before the validation of) (step \d+ of )?epoch \d+; "
+        "the same command goes on from there.",
+        rest,
+    )
+    assert sorted(file.name for file in Path("checkpoints/at").iterdir()) == [
+        *("best.pt", "config.json", "history.jsonl", "last.pt"),
     ]
-    assert sorted(path.suffix for path in Path("checkpoints").rglob("*.*")) == [
-        *(".json", ".jsonl"),
-        *(".pt", ".pt"),
-    ]
+    assert list(Path("checkpoints").iterdir()) == [Path("checkpoints/at")]
+
+
+def test_an_interrupted_force_goes_on_without_it(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("adrbench.training.train", interrupt)
+    outcome = command("train", "digits", *QUICK, "--force")
+    assert outcome.code == 130
+    assert "the same command without --force goes on from there" in outcome.err
 
 
 # Attacks

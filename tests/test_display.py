@@ -60,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def show_training(console: Console, first_epoch: int = 3) -> None:
     with TrainingDisplay(console, "a run") as display:
-        display.begin(config(), 390, first_epoch)
+        display.begin(config(), 390, 390 * (first_epoch - 1))
         display.step(first_epoch, 390, STEP)
         display.epoch(ROW)
         display.step(4, 17, STEP)
@@ -101,7 +101,7 @@ def test_a_method_without_adr_has_no_annealed_numbers() -> None:
     console = make_console(80, is_terminal=False)
     plain = {key: ROW[key] for key in ROW if key not in ("temperature", "interpolation")}
     with TrainingDisplay(console, "a run") as display:
-        display.begin(config(), 390, 1)
+        display.begin(config(), 390, 0)
         display.epoch(plain)
     assert drawn(console)[1].startswith("epoch 3/200  loss 1.250  val: student")
 

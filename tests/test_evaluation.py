@@ -124,8 +124,8 @@ def test_progress_counts_every_image_once() -> None:
         batch_size=4,
         on_batch=lambda *seen: heard.append(seen),
     )
-    assert heard[:3] == [("clean", 4, 10, 4), ("clean", 8, 10, 8), ("clean", 10, 10, 10)]
-    assert heard[3] == ("fgsm", 0, 10, 10)
+    assert heard[:4] == [("clean", done, 10, 10) for done in (0, 4, 8, 10)]
+    assert heard[4] == ("fgsm", 0, 10, 10)
     assert heard[-1] == ("fgsm", 10, 10, verdicts.robust_correct)
 
 
@@ -146,3 +146,23 @@ def test_full_precision_is_put_back() -> None:
         assert not any(switch.allow_tf32 for switch in switches)
     assert [switch.allow_tf32 for switch in switches] == before
     assert torch.backends.cudnn.allow_tf32, "cuDNN allows TF32 unless told otherwise"
+
+
+def test_a_stage_that_nobody_enters() -> None:
+    model = Linear()
+    images = make_images(5)
+    with torch.no_grad():
+        wrong = (model(images.pixels / 255).argmax(1) + 1) % 3
+    heard: list[tuple[str, int, int, int]] = []
+    stage = Shifting(0.0)
+    verdicts = evaluate(
+        model,
+        type(images)(images.pixels, wrong),
+        suite(stage),
+        THREAT,
+        batch_size=2,
+        on_batch=lambda *seen: heard.append(seen),
+    )
+    assert (verdicts.clean_correct, verdicts.robust_correct) == (0, 0)
+    assert heard[-1] == ("shift", 0, 0, 0)
+    assert stage.seen == ()

@@ -62,7 +62,7 @@ class SharedMemory:
 @pytest.fixture(scope="module")
 def frozen() -> nn.Module:
     """Return a small frozen model."""
-    return freeze(build("small-cnn"), batch(4))
+    return freeze(build("small-cnn"), batch(4)).model
 
 
 def batch(n: int, seed: int = 0) -> Tensor:
@@ -171,7 +171,7 @@ def test_a_model_that_looks_at_the_whole_batch_is_not_padded() -> None:
 def test_cuda_graphs_give_the_answers_of_the_model(arch: str) -> None:
     x = batch(LARGEST).cuda()
     with full_precision():
-        frozen = freeze(build(arch).cuda(), x)
+        frozen = freeze(build(arch).cuda(), x).model
         model = Replayed(frozen, x, LARGEST, no_word)
         for n in (40, 7, 25, 40, 12):
             inputs = batch(n, seed=n).cuda()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adrbench import checkpoint as checkpoints
-from adrbench import runs, training
+from adrbench import runs, saving, training
 from adrbench.config import TrainConfig
 from adrbench.datasets import Dataset, load_dataset
 from adrbench.errors import AdrbenchError, DataError
@@ -59,7 +59,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def stable_history(directory: Path) -> list[dict[str, Any]]:
-    lines = (directory / runs.HISTORY).read_text().splitlines()
+    lines = (directory / saving.HISTORY).read_text().splitlines()
     timing = {"seconds", "images_per_second"}
     return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]
 
@@ -137,7 +137,7 @@ def test_best_holds_the_epoch_that_selection_chooses(undisturbed: Path) -> None:
     best = checkpoints.load(undisturbed / checkpoints.BEST)
     assert set(best.snapshots) == {"student", "average"}
     for weights, snapshot in best.snapshots.items():
-        chosen = runs.best_row(history, weights)
+        chosen = saving.best_row(history, weights)
         assert snapshot.epoch == chosen["epoch"]
         assert snapshot.robust_correct == chosen[f"{weights}_robust_correct"]
 
@@ -152,7 +152,7 @@ def test_the_best_epoch_by_hand(criterion: str, chosen: int) -> None:
     """Robust 5, 4, 5, 5 with clean 6, 9, 8, 8: the tie goes to more clean, then to the first."""
     counts = [(6, 5), (9, 4), (8, 5), (8, 5)]
     history = [row(i, *count, criterion) for i, count in enumerate(counts, start=1)]
-    assert runs.best_row(history, "student")["epoch"] == chosen
+    assert saving.best_row(history, "student")["epoch"] == chosen
 
 
 def test_standard_training_is_after_clean_accuracy(digits: Dataset, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(digits: Dataset, tmp_
         training.train(config, digits, directory, device=CPU)
     run = runs.prepare(config, digits, directory, CPU)
     if (directory / checkpoints.LAST).exists():
-        runs.resume(run)
+        saving.resume(run)
     assert all(value.isfinite().all() for value in run.model.parameters())
 
 

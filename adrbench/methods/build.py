@@ -19,6 +19,7 @@ from adrbench.methods.objectives import (
 )
 from adrbench.methods.perturbation import AWP, NoPerturbation, Perturbation
 from adrbench.methods.targets import ADR, OneHot, Rectified, Targets
+from adrbench.world import ALONE, World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,9 @@ def build_method(
     *,
     num_classes: int,
     total_steps: int,
+    world: World = ALONE,
 ) -> Slots:
-    """Fill the slots that `config.method` names, for one run of `total_steps` steps."""
+    """Fill the slots that `config.method` names, for one run of `total_steps` steps in `world`."""
     method = config.parsed_method()
     averaging = EMA(model, _set(config.ema_decay)) if method.averages else NoAveraging()
     targets: Targets = OneHot(num_classes)
@@ -83,7 +85,7 @@ def build_method(
     return Slots(
         objective=OBJECTIVES[method.objective](config),
         targets=targets,
-        perturbation=AWP(_set(config.awp_rho)) if method.awp else NoPerturbation(),
+        perturbation=(AWP(_set(config.awp_rho), world) if method.awp else NoPerturbation(world)),
         averaging=averaging,
     )
 

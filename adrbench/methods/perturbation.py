@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adrbench.models.modes import resting_statistics
+from adrbench.world import ALONE, World
 
 #: Keeps the ratio of norms finite where a gradient is zero, as in the published code.
 TINY = 1e-20
@@ -20,19 +21,25 @@ class Perturbation(Protocol):
     def backward(self, model: nn.Module, closure: Callable[[], Tensor]) -> Tensor:
         """Leave in `.grad` the gradients to step with; return the loss at the present weights.
 
-        `closure` runs the forward pass and returns the scalar loss.
+        `closure` runs the forward pass and returns the scalar loss. Both are means over the
+        processes that share a batch.
         """
 
 
+@dataclass(frozen=True)
 class NoPerturbation:
     """A plain backward pass."""
+
+    world: World = ALONE
 
     def backward(self, model: nn.Module, closure: Callable[[], Tensor]) -> Tensor:
         """Take the gradients where the weights are."""
         model.zero_grad()
         loss = closure()
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        loss = loss.detach()
+        self.world.average([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+        return loss
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class AWP:
     """
 
     rho: float
+    world: World = ALONE
 
     def backward(self, model: nn.Module, closure: Callable[[], Tensor]) -> Tensor:
         """Take the gradients at the perturbed weights.
@@ -54,9 +62,10 @@ class AWP:
         The loss returned is the unperturbed one, unless the perturbed one is not finite: then
         nobody should step with its gradients.
         """
-        loss = NoPerturbation().backward(model, closure)
+        plain = NoPerturbation(self.world)
+        loss = plain.backward(model, closure)
         with self._perturbed(model), resting_statistics(model):
-            perturbed = NoPerturbation().backward(model, closure)
+            perturbed = plain.backward(model, closure)
         return torch.where(perturbed.isfinite(), loss, perturbed)
 
     @contextmanager

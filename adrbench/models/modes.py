@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -30,6 +30,13 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def running_statistics(model: nn.Module) -> list[Tensor]:
+    """Return the running means and variances of every BatchNorm."""
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    kept = [entry for layer in layers for entry in (layer.running_mean, layer.running_var)]
+    return [entry for entry in kept if entry is not None]
 
 
 @contextmanager
