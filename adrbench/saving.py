@@ -106,9 +106,10 @@ def explain(run: Run, step: int) -> str:
     epoch, index = divmod(step, run.steps_per_epoch)
     is_saved = (run.directory / checkpoints.LAST).exists()
     kept = f"{run.directory} keeps the last good state" if is_saved else "nothing was saved yet"
+    instead = "a lower --lr" + (" or --precision float32" * (run.config.precision != "float32"))
     return (
         f"step {index + 1} of epoch {epoch + 1} at learning rate {run.lr(step):g}: {kept}; start "
-        "over with a lower --lr or --precision float32."
+        f"over with {instead}, under another --name or with --force."
     )
 
 

@@ -210,6 +210,8 @@ def joined(device: torch.device) -> Iterator[World]:
         # What processes that are gone left in the store, addresses above all, is not for us.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = PrefixStore(f"adrbench attempt {attempt}", store)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=store,

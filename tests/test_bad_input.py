@@ -1,8 +1,11 @@
 """What a user can get wrong: one sentence, the right exit code, and nothing changed on disk."""
 
+import io
 import json
 import re
 import shlex
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_arrays()
         write_folders()
         write_results()
+        write_broken_runs()
+        write_broken_record()
     return place
 
 
@@ -55,6 +60,18 @@ def write_checkpoints(good: Path) -> None:
     torch.save({"state_dict": Payload()}, "hostile.pt")
     torch.save({"format": checkpoints.MARK, "config": Payload()}, "hostile-ours.pt")
     torch.save({"fc.weight": torch.ones(10, 64)}, "other.pt")
+    Path("folder.pt").mkdir()
+    with zipfile.ZipFile("program.pt", "w") as program:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            program.writestr(f"program/{name}", b"")
+    with zipfile.ZipFile(good) as archive, zipfile.ZipFile("packed.pt", "w") as packed:
+        for name in archive.namelist():
+            packed.writestr(name, archive.read(name), zipfile.ZIP_DEFLATED)
+    old = io.BytesIO()
+    torch.save({"w": torch.ones(99, 9)}, old, _use_new_zipfile_serialization=False)
+    Path("old.pt").write_bytes(old.getvalue()[:-100])
+    torch.save([torch.ones(2, 2)], "list.pt")
+    torch.save({"w": torch.full((10, 64), torch.nan)}, "nan.pt")
     alter: dict[str, Callable[[dict[str, Any]], Any]] = {
         "newer": lambda held: held.update(schema=SCHEMA + 1),
         "unfit": lambda held: held["shape"].update(arch="wrn-10-1"),
@@ -118,6 +135,35 @@ def write_folders() -> None:
     write(*(f"new-class/{file}" for file in (*both, "test/cat/1.png", "test/emu/1.png")))
     write(*(f"broken-image/{file}" for file in (*both, "test/cat/1.png")))
     Path("broken-image/train/dog/1.png").write_bytes(b"\x89PNG")
+
+
+def write_broken_runs() -> None:
+    """Write runs that cannot be gone on with: copies of a good one, with one thing wrong."""
+    for name, file in (("cut", checkpoints.LAST), ("rotten", checkpoints.BEST)):
+        shutil.copytree(AT, f"checkpoints/{name}")
+        path = Path("checkpoints", name, file)
+        content = path.read_bytes()
+        middle = len(content) // 2
+        flipped = bytes([content[middle] ^ 1])
+        path.write_bytes(
+            content[:middle] + (b"" if name == "cut" else flipped + content[middle + 1 :])
+        )
+    shutil.copytree(AT, "checkpoints/foreign")
+    torch.save({"w": torch.ones(2, 2)}, "checkpoints/foreign/last.pt")
+    shutil.copytree(AT, "checkpoints/other-data")
+    path = Path("checkpoints/other-data/last.pt")
+    held = torch.load(path, weights_only=True)
+    torch.save(held | {"data_sha256": "0" * 64}, path)
+    for record in Path("results").glob("train-at.json"):
+        for name in ("cut", "rotten", "foreign", "other-data"):
+            shutil.copy(record, f"results/train-{name}.json")
+
+
+def write_broken_record() -> None:
+    """Make an attack, and break its record."""
+    succeed("attack", f"{AT}/best.pt", "--suite", "fgsm", "--n", "10", "--out", "broken")
+    (record,) = Path("broken").glob("*.json")
+    record.write_text(record.read_text()[:100])
 
 
 def write_results() -> None:
@@ -221,6 +267,16 @@ CASES: dict[str, tuple[str, int, str]] = {
     "cifar file": ("train cifar10 --data-dir a-file", 1, "CIFAR10 is not in a-file"),
     "tiny-imagenet": ("train tiny-imagenet", 1, "downloaded by hand: unpack"),
     # checkpoints
+    "folder": ("attack folder.pt", 1, "folder.pt holds no best.pt or last.pt"),
+    "program": ("attack program.pt", 1, "is a TorchScript program: save the state dict"),
+    "packed": ("attack packed.pt", 1, "packed.pt is compressed: unpack it and save it again"),
+    "old and short": ("attack old.pt", 1, "old.pt is truncated or damaged: copy or train it again"),
+    "a list": (
+        "attack list.pt --arch small-cnn --dataset digits",
+        1,
+        "holds no state dict but a list: expected one of tensors",
+    ),
+    "not finite": ("attack nan.pt --arch small-cnn --dataset digits", 1, "does not fit SmallCNN"),
     "missing": ("attack gone.pt", 1, "gone.pt does not exist: give a run directory"),
     "no checkpoints": ("attack nothing", 1, "holds no best.pt or last.pt"),
     "empty": ("attack empty.pt", 1, "empty.pt is empty: copy or train it again"),
@@ -264,7 +320,31 @@ CASES: dict[str, tuple[str, int, str]] = {
         1,
         "does not fit SmallCNN",
     ),
-    # a run that exists
+    # a run or a result that exists
+    "cut run": (
+        f"{TRAIN} --method at --name cut",
+        1,
+        "checkpoints/cut/last.pt is truncated or damaged",
+    ),
+    "rotten best": (
+        f"{TRAIN} --method at --name rotten",
+        1,
+        "the state in checkpoints/rotten is incomplete .*best.pt is truncated or damaged.*--force",
+    ),
+    "foreign run": (f"{TRAIN} --method at --name foreign", 1, "is not an adrbench checkpoint"),
+    "other data": (
+        f"{TRAIN} --method at --name other-data",
+        1,
+        r"was trained on other images than digits holds now \(SHA-256 00000000, not \w+\): bring",
+    ),
+    "broken record": (
+        f"attack {AT}/best.pt --suite fgsm --n 10 --out broken",
+        1,
+        "is not readable as JSON .*: give --force to make it again",
+    ),
+    "save minutes": ("train digits --save-minutes=-1", 2, "--save-minutes is -1: give a number of"),
+    "save minutes nan": ("train digits --save-minutes nan", 2, "--save-minutes is nan: give a"),
+    "sync": ("train digits --sync-batch-norm --device cpu", 2, "--sync-batch-norm needs GPUs"),
     "other lr": (
         f"{TRAIN} --method at --name at --lr 0.5",
         1,

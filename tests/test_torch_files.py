@@ -517,3 +517,9 @@ def test_a_damaged_legacy_file_is_refused_or_read(
 )
 def test_describe_unread(unread: tuple[str, ...], words: str) -> None:
     assert describe_unread(unread) == words
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(CheckpointError, match=r"pipe\.pt is not a file: give a checkpoint"):
+        read_torch_file(tmp_path / "pipe.pt")
