@@ -58,17 +58,17 @@ class TrainingDisplay:
         self.shown = ""
         self.live.stop()
 
-    def begin(self, config: TrainConfig, steps_per_epoch: int, first_step: int) -> None:
-        """Show what starts, or goes on at `first_step`."""
+    def begin(self, config: TrainConfig, steps_per_epoch: int, epoch: int, steps: int) -> None:
+        """Show what starts, or goes on in `epoch`, of which `steps` are taken."""
         self.started = True
-        self.config, self.steps_per_epoch, self.first_step = config, steps_per_epoch, first_step
+        self.config, self.steps_per_epoch = config, steps_per_epoch
+        self.first_step = (epoch - 1) * steps_per_epoch + steps
         self.began = self.epoch_began = time.perf_counter()
         _print_line(self.console, f"{self.name}: {config.preset}", style="dim")
-        if first_step:
-            epoch, step = divmod(first_step, steps_per_epoch)
-            text = f"going on at epoch {epoch + 1} of {config.epochs}"
-            if step:
-                text += f", after {step} of {steps_per_epoch} steps"
+        if self.first_step:
+            text = f"going on at epoch {epoch} of {config.epochs}"
+            if steps:
+                text += f", after {steps} of {steps_per_epoch} steps"
             _print_line(self.console, text, style="dim")
         if self.console.is_terminal:
             self.live.start()

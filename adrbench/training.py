@@ -41,8 +41,8 @@ SAVE_SECONDS = 300.0
 class Reporter(Protocol):
     """Who is told how a run goes."""
 
-    def begin(self, config: TrainConfig, steps_per_epoch: int, first_step: int) -> None:
-        """Hear that training starts, or goes on at `first_step`, from 0, of the whole run."""
+    def begin(self, config: TrainConfig, steps_per_epoch: int, epoch: int, steps: int) -> None:
+        """Hear that training starts or goes on in `epoch`, from 1, of which `steps` are taken."""
 
     def step(self, epoch: int, step: int, values: dict[str, Any]) -> None:
         """Hear of a step; `values` has loss, lr, temperature and interpolation.
@@ -60,7 +60,7 @@ class Reporter(Protocol):
 class Silent:
     """Tells nobody."""
 
-    def begin(self, config: TrainConfig, steps_per_epoch: int, first_step: int) -> None:
+    def begin(self, config: TrainConfig, steps_per_epoch: int, epoch: int, steps: int) -> None:
         """Do nothing."""
 
     def step(self, epoch: int, step: int, values: dict[str, Any]) -> None:
@@ -145,7 +145,7 @@ def start_session(run: Run, reporter: Reporter) -> None:
     if run.world.rank == 0:
         content = json.dumps(run.config.to_json(), indent=1) + "\n"
         write_atomically(run.directory / CONFIG, content.encode())
-    reporter.begin(run.config, run.steps_per_epoch, step)
+    reporter.begin(run.config, run.steps_per_epoch, run.epochs_done + 1, run.losses.recorded)
 
 
 def run_epoch(run: Run, stepper: Stepper, reporter: Reporter, saver: Saver) -> HistoryRow:

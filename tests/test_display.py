@@ -60,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def show_training(console: Console, first_epoch: int = 3) -> None:
     with TrainingDisplay(console, "a run") as display:
-        display.begin(config(), 390, 390 * (first_epoch - 1))
+        display.begin(config(), 390, first_epoch, 0)
         display.step(first_epoch, 390, STEP)
         display.epoch(ROW)
         display.step(4, 17, STEP)
@@ -101,7 +101,7 @@ def test_a_method_without_adr_has_no_annealed_numbers() -> None:
     console = make_console(80, is_terminal=False)
     plain = {key: ROW[key] for key in ROW if key not in ("temperature", "interpolation")}
     with TrainingDisplay(console, "a run") as display:
-        display.begin(config(), 390, 0)
+        display.begin(config(), 390, 1, 0)
         display.epoch(plain)
     assert drawn(console)[1].startswith("epoch 3/200  loss 1.250  val: student")
 
@@ -131,3 +131,18 @@ def test_elsewhere_a_stage_is_one_line() -> None:
     lines = drawn(console)
     assert lines[0] == "a run best student autoattack"
     assert lines[1:] == ["  clean     8,412 left standing after 1.0 s"]
+
+
+def test_a_run_taken_up_within_an_epoch_says_where_and_counts_from_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """30 steps of 128 images, in ten seconds, after the 360 that were taken before."""
+    console, now = make_console(120), 100.0
+    monkeypatch.setattr(displays, "time", SimpleNamespace(perf_counter=lambda: now))
+    with TrainingDisplay(console, "a run") as display:
+        display.begin(config(), 390, 3, 360)
+        now += 10.0
+        display.step(3, 390, STEP)
+    lines = drawn(console)
+    assert "going on at epoch 3 of 200, after 360 of 390 steps" in lines
+    assert any("384 img/s" in line for line in lines)

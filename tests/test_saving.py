@@ -50,8 +50,8 @@ class Watch(training.Silent):
         self.act = act
         self.first_step = -1
 
-    def begin(self, config: Any, steps_per_epoch: int, first_step: int) -> None:
-        self.first_step = first_step
+    def begin(self, config: Any, steps_per_epoch: int, epoch: int, steps: int) -> None:
+        self.first_step = (epoch - 1) * steps_per_epoch + steps
 
     def step(self, epoch: int, step: int, values: dict[str, Any]) -> None:
         if (epoch - 1) * STEPS + step == self.at:
