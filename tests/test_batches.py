@@ -214,6 +214,29 @@ def test_order_and_crops_change_with_seed_and_epoch(other: dict[str, Any]) -> No
     assert not torch.equal(x, x_other)
 
 
+@pytest.mark.parametrize("num_parts", [1, 2, 4])
+def test_the_parts_of_a_batch_make_it_up(num_parts: int) -> None:
+    def batches(share: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+        images = Images(counting(40, 3, 8, 8), torch.arange(40))
+        return list(
+            epoch_batches(
+                images,
+                batch_size=12,
+                seed=0,
+                epoch=3,
+                padding=2,
+                flip=True,
+                first_step=1,
+                share=share,
+            )
+        )
+
+    parts = [batches((part, num_parts)) for part in range(num_parts)]
+    for (x, y), *shares in zip(batches((0, 1)), *parts, strict=True):
+        assert torch.equal(torch.cat([share[0] for share in shares]), x)
+        assert torch.equal(torch.cat([share[1] for share in shares]), y)
+
+
 def test_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     list(epoch_batches(numbered(8), batch_size=4, seed=0, epoch=0, padding=1, flip=True))
@@ -227,6 +250,8 @@ def test_the_global_generator_is_left_alone() -> None:
         ({"batch_size": 0}, UsageError, ["batch size is 0", "at least 1"]),
         ({"padding": -1}, UsageError, ["padding is -1", "at least 0"]),
         ({"first_step": -2}, UsageError, ["first step is -2", "at least 0"]),
+        ({"batch_size": 7, "share": (0, 3)}, UsageError, ["7 images", "3 pro", "size 6 or 9"]),
+        ({"share": (1, 3)}, UsageError, ["2 images", "--batch-size 3."]),
     ],
 )
 def test_impossible_requests_are_refused_at_the_call(

@@ -90,6 +90,15 @@ def test_losses_arrive_in_order_and_at_once_on_the_cpu() -> None:
     assert losses.mean() == torch.inf
 
 
+def test_losses_go_on_after_those_taken_before() -> None:
+    losses = Losses(4, CPU, torch.tensor([1.0, 2.0]))
+    assert losses.arrived(wait=True) == []
+    losses.record(torch.tensor(6.0))
+    assert losses.arrived() == [(2, 6.0)]
+    assert losses.so_far().tolist() == [1.0, 2.0, 6.0]
+    assert losses.mean() == 3.0
+
+
 @pytest.mark.gpu
 def test_losses_of_a_gpu_all_arrive() -> None:
     device = torch.device("cuda")
