@@ -148,8 +148,10 @@ def run(
         record = _record(job, evaluation, device, world.size)
         if world.rank == 0:
             write_record(job.path, record)
-            keeper.remove()
         world.wait()
+    if world.rank == 0:
+        # The lock is gone by now: a process killed here leaves progress, which the next one clears.
+        keeper.remove()
     return record
 
 

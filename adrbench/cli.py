@@ -327,4 +327,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app(prog_name="adrbench")
+    try:
+        app(prog_name="adrbench")
+    finally:
+        # What it came to is decided and said; the rest is Python's own end.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)

@@ -52,9 +52,12 @@ class Stop:
     def hear(self, number: int, frame: FrameType | None) -> None:
         """Take note of a signal, or raise Interrupted."""
         now = time.monotonic()
-        if self.number is None:
+        is_first = self.number is None
+        if is_first:
             self.number, self._heard_at = number, now
-        if not self._patient or now - self._heard_at > ONE_REQUEST_SECONDS:
+        elif now - self._heard_at <= ONE_REQUEST_SECONDS:
+            return
+        if not (is_first and self._patient):
             raise Interrupted(number)
 
     @contextmanager

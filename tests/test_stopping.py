@@ -32,6 +32,15 @@ def test_patient_work_goes_on_and_can_look() -> None:
         assert stop.number == signal.SIGTERM
 
 
+def test_the_same_request_does_not_disturb_what_follows_the_first_interruption() -> None:
+    stop = Stop()
+    with stop.listening():
+        with pytest.raises(Interrupted):
+            send(signal.SIGTERM)
+        send(signal.SIGINT)
+        assert stop.number == signal.SIGTERM
+
+
 def test_whoever_asks_again_later_means_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "ONE_REQUEST_SECONDS", 0.0)
     stop = Stop()
