@@ -128,9 +128,9 @@ def run(
         AdrbenchError: when somebody else is making it.
 
     """
-    with alone_on(job, world, say):
+    with only_ours(job, world, say):
         keeper = keeper_of(job, world.rank, say)
-        if force and world.rank == 0:
+        if force and world.is_first:
             keeper.remove()
         evaluation = evaluate(
             job.subject.model.to(device),
@@ -146,10 +146,10 @@ def run(
         )
         job.subject.model.cpu()
         record = _record(job, evaluation, device, world.size)
-        if world.rank == 0:
+        if world.is_first:
             write_record(job.path, record)
         world.wait()
-    if world.rank == 0:
+    if world.is_first:
         # The lock is gone by now: a process killed here leaves progress, which the next one clears.
         keeper.remove()
     return record
@@ -167,9 +167,9 @@ def is_done(job: Job) -> bool:
     return job.path.exists() and not keeper_of(job, 0, lambda text: None).files()
 
 
-def alone_on(job: Job, world: World, say: Say) -> AbstractContextManager[None]:
-    """Be the only ones who make an evaluation; the first of the processes holds the lock."""
-    if world.rank:
+def only_ours(job: Job, world: World, say: Say) -> AbstractContextManager[None]:
+    """Be the only ones who make an evaluation; the first of the processes has the lock."""
+    if not world.is_first:
         return nullcontext()
     lock = job.path.with_name(f".{job.path.stem}.lock")
     return only_writer(lock, str(job.path), "give another --out", say)

@@ -6,7 +6,6 @@ Results go to stdout, everything else to stderr. This is the only file that exit
 
 import functools
 import io
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from adrbench.errors import AdrbenchError, LostProcessError, UsageError, unknown_name
+from adrbench.errors import AdrbenchError, unknown_name
 
 app = typer.Typer(
     help="Train adversarially robust image classifiers with ADR and its baselines, attack them "
@@ -39,7 +38,7 @@ def exits(command: F) -> F:
         try:
             return command(*args, **kwargs)
         except AdrbenchError as error:
-            if is_ours_to_tell(error):
+            if not error.is_told:
                 complain(str(error))
             raise typer.Exit(error.exit_code) from error
         except BrokenPipeError:
@@ -50,28 +49,19 @@ def exits(command: F) -> F:
             raise typer.Exit(AdrbenchError.exit_code) from error
         except KeyboardInterrupt as interruption:
             number = getattr(interruption, "number", signal.SIGINT)
-            where = getattr(interruption, "where", "") or "what was saved is kept"
-            again = (
-                "the same command without --force" if kwargs.get("force") else "the same command"
-            )
-            if is_first():
-                complain(f"interrupted: {where}; {again} goes on from there.")
+            if not getattr(interruption, "is_told", False):
+                complain(describe_stop(getattr(interruption, "where", ""), kwargs.get("force")))
             raise typer.Exit(SIGNALLED + number) from None
 
     return wrapped  # type: ignore[return-value]
 
 
-def is_ours_to_tell(error: AdrbenchError) -> bool:
-    """Tell whether this process should print an error, of several that torchrun started.
-
-    The first one reads the command for all, and notices when another is gone.
-    """
-    return is_first() or not isinstance(error, UsageError | LostProcessError)
-
-
-def is_first() -> bool:
-    """Tell whether this process is the only one, or the first that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+def describe_stop(where: str, force: bool | None) -> str:
+    """Return what an interrupted user may want to know: what is kept, and how to go on."""
+    without = " without --force" if force else ""
+    if where:
+        return f"interrupted: {where}; the same command{without} goes on from there."
+    return f"interrupted: what was saved is kept, and the same command{without} goes on with it."
 
 
 def say(message: str) -> None:

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from adrbench import attacking, runs, saving, training
 from adrbench.attacks.suites import build_suite
-from adrbench.checkpoint import LAST
 from adrbench.config import (
     METHOD_SETTINGS,
     AttackConfig,
@@ -27,16 +26,17 @@ from adrbench.devices import choose_device
 from adrbench.display import AttackDisplay, TrainingDisplay, plain_table, print_table
 from adrbench.errors import AdrbenchError, RecordError, UsageError, unknown_name
 from adrbench.files import check_writable
+from adrbench.joining import is_restarted, joined, local_rank
 from adrbench.models import ACTIVATIONS, canonical_arch
 from adrbench.notes import Say
 from adrbench.presets import find_preset
-from adrbench.records import AttackRecord, TrainRecord, read_record, write_record
+from adrbench.records import AttackRecord, TrainRecord, read_record
 from adrbench.report.lines import format_eps
 from adrbench.stopping import Stop
 from adrbench.subjects import Request, find_subjects
 from adrbench.threat import NORMS, ThreatModel
 from adrbench.tokens import parse_method
-from adrbench.world import World, joined, local_rank
+from adrbench.world import World, is_same
 
 #: More classes than any attack of a suite needs, to build a suite before the data are known.
 MANY_CLASSES = 1000
@@ -48,8 +48,8 @@ def train_command(given: Given, say: Say) -> None:
     """Train as the flags `given` say (None for those that were not), and record the run."""
     device = choose_device(given["device"], local_rank())
     stop = Stop()
-    with stop.listening(), joined(device) as world:
-        train_in(world, given, device, stop, say if world.rank == 0 else unheard)
+    with joined(device) as world, stop.listening():
+        train_in(world, given, device, stop, say if world.is_first else unheard)
 
 
 def train_in(world: World, given: Given, device: torch.device, stop: Stop, say: Say) -> None:
@@ -63,12 +63,12 @@ def train_in(world: World, given: Given, device: torch.device, stop: Stop, say: 
     name = given["name"] or runs.run_name(config, dataset.name)
     directory: Path = given["out"] / name
     path: Path = given["results"] / f"train-{name}.json"
-    for place in (directory, path.parent):
-        check_writable(place)
-    if not given["force"] and not (directory / LAST).exists():
-        check_same_run(path, config)
+    force = given["force"] and not is_restarted(world)
+    if world.is_first and (force or not saving.is_finished(directory, config)):
+        for place in (directory, path.parent):
+            check_writable(place)
     with (
-        TrainingDisplay(Console(stderr=True, quiet=world.rank > 0), name) as display,
+        TrainingDisplay(Console(stderr=True, quiet=not world.is_first), name) as display,
         enough_memory(config.batch_size),
     ):
         record = training.train(
@@ -76,36 +76,18 @@ def train_in(world: World, given: Given, device: torch.device, stop: Stop, say: 
             dataset,
             directory,
             device=device,
-            force=given["force"],
+            force=force,
             reporter=display,
             save_seconds=60 * given["save_minutes"],
             stop=stop,
             world=world,
+            record=path,
         )
-    if world.rank:
+    if not world.is_first:
         return
-    if display.started or not path.exists():
-        write_record(path, record)
-    else:
-        check_same_run(path, config)
+    if not display.started:
         say(f"{directory} was finished before, see {path}: --force trains it again.")
     typer.echo(summarise_training(record, directory))
-
-
-def check_same_run(path: Path, config: TrainConfig) -> None:
-    """Raise RecordError where `path` holds the record of another run than `config`'s."""
-    if not path.exists():
-        return
-    record = read_record(path)
-    try:
-        theirs = TrainConfig.from_json(record.config) if isinstance(record, TrainRecord) else None
-    except ValueError as error:
-        raise RecordError(f"the configuration in {path} is damaged ({error}).") from error
-    if theirs is None or theirs.difference(config):
-        raise RecordError(
-            f"{path} is the record of another run: give another --name or --results, or --force "
-            "to replace it."
-        )
 
 
 def build_train_config(given: Given, say: Say) -> tuple[TrainConfig, Dataset]:
@@ -175,10 +157,10 @@ def unheard(text: str) -> None:
 @contextmanager
 def first_before_others(world: World) -> Iterator[None]:
     """Let the first process go ahead, such as to download what the others then find."""
-    if world.rank:
+    if not world.is_first:
         world.wait()
     yield
-    if world.rank == 0:
+    if world.is_first:
         world.wait()
 
 
@@ -236,8 +218,8 @@ def summarise_training(record: TrainRecord, directory: Path) -> str:
 def attack_command(given: Given, say: Say) -> None:
     """Attack every target, or say which was done before and where its record lies."""
     device = choose_device(given["device"], local_rank())
-    with Stop().listening(), joined(device) as world:
-        attack_in(world, given, device, cache(say if world.rank == 0 else unheard))
+    with joined(device) as world, Stop().listening():
+        attack_in(world, given, device, cache(say if world.is_first else unheard))
 
 
 def attack_in(world: World, given: Given, device: torch.device, say: Say) -> None:
@@ -260,7 +242,6 @@ def attack_in(world: World, given: Given, device: torch.device, say: Say) -> Non
         data_dir=given["data_dir"],
         zoo_dir=given["zoo_dir"],
     )
-    check_writable(given["out"])
     load_test = cache(partial(load_split, split="test", data_dir=given["data_dir"]))
     jobs = []
     with first_before_others(world):
@@ -273,12 +254,18 @@ def attack_in(world: World, given: Given, device: torch.device, say: Say) -> Non
                         subject, threatened, test=test, info=info, out=given["out"], say=say
                     )
                 )
+    if not is_same(world, [job.fingerprint for job in jobs]):
+        raise AdrbenchError(
+            "the processes found different weights or images: give files that all machines share, "
+            "and that nobody writes meanwhile."
+        )
+    force = given["force"] and not is_restarted(world)
     records: list[AttackRecord] = []
     try:
         for job in jobs:
-            records.append(attack_once(job, device, force=given["force"], say=say, world=world))
+            records.append(attack_once(job, device, force=force, say=say, world=world))
     finally:
-        if records and world.rank == 0:
+        if records and world.is_first:
             print_attacks(records)
 
 
@@ -291,7 +278,9 @@ def attack_once(
         record = read_finished(job.path)
         say(f"{label} was done before, see {job.path}: --force does it again.")
         return record
-    console = Console(stderr=True, quiet=world.rank > 0)
+    if world.is_first:
+        check_writable(job.path.parent)
+    console = Console(stderr=True, quiet=not world.is_first)
     with AttackDisplay(console, label) as display, enough_memory(job.config.batch_size):
         return attacking.run(job, device, display.batch, say, world=world, force=force)
 

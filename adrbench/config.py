@@ -114,11 +114,16 @@ class TrainConfig:
     def sha256(self) -> str:
         """Return a fingerprint of everything that decides the weights but data and seed.
 
-        `adr` and `adr+wa` train alike, so the token `wa` plays no part.
+        `adr` and `adr+wa` train alike, so the token `wa` plays no part. A setting that came later
+        counts only where it is used, so that fingerprints stay what they were.
         """
+        later = {name for name, default in LATER.items() if getattr(self, name) == default}
         method = str(replace(self.parsed_method(), wa=False))
         apart = {"seed": 0, "dataset": "", "preset": "", "method": method}
-        content = json.dumps({**self.to_json(), **apart}, sort_keys=True)
+        settings = {**self.to_json(), **apart}
+        content = json.dumps(
+            {name: value for name, value in settings.items() if name not in later}, sort_keys=True
+        )
         return hashlib.sha256(content.encode()).hexdigest()
 
     def difference(self, other: "TrainConfig") -> tuple[str, Any, Any] | None:
@@ -133,6 +138,8 @@ class TrainConfig:
         return None
 
 
+#: Settings that fingerprints made before them know nothing of, with their defaults.
+LATER: dict[str, Any] = {"sync_batch_norm": False}
 #: Larger whole numbers overflow wherever they meet a float or a tensor.
 MOST = 2**31 - 1
 #: setting, smallest and largest allowed value.

@@ -38,6 +38,11 @@ def choose_device(name: str, process: int | None = None) -> torch.device:
         raise UsageError(f"device is {name!r}: choose auto, cpu, cuda or cuda:K.")
     if device.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if process is not None and process >= found > 0:
+            raise AdrbenchError(
+                f"there are more processes than the {found} CUDA devices here: give torchrun "
+                f"--nproc-per-node {found}."
+            )
         if not 0 <= (device.index or 0) < found:
             raise AdrbenchError(
                 f"device {name} was asked for, and PyTorch sees {found} CUDA devices here: "

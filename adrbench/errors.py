@@ -17,6 +17,8 @@ class AdrbenchError(ValueError):
     """Something the user can act on; its text is one sentence."""
 
     exit_code = 1
+    #: Whether another process of the same run tells the user.
+    is_told = False
 
 
 class UsageError(AdrbenchError):

@@ -99,7 +99,7 @@ def evaluate(
     keeper = keeper or NotKept()
     first = images.first(min(batch_size, len(images)))
     x = to_float(first.pixels)
-    progress = world.from_first(keeper.load() if world.rank == 0 else None) or begin(len(images))
+    progress = world.from_first(keeper.load() if world.is_first else None) or begin(len(images))
     earlier = progress.seconds
     with (
         in_mode(model, training=False),
@@ -148,7 +148,7 @@ def evaluate(
 def _formats(x: Tensor, form: str, many_passes: bool) -> tuple[torch.memory_format, ...]:
     """Return the memory formats to try: that of an evaluation that goes on, if it does."""
     if form:
-        return (FORMATS[form],)
+        return (FORMATS.get(form, IMAGE_FORMAT),)
     return formats_for(x) if many_passes else (IMAGE_FORMAT,)
 
 
@@ -156,7 +156,7 @@ def _freeze(
     model: nn.Module, x: Tensor, formats: Sequence[torch.memory_format], world: World
 ) -> Frozen:
     """Freeze the model on every process in the memory format that the first one chooses."""
-    frozen = freeze(model, x, formats) if world.rank == 0 else None
+    frozen = freeze(model, x, formats) if world.is_first else None
     chosen = world.from_first(frozen.memory_format if frozen else "")
     return frozen or freeze(model, x, (FORMATS.get(chosen, IMAGE_FORMAT),))
 

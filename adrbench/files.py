@@ -1,10 +1,12 @@
 """Files that are whole or not there: written by rename, and by one process at a time."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import BinaryIO
 
 from adrbench.errors import AdrbenchError
 from adrbench.notes import Say
+
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -76,38 +80,43 @@ def only_writer(path: Path, of: str, instead: str, say: Say) -> Iterator[None]:
 
     `of` is what the lock guards and `instead` what a user can do who may not wait, for the error.
     The system drops the lock of a process that has ended, however it ended; `say` hears that such
-    a file was found. On a file system without locks it hears that nothing guards the files.
+    a file was found. On a file system without locks it hears that nothing guards the files. Where
+    nothing can be written, nothing has to be guarded.
 
     Raises:
         AdrbenchError: naming the process that holds the lock, or when it cannot be written.
 
     """
     missing = [place for place in path.parents if not place.exists()]
+    us = json.dumps({"process": os.getpid(), "host": socket.gethostname(), "life": time.time_ns()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = _lock(path, of, instead, say)
+        stream = _lock(path, us, of, instead, say)
     except OSError as error:
+        if error.errno in READ_ONLY:
+            yield
+            return
         raise AdrbenchError(
             f"cannot write {path}: {error.strerror or error}; write elsewhere."
         ) from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if path.read_text() == us:
+                path.unlink()
         stream.close()
         with contextlib.suppress(OSError):  # one holds what was written meanwhile
             for place in missing:
                 place.rmdir()
 
 
-def _lock(path: Path, of: str, instead: str, say: Say) -> BinaryIO:
+def _lock(path: Path, us: str, of: str, instead: str, say: Say) -> BinaryIO:
     """Return the open lock file, which holds who we are and is locked where that is possible."""
-    import fcntl  # reading reports needs no locks, and goes on systems without this module
-
     while True:
         stream = path.open("a+b")
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(stream)
         except BlockingIOError:
             holder = _read_holder(stream) or "another process"
             stream.close()
@@ -115,23 +124,30 @@ def _lock(path: Path, of: str, instead: str, say: Say) -> BinaryIO:
                 f"{of} is being written by {holder}: wait for it, stop it, or {instead}."
             ) from None
         except OSError as error:
+            holder = _read_holder(stream) or "somebody else"
             say(
-                f"the file system of {path} has no locks ({error.strerror}): let nobody else "
-                f"write {of}."
+                f"{path} cannot be locked ({error.strerror}): make sure that {holder} is not "
+                f"writing {of} now."
             )
+            break
         if _is_at(path, stream):
+            if former := _read_holder(stream):
+                say(f"{of} was left by {former}, which is gone: its lock is taken over.")
             break
         stream.close()  # whoever held it has just removed it
-    former = _read_holder(stream)
-    if former:
-        say(
-            f"{of} was left by {former}, which has ended without a goodbye: its lock is taken over."
-        )
-    us = {"process": os.getpid(), "host": socket.gethostname()}
     stream.truncate(0)
-    stream.write(json.dumps(us).encode())
+    stream.write(us.encode())
     stream.flush()
     return stream
+
+
+def _flock(stream: BinaryIO) -> None:
+    """Lock a file without waiting; OSError where it is locked or cannot be."""
+    try:
+        import fcntl
+    except ModuleNotFoundError as error:
+        raise OSError(errno.ENOLCK, "this system has no such locks") from error
+    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _is_at(path: Path, stream: BinaryIO) -> bool:

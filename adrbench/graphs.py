@@ -4,6 +4,7 @@ A graph records the kernels of a piece of work once and launches them at one go 
 that the host's share of a step no longer counts.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -135,6 +136,8 @@ class Losses:
             self.on_device[: self.recorded] = earlier.to(device)
         self.sent = self.read = self.recorded
         self.arrival: torch.cuda.Event | None = None
+        #: The first step whose loss came to the host and is not finite, with the loss.
+        self.not_finite: tuple[int, float] | None = None
 
     def record(self, loss: Tensor) -> None:
         """Keep the loss of the next step, a scalar."""
@@ -157,7 +160,11 @@ class Losses:
         first, self.read = self.read, self.sent
         losses = self.on_host[first : self.read].tolist()
         self._send()
-        return list(enumerate(losses, start=first))
+        arrived = list(enumerate(losses, start=first))
+        for step, loss in arrived:
+            if self.not_finite is None and not math.isfinite(loss):
+                self.not_finite = step, loss
+        return arrived
 
     def so_far(self) -> Tensor:
         """Wait for the device; return the recorded losses, on the CPU."""

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-SCHEMA = 1
+SCHEMA = 2
 
 #: No record is as large, in bytes; other files that are JSON may be.
 LARGEST = 64 * 2**20
 
 #: schema number -> function that turns a record of that schema into one of the next.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda record: record,  # without `processes` and `sessions`, which have defaults
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

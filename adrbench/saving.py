@@ -6,7 +6,6 @@ up for when the run is taken up. One process of a world writes, the others have 
 """
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,20 +16,24 @@ from torch import nn
 
 from adrbench import checkpoint as checkpoints
 from adrbench.checkpoint import Checkpoint, ModelShape, Snapshot
-from adrbench.config import flag
+from adrbench.config import TrainConfig, flag
 from adrbench.errors import AdrbenchError, CheckpointError
 from adrbench.files import write_atomically
 from adrbench.graphs import Losses
+from adrbench.notes import first_line
 from adrbench.records import Session
 from adrbench.runs import HistoryRow, Run
 from adrbench.schema import from_json, to_json
-from adrbench.stopping import Interrupted, Stop
+from adrbench.stopping import SIGNALS, Interrupted, Stop
+from adrbench.world import is_same
 
 CONFIG, HISTORY, LOCK = "config.json", "history.jsonl", ".lock"
 FILES = (checkpoints.LAST, checkpoints.BEST, HISTORY, CONFIG)
 
-#: What a process wants after a step, where no signal came; the largest wish of all is done.
-GO_ON, SAVE = 0, 1
+#: What a process wants after a step, or the number of the signal it got. The largest wish of all
+#: processes is done.
+GO_ON, SAVE, GIVE_UP = 0, 1, 1000
+assert all(SAVE < number < GIVE_UP for number in SIGNALS)
 
 
 class Saver:
@@ -51,7 +54,8 @@ class Saver:
 
         """
         is_due = time.monotonic() - self.saved_at >= self.every_seconds
-        wish = self.run.world.highest(self.stop.number or (SAVE if is_due else GO_ON))
+        wish = self.stop.number or (SAVE if is_due else GO_ON)
+        wish = self.run.world.highest(GIVE_UP if self.run.losses.not_finite else wish)
         if wish == GO_ON:
             return
         check_finite(self.run)
@@ -60,9 +64,10 @@ class Saver:
             self.leave(wish)
 
     def after_epoch(self) -> None:
-        """Save, and stop where that was asked for meanwhile; Interrupted likewise."""
+        """Save, and stop where that was asked for meanwhile and work is left, likewise."""
         self.save()
-        if wish := self.run.world.highest(self.stop.number or GO_ON):
+        wish = self.run.world.highest(self.stop.number or GO_ON)
+        if wish and not self.run.finished:
             self.leave(wish)
 
     def save(self) -> None:
@@ -82,23 +87,17 @@ class Saver:
 
 
 def check_finite(run: Run) -> None:
-    """Wait for the losses so far; raise AdrbenchError unless they and the weights are finite."""
-    check_losses(run, wait=True)
+    """Wait for the losses so far; raise AdrbenchError unless they and the weights are finite.
+
+    All processes have the same losses and weights, and come to the same.
+    """
+    run.losses.arrived(wait=True)
+    if run.losses.not_finite:
+        index, loss = run.losses.not_finite
+        step = run.epochs_done * run.steps_per_epoch + index
+        raise AdrbenchError(f"the loss is {loss} at {explain(run, step)}")
     if not all(parameter.isfinite().all() for parameter in run.model.parameters()):
         raise AdrbenchError(f"the weights are not finite after {explain(run, run.steps_done - 1)}")
-
-
-def check_losses(run: Run, *, wait: bool = False) -> float:
-    """Return the last loss that came from the device, NaN where none did since the last call.
-
-    Raises AdrbenchError for a loss that is not finite, saying what to try.
-    """
-    loss = math.nan
-    for index, loss in run.losses.arrived(wait=wait):
-        if not math.isfinite(loss):
-            step = run.epochs_done * run.steps_per_epoch + index
-            raise AdrbenchError(f"the loss is {loss} at {explain(run, step)}")
-    return loss
 
 
 def explain(run: Run, step: int) -> str:
@@ -115,7 +114,7 @@ def explain(run: Run, step: int) -> str:
 
 def save(run: Run) -> None:
     """Write the state, then what follows from it; only the first process of a world does."""
-    if run.world.rank:
+    if not run.world.is_first:
         return
     row = run.history[-1] if run.history and not run.losses.recorded else None
     here = {
@@ -210,6 +209,41 @@ def as_checkpoint(
     )
 
 
+def has_state(run: Run) -> bool:
+    """Tell whether there is a state to go on with, for all processes alike.
+
+    Raises:
+        AdrbenchError: where the processes do not see the same directory, or it is half of a run.
+
+    """
+    exists = (run.directory / checkpoints.LAST).exists()
+    if not is_same(run.world, exists):
+        raise not_shared(run)
+    if not exists and run.world.is_first and (run.directory / checkpoints.BEST).exists():
+        raise AdrbenchError(
+            f"{run.directory} holds {checkpoints.BEST} but no {checkpoints.LAST} to go on from: "
+            "bring it back, give another --name, or --force to start over."
+        )
+    return exists
+
+
+def is_finished(directory: Path, config: TrainConfig) -> bool:
+    """Tell, by its history, whether a run has all its epochs."""
+    try:
+        lines = (directory / HISTORY).read_bytes().count(b"\n")
+    except OSError:
+        return False
+    return lines >= config.epochs and (directory / checkpoints.LAST).exists()
+
+
+def not_shared(run: Run) -> AdrbenchError:
+    """Return the error for processes that see different files."""
+    return AdrbenchError(
+        f"the processes see different states of {run.directory}: give --out on a file system that "
+        "all machines share."
+    )
+
+
 def resume(run: Run) -> None:
     """Put `run` in the state that its directory holds, and make up for what a kill left out.
 
@@ -221,28 +255,31 @@ def resume(run: Run) -> None:
     last = checkpoints.load(run.directory / checkpoints.LAST)
     check_same(run, last)
     try:
-        for weights, model in run.models().items():
-            model.load_state_dict(last.snapshots[weights].state)
-        training = last.training or {}
-        run.optimizer.load_state_dict(training["optimizer"])
-        lay_out_momenta(run.optimizer)
-        run.history[:] = training["history"]
-        run.losses = Losses(run.steps_per_epoch, run.device, training.get("losses"))
-        run.seconds = training.get("seconds", 0.0)
-        run.sessions[:] = [from_json(Session, item) for item in training.get("sessions", ())]
-        if run.world.rank == 0:
-            take_up_best(run, last.snapshots)
-    except (CheckpointError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        put_back(run, last)
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"the state in {run.directory} is incomplete ({str(error).rstrip('.')}): "
+            f"the state in {run.directory} is incomplete ({first_line(error)}): "
             "give --force to start over."
         ) from error
-    steps = run.steps_done
-    if run.world.highest(steps) != steps or run.world.from_first(steps) != steps:
-        raise AdrbenchError(
-            f"the processes read different states of {run.directory}: give --out on a file system "
-            "that all machines share."
-        )
+    if not is_same(run.world, run.steps_done):
+        raise not_shared(run)
+    if run.world.is_first:
+        take_up_best(run, last.snapshots)
+
+
+def put_back(run: Run, last: Checkpoint) -> None:
+    """Give models, optimizer and counts the values they have in a state."""
+    for weights, model in run.models().items():
+        model.load_state_dict(last.snapshots[weights].state)
+    training = last.training or {}
+    run.optimizer.load_state_dict(training["optimizer"])
+    lay_out_momenta(run.optimizer)
+    run.history[:] = training["history"]
+    run.losses = Losses(run.steps_per_epoch, run.device, training.get("losses"))
+    run.seconds = training.get("seconds", 0.0)
+    run.sessions[:] = [from_json(Session, item) for item in training.get("sessions", ())]
 
 
 def check_same(run: Run, last: Checkpoint) -> None:
@@ -276,7 +313,10 @@ def take_up_best(run: Run, last: Mapping[str, Snapshot]) -> None:
     for weights in last if run.history else ():
         wanted = best_row(run.history, weights)["epoch"]
         if weights not in run.best or run.best[weights].epoch != wanted:
-            raise CheckpointError(f"{path} does not hold the {weights} of epoch {wanted}")
+            raise CheckpointError(
+                f"{path} does not hold the {weights} of epoch {wanted}, the best so far: bring it "
+                "back, or give --force to start over."
+            )
 
 
 def lay_out_momenta(optimizer: torch.optim.Optimizer) -> None:
@@ -288,6 +328,6 @@ def lay_out_momenta(optimizer: torch.optim.Optimizer) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Remove a run's files; the state first, so that no part of them is taken for a run."""
-    for name in FILES:
+    """Remove a run's files; the state last, so that it is what a killed process leaves of them."""
+    for name in reversed(FILES):
         (directory / name).unlink(missing_ok=True)

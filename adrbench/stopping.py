@@ -19,6 +19,8 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(where)
         self.number = number
         self.where = where
+        #: Whether another process of the same run tells the user.
+        self.is_told = False
 
 
 class Stop:
@@ -47,7 +49,8 @@ class Stop:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # A handler that is not Python's own is none that could be put back.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """Take note of a signal, or raise Interrupted."""

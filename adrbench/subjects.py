@@ -150,8 +150,14 @@ def _file_subjects(path: Path, request: Request, say: Say) -> list[Subject]:
     ]
     done, epochs = subjects[0].epoch or 0, checkpoint.config.epochs
     if checkpoint.selection == "last" and done < epochs:
-        say(f"{checkpoint.run} is not finished: {done} of {epochs} epochs are attacked.")
+        more = " and some steps" if is_within_epoch(checkpoint) else ""
+        say(f"{checkpoint.run} is not finished: {done} of {epochs} epochs{more} are attacked.")
     return subjects
+
+
+def is_within_epoch(checkpoint: Checkpoint) -> bool:
+    """Tell whether weights were taken some steps after their epoch."""
+    return any(taken.clean_correct is None for taken in checkpoint.snapshots.values())
 
 
 def _wanted(checkpoint: Checkpoint, request: Request) -> tuple[str, ...]:

@@ -3,36 +3,37 @@
 import json
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from adrbench.attacks.suites import build_suite
-from adrbench.checkpoint import LAST
 from adrbench.config import AttackConfig, TrainConfig
 from adrbench.datasets import Dataset, epoch_batches
+from adrbench.errors import AdrbenchError, LostProcessError, RecordError
 from adrbench.evaluation import evaluate
 from adrbench.files import only_writer, write_atomically
 from adrbench.graphs import Losses
 from adrbench.notes import Say
 from adrbench.provenance import describe_device, now
-from adrbench.records import Session, TrainRecord
+from adrbench.records import Session, TrainRecord, read_record, write_record
 from adrbench.runs import HistoryRow, Run, describe, prepare, selection_images
 from adrbench.saving import (
     CONFIG,
     LOCK,
     Saver,
     check_finite,
-    check_losses,
+    has_state,
     remove,
     resume,
     save,
 )
 from adrbench.stepping import Stepper
 from adrbench.stopping import Interrupted, Stop
-from adrbench.world import ALONE, World
+from adrbench.world import ALONE, World, is_same
 
 VALIDATION_BATCH = 250
 SAVE_SECONDS = 300.0
@@ -84,12 +85,14 @@ def train(
     save_seconds: float = SAVE_SECONDS,
     stop: Stop | None = None,
     world: World = ALONE,
+    record: Path | None = None,
 ) -> TrainRecord:
     """Train as `config` says into `directory`, going on where an earlier call was stopped.
 
-    Returns the record of the whole run, at once when it was finished before. `force` starts
-    over. The run is saved after every epoch, within an epoch every `save_seconds`, and when `stop`
-    hears a signal. In a `world` of several processes each calls this, and the first one writes.
+    Returns the record of the whole run, at once when it was finished before, and writes it to the
+    file `record`. `force` starts over. The run is saved after every epoch, within an epoch every
+    `save_seconds`, and when `stop` hears a signal. In a `world` of several processes each calls
+    this, and the first one writes.
 
     Raises:
         AdrbenchError: when the directory holds another run, somebody else is writing it, or the
@@ -101,12 +104,21 @@ def train(
     reporter = reporter or Silent()
     stop = stop or Stop()
     run = prepare(config, dataset, directory, device, world)
-    with alone_in(directory, world, reporter.note):
-        if force and world.rank == 0:
+    if not is_same(world, (config, run.data_sha256, run.selection_sha256)):
+        raise AdrbenchError(
+            f"the processes have different settings or images of {config.dataset}: give all the "
+            "same command and the same files."
+        )
+    with only_ours(directory, record, world, reporter.note):
+        if force and world.is_first:
             remove(directory)
+            if record:
+                record.unlink(missing_ok=True)
         world.wait()
-        if (directory / LAST).exists():
+        if has_state(run):
             resume(run)
+        if record and record.exists() and world.is_first:
+            read_own_record(record, config)
         if not run.finished:
             start_session(run, reporter)
         stepper = Stepper(run, reporter.note)
@@ -114,35 +126,73 @@ def train(
         with stop.patiently():
             while not run.finished:
                 reporter.epoch(run_epoch(run, stepper, reporter, saver))
-    return describe(run)
+            made = describe(run)
+            if record and world.is_first:
+                keep_record(record, made)
+    return made
 
 
-def alone_in(directory: Path, world: World, say: Say) -> AbstractContextManager[None]:
-    """Be the only run that writes to a directory; the first of its processes holds the lock."""
-    if world.rank:
-        return nullcontext()
-    return only_writer(directory / LOCK, str(directory), "give another --name", say)
+@contextmanager
+def only_ours(directory: Path, record: Path | None, world: World, say: Say) -> Iterator[None]:
+    """Be the only run that writes to a directory and a record; the first process has the locks."""
+    with ExitStack() as locks:
+        if world.is_first:
+            lock = only_writer(directory / LOCK, str(directory), "give another --name", say)
+            locks.enter_context(lock)
+        if world.is_first and record:
+            path = record.with_name(f".{record.stem}.lock")
+            lock = only_writer(path, str(record), "give another --name or --results", say)
+            locks.enter_context(lock)
+        yield
+
+
+def keep_record(path: Path, made: TrainRecord) -> None:
+    """Write a record, unless the file holds it already; RecordError where it is another run's."""
+    if path.exists():
+        held = read_own_record(path, TrainConfig.from_json(made.config))
+        if (held.history, held.sessions) == (made.history, made.sessions):
+            return
+    write_record(path, made)
+
+
+def read_own_record(path: Path, config: TrainConfig) -> TrainRecord:
+    """Read the record of a run; RecordError where it is broken or that of another one."""
+    record = read_record(path)
+    try:
+        theirs = TrainConfig.from_json(record.config) if isinstance(record, TrainRecord) else None
+    except ValueError as error:
+        raise RecordError(f"the configuration in {path} is damaged ({error}).") from error
+    if not isinstance(record, TrainRecord) or theirs is None or theirs.difference(config):
+        raise RecordError(
+            f"{path} is the record of another run: give another --name or --results, or --force "
+            "to replace it."
+        )
+    return record
 
 
 def start_session(run: Run, reporter: Reporter) -> None:
     """Note who goes on with the run, and tell."""
     step = run.steps_done
-    former = run.sessions[-1].processes if run.sessions else run.world.size
-    if former != run.world.size:
-        reporter.note(
-            f"it goes on with {run.world.size} processes, not {former}: other shares of a batch "
-            "give BatchNorm other statistics."
-        )
-    run.sessions[:] = [session for session in run.sessions if session.first_step < step]
-    run.sessions.append(
-        Session(
-            first_step=step,
-            processes=run.world.size,
-            device=describe_device(run.device),
-            started=now(),
-        )
+    session = Session(
+        first_step=step,
+        processes=run.world.size,
+        device=describe_device(run.device),
+        started=now(),
     )
-    if run.world.rank == 0:
+    if run.sessions:
+        former = run.sessions[-1]
+        if former.processes != session.processes:
+            reporter.note(
+                f"it goes on with {session.processes} processes, not {former.processes}: other "
+                "shares of a batch give BatchNorm other statistics."
+            )
+        if former.device != session.device:
+            reporter.note(f"it goes on on {session.device}, not {former.device}.")
+    if run.config.sync_batch_norm and run.world.size == 1:
+        reporter.note("--sync-batch-norm has nothing to do with one process.")
+    run.sessions[:] = [earlier for earlier in run.sessions if earlier.first_step < step]
+    run.sessions.append(session)
+    if run.world.is_first:
         content = json.dumps(run.config.to_json(), indent=1) + "\n"
         write_atomically(run.directory / CONFIG, content.encode())
     reporter.begin(run.config, run.steps_per_epoch, run.epochs_done + 1, run.losses.recorded)
@@ -156,6 +206,9 @@ def run_epoch(run: Run, stepper: Stepper, reporter: Reporter, saver: Saver) -> H
     try:
         with saver.stop.at_once():
             counts = validate(run)
+    except LostProcessError:
+        save(run)
+        raise
     except Interrupted as interruption:
         save(run)
         where = f"{run.directory} is saved before the validation of epoch {epoch}"
@@ -200,8 +253,8 @@ def take_steps(run: Run, stepper: Stepper, reporter: Reporter, saver: Saver) -> 
     for x, y in batches:
         step = run.steps_done
         run.losses.record(stepper(x, y, step))
-        arrived = check_losses(run)
-        last_loss = last_loss if math.isnan(arrived) else arrived
+        if arrived := run.losses.arrived():
+            _, last_loss = arrived[-1]
         reporter.step(epoch, run.losses.recorded, {"loss": last_loss, **run.scheduled(step)})
         run.seconds = time.perf_counter() - began
         saver.after_step()

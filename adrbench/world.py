@@ -4,27 +4,17 @@ Whoever works in a world says what is shared and what is agreed on; with one pro
 happens. Every process has to make the same calls in the same order.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed import PrefixStore  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous
 
-from adrbench.errors import AdrbenchError, LostProcessError
+from adrbench.errors import LostProcessError
 from adrbench.notes import first_line
 
 T = TypeVar("T")
-
-#: What torchrun tells each process it starts.
-LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-#: How long one process waits for the others, who may have a long batch of an attack to finish. One
-#: that died is noticed at once by its connections, and by torchrun.
-PATIENCE = timedelta(days=1)
 
 
 class World(Protocol):
@@ -37,6 +27,10 @@ class World(Protocol):
     @property
     def size(self) -> int:
         """How many there are."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks and writes for all."""
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace floating-point tensors, alike on all processes, by their mean over them."""
@@ -68,6 +62,7 @@ class Alone:
 
     rank = 0
     size = 1
+    is_first = True
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Do nothing."""
@@ -102,12 +97,14 @@ ALONE: World = Alone()
 class Together:
     """The processes that torchrun started, talking through torch.distributed.
 
-    Tensors on GPUs are averaged by NCCL, everything else goes over gloo.
+    Tensors on GPUs are averaged by NCCL, everything else goes over gloo. NCCL does not say where
+    another process is gone; the next message over gloo does.
     """
 
     def __init__(self, store: Any, rank: int, size: int) -> None:
         self.rank = rank
         self.size = size
+        self.is_first = rank == 0
         self._store = store
         self._shared = 0
 
@@ -169,6 +166,11 @@ class Together:
         self.highest(0)
 
 
+def is_same(world: World, value: object) -> bool:
+    """Tell whether all processes have the same `value`."""
+    return all(other == value for other in world.gather(value))
+
+
 @contextmanager
 def reported() -> Iterator[None]:
     """Turn the loss of another process into an error of ours."""
@@ -182,49 +184,3 @@ def reported() -> Iterator[None]:
             "all of them again with --max-restarts, and the same command goes on from the last "
             "save."
         ) from error
-
-
-def is_launched() -> bool:
-    """Tell whether torchrun, or something that sets what it sets, started this process."""
-    return all(name in os.environ for name in LAUNCHED) and os.environ["WORLD_SIZE"] != "1"
-
-
-def local_rank() -> int | None:
-    """Return the number of this process on its machine, None for one that is alone."""
-    return int(os.environ["LOCAL_RANK"]) if is_launched() else None
-
-
-@contextmanager
-def joined(device: torch.device) -> Iterator[World]:
-    """Be one of the processes that torchrun started, each computing on a device of this kind.
-
-    Raises:
-        AdrbenchError: when the processes do not find each other.
-
-    """
-    if not is_launched():
-        yield ALONE
-        return
-    try:
-        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-        # What processes that are gone left in the store, addresses above all, is not for us.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = PrefixStore(f"adrbench attempt {attempt}", store)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-            store=store,
-            rank=rank,
-            world_size=size,
-            timeout=PATIENCE,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise AdrbenchError(
-            f"the processes do not find each other ({first_line(error)}): check torchrun's "
-            "--nnodes, --nproc-per-node and --rdzv-endpoint."
-        ) from error
-    try:
-        yield Together(store, rank, size)
-    finally:
-        distributed.destroy_process_group()

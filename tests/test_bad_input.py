@@ -329,7 +329,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "rotten best": (
         f"{TRAIN} --method at --name rotten",
         1,
-        "the state in checkpoints/rotten is incomplete .*best.pt is truncated or damaged.*--force",
+        "checkpoints/rotten/best.pt is truncated or damaged: copy or train it again",
     ),
     "foreign run": (f"{TRAIN} --method at --name foreign", 1, "is not an adrbench checkpoint"),
     "other data": (
@@ -449,5 +449,5 @@ def test_notes_name_the_files_left_out_before_the_error(here: Path) -> None:
     outcome = command("report", "newer")
     assert outcome.notes == [
         "note: left out: newer/record.json is not a valid record: its schema is 99, this version "
-        "reads up to 1; update adrbench."
+        "reads up to 2; update adrbench."
     ]

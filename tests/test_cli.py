@@ -111,7 +111,7 @@ def test_the_record_of_another_run_is_not_replaced(empty: Path) -> None:
 
 def test_a_lost_record_is_written_again(here: Path) -> None:
     outcome = succeed("train", "digits", "--method", "at", "--name", "at", *QUICK)
-    assert outcome.err == ""
+    assert outcome.lines == []
     assert (here / "results" / "train-at.json").exists()
 
 
@@ -187,7 +187,7 @@ def test_an_interrupted_force_goes_on_without_it(
     monkeypatch.setattr("adrbench.training.train", interrupt)
     outcome = command("train", "digits", *QUICK, "--force")
     assert outcome.code == 130
-    assert "the same command without --force goes on from there" in outcome.err
+    assert "the same command without --force goes on with it." in outcome.err
 
 
 # Attacks

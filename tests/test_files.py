@@ -200,8 +200,25 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", fail)
-    (said,) = take(tmp_path / ".lock")
-    assert "has no locks (No locks available): let nobody else write the run" in said
+    lock = tmp_path / ".lock"
+    (said,) = take(lock)
+    assert "cannot be locked (No locks available): make sure that somebody else is not" in said
+    with only_writer(lock, "the run", "", lambda text: None):
+        (said,) = take(lock)
+        assert "make sure that process" in said
+        lock.write_text("of another process")
+    assert lock.read_text() == "of another process", "whose file it is removes it"
+
+
+def test_where_nothing_can_be_written_nothing_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, mode: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with only_writer(tmp_path / ".lock", "the run", "", pytest.fail):
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_that_cannot_be_written(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ PACKAGE = Path(adrbench.__file__).parent
 ROWS = (
     ("baselines", "errors", "notes", "schedules", "schema", "seeds", "stopping"),
     ("files", "graphs", "pickles", "threat", "tokens", "world"),
-    ("records",),
+    ("joining", "records"),
     (
         "config",
         "datasets",

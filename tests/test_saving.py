@@ -15,7 +15,8 @@ import torch
 from adrbench import checkpoint as checkpoints
 from adrbench import files, runs, saving, training
 from adrbench.datasets import Dataset, load_dataset
-from adrbench.errors import AdrbenchError, CheckpointError
+from adrbench.errors import AdrbenchError, CheckpointError, RecordError
+from adrbench.records import read_record
 from adrbench.runs import Run
 from adrbench.stopping import Interrupted, Stop
 from test_training import CPU, EPOCHS, assert_same_run, make_config, stable_history
@@ -234,8 +235,11 @@ def test_a_state_that_is_not_finite_is_never_saved(
         r"saved yet; start over with a lower --lr",
     ):
         saver.after_step()
+    run = runs.prepare(make_config(), digits, tmp_path, CPU)
+    saver = saving.Saver(run, 0.0, Stop())
     next(run.model.parameters()).data[0] = value
-    run.losses.record(torch.tensor(1.0))
+    for _ in range(2):
+        run.losses.record(torch.tensor(1.0))
     with pytest.raises(AdrbenchError, match=r"the weights are not finite after step 2 of epoch 1"):
         saver.after_step()
     assert list(tmp_path.iterdir()) == []
@@ -324,3 +328,149 @@ def test_losses_of_a_resumed_epoch_count_into_its_mean(
         for path in (directory, undisturbed)
     )
     assert ours == theirs
+
+
+def test_a_disk_that_is_full_while_a_run_is_taken_up_is_not_the_runs_fault(
+    undisturbed: Path, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        writes(patch, 2)  # the configuration and the state, not the best weights
+        with pytest.raises(PulledPlug):
+            training.train(make_config(), digits, directory, device=CPU)
+
+    def full(path: Path, content: bytes) -> None:
+        raise AdrbenchError(f"cannot write {path}: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "write_atomically", full)
+        with pytest.raises(AdrbenchError, match=r"cannot write .*best\.pt: No space") as caught:
+            training.train(make_config(), digits, directory, device=CPU)
+        assert "--force" not in str(caught.value)
+    go_on(directory, digits, expected=STEPS)
+    assert_same_run(undisturbed, directory)
+
+
+def test_memory_that_runs_out_while_a_run_is_taken_up_is_not_the_runs_fault(
+    undisturbed: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: Run, last: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(saving, "put_back", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        training.train(make_config(), digits, undisturbed, device=CPU)
+
+
+@pytest.mark.parametrize("kept", range(1, 5))
+def test_a_start_over_that_is_killed_never_mixes_two_runs(
+    kept: int, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the former run's files some are gone: it can be forced again, but not gone on with."""
+    directory, other = tmp_path / "run", make_config("at", epochs=1, lr=0.01)
+    training.train(make_config(), digits, directory, device=CPU)
+    for name in list(reversed(saving.FILES))[: len(saving.FILES) - kept]:
+        (directory / name).unlink()
+    with pytest.raises(AdrbenchError, match=r"holds a run with --method adr\+wa\+awp, not at"):
+        training.train(other, digits, directory, device=CPU)
+    training.train(other, digits, directory, device=CPU, force=True)
+    assert checkpoints.load(directory / checkpoints.BEST).config.lr == 0.01
+
+
+def test_the_best_weights_of_another_run_are_never_taken_up(
+    undisturbed: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    shutil.copy(undisturbed / checkpoints.BEST, directory)
+    with pytest.raises(AdrbenchError, match=r"holds best\.pt but no last\.pt to go on from"):
+        training.train(make_config("at"), digits, directory, device=CPU)
+
+
+def test_a_request_to_stop_that_comes_at_the_end_is_too_late(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    """The last epoch is saved by then, and the record is all that is left to write."""
+    stop, path = Stop(), tmp_path / "record.json"
+
+    def ask() -> None:
+        stop.number = signal.SIGTERM
+
+    class AtTheEnd(training.Silent):
+        def note(self, text: str) -> None:
+            raise AssertionError(text)
+
+    run_validate = training.validate
+
+    def validate(run: Run) -> dict[str, Any]:
+        counts = run_validate(run)
+        if run.epochs_done + 1 == EPOCHS:
+            stop._patient = True
+            ask()
+        return counts
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "validate", validate)
+        record = training.train(
+            make_config(),
+            digits,
+            tmp_path / "run",
+            device=CPU,
+            stop=stop,
+            record=path,
+            reporter=AtTheEnd(),
+        )
+    assert read_record(path) == record
+
+
+def test_the_record_of_a_former_run_goes_with_it(
+    undisturbed: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    """Started over and killed, the run goes on without the record that does not fit it."""
+    directory, path = tmp_path / "run", tmp_path / "record.json"
+    training.train(make_config(epochs=1), digits, directory, device=CPU, record=path)
+    former = path.read_bytes()
+    with pytest.raises(PulledPlug):
+        training.train(
+            make_config(),
+            digits,
+            directory,
+            device=CPU,
+            record=path,
+            force=True,
+            reporter=Watch(5, pull),
+            save_seconds=0,
+        )
+    assert not path.exists()
+    path.write_bytes(former)
+    with pytest.raises(RecordError, match="is the record of another run"):
+        training.train(make_config(), digits, directory, device=CPU, record=path)
+    path.unlink()
+    record = training.train(make_config(), digits, directory, device=CPU, record=path)
+    assert read_record(path) == record
+    held = path.read_bytes()
+    training.train(make_config(), digits, directory, device=CPU, record=path)
+    assert path.read_bytes() == held, "a finished run's record is left alone"
+
+
+def test_going_on_elsewhere_is_said(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    class Listener(training.Silent):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    with pytest.raises(PulledPlug):
+        training.train(
+            make_config(),
+            digits,
+            tmp_path,
+            device=CPU,
+            reporter=Watch(2, pull),
+            save_seconds=0,
+        )
+    monkeypatch.setattr(training, "describe_device", lambda device: "another processor")
+    training.train(make_config(), digits, tmp_path, device=CPU, reporter=Listener())
+    assert any("it goes on on another processor, not " in text for text in said)

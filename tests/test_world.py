@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,23 +19,42 @@ import torch
 from adrbench import checkpoint as checkpoints
 from adrbench import saving
 from adrbench.errors import AdrbenchError, LostProcessError
-from adrbench.world import ALONE, joined, local_rank, reported
+from adrbench.joining import joined, local_rank
+from adrbench.world import ALONE, reported
 from runner import command, succeed
 
 ROOT = Path(__file__).parents[1]
-TRAIN = ("train", "digits", "--epochs", "2", "--steps", "2", "--batch-size", "128")
+TRAIN = ("train", "digits", "--epochs", "4", "--steps", "2", "--batch-size", "128")
 #: Two processes start twice in most tests here, at three seconds each.
 slow = pytest.mark.slow
 
 
+def workers(launcher: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if int(re.findall(r"PPid:\s+(\d+)", (entry / "status").read_text())[0]) == launcher:
+                    found.append(int(entry.name))
+            except (OSError, IndexError):
+                continue
+    return found
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 @contextmanager
-def launched(*arguments: str | Path, options: tuple[str, ...] = ()) -> Iterator[Any]:
-    """Run two processes of `python ARGUMENTS` under torchrun."""
+def launched(
+    *arguments: str | Path, options: tuple[str, ...] = ("--standalone", "--nproc-per-node", "2")
+) -> Iterator[Any]:
+    """Run two processes of `python ARGUMENTS` under torchrun; none outlives the test."""
     with subprocess.Popen(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", *options, *map(str, arguments)),
-        ],
+        [sys.executable, "-m", "torch.distributed.run", *options, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -43,6 +63,8 @@ def launched(*arguments: str | Path, options: tuple[str, ...] = ()) -> Iterator[
         try:
             yield process
         finally:
+            for worker in workers(process.pid):
+                os.kill(worker, signal.SIGKILL)
             process.kill()
 
 
@@ -89,7 +111,7 @@ def test_a_lost_process_is_an_error_of_ours() -> None:
 
 MEMBERS = """
 import torch
-from adrbench.world import joined
+from adrbench.joining import joined
 
 with joined(torch.device("cpu")) as world:
     rank, size = world.rank, world.size
@@ -115,7 +137,15 @@ def test_what_two_processes_share(empty: Path) -> None:
     Path("members.py").write_text(MEMBERS)
     with launched("members.py") as process:
         out, err = process.communicate(timeout=60)
-    assert sorted(out.splitlines()) == ["0 of 2 is content", "1 of 2 is content"], err
+    for rank in (0, 1):
+        assert f"{rank} of 2 is content" in out, err
+
+
+def saved_history(path: Path) -> list[Any]:
+    training = checkpoints.load(path).training
+    assert training is not None
+    history: list[Any] = training["history"]
+    return history
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
@@ -140,7 +170,7 @@ from adrbench.runs import prepare
 from adrbench.stepping import Stepper
 from adrbench.tokens import parse_method
 from adrbench.training import Saver, Stop, take_steps, Silent
-from adrbench.world import joined
+from adrbench.joining import joined
 from torch import nn
 
 method, out = sys.argv[1:]
@@ -190,8 +220,14 @@ def test_two_processes_resume_to_the_same_weights_and_attack_to_the_same_verdict
     line = (*TRAIN, "--method", "adr+wa+awp")
     out, err = together(*line, "--name", "whole")
     assert out.count("validation PGD accuracy") == 2, "one process speaks for both"
-    assert err.count("epoch 2/2") == 1
-    together(*line, "--name", "parts", "--epochs", "2", "--save-minutes", "0")
+    assert err.count("epoch 4/4") == 1
+    last = Path("checkpoints/parts/last.pt")
+    with launched("-m", "--", "adrbench", *line, "--name", "parts") as torchrun:
+        wait_for(last.exists)
+        torchrun.send_signal(signal.SIGTERM)
+        torchrun.communicate(timeout=60)
+    assert len(saved_history(last)) < 4
+    together(*line, "--name", "parts")
     whole, parts = (weights(Path("checkpoints", name)) for name in ("whole", "parts"))
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
     record = json.loads(Path("results/train-whole.json").read_text())
@@ -210,46 +246,86 @@ def test_two_processes_resume_to_the_same_weights_and_attack_to_the_same_verdict
     assert len(list(Path("two").iterdir())) == 2, "neither state nor lock is left"
 
 
-def workers(launcher: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if int(re.findall(r"PPid:\s+(\d+)", (entry / "status").read_text())[0]) == launcher:
-                    found.append(int(entry.name))
-            except (OSError, IndexError):
-                continue
-    return found
+KILLED = ("train", "digits", "--method", "adr+wa", "--epochs", "30", "--steps", "2", "--lr", "0.02")
+OFTEN = ("--batch-size", "128", "--save-minutes", "0.001", "--name", "killed")
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-@slow
-@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
-def test_a_killed_worker_is_started_again_and_the_run_goes_on(empty: Path) -> None:
-    line = ("train", "digits", "--method", "adr+wa", "--epochs", "8", "--batch-size", "128")
-    together(*line, "--name", "whole")
-    last = Path("checkpoints/killed/last.pt")
-    arguments = ("-m", "--", "adrbench", *line, "--name", "killed", "--save-minutes", "0.001")
-    with launched(
-        *arguments, options=("--max-restarts", "1", "--monitor-interval", "0.1")
-    ) as torchrun:
-        wait_for(last.exists)
-        os.kill(workers(torchrun.pid)[-1], signal.SIGKILL)
-        _, err = torchrun.communicate(timeout=120)
-    assert torchrun.returncode == 0, err
+def assert_taken_up(err: str) -> None:
+    """Hold that the killed run was taken up, not started over, and ended as one left in peace."""
     assert "going on at epoch" in err
     assert "Traceback" not in err
     record = json.loads(Path("results/train-killed.json").read_text())
     assert len(record["sessions"]) == 2
     assert record["sessions"][1]["first_step"] > 0
+    together(*KILLED, *OFTEN, "--name", "whole")
     whole, killed = (weights(Path("checkpoints", name)) for name in ("whole", "killed"))
     assert all(torch.equal(value, killed[key]) for key, value in whole.items())
+
+
+@slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
+def test_a_killed_worker_is_started_again_and_the_run_goes_on(empty: Path) -> None:
+    """Not over again, though the command says --force."""
+    options = ("--standalone", "--nproc-per-node", "2", "--max-restarts", "1")
+    arguments = ("-m", "--", "adrbench", *KILLED, *OFTEN, "--force")
+    with launched(*arguments, options=(*options, "--monitor-interval", "0.1")) as torchrun:
+        wait_for(Path("checkpoints/killed/history.jsonl").exists)
+        os.kill(workers(torchrun.pid)[-1], signal.SIGKILL)
+        _, err = torchrun.communicate(timeout=120)
+    assert torchrun.returncode == 0, err
+    assert_taken_up(err)
+
+
+@slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
+def test_a_worker_killed_on_one_of_two_machines(empty: Path) -> None:
+    """Only its own agent counts the restart."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        endpoint = f"localhost:{free.getsockname()[1]}"
+    options = (
+        *("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "two"),
+        *("--rdzv-endpoint", endpoint, "--max-restarts", "3", "--monitor-interval", "0.1"),
+    )
+    arguments = ("-m", "--", "adrbench", *KILLED, *OFTEN)
+    with (
+        launched(*arguments, options=options) as one,
+        launched(*arguments, options=options) as other,
+    ):
+        wait_for(Path("checkpoints/killed/history.jsonl").exists)
+        os.kill(workers(other.pid)[-1], signal.SIGKILL)
+        said = "".join(machine.communicate(timeout=120)[1] for machine in (one, other))
+        assert (one.returncode, other.returncode) == (0, 0), said
+    assert_taken_up(said)
+
+
+#: A machine of its own for each process: a working directory.
+APART = """
+import os, sys
+os.chdir("machine-" + os.environ["RANK"])
+from adrbench.cli import main
+main()
+"""
+
+
+@slow
+def test_machines_that_do_not_share_their_files_are_told_so(empty: Path) -> None:
+    Path("apart.py").write_text(APART)
+    for rank in (0, 1):
+        run = f"machine-{rank}/checkpoints/run"
+        quick = ("--epochs", "1", "--steps", "1", "--batch-size", "128", "--method", "at")
+        line = ("train", "digits", "--name", "run", *quick)
+        place = ("--out", f"machine-{rank}/checkpoints", "--results", f"machine-{rank}/results")
+        succeed(*line, "--seed", str(rank), *place)
+        assert Path(run).exists()
+    with launched("apart.py", "attack", "checkpoints/run", "--suite", "pgd-2") as torchrun:
+        _, err = torchrun.communicate(timeout=60)
+    assert err.count("error: the processes found different weights or images: give files") == 1
+    assert not list(Path().rglob("*pgd*")), "no record, no state, no lock"
+    Path("machine-1/checkpoints/run/last.pt").unlink()
+    with launched("apart.py", *line[:-1], "at") as torchrun:
+        _, err = torchrun.communicate(timeout=60)
+    assert err.count("error: the processes see different states of checkpoints/run: give") == 1
 
 
 @slow
@@ -262,6 +338,7 @@ def test_a_launcher_asked_to_stop_passes_it_on(empty: Path, number: int) -> None
         torchrun.send_signal(number)
         _, err = torchrun.communicate(timeout=60)
     assert err.count("error: interrupted: checkpoints/run is saved") == 1, err
+    assert torchrun.returncode == 1, "torchrun's own, whatever its workers end with"
     held = checkpoints.load(last).training
     assert held is not None
     done = len(held["history"]) * 10 + len(held["losses"])
@@ -276,6 +353,9 @@ def test_errors_are_told_once(empty: Path) -> None:
     _, err = together("train", "digits", "--batch-size", "63", code=1)
     assert err.count("give --batch-size 62 or 64") == 1
     assert not Path("checkpoints").exists()
+    succeed("train", "digits", "--epochs", "1", "--steps", "1", "--name", "run")
+    _, err = together("train", "digits", "--epochs", "2", "--name", "run", code=1)
+    assert err.count("holds a run with --epochs 1, not 2") == 1
 
 
 def test_processes_take_a_gpu_each(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +368,7 @@ def test_processes_take_a_gpu_each(empty: Path, monkeypatch: pytest.MonkeyPatch)
     assert choose_device("cpu", 1) == torch.device("cpu")
     with pytest.raises(AdrbenchError, match="several processes take --device cuda or cpu"):
         choose_device("cuda:0", 1)
-    with pytest.raises(AdrbenchError, match="cuda:2 was asked for, and PyTorch sees 2"):
+    with pytest.raises(AdrbenchError, match=r"more processes than the 2 CUDA .*-node 2"):
         choose_device("auto", 2)
 
 
