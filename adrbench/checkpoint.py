@@ -67,8 +67,9 @@ class Checkpoint:
 
     `snapshots` maps student, and average where there is one, to its weights. `data_sha256`
     identifies the images trained on, `selection_sha256` those that choose the best epoch ("" in
-    files of schema 1). `training` is what only a resumed run needs: the optimizer, the history, and
-    where in the run it is; a `best` checkpoint has none.
+    files of schema 1). `processes` is how many trained, at the most. `training` is what only a
+    resumed run needs: the optimizer, the history, and where in the run it is; a `best` checkpoint
+    has none.
     """
 
     selection: Selection
@@ -78,6 +79,7 @@ class Checkpoint:
     data_sha256: str
     selection_sha256: str = ""
     snapshots: dict[str, Snapshot]
+    processes: int = 1
     training: dict[str, Any] | None = None
 
 
@@ -93,6 +95,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "data_sha256": checkpoint.data_sha256,
         "selection_sha256": checkpoint.selection_sha256,
         "snapshots": {name: vars(snapshot) for name, snapshot in checkpoint.snapshots.items()},
+        "processes": checkpoint.processes,
         "training": checkpoint.training,
     }
     write_content(path, content | {"tensors_sha256": sum_tensors(content)})

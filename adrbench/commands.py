@@ -11,7 +11,7 @@ import torch
 import typer
 from rich.console import Console
 
-from adrbench import attacking, runs, saving, training
+from adrbench import attacking, resuming, runs, saving, training
 from adrbench.attacks.suites import build_suite
 from adrbench.config import (
     METHOD_SETTINGS,
@@ -64,7 +64,7 @@ def train_in(world: World, given: Given, device: torch.device, stop: Stop, say: 
     directory: Path = given["out"] / name
     path: Path = given["results"] / f"train-{name}.json"
     force = given["force"] and not is_restarted(world)
-    if world.is_first and (force or not saving.is_finished(directory, config)):
+    if world.is_first and (force or not resuming.is_finished(directory, config)):
         for place in (directory, path.parent):
             check_writable(place)
     with (

@@ -111,8 +111,10 @@ class TrainConfig:
         """Read a configuration back; ValueError names the field that is wrong."""
         return from_json(cls, data)
 
-    def sha256(self) -> str:
+    def sha256(self, processes: int = 1) -> str:
         """Return a fingerprint of everything that decides the weights but data and seed.
+
+        The number of `processes` does, where BatchNorm sees the shares of a batch one by one.
 
         `adr` and `adr+wa` train alike, so the token `wa` plays no part. A setting that came later
         counts only where it is used, so that fingerprints stay what they were.
@@ -121,6 +123,8 @@ class TrainConfig:
         method = str(replace(self.parsed_method(), wa=False))
         apart = {"seed": 0, "dataset": "", "preset": "", "method": method}
         settings = {**self.to_json(), **apart}
+        if processes > 1 and not self.sync_batch_norm:
+            settings["processes"] = processes
         content = json.dumps(
             {name: value for name, value in settings.items() if name not in later}, sort_keys=True
         )

@@ -97,8 +97,7 @@ def evaluate(
     """
     began = time.perf_counter()
     keeper = keeper or NotKept()
-    first = images.first(min(batch_size, len(images)))
-    x = to_float(first.pixels)
+    x = to_float(images.first(min(batch_size, len(images))).pixels)
     progress = world.from_first(keeper.load() if world.is_first else None) or begin(len(images))
     earlier = progress.seconds
     with (
@@ -107,31 +106,28 @@ def evaluate(
         full_precision(),
         collected_warnings() as seen,
     ):
-        suite.inspect(model, x, first.labels)
+        suite.inspect(model, x, images.labels[: len(x)])
         frozen = _freeze(model, x, _formats(x, progress.form, many_passes), world)
         progress.form = frozen.memory_format
-        attacked = frozen.model
-        if many_passes and x.is_cuda:
-            attacked = Replayed(attacked, x, len(x), say)
 
         def keep() -> None:
             progress.seconds = earlier + time.perf_counter() - began
             progress.warnings = unique([*progress.warnings, *seen()])
             keeper.save(progress)
 
-        stages = (CleanPass(), *suite.stages)
-        for stage in stages[len(progress.stages) :]:
-            _run_stage(
-                stage,
-                attacked,
-                images,
-                threat,
-                progress=progress,
-                batch_size=batch_size,
-                on_batch=on_batch,
-                keep=keep,
-                world=world,
-            )
+        is_replayed = many_passes and x.is_cuda
+        work = _Work(
+            model=Replayed(frozen.model, x, len(x), say) if is_replayed else frozen.model,
+            images=images,
+            threat=threat,
+            batch_size=batch_size,
+            progress=progress,
+            on_batch=on_batch,
+            keep=keep,
+            world=world,
+        )
+        for stage in (CleanPass(), *suite.stages)[len(progress.stages) :]:
+            _run_stage(stage, work)
         suite.review({stage.name: stage.survivors / len(images) for stage in progress.stages})
     assert progress.clean is not None
     found = [text for texts in world.gather([*progress.warnings, *seen()]) for text in texts]
@@ -143,6 +139,20 @@ def evaluate(
         folded=frozen.folded,
         seconds=earlier + time.perf_counter() - began,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What every stage of an evaluation works with; `keep` keeps the progress."""
+
+    model: nn.Module
+    images: Images
+    threat: ThreatModel
+    batch_size: int
+    progress: Progress
+    on_batch: OnBatch
+    keep: Callable[[], None]
+    world: World
 
 
 def _formats(x: Tensor, form: str, many_passes: bool) -> tuple[torch.memory_format, ...]:
@@ -161,47 +171,39 @@ def _freeze(
     return frozen or freeze(model, x, (FORMATS.get(chosen, IMAGE_FORMAT),))
 
 
-def _run_stage(
-    stage: Stage,
-    model: nn.Module,
-    images: Images,
-    threat: ThreatModel,
-    *,
-    progress: Progress,
-    batch_size: int,
-    on_batch: OnBatch,
-    keep: Callable[[], None],
-    world: World,
-) -> None:
-    """Run one stage on the images it is entered with, and strike out those it fools."""
+def _run_stage(stage: Stage, work: _Work) -> None:
+    """Run what is left of a stage, and strike out those images it fools the model on."""
+    progress = work.progress
     began = time.perf_counter() - progress.stage_seconds
     entered = progress.entered.nonzero().squeeze(1)
-    batches = torch.split(entered, batch_size) if len(entered) else ()
+    batches = torch.split(entered, work.batch_size) if len(entered) else ()
     left = [number for number in range(len(batches)) if number not in progress.done]
 
     def report() -> None:
-        total = sum(map(len, batches))
         done = sum(len(batches[number]) for number in progress.done)
-        on_batch(stage.name, done, total, int(progress.standing.sum()))
+        work.on_batch(stage.name, done, len(entered), int(progress.standing.sum()))
 
     if left:
         report()
-    for number in world.share_out(left):
-        indices = batches[number]
-        chosen = images.take(indices)
-        x, y = to_float(chosen.pixels), chosen.labels
-        x_adv = stage.perturb(model, x, y, indices.to(y.device))
-        verdicts = fooled(model, threat, x, x_adv, y, attack=stage.name)
-        progress.standing[indices] = ~verdicts.cpu()
+    for number in work.world.share_out(left):
+        progress.standing[batches[number]] = _survivors(stage, work, batches[number])
         progress.done.add(number)
         progress.stage_seconds = time.perf_counter() - began
-        keep()
+        work.keep()
         if len(progress.done) < len(batches):
             report()
-    progress.standing = world.agreed(progress.standing)
+    progress.standing = work.world.agreed(progress.standing)
     progress.done = set(range(len(batches)))
     report()
     progress.finish_stage(stage.name)
+
+
+def _survivors(stage: Stage, work: _Work, indices: Tensor) -> Tensor:
+    """Tell for each of the images at `indices` whether it withstands a stage, (N,) on the CPU."""
+    chosen = work.images.take(indices)
+    x, y = to_float(chosen.pixels), chosen.labels
+    x_adv = stage.perturb(work.model, x, y, indices.to(y.device))
+    return ~fooled(work.model, work.threat, x, x_adv, y, attack=stage.name).cpu()
 
 
 def fooled(

@@ -188,7 +188,7 @@ def _own_subject(path: Path, checkpoint: Checkpoint, weights: str, request: Requ
         seed=config.seed,
         run=checkpoint.run,
         checkpoint_sha256=checkpoints.sha256(path),
-        training_sha256=config.sha256(),
+        training_sha256=config.sha256(checkpoint.processes),
         threat=threat,
         model=model,
     )

@@ -13,24 +13,16 @@ import torch
 from adrbench.attacks.suites import build_suite
 from adrbench.config import AttackConfig, TrainConfig
 from adrbench.datasets import Dataset, epoch_batches
-from adrbench.errors import AdrbenchError, LostProcessError, RecordError
+from adrbench.errors import AdrbenchError, LostProcessError
 from adrbench.evaluation import evaluate
 from adrbench.files import only_writer, write_atomically
 from adrbench.graphs import Losses
 from adrbench.notes import Say
 from adrbench.provenance import describe_device, now
-from adrbench.records import Session, TrainRecord, read_record, write_record
+from adrbench.records import Session, TrainRecord
+from adrbench.resuming import has_state, keep_record, read_own_record, remove, resume
 from adrbench.runs import HistoryRow, Run, describe, prepare, selection_images
-from adrbench.saving import (
-    CONFIG,
-    LOCK,
-    Saver,
-    check_finite,
-    has_state,
-    remove,
-    resume,
-    save,
-)
+from adrbench.saving import CONFIG, LOCK, Saver, check_finite, save
 from adrbench.stepping import Stepper
 from adrbench.stopping import Interrupted, Stop
 from adrbench.world import ALONE, World, is_same
@@ -144,30 +136,6 @@ def only_ours(directory: Path, record: Path | None, world: World, say: Say) -> I
             lock = only_writer(path, str(record), "give another --name or --results", say)
             locks.enter_context(lock)
         yield
-
-
-def keep_record(path: Path, made: TrainRecord) -> None:
-    """Write a record, unless the file holds it already; RecordError where it is another run's."""
-    if path.exists():
-        held = read_own_record(path, TrainConfig.from_json(made.config))
-        if (held.history, held.sessions) == (made.history, made.sessions):
-            return
-    write_record(path, made)
-
-
-def read_own_record(path: Path, config: TrainConfig) -> TrainRecord:
-    """Read the record of a run; RecordError where it is broken or that of another one."""
-    record = read_record(path)
-    try:
-        theirs = TrainConfig.from_json(record.config) if isinstance(record, TrainRecord) else None
-    except ValueError as error:
-        raise RecordError(f"the configuration in {path} is damaged ({error}).") from error
-    if not isinstance(record, TrainRecord) or theirs is None or theirs.difference(config):
-        raise RecordError(
-            f"{path} is the record of another run: give another --name or --results, or --force "
-            "to replace it."
-        )
-    return record
 
 
 def start_session(run: Run, reporter: Reporter) -> None:

@@ -90,3 +90,13 @@ def test_what_is_not_a_number_is_refused(text: str) -> None:
 def test_impossible_attacks_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         AttackConfig(threat_model=ThreatModel(eps=0.1), **change)
+
+
+def test_fingerprints_outlive_new_settings_and_count_processes() -> None:
+    """The first is as it was before there was a setting `sync_batch_norm`."""
+    plain, synchronised = config("at"), config("at", sync_batch_norm=True)
+    assert plain.sha256()[:8] == "1690a239"
+    assert plain.sha256() == plain.sha256(processes=1)
+    others = (plain.sha256(2), plain.sha256(8), synchronised.sha256())
+    assert len({plain.sha256(), *others}) == 4
+    assert synchronised.sha256(8) == synchronised.sha256()

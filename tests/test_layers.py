@@ -31,6 +31,7 @@ ROWS = (
     ("checkpoint", "methods"),
     ("evaluation", "listing", "runs", "subjects"),
     ("attacking", "saving", "stepping"),
+    ("resuming",),
     ("training",),
     ("commands",),
     ("cli",),

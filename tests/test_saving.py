@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from adrbench import checkpoint as checkpoints
-from adrbench import files, runs, saving, training
+from adrbench import files, resuming, runs, saving, training
 from adrbench.datasets import Dataset, load_dataset
 from adrbench.errors import AdrbenchError, CheckpointError, RecordError
 from adrbench.records import read_record
@@ -357,7 +357,7 @@ def test_memory_that_runs_out_while_a_run_is_taken_up_is_not_the_runs_fault(
     def fail(run: Run, last: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(saving, "put_back", fail)
+    monkeypatch.setattr(resuming, "put_back", fail)
     with pytest.raises(torch.OutOfMemoryError):
         training.train(make_config(), digits, undisturbed, device=CPU)
 

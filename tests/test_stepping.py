@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from adrbench.datasets import Dataset, epoch_batches, load_dataset
 from adrbench.graphs import PLAIN_CALLS, Capture, Losses, Replay
+from adrbench.resuming import lay_out_momenta
 from adrbench.runs import Run, prepare
-from adrbench.saving import lay_out_momenta
 from adrbench.stepping import Stepper, take_step
 from test_graphs import no_word
 from test_training import make_config

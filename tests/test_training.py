@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adrbench import checkpoint as checkpoints
-from adrbench import runs, saving, training
+from adrbench import resuming, runs, saving, training
 from adrbench.config import TrainConfig
 from adrbench.datasets import Dataset, load_dataset
 from adrbench.errors import AdrbenchError, DataError
@@ -210,7 +210,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(digits: Dataset, tmp_
         training.train(config, digits, directory, device=CPU)
     run = runs.prepare(config, digits, directory, CPU)
     if (directory / checkpoints.LAST).exists():
-        saving.resume(run)
+        resuming.resume(run)
     assert all(value.isfinite().all() for value in run.model.parameters())
 
 

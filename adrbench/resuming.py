@@ -1,0 +1,166 @@
+"""Taking up a run where its directory says it stands, and making sure that it is that run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from adrbench import checkpoint as checkpoints
+from adrbench.checkpoint import Checkpoint, Snapshot
+from adrbench.config import TrainConfig, flag
+from adrbench.errors import AdrbenchError, CheckpointError, RecordError
+from adrbench.graphs import Losses
+from adrbench.notes import first_line
+from adrbench.records import Session, TrainRecord, read_record, write_record
+from adrbench.runs import Run
+from adrbench.saving import FILES, HISTORY, best_row, publish
+from adrbench.schema import from_json
+from adrbench.world import is_same
+
+
+def has_state(run: Run) -> bool:
+    """Tell whether there is a state to go on with, for all processes alike.
+
+    Raises:
+        AdrbenchError: where the processes do not see the same directory, or it is half of a run.
+
+    """
+    exists = (run.directory / checkpoints.LAST).exists()
+    if not is_same(run.world, exists):
+        raise not_shared(run)
+    if not exists and run.world.is_first and (run.directory / checkpoints.BEST).exists():
+        raise AdrbenchError(
+            f"{run.directory} holds {checkpoints.BEST} but no {checkpoints.LAST} to go on from: "
+            "bring it back, give another --name, or --force to start over."
+        )
+    return exists
+
+
+def is_finished(directory: Path, config: TrainConfig) -> bool:
+    """Tell, by its history, whether a run has all its epochs."""
+    try:
+        lines = (directory / HISTORY).read_bytes().count(b"\n")
+    except OSError:
+        return False
+    return lines >= config.epochs and (directory / checkpoints.LAST).exists()
+
+
+def not_shared(run: Run) -> AdrbenchError:
+    """Return the error for processes that see different files."""
+    return AdrbenchError(
+        f"the processes see different states of {run.directory}: give --out on a file system that "
+        "all machines share."
+    )
+
+
+def resume(run: Run) -> None:
+    """Put `run` in the state that its directory holds, and make up for what a kill left out.
+
+    Raises:
+        AdrbenchError: when that state is of a run with another setting or other images.
+        CheckpointError: when it is damaged or incomplete.
+
+    """
+    last = checkpoints.load(run.directory / checkpoints.LAST)
+    check_same(run, last)
+    try:
+        put_back(run, last)
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the state in {run.directory} is incomplete ({first_line(error)}): "
+            "give --force to start over."
+        ) from error
+    if not is_same(run.world, run.steps_done):
+        raise not_shared(run)
+    if run.world.is_first:
+        take_up_best(run, last.snapshots)
+
+
+def put_back(run: Run, last: Checkpoint) -> None:
+    """Give models, optimizer and counts the values they have in a state."""
+    for weights, model in run.models().items():
+        model.load_state_dict(last.snapshots[weights].state)
+    training = last.training or {}
+    run.optimizer.load_state_dict(training["optimizer"])
+    lay_out_momenta(run.optimizer)
+    run.history[:] = training["history"]
+    run.losses = Losses(run.steps_per_epoch, run.device, training.get("losses"))
+    run.seconds = training.get("seconds", 0.0)
+    run.sessions[:] = [from_json(Session, item) for item in training.get("sessions", ())]
+
+
+def check_same(run: Run, last: Checkpoint) -> None:
+    """Raise AdrbenchError unless a state is one of this run, naming what differs."""
+    difference = last.config.difference(run.config)
+    if difference:
+        name, theirs, ours = difference
+        raise AdrbenchError(
+            f"{run.directory} holds a run with {flag(name)} {theirs}, not {ours}: give the same "
+            "settings to go on, another --name for another run, or --force to start over."
+        )
+    for images, theirs, ours in (
+        ("was trained", last.data_sha256, run.data_sha256),
+        ("chose its best epoch", last.selection_sha256, run.selection_sha256),
+    ):
+        if theirs not in ("", ours):
+            raise AdrbenchError(
+                f"{run.directory} {images} on other images than {run.config.dataset} holds now "
+                f"(SHA-256 {theirs[:8]}, not {ours[:8]}): bring the data back, or give --force to "
+                "start over."
+            )
+
+
+def take_up_best(run: Run, last: Mapping[str, Snapshot]) -> None:
+    """Read the best weights so far; `last` has them where the last epoch is the best."""
+    path = run.directory / checkpoints.BEST
+    if path.exists():
+        run.best |= checkpoints.load(path).snapshots
+    if run.history and not run.losses.recorded:
+        publish(run, last)
+    for weights in last if run.history else ():
+        wanted = best_row(run.history, weights)["epoch"]
+        if weights not in run.best or run.best[weights].epoch != wanted:
+            raise CheckpointError(
+                f"{path} does not hold the {weights} of epoch {wanted}, the best so far: bring it "
+                "back, or give --force to start over."
+            )
+
+
+def lay_out_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """Let momenta lie in memory as their parameters do: fused SGD on a CPU does not check it."""
+    for parameter, state in optimizer.state.items():
+        if "momentum_buffer" in state:
+            momentum = torch.empty_like(parameter).copy_(state["momentum_buffer"])
+            state["momentum_buffer"] = momentum
+
+
+def remove(directory: Path) -> None:
+    """Remove a run's files; the state last, so that it is what a killed process leaves of them."""
+    for name in reversed(FILES):
+        (directory / name).unlink(missing_ok=True)
+
+
+def keep_record(path: Path, made: TrainRecord) -> None:
+    """Write a record, unless the file holds it already; RecordError where it is another run's."""
+    if path.exists():
+        held = read_own_record(path, TrainConfig.from_json(made.config))
+        if (held.history, held.sessions) == (made.history, made.sessions):
+            return
+    write_record(path, made)
+
+
+def read_own_record(path: Path, config: TrainConfig) -> TrainRecord:
+    """Read the record of a run; RecordError where it is broken or that of another one."""
+    record = read_record(path)
+    try:
+        theirs = TrainConfig.from_json(record.config) if isinstance(record, TrainRecord) else None
+    except ValueError as error:
+        raise RecordError(f"the configuration in {path} is damaged ({error}).") from error
+    if not isinstance(record, TrainRecord) or theirs is None or theirs.difference(config):
+        raise RecordError(
+            f"{path} is the record of another run: give another --name or --results, or --force "
+            "to replace it."
+        )
+    return record
