@@ -78,8 +78,8 @@ def test_checking_a_place_creates_nothing(tmp_path: Path) -> None:
 
 
 @contextmanager
-def no_larger_files(limit: int) -> Iterator[None]:
-    """Let the system refuse files above `limit` bytes, as a disk that is full does."""
+def disk_of(limit: int) -> Iterator[None]:
+    """Let the system refuse files above `limit` bytes, as a full disk does in mid-write."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
@@ -92,7 +92,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_write(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     write_atomically(path, b"old")
     with (
-        no_larger_files(100_000),
+        disk_of(100_000),
         pytest.raises(AdrbenchError, match=r"cannot write .*last.pt: File too large; free the"),
     ):
         write_atomically(path, b"n" * 200_000)

@@ -1,9 +1,6 @@
 """When the machine says no: a full disk, too little memory. What was saved before is kept."""
 
 import json
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import torch
 from adrbench import training
 from adrbench.runs import Run
 from runner import QUICK, command, succeed, tree
+from test_files import disk_of
 from test_training import assert_same_run
 
 LINE = ("train", "digits", "--method", "adr+wa", "--epochs", "3", "--steps", "1", "--name", "run")
@@ -22,17 +20,6 @@ LINE = ("train", "digits", "--method", "adr+wa", "--epochs", "3", "--steps", "1"
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@contextmanager
-def disk_of(limit: int) -> Iterator[None]:
-    """Let the system refuse files above `limit` bytes, as a full disk does in mid-write."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_disk_full_from_the_start(empty: Path) -> None:
