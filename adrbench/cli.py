@@ -6,15 +6,20 @@ Results go to stdout, everything else to stderr. This is the only file that exit
 
 import functools
 import io
+import os
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from adrbench.errors import AdrbenchError, unknown_name
+from adrbench.stopping import SIGNALS
 
 app = typer.Typer(
     help="Train adversarially robust image classifiers with ADR and its baselines, attack them "
@@ -61,17 +66,34 @@ def describe_stop(where: str, force: bool | None) -> str:
     without = " without --force" if force else ""
     if where:
         return f"interrupted: {where}; the same command{without} goes on from there."
-    return f"interrupted: what was saved is kept, and the same command{without} goes on with it."
+    return f"interrupted: whatever was saved is kept; give the same command{without} again."
 
 
 def say(message: str) -> None:
     """Print a note to stderr."""
-    typer.echo(f"note: {message}", err=True)
+    typer.echo(wrap(f"note: {message}"), err=True)
 
 
 def complain(message: str) -> None:
-    """Print the one line of an error to stderr."""
-    typer.secho(f"error: {message}", fg="red", err=True)
+    """Print the one sentence of an error to stderr."""
+    typer.secho(wrap(f"error: {message}"), fg="red", err=True)
+
+
+def wrap(line: str) -> str:
+    """Break a line for stderr between words where that is a terminal; elsewhere it stays one."""
+    if not sys.stderr.isatty():
+        return line
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """End at once: what a signal does before a command listens to it (see `stopping`).
+
+    Raising an exception instead could hit the import of a library, which then fails in odd ways.
+    """
+    complain(describe_stop("", None))
+    os._exit(SIGNALLED + number)
 
 
 def version(wanted: bool) -> None:
@@ -317,9 +339,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    heeded = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    for number in heeded:
+        signal.signal(number, leave)
     try:
         app(prog_name="adrbench")
     finally:
         # What it came to is decided and said; the rest is Python's own end.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in heeded:
             signal.signal(number, signal.SIG_IGN)

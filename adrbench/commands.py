@@ -32,7 +32,7 @@ from adrbench.notes import Say
 from adrbench.presets import find_preset
 from adrbench.records import AttackRecord, TrainRecord, read_record
 from adrbench.report.lines import format_eps
-from adrbench.stopping import Stop
+from adrbench.stopping import Interrupted, Stop
 from adrbench.subjects import Request, find_subjects
 from adrbench.threat import NORMS, ThreatModel
 from adrbench.tokens import parse_method
@@ -281,8 +281,12 @@ def attack_once(
     if world.is_first:
         check_writable(job.path.parent)
     console = Console(stderr=True, quiet=not world.is_first)
-    with AttackDisplay(console, label) as display, enough_memory(job.config.batch_size):
-        return attacking.run(job, device, display.batch, say, world=world, force=force)
+    try:
+        with AttackDisplay(console, label) as display, enough_memory(job.config.batch_size):
+            return attacking.run(job, device, display.batch, say, world=world, force=force)
+    except Interrupted as interruption:
+        where = f"{label} is kept up to the last batch that was finished"
+        raise Interrupted(interruption.number, where) from None
 
 
 def read_finished(path: Path) -> AttackRecord:

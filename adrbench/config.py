@@ -130,16 +130,14 @@ class TrainConfig:
         )
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def difference(self, other: "TrainConfig") -> tuple[str, Any, Any] | None:
-        """Return the first setting that differs, with both values, or None.
+    def differences(self, other: "TrainConfig") -> list[tuple[str, Any, Any]]:
+        """Return the settings that differ, each with both values.
 
         How the data set's path was spelt and where defaults came from play no part.
         """
-        for field in fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            if mine != theirs and field.name not in ("preset", "dataset"):
-                return field.name, mine, theirs
-        return None
+        names = [field.name for field in fields(self) if field.name not in ("preset", "dataset")]
+        values = [(name, getattr(self, name), getattr(other, name)) for name in names]
+        return [(name, mine, theirs) for name, mine, theirs in values if mine != theirs]
 
 
 #: Settings that fingerprints made before them know nothing of, with their defaults.

@@ -100,6 +100,8 @@ def evaluate(
     x = to_float(images.first(min(batch_size, len(images))).pixels)
     progress = world.from_first(keeper.load() if world.is_first else None) or begin(len(images))
     earlier = progress.seconds
+    if progress.stages or progress.done:
+        say(f"going on {progress.describe()}.")
     with (
         in_mode(model, training=False),
         without_parameter_gradients(model),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from adrbench.errors import AdrbenchError
 from adrbench.notes import Say
@@ -111,10 +111,10 @@ def only_writer(path: Path, of: str, instead: str, say: Say) -> Iterator[None]:
                 place.rmdir()
 
 
-def _lock(path: Path, us: str, of: str, instead: str, say: Say) -> BinaryIO:
+def _lock(path: Path, us: str, of: str, instead: str, say: Say) -> IO[bytes]:
     """Return the open lock file, which holds who we are and is locked where that is possible."""
     while True:
-        stream = path.open("a+b")
+        stream = path.open("a+b", buffering=0)
         try:
             _flock(stream)
         except BlockingIOError:
@@ -135,13 +135,17 @@ def _lock(path: Path, us: str, of: str, instead: str, say: Say) -> BinaryIO:
                 say(f"{of} was left by {former}, which is gone: its lock is taken over.")
             break
         stream.close()  # whoever held it has just removed it
-    stream.truncate(0)
-    stream.write(us.encode())
-    stream.flush()
+    try:
+        stream.truncate(0)
+        stream.write(us.encode())
+    except OSError:
+        path.unlink()
+        stream.close()
+        raise
     return stream
 
 
-def _flock(stream: BinaryIO) -> None:
+def _flock(stream: IO[bytes]) -> None:
     """Lock a file without waiting; OSError where it is locked or cannot be."""
     try:
         import fcntl
@@ -150,7 +154,7 @@ def _flock(stream: BinaryIO) -> None:
     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _is_at(path: Path, stream: BinaryIO) -> bool:
+def _is_at(path: Path, stream: IO[bytes]) -> bool:
     """Tell whether the open file is the one that lies at `path` now."""
     try:
         return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
@@ -158,7 +162,7 @@ def _is_at(path: Path, stream: BinaryIO) -> bool:
         return False
 
 
-def _read_holder(stream: BinaryIO) -> str | None:
+def _read_holder(stream: IO[bytes]) -> str | None:
     """Return who wrote a lock file, in words."""
     stream.seek(0)
     try:

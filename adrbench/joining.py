@@ -27,6 +27,7 @@ RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 #: How long processes look for each other.
 JOINING = timedelta(minutes=10)
 LOOK_AGAIN_SECONDS = 0.02
+FIRST_GOES_FIRST_SECONDS = 0.5
 #: How long one waits for the others, who may have a long batch of an attack to finish. One that
 #: died is noticed at once by its connections, and by torchrun.
 WORKING = timedelta(days=1)
@@ -80,15 +81,23 @@ def joined(device: torch.device) -> Iterator[World]:
         ) from error
     try:
         yield Together(store, rank, size)
-    except (AdrbenchError, Interrupted) as error:
+    except Interrupted as interruption:
+        interruption.is_told = rank > 0
+        raise
+    except AdrbenchError as error:
         # Not all may be here, so nothing is taken down together: the process just ends.
-        error.is_told = not is_first_to_tell(store, error)
+        error.is_told = not is_first_to_tell(store, rank, error)
         raise
     distributed.destroy_process_group()
 
 
-def is_first_to_tell(store: Any, error: BaseException) -> bool:
-    """Tell whether no other process has met the same error, or the same loss of one."""
+def is_first_to_tell(store: Any, rank: int, error: AdrbenchError) -> bool:
+    """Tell whether no other process has met the same error, or the same loss of one.
+
+    The first process goes first: it has a display to close before others print.
+    """
+    if rank:
+        time.sleep(FIRST_GOES_FIRST_SECONDS)
     lost = isinstance(error, LostProcessError)
     with contextlib.suppress(RuntimeError):  # the store may be gone, too
         return bool(store.add(f"told {type(error).__name__} {'' if lost else error}", 1) == 1)

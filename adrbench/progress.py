@@ -45,6 +45,12 @@ class Progress:
     stage_seconds: float = 0.0
     form: str = ""
 
+    def describe(self) -> str:
+        """Return in words how far it is."""
+        finished = ", ".join(f"{stage.name} left {stage.survivors:,}" for stage in self.stages)
+        batches = f"{len(self.done)} batches" if len(self.done) != 1 else "1 batch"
+        return " and ".join(filter(None, [f"after {batches} of a stage", finished]))
+
     def finish_stage(self, name: str) -> None:
         """Let the next stage begin with what stands."""
         if self.clean is None:

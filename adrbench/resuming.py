@@ -17,6 +17,9 @@ from adrbench.saving import FILES, HISTORY, best_row, publish
 from adrbench.schema import from_json
 from adrbench.world import is_same
 
+#: How many settings that differ are named.
+MOST_NAMED = 3
+
 
 def has_state(run: Run) -> bool:
     """Tell whether there is a state to go on with, for all processes alike.
@@ -61,7 +64,7 @@ def resume(run: Run) -> None:
         CheckpointError: when it is damaged or incomplete.
 
     """
-    last = checkpoints.load(run.directory / checkpoints.LAST)
+    last = load_own(run.directory / checkpoints.LAST)
     check_same(run, last)
     try:
         put_back(run, last)
@@ -76,6 +79,15 @@ def resume(run: Run) -> None:
         raise not_shared(run)
     if run.world.is_first:
         take_up_best(run, last.snapshots)
+
+
+def load_own(path: Path) -> Checkpoint:
+    """Read a checkpoint of the run itself; CheckpointError says what one can do."""
+    try:
+        return checkpoints.load(path)
+    except CheckpointError as error:
+        what = str(error).partition(": copy or train")[0].rstrip(".")
+        raise CheckpointError(f"{what}: bring it back, or give --force to start over.") from error
 
 
 def put_back(run: Run, last: Checkpoint) -> None:
@@ -93,12 +105,13 @@ def put_back(run: Run, last: Checkpoint) -> None:
 
 def check_same(run: Run, last: Checkpoint) -> None:
     """Raise AdrbenchError unless a state is one of this run, naming what differs."""
-    difference = last.config.difference(run.config)
-    if difference:
-        name, theirs, ours = difference
+    differences = last.config.differences(run.config)
+    if differences:
+        shown = [f"{flag(name)} {a}, not {b}" for name, a, b in differences[:MOST_NAMED]]
+        named = " and ".join([*shown, *(["more"] if len(differences) > len(shown) else [])])
         raise AdrbenchError(
-            f"{run.directory} holds a run with {flag(name)} {theirs}, not {ours}: give the same "
-            "settings to go on, another --name for another run, or --force to start over."
+            f"{run.directory} holds a run with {named}: give the same settings to go on, another "
+            "--name for another run, or --force to start over."
         )
     for images, theirs, ours in (
         ("was trained", last.data_sha256, run.data_sha256),
@@ -116,7 +129,7 @@ def take_up_best(run: Run, last: Mapping[str, Snapshot]) -> None:
     """Read the best weights so far; `last` has them where the last epoch is the best."""
     path = run.directory / checkpoints.BEST
     if path.exists():
-        run.best |= checkpoints.load(path).snapshots
+        run.best |= load_own(path).snapshots
     if run.history and not run.losses.recorded:
         publish(run, last)
     for weights in last if run.history else ():
@@ -158,7 +171,7 @@ def read_own_record(path: Path, config: TrainConfig) -> TrainRecord:
         theirs = TrainConfig.from_json(record.config) if isinstance(record, TrainRecord) else None
     except ValueError as error:
         raise RecordError(f"the configuration in {path} is damaged ({error}).") from error
-    if not isinstance(record, TrainRecord) or theirs is None or theirs.difference(config):
+    if not isinstance(record, TrainRecord) or theirs is None or theirs.differences(config):
         raise RecordError(
             f"{path} is the record of another run: give another --name or --results, or --force "
             "to replace it."

@@ -133,7 +133,8 @@ def only_ours(directory: Path, record: Path | None, world: World, say: Say) -> I
             locks.enter_context(lock)
         if world.is_first and record:
             path = record.with_name(f".{record.stem}.lock")
-            lock = only_writer(path, str(record), "give another --name or --results", say)
+            instead = "give another --name or --results"
+            lock = only_writer(path, str(record), instead, lambda text: None)
             locks.enter_context(lock)
         yield
 
@@ -151,11 +152,11 @@ def start_session(run: Run, reporter: Reporter) -> None:
         former = run.sessions[-1]
         if former.processes != session.processes:
             reporter.note(
-                f"it goes on with {session.processes} processes, not {former.processes}: other "
-                "shares of a batch give BatchNorm other statistics."
+                f"processes now: {session.processes}, before: {former.processes}; other shares of "
+                "a batch give BatchNorm other statistics."
             )
         if former.device != session.device:
-            reporter.note(f"it goes on on {session.device}, not {former.device}.")
+            reporter.note(f"device now: {session.device}, before: {former.device}.")
     if run.config.sync_batch_norm and run.world.size == 1:
         reporter.note("--sync-batch-norm has nothing to do with one process.")
     run.sessions[:] = [earlier for earlier in run.sessions if earlier.first_step < step]

@@ -181,6 +181,6 @@ def reported() -> Iterator[None]:
         reason = reason if bracket and where.startswith("[") else first_line(error)
         raise LostProcessError(
             f"another process of this run is gone ({reason.partition('. ')[0]}): torchrun starts "
-            "all of them again with --max-restarts, and the same command goes on from the last "
-            "save."
+            "all of them again if --max-restarts allows it, else the same command goes on from "
+            "the last save."
         ) from error

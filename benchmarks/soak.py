@@ -226,11 +226,16 @@ def main() -> None:
             "created": now(),
             "hardware": describe_hardware(torch.device("cpu")),
             "software": describe_versions(),
-            "settings": {name: str(value) for name, value in vars(options).items()},
+            "settings": {
+                name: str(value)
+                for name, value in vars(options).items()
+                if not isinstance(value, Path | None)
+            },
             "summary": lines,
             "outcomes": [outcome.to_json() for outcome in outcomes],
         }
-        options.out.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+        text = json.dumps(document, indent=1).replace(str(directory), "DIRECTORY")
+        options.out.write_text(f"{text}\n", "utf-8")
     for outcome in outcomes:
         if outcome.wrong:
             first = f"{outcome.work.name}: {outcome.wrong[0]}"

@@ -324,12 +324,12 @@ CASES: dict[str, tuple[str, int, str]] = {
     "cut run": (
         f"{TRAIN} --method at --name cut",
         1,
-        "checkpoints/cut/last.pt is truncated or damaged",
+        "checkpoints/cut/last.pt is truncated or damaged: bring it back, or give --force",
     ),
     "rotten best": (
         f"{TRAIN} --method at --name rotten",
         1,
-        "checkpoints/rotten/best.pt is truncated or damaged: copy or train it again",
+        "checkpoints/rotten/best.pt is truncated or damaged: bring it back, or give --force",
     ),
     "foreign run": (f"{TRAIN} --method at --name foreign", 1, "is not an adrbench checkpoint"),
     "other data": (

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,36 @@ def test_a_signal_is_one_line_and_its_own_code(empty: Path, number: int, code: i
     assert list(Path("checkpoints").iterdir()) == [Path("checkpoints/at")]
 
 
+def catches(process: int, number: int) -> bool:
+    """Tell whether a process has a handler for a signal."""
+    status = Path(f"/proc/{process}/status").read_text()
+    (caught,) = re.findall(r"SigCgt:\s+([0-9a-f]+)", status)
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for handlers in /proc")
+@pytest.mark.parametrize("seconds", [0, 0.1, 0.25, 0.4, 0.6, 0.9, 1.3, 1.8])
+def test_a_signal_while_libraries_are_imported(empty: Path, seconds: float) -> None:
+    """However early, once our own code runs: one sentence, the right code, no traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adrbench", "train", "digits", "--epochs", "900", "--steps", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        preexec_fn=hear_interrupts,  # noqa: PLW1509 - this process has no other threads to upset
+    )
+    while not catches(process.pid, signal.SIGTERM):
+        time.sleep(0.001)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.count("error: interrupted: ") == 1
+    assert "Traceback" not in err
+
+
 def test_an_interrupted_force_goes_on_without_it(
     empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +218,7 @@ def test_an_interrupted_force_goes_on_without_it(
     monkeypatch.setattr("adrbench.training.train", interrupt)
     outcome = command("train", "digits", *QUICK, "--force")
     assert outcome.code == 130
-    assert "the same command without --force goes on with it." in outcome.err
+    assert "whatever was saved is kept; give the same command without --force again." in outcome.err
 
 
 # Attacks

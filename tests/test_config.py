@@ -49,8 +49,9 @@ def test_impossible_settings_are_refused(change: dict[str, Any], words: str) -> 
 
 def test_a_difference_names_the_setting_and_both_values() -> None:
     one = config()
-    assert one.difference(dataclasses.replace(one, lr=0.5)) == ("lr", 0.05, 0.5)
-    assert one.difference(dataclasses.replace(one, preset="elsewhere")) is None
+    changed = dataclasses.replace(one, lr=0.5, steps=7)
+    assert one.differences(changed) == [("lr", 0.05, 0.5), ("steps", 10, 7)]
+    assert one.differences(dataclasses.replace(one, preset="elsewhere")) == []
 
 
 def test_a_broken_configuration_names_its_field() -> None:

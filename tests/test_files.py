@@ -213,7 +213,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_where_nothing_can_be_written_nothing_is_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, mode: str) -> None:
+    def refuse(path: Path, mode: str, buffering: int) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(Path, "open", refuse)
@@ -225,3 +225,9 @@ def test_a_lock_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AdrbenchError, match=r"cannot write .*file/.lock: .*; write elsewhere"):
         take(tmp_path / "file" / ".lock")
+
+
+def test_a_lock_for_which_there_is_no_room(tmp_path: Path) -> None:
+    with disk_of(0), pytest.raises(AdrbenchError, match=r"cannot write .*\.lock: File too large"):
+        take(tmp_path / "run" / ".lock")
+    assert not list(tmp_path.rglob(".lock"))

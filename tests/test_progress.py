@@ -1,5 +1,6 @@
 """Progress of an evaluation: kept after every batch, taken up after any, and put together."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,15 @@ def progress() -> Progress:
     made.warnings = ["odd"]
     made.seconds, made.stage_seconds, made.form = 12.5, 2.25, "contiguous"
     return made
+
+
+def test_going_on_is_said_in_words(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        run(pgd_suite(), KilledAfter(keeper(tmp_path), 9))
+    run(pgd_suite(), keeper(tmp_path), say=said.append)
+    (told,) = said
+    assert re.fullmatch(r"going on after 2 batches of a stage and clean left \d+\.", told), told
 
 
 def equal(one: Progress, other: Progress) -> bool:

@@ -473,4 +473,4 @@ def test_going_on_elsewhere_is_said(
         )
     monkeypatch.setattr(training, "describe_device", lambda device: "another processor")
     training.train(make_config(), digits, tmp_path, device=CPU, reporter=Listener())
-    assert any("it goes on on another processor, not " in text for text in said)
+    assert any("device now: another processor, before: " in text for text in said)
