@@ -100,8 +100,9 @@ def evaluate(
     x = to_float(images.first(min(batch_size, len(images))).pixels)
     progress = world.from_first(keeper.load() if world.is_first else None) or begin(len(images))
     earlier = progress.seconds
-    if progress.stages or progress.done:
-        say(f"going on {progress.describe()}.")
+    left = (CleanPass(), *suite.stages)[len(progress.stages) :]
+    if left and (progress.stages or progress.done):
+        say(f"going on {progress.describe(left[0].name)}.")
     with (
         in_mode(model, training=False),
         without_parameter_gradients(model),
@@ -128,7 +129,7 @@ def evaluate(
             keep=keep,
             world=world,
         )
-        for stage in (CleanPass(), *suite.stages)[len(progress.stages) :]:
+        for stage in left:
             _run_stage(stage, work)
         suite.review({stage.name: stage.survivors / len(images) for stage in progress.stages})
     assert progress.clean is not None

@@ -45,11 +45,11 @@ class Progress:
     stage_seconds: float = 0.0
     form: str = ""
 
-    def describe(self) -> str:
-        """Return in words how far it is."""
-        finished = ", ".join(f"{stage.name} left {stage.survivors:,}" for stage in self.stages)
-        batches = f"{len(self.done)} batches" if len(self.done) != 1 else "1 batch"
-        return " and ".join(filter(None, [f"after {batches} of a stage", finished]))
+    def describe(self, stage: str) -> str:
+        """Return in words how far it is; `stage` is the name of the one in hand."""
+        batches = f"after {len(self.done)} batch{'' if len(self.done) == 1 else 'es'} of {stage}"
+        standing = ", ".join(f"{done.survivors:,} after {done.name}" for done in self.stages)
+        return f"{batches}; standing: {standing}" if standing else batches
 
     def finish_stage(self, name: str) -> None:
         """Let the next stage begin with what stands."""

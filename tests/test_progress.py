@@ -153,7 +153,9 @@ def test_going_on_is_said_in_words(tmp_path: Path) -> None:
         run(pgd_suite(), KilledAfter(keeper(tmp_path), 9))
     run(pgd_suite(), keeper(tmp_path), say=said.append)
     (told,) = said
-    assert re.fullmatch(r"going on after 2 batches of a stage and clean left \d+\.", told), told
+    assert re.fullmatch(r"going on after 2 batches of pgd-1; standing: \d+ after clean\.", told), (
+        told
+    )
 
 
 def equal(one: Progress, other: Progress) -> bool:
