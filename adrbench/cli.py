@@ -344,6 +344,13 @@ def main() -> None:
         signal.signal(number, leave)
     try:
         app(prog_name="adrbench")
+    except SystemExit as ending:
+        if "adrbench.joining" in sys.modules:
+            from adrbench.joining import end, is_launched
+
+            if is_launched():
+                end(ending.code if isinstance(ending.code, int) else 0)
+        raise
     finally:
         # What it came to is decided and said; the rest is Python's own end.
         for number in heeded:

@@ -3,12 +3,13 @@
 import contextlib
 import hashlib
 import os
+import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import distributed
@@ -53,7 +54,9 @@ def is_restarted(world: World) -> bool:
 def joined(device: torch.device) -> Iterator[World]:
     """Be one of the processes that torchrun started, each computing on a device of this kind.
 
-    Of errors and interruptions that several meet, one tells (see `AdrbenchError.is_told`).
+    Of errors and interruptions that several meet, one tells (see `AdrbenchError.is_told`). What
+    connects them is not taken down, since not all may be there to do it: it ends with the process,
+    and `end` ends that.
 
     Raises:
         AdrbenchError: when the processes do not find each other.
@@ -80,15 +83,26 @@ def joined(device: torch.device) -> Iterator[World]:
             "--nnodes, --nproc-per-node and --rdzv-endpoint."
         ) from error
     try:
-        yield Together(store, rank, size)
+        world = Together(store, rank, size)
+        yield world
+        world.wait()
     except Interrupted as interruption:
         interruption.is_told = rank > 0
         raise
     except AdrbenchError as error:
-        # Not all may be here, so nothing is taken down together: the process just ends.
         error.is_told = not is_first_to_tell(store, rank, error)
         raise
-    distributed.destroy_process_group()
+
+
+def end(code: int) -> NoReturn:
+    """End a process that may have joined others, without the rest of Python's own end.
+
+    Threads that connect it are then not waited for: taken down with the interpreter, they abort it
+    now and then (torch 2.15, gloo).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def is_first_to_tell(store: Any, rank: int, error: AdrbenchError) -> bool:

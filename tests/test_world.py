@@ -111,7 +111,7 @@ def test_a_lost_process_is_an_error_of_ours() -> None:
 
 MEMBERS = """
 import torch
-from adrbench.joining import joined
+from adrbench.joining import end, joined
 
 with joined(torch.device("cpu")) as world:
     rank, size = world.rank, world.size
@@ -129,6 +129,7 @@ with joined(torch.device("cpu")) as world:
         assert sorted(sum(world.gather(mine), [])) == list(range(101))
     world.wait()
     print(f"{rank} of {size} is content")
+end(0)
 """
 
 
@@ -170,7 +171,7 @@ from adrbench.runs import prepare
 from adrbench.stepping import Stepper
 from adrbench.tokens import parse_method
 from adrbench.training import Saver, Stop, take_steps, Silent
-from adrbench.joining import joined
+from adrbench.joining import end, joined
 from torch import nn
 
 method, out = sys.argv[1:]
@@ -193,6 +194,7 @@ with joined(torch.device("cpu")) as world:
         assert all(torch.equal(value, other) for other in world.gather(value)), key
     if world.rank == 0:
         torch.save(states | {"losses": run.losses.so_far()}, out)
+end(0)
 """
 
 
