@@ -346,10 +346,14 @@ def main() -> None:
         app(prog_name="adrbench")
     except SystemExit as ending:
         if "adrbench.joining" in sys.modules:
-            from adrbench.joining import end, is_launched
+            from adrbench.joining import is_launched
 
             if is_launched():
-                end(ending.code if isinstance(ending.code, int) else 0)
+                # Threads that connect processes, taken down with the interpreter, abort it now
+                # and then (torch 2.15, gloo).
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(ending.code if isinstance(ending.code, int) else 0)
         raise
     finally:
         # What it came to is decided and said; the rest is Python's own end.

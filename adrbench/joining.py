@@ -3,13 +3,12 @@
 import contextlib
 import hashlib
 import os
-import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import distributed
@@ -55,8 +54,7 @@ def joined(device: torch.device) -> Iterator[World]:
     """Be one of the processes that torchrun started, each computing on a device of this kind.
 
     Of errors and interruptions that several meet, one tells (see `AdrbenchError.is_told`). What
-    connects them is not taken down, since not all may be there to do it: it ends with the process,
-    and `end` ends that.
+    connects them is not taken down, since not all may be there to do it: it ends with the process.
 
     Raises:
         AdrbenchError: when the processes do not find each other.
@@ -94,17 +92,6 @@ def joined(device: torch.device) -> Iterator[World]:
         raise
 
 
-def end(code: int) -> NoReturn:
-    """End a process that may have joined others, without the rest of Python's own end.
-
-    Threads that connect it are then not waited for: taken down with the interpreter, they abort it
-    now and then (torch 2.15, gloo).
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
 def is_first_to_tell(store: Any, rank: int, error: AdrbenchError) -> bool:
     """Tell whether no other process has met the same error, or the same loss of one.
 
@@ -133,8 +120,8 @@ def meet(store: Any, rank: int, size: int) -> str:
 
     own = uuid.uuid4().hex
     store.set(f"life {rank}", own)
-    end = time.monotonic() + JOINING.total_seconds()
-    while time.monotonic() < end:
+    latest = time.monotonic() + JOINING.total_seconds()
+    while time.monotonic() < latest:
         if rank == 0:
             lives = [read(f"life {other}") or "-" for other in range(size)]
             store.set("lives", " ".join(lives))

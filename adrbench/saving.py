@@ -73,10 +73,8 @@ class Saver:
         """Raise Interrupted, when the process that saves has done so."""
         run = self.run
         run.world.wait()
-        step = run.steps_done - run.epochs_done * run.steps_per_epoch
-        where = (
-            f"step {step} of epoch {run.epochs_done + 1}" if step else f"epoch {run.epochs_done}"
-        )
+        step, epoch = run.losses.recorded, run.epochs_done
+        where = f"step {step} of epoch {epoch + 1}" if step else f"epoch {epoch}"
         raise Interrupted(number, f"{run.directory} is saved after {where}")
 
 

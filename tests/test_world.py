@@ -110,8 +110,9 @@ def test_a_lost_process_is_an_error_of_ours() -> None:
 
 
 MEMBERS = """
+import os, sys
 import torch
-from adrbench.joining import end, joined
+from adrbench.joining import joined
 
 with joined(torch.device("cpu")) as world:
     rank, size = world.rank, world.size
@@ -129,7 +130,8 @@ with joined(torch.device("cpu")) as world:
         assert sorted(sum(world.gather(mine), [])) == list(range(101))
     world.wait()
     print(f"{rank} of {size} is content")
-end(0)
+sys.stdout.flush()
+os._exit(0)
 """
 
 
@@ -159,7 +161,7 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
 
 
 STEPS = """
-import sys
+import os, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
@@ -171,7 +173,7 @@ from adrbench.runs import prepare
 from adrbench.stepping import Stepper
 from adrbench.tokens import parse_method
 from adrbench.training import Saver, Stop, take_steps, Silent
-from adrbench.joining import end, joined
+from adrbench.joining import joined
 from torch import nn
 
 method, out = sys.argv[1:]
@@ -194,7 +196,8 @@ with joined(torch.device("cpu")) as world:
         assert all(torch.equal(value, other) for other in world.gather(value)), key
     if world.rank == 0:
         torch.save(states | {"losses": run.losses.so_far()}, out)
-end(0)
+sys.stdout.flush()
+os._exit(0)
 """
 
 
