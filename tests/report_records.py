@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from adrbench.config import TrainConfig
 from adrbench.records import AttackRecord, Record, Software, Threat, TrainRecord, Verdicts
 from adrbench.report import Report, Table, build_report
 from adrbench.report.figures import Figure
@@ -85,6 +86,30 @@ def train_record(**changes: Any) -> TrainRecord:
     } | changes
     name = "{dataset}-{arch}-{method}-seed{seed}".format(**values)
     return TrainRecord(**({"run": name} | values))
+
+
+def digits_config(**changes: Any) -> TrainConfig:
+    """Return the settings of a run on digits by `at`, changed by `changes`."""
+    values: dict[str, Any] = {
+        "dataset": "digits",
+        "arch": "small-cnn",
+        "method": "at",
+        "epochs": 30,
+        "batch_size": 64,
+        "lr": 0.05,
+        "milestones": (0.5, 0.75),
+        "lr_factor": 0.1,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 5e-4,
+        "eps": 0.1,
+        "alpha": 0.025,
+        "steps": 10,
+        "crop_padding": 1,
+        "flip": False,
+        "val_size": 143,
+    }
+    return TrainConfig(**(values | changes))
 
 
 def cifar10_records() -> list[Record]:

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,15 +19,17 @@ from adrbench.errors import UsageError
 from adrbench.records import Record, write_record
 from adrbench.report import (
     FORMATS,
+    Report,
     build_report,
     load_results,
     render,
     results_frame,
 )
-from adrbench.report.figures import Figure, wilson_interval
+from adrbench.report.figures import Figure, Spread, wilson_interval
 from adrbench.report.text import grid
 from report_records import (
     attack_record,
+    digits_config,
     fixed_records,
     foreign_record,
     table,
@@ -73,7 +76,8 @@ def test_terminal_tables_fit_and_repeat_their_keys() -> None:
     """Eight suites do not fit beside each other in 60 columns; each stands in one part."""
     suites = [f"pgd-{steps}" for steps in range(10, 90, 10)]
     records = [attack_record(8_000, 5_000, suite=suite, seed=s) for suite in suites for s in (0, 1)]
-    lines = render(build_report(records, baselines=False), "terminal", width=60).splitlines()
+    accuracy, _ = build_report(records, baselines=False).tables
+    lines = render(Report(tables=(accuracy,)), "terminal", width=60).splitlines()
     assert max(map(len, lines)) <= 60
     headers = [lines[i - 1].split() for i, line in enumerate(lines) if line.startswith("─")]
     assert len(headers) > 1
@@ -221,11 +225,49 @@ def test_notes_are_wrapped_and_every_line_of_them_is_dim() -> None:
 # Frames, training, and cost
 
 
-def test_training_rows() -> None:
-    records: list[Record] = [train_record(), attack_record(8_000, 4_700, epoch=104)]
-    (row,) = table(build_report(records), "training").rows
-    assert (row.cells["epochs"], row.cells["best_epoch"]) == (200, "104")
-    assert (row.cells["seconds"], row.cells["images_per_second"]) == (8_412.5, 1_164.9)
+def test_training_rows_are_of_runs_that_differ_in_the_seed_alone() -> None:
+    config = digits_config()
+    records: list[Record] = [
+        train_record(seed=seed, config=replace(config, seed=seed).to_json(), seconds=seconds)
+        for seed, seconds in ((0, 100.0), (1, 110.0))
+    ]
+    records += [
+        train_record(config=replace(config, lr=0.2).to_json()),
+        train_record(config=config.to_json(), device="another"),
+    ]
+    rows = [row.cells for row in table(build_report(records), "training").rows]
+    assert [row["seeds"] for row in rows] == [1, 2, 1] or [row["seeds"] for row in rows] == [
+        2,
+        1,
+        1,
+    ]
+    (both,) = [row for row in rows if row["seeds"] == 2]
+    assert both["seconds"] == Spread(mean=105.0, std=round(math.sqrt(50), 6))
+    assert both["images_per_second"] == Spread(mean=1_164.9, std=0.0)
+    assert both["epochs"] == 200
+
+
+def test_a_rate_that_is_no_number_is_a_dash() -> None:
+    report = build_report([train_record(images_per_second=math.inf)])
+    (row,) = table(report, "training").rows
+    assert row.cells["images_per_second"] is None
+    json.loads(render(report, "json"))
+
+
+def test_evaluation_rows_hold_the_seconds_of_a_suite_on_a_device() -> None:
+    records = [
+        attack_record(8_000, 4_700, seed=0, seconds=10.0),
+        attack_record(8_000, 4_700, seed=1, seconds=30.0),
+        attack_record(8_000, 4_700, seed=1, seconds=2.0, suite="pgd-20"),
+        attack_record(8_000, 4_700, seed=1, seconds=2.0, device="another"),
+    ]
+    rows = [row.cells for row in table(build_report(records), "evaluation").rows]
+    found = [(row["suite"], row["device"], row["evaluations"], row["seconds"]) for row in rows]
+    assert found == [
+        ("autoattack", "another", 1, Spread(mean=2.0, std=None)),
+        ("autoattack", "cpu", 2, Spread(mean=20.0, std=round(math.sqrt(200), 6))),
+        ("pgd-20", "cpu", 1, Spread(mean=2.0, std=None)),
+    ]
 
 
 def test_results_frame_has_a_row_per_attack_record(tmp_path: Path) -> None:

@@ -66,12 +66,12 @@ def test_other_measurements_are_never_ranked(change: dict[str, Any]) -> None:
 )
 def test_baselines_show_only_where_they_apply(change: dict[str, Any]) -> None:
     report = build_report([attack_record(8_000, 5_000, **change)])
-    assert [table.name for table in report.tables] == ["robust accuracy"]
+    assert [table.name for table in report.tables] == ["robust accuracy", "evaluation"]
 
 
 def test_baselines_can_be_left_out() -> None:
     report = build_report([attack_record(8_000, 5_000)], baselines=False)
-    assert [table.name for table in report.tables] == ["robust accuracy"]
+    assert [table.name for table in report.tables] == ["robust accuracy", "evaluation"]
     assert report.tables[0].rows[0].cells["rank"] is None
 
 

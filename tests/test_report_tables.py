@@ -14,9 +14,11 @@ from adrbench.report import (
 from report_records import (
     accuracy_rows,
     attack_record,
+    digits_config,
     figure,
     foreign_record,
     table,
+    train_record,
 )
 
 
@@ -36,21 +38,69 @@ def test_one_adr_run_makes_two_rows() -> None:
     assert [row["method"] for row in accuracy_rows(records)] == ["adr", "adr+wa"]
 
 
-def test_runs_of_other_settings_are_told_apart_in_both_tables() -> None:
-    records = [
-        attack_record(8_000, robust, selection=selection, run=run, training_sha256=settings)
-        for run, settings, robust in (
-            ("cifar10-resnet18-at-seed0", "e" * 64, 4_700),
-            ("long/cifar10-resnet18-at-seed0", "f" * 64, 4_800),
-        )
+SETTINGS = (digits_config(), digits_config(epochs=60, lr=0.1))
+
+
+def two_settings(*, trained: bool, runs: tuple[str, str]) -> list[Record]:
+    """Return best and last of two runs of one method, and perhaps their training records."""
+    records: list[Record] = [
+        attack_record(8_000, 4_700, selection=selection, run=run, training_sha256=config.sha256())
+        for run, config in zip(runs, SETTINGS, strict=True)
         for selection in ("best", "last")
     ]
-    report = build_report(records, baselines=False)
-    for name in ("robust accuracy", "robust overfitting"):
-        (shown,) = [t for t in report.tables if t.name == name]
-        marks = [" ".join(row.marks) for row in shown.rows]
-        assert len(marks) == 2
-        assert sum("settings of long/cifar10-resnet18-at-seed0" in mark for mark in marks) == 1
+    if trained:
+        records += [
+            train_record(run=run, config=config.to_json())
+            for run, config in zip(runs, SETTINGS, strict=True)
+        ]
+    return records
+
+
+SAME_NAME = ("cifar10-resnet18-at-seed0", "cifar10-resnet18-at-seed0")
+OTHER_NAME = ("cifar10-resnet18-at-seed0", "cifar10-long-at-seed0")
+
+
+@pytest.mark.parametrize("table_name", ["robust accuracy", "robust overfitting"])
+@pytest.mark.parametrize("runs", [SAME_NAME, OTHER_NAME], ids=["same name", "other name"])
+def test_rows_of_other_settings_say_which(table_name: str, runs: tuple[str, str]) -> None:
+    report = build_report(two_settings(trained=True, runs=runs), baselines=False)
+    marks = [row.marks[0] for row in table(report, table_name).rows]
+    assert sorted(marks) == [
+        "trained with --epochs 30, --lr 0.05",
+        "trained with --epochs 60, --lr 0.1",
+    ]
+
+
+def test_without_training_records_marks_say_where_settings_stand() -> None:
+    report = build_report(two_settings(trained=False, runs=SAME_NAME), baselines=False)
+    marks = [row.marks for row in table(report, "robust accuracy").rows]
+    assert marks == 2 * [("settings of cifar10-resnet18-at-seed0, in its config.json",)]
+    report = build_report(two_settings(trained=False, runs=OTHER_NAME), baselines=False)
+    rows = table(report, "robust accuracy").rows
+    assert [(row.cells["method"], row.marks) for row in rows] == [("at", ()), ("at (long)", ())]
+
+
+@pytest.mark.parametrize(
+    ("run", "shown"),
+    [
+        ("cifar10-resnet18-at-seed0", "at"),
+        ("cifar10-resnet18-long-at-seed0", "at (resnet18-long)"),
+        ("cifar10-long-at-seed0", "at (long)"),
+        ("long-seed0", "at (long)"),
+        ("long_seed0", "at (long)"),
+        ("at-seed0", "at"),
+        ("float", "at (float)"),
+    ],
+)
+def test_a_run_named_by_hand_shows_what_its_name_adds(run: str, shown: str) -> None:
+    (row,) = accuracy_rows([attack_record(8_000, 4_700, run=run)])
+    assert row["method"] == shown
+
+
+def test_the_activation_in_a_name_is_shown_once() -> None:
+    name = "cifar10-resnet18-silu-at-seed0"
+    (row,) = accuracy_rows([attack_record(8_000, 4_700, run=name, activation="silu")])
+    assert (row["arch"], row["method"]) == ("resnet18 (silu)", "at")
 
 
 DIFFERENT: list[dict[str, Any]] = [
@@ -146,7 +196,8 @@ def test_tables_are_in_order_of_radius() -> None:
     """As text, "16/255" would come before "8/255"."""
     threats = [Threat(norm="Linf", eps=eps) for eps in (16 / 255, 0.5, 8 / 255)]
     records = [attack_record(8_000, 4_700, threat_model=threat) for threat in threats]
-    titles = [table.title for table in build_report(records, baselines=False).tables]
+    tables = build_report(records, baselines=False).tables
+    titles = [table.title for table in tables if table.name == "robust accuracy"]
     assert [title.split()[-1] for title in titles] == ["8/255", "16/255", "0.5"]
 
 

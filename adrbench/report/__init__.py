@@ -1,4 +1,4 @@
-"""Records in, tables out: accuracy, overfitting, published baselines and training times.
+"""Records in, tables out: accuracy, overfitting, pairs, published baselines, and what it took.
 
 `build_report` decides what stands in the tables, `render` how they look. Nothing here runs a
 model or imports torch.
@@ -10,11 +10,13 @@ from adrbench.baselines import Leaderboard, paper, robustbench
 from adrbench.errors import unknown_name
 from adrbench.records import AttackRecord, Record, TrainRecord
 from adrbench.report.accuracy import accuracy_table, overfitting_table
+from adrbench.report.cost import evaluation_table, training_table
 from adrbench.report.frame import load_results, results_frame
 from adrbench.report.lines import group
+from adrbench.report.paired import paired_table
 from adrbench.report.published import paper_tables, robustbench_tables
+from adrbench.report.settings import read_settings
 from adrbench.report.tables import Report, Table
-from adrbench.report.training import training_table
 
 __all__ = ["FORMATS", "Report", "Table", "build_report", "load_results", "render", "results_frame"]
 
@@ -32,21 +34,26 @@ def build_report(
     """
     attacked = [record for record in records if isinstance(record, AttackRecord)]
     trained = [record for record in records if isinstance(record, TrainRecord)]
+    settings = read_settings(trained)
     tables: list[Table] = []
     for setting, lines in group(attacked).items():
         eps = lines[0].eps
         entries = robustbench(setting.dataset, setting.norm, eps) if baselines else []
         leaderboard = Leaderboard(tuple(entries))
-        tables.append(accuracy_table(setting, lines, leaderboard, intervals))
-        overfitting = overfitting_table(setting, lines, intervals)
-        if overfitting is not None:
-            tables.append(overfitting)
+        tables.append(accuracy_table(setting, lines, leaderboard, intervals, settings))
+        further = (
+            overfitting_table(setting, lines, intervals, settings),
+            paired_table(setting, lines, settings),
+        )
+        tables += [table for table in further if table is not None]
         if baselines:
             published = paper(setting.dataset, setting.norm, eps)
             tables += robustbench_tables(setting, lines, leaderboard, intervals)
             tables += paper_tables(setting, lines, published, intervals)
     if trained:
-        tables.append(training_table(trained, attacked))
+        tables.append(training_table(trained))
+    if attacked:
+        tables.append(evaluation_table(attacked))
     return Report(tables=tuple(tables), intervals=intervals)
 
 

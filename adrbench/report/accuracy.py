@@ -7,13 +7,18 @@ from adrbench.report import columns as c
 from adrbench.report.figures import Figure, accuracy, gap
 from adrbench.report.lines import ZOO_PREFIX, Attack, Line, Setting, shown_lines
 from adrbench.report.marks import figure_notes, marks, superseded_notes
+from adrbench.report.settings import Settings, settings_marks
 from adrbench.report.tables import Cell, Row, Table
 
 RANKED_SUITE = "autoattack"
 
 
 def accuracy_table(
-    setting: Setting, lines: list[Line], leaderboard: Leaderboard, intervals: bool
+    setting: Setting,
+    lines: list[Line],
+    leaderboard: Leaderboard,
+    intervals: bool,
+    settings: Settings,
 ) -> Table:
     """Return clean and robust accuracy of each line, and its rank on `leaderboard`.
 
@@ -21,10 +26,10 @@ def accuracy_table(
     """
     lines = shown_lines(lines)
     attacks = c.attack_columns(lines)
-    data_marks, training_marks = _distinguish_data(lines), _distinguish_training(lines)
+    data_marks, training_marks = _distinguish_data(lines), settings_marks(lines, settings)
     rows = []
     for line in lines:
-        cells: dict[str, Cell] = _identity(line) | {
+        cells: dict[str, Cell] = identity(line) | {
             c.CHECKPOINT.key: line.selection,
             c.CHOSEN_ON.key: line.selected_on if line.selection == "best" else None,
             c.CLEAN.key: line.clean,
@@ -61,21 +66,23 @@ def accuracy_table(
     )
 
 
-def overfitting_table(setting: Setting, lines: list[Line], intervals: bool) -> Table | None:
+def overfitting_table(
+    setting: Setting, lines: list[Line], intervals: bool, settings: Settings
+) -> Table | None:
     """Return best, last and their gap per suite, over the seeds that have both; None without.
 
     A suite that was run on one of the two only keeps its row, with dashes.
     """
     pairs = _pairs(lines)
     attacks = c.attack_columns(line for pair in pairs for line in pair)
-    training_marks = _distinguish_training([best for best, _ in pairs])
+    training_marks = settings_marks([best for best, _ in pairs], settings)
     rows = []
     for best, last in pairs:
         present = [a for a in attacks if a in best.records or a in last.records]
         if not any(set(best.correct(a)) & set(last.correct(a)) for a in present):
             continue
-        settings = training_marks.get(best.subject.training, ())
-        own_marks = tuple(dict.fromkeys(marks(best) + marks(last))) + settings
+        settings_mark = training_marks.get(best.subject.training, ())
+        own_marks = tuple(dict.fromkeys(marks(best) + marks(last))) + settings_mark
         rows += [
             Row(cells=_overfitting_cells(best, last, a, attacks[a].label), marks=own_marks)
             for a in present
@@ -128,7 +135,8 @@ def context(setting: Setting, lines: list[Line]) -> dict[str, str | float]:
     return {"dataset": setting.dataset, "norm": setting.norm, "eps": lines[0].eps}
 
 
-def _identity(line: Line) -> dict[str, Cell]:
+def identity(line: Line) -> dict[str, Cell]:
+    """Return the cells that tell whose row it is."""
     return {
         c.ARCH.key: line.subject.arch,
         c.METHOD.key: line.subject.label,
@@ -145,7 +153,7 @@ def _overfitting_cells(best: Line, last: Line, attack: Attack, label: str) -> di
         best_counts = {seed: best_counts[seed] for seed in best_counts if seed in both}
         last_counts = {seed: last_counts[seed] for seed in last_counts if seed in both}
     epochs = [record.epoch for record in best.records.get(attack, {}).values()]
-    return _identity(best) | {
+    return identity(best) | {
         c.SEEDS.key: len(best_counts or last_counts),
         c.CHOSEN_ON.key: best.selected_on,
         "best_epoch": epoch_range(epochs),
@@ -186,19 +194,4 @@ def _distinguish_data(lines: list[Line]) -> dict[str, tuple[str, ...]]:
         for group in hashes.values()
         if len(group) > 1
         for sha256 in group
-    }
-
-
-def _distinguish_training(lines: list[Line]) -> dict[str, tuple[str, ...]]:
-    """Return a mark for each set of training settings, where rows of one label have several."""
-    runs: dict[tuple[str, str], dict[str, set[str]]] = {}
-    for line in lines:
-        of_label = runs.setdefault((line.subject.arch, line.subject.label), {})
-        of_label.setdefault(line.subject.training, set()).update(line.runs)
-    return {
-        settings: (f"settings of {', '.join(sorted(names))}, in its config.json",)
-        for of_label in runs.values()
-        if len(of_label) > 1
-        for settings, names in of_label.items()
-        if settings
     }

@@ -27,6 +27,10 @@ SOURCE = _detail("source", "source")
 BEST_EPOCH = _detail("best_epoch", "best epoch")
 CHOSEN_ON = Column(key="chosen_on", label="chosen on")
 SUITE = Column(key="suite", label="suite")
+DATASET = Column(key="dataset", label="dataset")
+PRECISION = Column(key="precision", label="precision")
+DEVICE = Column(key="device", label="device")
+SECONDS = _value("seconds", "seconds", decimals=1)
 CLEAN = _value("clean", "clean")
 RANK = _value("rank", "rank")
 
@@ -60,14 +64,40 @@ PAPER_OURS = (
     _value("our_clean", "our clean"),
     _value("our_robust", "our AA", suite="autoattack"),
 )
+PAIRED = (
+    ARCH,
+    METHOD,
+    CHECKPOINT,
+    SUITE,
+    SEEDS,
+    N,
+    _value("reference", "at"),
+    _value("robust", "method"),
+    _value("difference", "difference"),
+    _value("won", "won"),
+    _value("lost", "lost"),
+    _value("p", "p"),
+)
 TRAINING = (
-    Column(key="run", label="run"),
+    DATASET,
+    ARCH,
+    METHOD,
+    PRECISION,
+    DEVICE,
+    SEEDS,
+    _detail("num_train", "images", align="right"),
     _value("epochs", "epochs", decimals=0),
-    BEST_EPOCH,
-    _value("seconds", "seconds", decimals=0),
+    SECONDS,
     _value("images_per_second", "images/s", decimals=0),
-    _detail("precision", "precision"),
-    _detail("device", "device"),
+)
+EVALUATION = (
+    DATASET,
+    ARCH,
+    SUITE,
+    DEVICE,
+    N,
+    _detail("evaluations", "evaluations", align="right"),
+    SECONDS,
 )
 
 #: The order of suite columns: single attacks, weak before strong, then the ensembles.

@@ -5,7 +5,7 @@ Figures are in percent (gaps in points), derived from counts and rounded to 1e-6
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 
@@ -28,6 +28,21 @@ class Figure:
     seeds: tuple[int | None, ...]
     correct: tuple[int, ...] = ()
     interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A mean of seconds or rates and their sample standard deviation, null for a single one."""
+
+    mean: float
+    std: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PValue:
+    """A probability, from 0 to 1, that tables show as small as they can without saying 0."""
+
+    p: float
 
 
 def wilson_interval(correct: float, n: int, z: float = Z_95) -> tuple[float, float]:
@@ -81,6 +96,15 @@ def gap(best: Mapping[int | None, int], last: Mapping[int | None, int], n: int) 
     return Figure(mean=mean, std=std, n=n, seeds=seeds)
 
 
-def _mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
+def spread(values: Iterable[float]) -> Spread | None:
+    """Return mean and deviation of what is a number among `values`; None without any."""
+    known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return None
+    mean, std = _mean_and_deviation(known)
+    return Spread(mean=mean, std=std)
+
+
+def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     deviation = round(stdev(values), DIGITS) if len(values) > 1 else None
     return round(fmean(values), DIGITS), deviation

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from adrbench.baselines import Rank
-from adrbench.report.figures import Figure
+from adrbench.report.figures import Figure, PValue, Spread
 from adrbench.report.tables import Cell, Column, Report, Row, Table
 
 SCHEMA = 1
@@ -65,6 +65,10 @@ def _measured(column: Column, cell: Cell) -> dict[str, object]:
     found: dict[str, object] = {"measure": column.key.partition(" ")[0], "value": cell}
     if column.suite:
         found["suite"] = column.suite
+    if isinstance(cell, Spread):
+        found |= {"value": cell.mean, "std": cell.std}
+    if isinstance(cell, PValue):
+        found["value"] = cell.p
     if isinstance(cell, Rank):
         found |= {"value": cell.place, "out_of": cell.of}
     if isinstance(cell, Figure):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from adrbench.baselines import canonical_architecture, zoo_architecture
 from adrbench.errors import AdrbenchError
-from adrbench.records import AttackRecord
+from adrbench.records import AttackRecord, TrainRecord
 from adrbench.report.figures import Figure, accuracy
 from adrbench.tokens import TOKENS, WEIGHTS, parse_method
 
@@ -190,9 +190,9 @@ def _subject(record: AttackRecord) -> Subject:
     label = row_label(record)
     is_foreign = record.weights == "file" or record.seed is None
     return Subject(
-        arch=_arch_label(record),
+        arch=network(record),
         method=label,
-        variant="" if is_foreign or label == record.run else _variant(record),
+        variant="" if is_foreign or label == record.run else variant(record),
         split=record.split,
         n=record.n,
         num_test=record.num_test,
@@ -204,19 +204,31 @@ def _subject(record: AttackRecord) -> Subject:
     )
 
 
-def _arch_label(record: AttackRecord) -> str:
+def network(record: AttackRecord) -> str:
     """Return the network's name; zoo models are recorded under their own, not the network's."""
     if record.run.startswith(ZOO_PREFIX):
         return zoo_architecture(record.run.removeprefix(ZOO_PREFIX)) or record.arch
-    plain = record.activation == "relu"
-    return record.arch if plain else f"{record.arch} ({record.activation})"
+    return arch_label(record.arch, record.activation)
 
 
-def _variant(record: AttackRecord) -> str:
-    """Return the name of a run that does not end as default names do, without its seed."""
-    if record.run.endswith(f"-{record.method}-seed{record.seed}"):
-        return ""
-    return re.sub(rf"[-_]?seed{record.seed}$", "", record.run)
+def arch_label(arch: str, activation: str) -> str:
+    """Return the name of a network and, unless it is ReLU, of its activation."""
+    return arch if activation == "relu" else f"{arch} ({activation})"
+
+
+def variant(record: AttackRecord | TrainRecord) -> str:
+    """Return what a run's name says beyond data, network, method and seed, "" where it is nothing.
+
+    `cifar10-resnet18-long-at-seed0` is "resnet18-long", `cifar10-resnet18-at-seed0` is nothing.
+    """
+    name = record.run.removeprefix(f"{record.dataset}-")
+    name = re.sub(rf"[-_]?seed{record.seed}$", "", name)
+    name = re.sub(rf"(^|-){re.escape(record.method)}$", "", name)
+    if isinstance(record, TrainRecord):
+        activation = record.config.get("activation")
+    else:
+        activation = record.activation
+    return "" if name in (record.arch, f"{record.arch}-{activation}") else name
 
 
 @cache

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adrbench.baselines import Rank
-from adrbench.report.figures import Figure
+from adrbench.report.figures import Figure, PValue, Spread
 
 #: None is a cell that was not measured: a dash, never 0.
-Cell = Figure | Rank | str | int | float | None
+Cell = Figure | Spread | PValue | Rank | str | int | float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, replace
 
 from adrbench.baselines import Rank
-from adrbench.report.figures import Figure
+from adrbench.report.figures import Figure, PValue, Spread
 from adrbench.report.tables import Cell, Column, Row, Table
 
 MISSING = "-"
 #: Longer cells are cut: every row is as wide as the widest.
 MOST_CHARACTERS = 200
+#: A smaller probability is shown as less than this.
+SMALLEST_P = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +48,10 @@ def format_cell(cell: Cell, decimals: int, intervals: bool) -> str:
     """Return one cell as text; what was not measured is a dash."""
     if cell is None or cell == "":
         return MISSING
-    if isinstance(cell, Figure):
+    if isinstance(cell, Figure | Spread):
         return _figure(cell, decimals, intervals)
+    if isinstance(cell, PValue):
+        return f"{cell.p:.3f}" if cell.p >= SMALLEST_P else f"<{SMALLEST_P:g}"
     if isinstance(cell, Rank):
         return f"{cell.place} of {cell.of}"
     if isinstance(cell, float):
@@ -55,11 +59,11 @@ def format_cell(cell: Cell, decimals: int, intervals: bool) -> str:
     return str(cell)
 
 
-def _figure(figure: Figure, decimals: int, intervals: bool) -> str:
-    text = f"{figure.mean:.{decimals}f}"
+def _figure(figure: Figure | Spread, decimals: int, intervals: bool) -> str:
+    text = f"{figure.mean:,.{decimals}f}"
     if figure.std is not None:
-        text += f" ± {figure.std:.{decimals}f}"
-    if intervals and figure.interval:
+        text += f" ± {figure.std:,.{decimals}f}"
+    if intervals and isinstance(figure, Figure) and figure.interval:
         low, high = figure.interval
         text += f" [{low:.1f}, {high:.1f}]"
     return text

@@ -1,0 +1,111 @@
+"""What runs were trained with, where their training records tell, and in what rows differ by it."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from adrbench.config import METHOD_SETTINGS, TrainConfig, flag
+from adrbench.errors import AdrbenchError
+from adrbench.records import TrainRecord
+from adrbench.report.lines import Line, format_eps
+
+#: By the fingerprint that attack records carry, which leaves out the seed.
+Settings = Mapping[str, TrainConfig]
+
+#: Which run it is, rather than how it trains.
+IDENTITY = ("dataset", "method", "seed", "preset")
+#: Settings that belong to a method: AWP, as published, goes without Nesterov's momentum.
+OF_METHOD = (*METHOD_SETTINGS, "nesterov")
+
+
+def read_settings(trained: Iterable[TrainRecord]) -> Settings:
+    """Return the settings of all runs by their fingerprint, of those that can be read."""
+    found = {}
+    for record in trained:
+        config = read_config(record)
+        if config is not None:
+            found[fingerprint(config, record)] = config
+    return found
+
+
+def read_config(record: TrainRecord) -> TrainConfig | None:
+    """Return what a run was trained with; None for what this version does not know."""
+    try:
+        return TrainConfig.from_json(record.config)
+    except (ValueError, AdrbenchError):
+        return None
+
+
+def fingerprint(config: TrainConfig, record: TrainRecord) -> str:
+    """Return the fingerprint that attack records of the run carry."""
+    return config.sha256(record.sessions[-1].processes if record.sessions else 1)
+
+
+def around_method(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that two methods have to share to be compared: all but their own."""
+    apart = (*IDENTITY, *OF_METHOD)
+    names = [field.name for field in fields(config) if field.name not in apart]
+    return {name: getattr(config, name) for name in names}
+
+
+def settings_marks(lines: Iterable[Line], settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Return a mark for each fingerprint, where rows of one network and method have several.
+
+    It gives the settings that differ, spelt as flags of `adrbench train`, or without training
+    records, for rows that nothing else tells apart, where they stand.
+    """
+    by_method: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        by_method.setdefault((line.subject.arch, line.subject.method), []).append(line)
+    marks: dict[str, tuple[str, ...]] = {}
+    for rows in by_method.values():
+        fingerprints = {row.subject.training for row in rows} - {""}
+        known = {sha256: settings[sha256] for sha256 in fingerprints if sha256 in settings}
+        if len(known) == len(fingerprints):
+            marks |= _differences(known)
+        else:
+            marks |= _places(rows)
+    return marks
+
+
+def _differences(known: Settings) -> dict[str, tuple[str, ...]]:
+    names = [
+        field.name
+        for field in fields(TrainConfig)
+        if field.name not in IDENTITY and _varies(field.name, known.values())
+    ]
+    return {
+        sha256: ("trained with " + ", ".join(_spell(name, config) for name in names),)
+        for sha256, config in known.items()
+        if names
+    }
+
+
+def _varies(name: str, configs: Collection[TrainConfig]) -> bool:
+    return len({getattr(config, name) for config in configs}) > 1
+
+
+def _spell(name: str, config: TrainConfig) -> str:
+    value = getattr(config, name)
+    if value is None or value is False:
+        return f"no {flag(name)}"
+    if value is True:
+        return flag(name)
+    if isinstance(value, tuple):
+        return f"{flag(name)} {','.join(f'{one:g}' for one in value)}"
+    return f"{flag(name)} {format_eps(value) if isinstance(value, float) else value}"
+
+
+def _places(rows: Iterable[Line]) -> dict[str, tuple[str, ...]]:
+    """Return where settings stand, for rows of one label with several."""
+    runs: dict[str, dict[str, set[str]]] = {}
+    for row in rows:
+        of_label = runs.setdefault(row.subject.label, {})
+        of_label.setdefault(row.subject.training, set()).update(row.runs)
+    return {
+        sha256: (f"settings of {', '.join(sorted(names))}, in its config.json",)
+        for of_label in runs.values()
+        if len(of_label) > 1
+        for sha256, names in of_label.items()
+        if sha256
+    }
