@@ -1,0 +1,85 @@
+"""Records of kept weights, made again to see whether the verdicts are the same."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from adrbench.errors import AdrbenchError, RecordError
+from adrbench.records import AttackRecord, read_records, unpack_verdicts
+from benchmarks.reproduce.cut import place, provide
+from benchmarks.reproduce.jobs import WEIGHTS_DIR, Places, attack_arguments, spell
+from benchmarks.reproduce.matrix import Attack
+from benchmarks.reproduce.pool import environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A published record and the one that was made again."""
+
+    published: AttackRecord
+    made: AttackRecord
+
+    @property
+    def differing(self) -> int:
+        """The number of images with another verdict, clean or under attack."""
+        n = self.published.n
+        pairs = (
+            (self.published.verdicts.clean, self.made.verdicts.clean),
+            (self.published.verdicts.robust, self.made.verdicts.robust),
+        )
+        different = [unpack_verdicts(a, n) != unpack_verdicts(b, n) for a, b in pairs]
+        return int((different[0] | different[1]).sum())
+
+
+def check(places: Places, suite: str) -> Iterator[Checked]:
+    """Attack the weights kept in `places.out` again, with `suite`; yield each beside its record.
+
+    Raises:
+        AdrbenchError: when no weights are kept there, or an attack fails.
+
+    """
+    files = sorted((places.out / WEIGHTS_DIR).glob("*.pt"))
+    if not files:
+        raise AdrbenchError(f"no weights are kept in {places.out / WEIGHTS_DIR}.")
+    by_run = {
+        record.run: record
+        for record in read_records(places.out)
+        if isinstance(record, AttackRecord) and record.suite == suite
+    }
+    for file in files:
+        if file.stem not in by_run:
+            raise RecordError(f"{places.out} holds no record of {file} under {suite}.")
+        published = by_run[file.stem]
+        provide([published.dataset], places.data_dir)
+        with tempfile.TemporaryDirectory() as directory:
+            made = attack_again(file, published, replace(places, out=Path(directory)))
+        yield Checked(published=published, made=made)
+
+
+def attack_again(file: Path, published: AttackRecord, places: Places) -> AttackRecord:
+    """Return a new record of what `published` is of."""
+    attack = Attack(suite=published.suite, n=published.n)
+    options = {
+        "dataset": place(published.dataset, places.data_dir),
+        "batch_size": published.batch_size,
+        "seed": published.attack_seed,
+    }
+    done = subprocess.run(
+        [
+            sys.executable,
+            *attack_arguments(file, attack, places, published.weights),
+            *spell(options),
+        ],
+        env=environment(threads=None),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise AdrbenchError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
+    (record,) = read_records(places.out)
+    assert isinstance(record, AttackRecord)
+    return record

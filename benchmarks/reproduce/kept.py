@@ -1,0 +1,45 @@
+"""Weights worth keeping, in half precision, and the check that their records can be made again.
+
+    python -m benchmarks.reproduce.kept RUN_DIRECTORY FILE
+
+writes the averaged weights of a run at its best epoch to FILE, as a checkpoint of a run of their
+own: rounding makes them other weights, whose records are not those of the run.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adrbench.checkpoint import BEST, load, save
+
+AVERAGE = "average"
+
+
+def keep(run: Path, file: Path) -> None:
+    """Write the average of `run` at its best epoch to `file`, named after it, in float16.
+
+    Raises:
+        CheckpointError: when the run's best checkpoint cannot be read.
+        KeyError: when it holds no average.
+
+    """
+    checkpoint = load(run / BEST)
+    average = checkpoint.snapshots[AVERAGE]
+    halves = {name: _halve(value) for name, value in average.state.items()}
+    kept = {AVERAGE: replace(average, state=halves)}
+    save(file, replace(checkpoint, run=file.stem, snapshots=kept))
+
+
+def _halve(value: Any) -> Any:
+    return value.to(torch.float16) if torch.is_floating_point(value) else value
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("file", type=Path)
+    options = parser.parse_args()
+    keep(options.run, options.file)

@@ -1,0 +1,159 @@
+"""What the published tables are made of: studies, each with its runs and attacks, as data."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: Everything but these is as `adrbench train` has it from its presets.
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """A data set of one's own, cut from CIFAR-10: ranges (first, end) of images in official order.
+
+    `sha256` is that of the training images, as `adrbench.datasets.Images.sha256` has it.
+    """
+
+    train: tuple[tuple[int, int], ...]
+    val: tuple[tuple[int, int], ...]
+    test: tuple[tuple[int, int], ...]
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One run on a data set of adrbench's table, of CUTS, or a folder within the data directory.
+
+    `label` tells it from runs of the same method with other settings.
+    """
+
+    dataset: str
+    arch: str
+    method: str
+    seed: int
+    settings: Settings
+    label: str = ""
+
+    @property
+    def run(self) -> str:
+        """The name of the run, and of its directory."""
+        return self._name(self.label or self.arch)
+
+    @property
+    def kept_as(self) -> str:
+        """The name of what is kept of it."""
+        return self._name(f"{self.label}-half" if self.label else "half")
+
+    @property
+    def all_settings(self) -> Settings:
+        """Everything that is not left to the presets."""
+        return {"arch": self.arch, "method": self.method, "seed": self.seed, **self.settings}
+
+    def _name(self, middle: str) -> str:
+        return f"{self.dataset}-{middle}-{self.method}-seed{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """A suite on the first `n` test images, None for all."""
+
+    suite: str
+    n: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Runs on one data set, and what is done to the best and last weights of each.
+
+    `kept` are runs whose best averaged weights are kept, in half precision. Studies for a GPU are
+    run when they are named.
+    """
+
+    about: str
+    trainings: tuple[Training, ...]
+    attacks: tuple[Attack, ...]
+    kept: tuple[Training, ...] = ()
+    needs_gpu: bool = False
+
+
+def cross(
+    dataset: str,
+    arch: str,
+    *,
+    methods: Iterable[str],
+    seeds: Iterable[int],
+    settings: Settings,
+    label: str = "",
+) -> tuple[Training, ...]:
+    """Return a run for each seed and method: what is there after an interruption is comparable."""
+    return tuple(
+        Training(
+            dataset=dataset, arch=arch, method=method, seed=seed, settings=settings, label=label
+        )
+        for seed in seeds
+        for method in methods
+    )
+
+
+def choose(trainings: Iterable[Training], *, method: str, seed: int) -> tuple[Training, ...]:
+    """Return the runs of one method and seed."""
+    return tuple(one for one in trainings if (one.method, one.seed) == (method, seed))
+
+
+#: 1,000 images are few enough for adversarial training to overfit within 60 short epochs, and one
+#: batch of CIFAR-10's files holds them; another holds the images that choose the best epoch.
+CUTS = {
+    "cifar10-first-1000": Cut(
+        train=((0, 1_000),),
+        val=((10_000, 10_500),),
+        test=((0, 1_017),),
+        sha256="a1dcd33eb45650693fe537ba12e95afe679e9d21a6bbc2d978cc7646118b4f49",
+    ),
+    "cifar10-first-4500": Cut(
+        train=tuple((k, k + 900) for k in range(0, 50_000, 10_000)),
+        val=tuple((k + 900, k + 1_000) for k in range(0, 50_000, 10_000)),
+        test=((0, 1_017),),
+        sha256="458d3262414b73ee12661c082663ea857650e209d983fad4cdcbe19e908711aa",
+    ),
+}
+JPEG = "CIFAR-10 (JPEG)"
+
+#: One run with averaging serves two rows: its student trains as it would without.
+ON_DIGITS = ("at+wa", "at+awp", "adr+wa", "adr+wa+awp", "trades", "trades+adr+wa")
+ON_CIFAR = ("at+wa", "adr+wa", "adr+wa+awp")
+ON_GPU = ("at", "adr+wa", "adr+wa+awp", "trades+adr+wa")
+
+#: Half of the published attack's steps, each half as long again.
+SHORT_ATTACK = {"precision": "bfloat16", "steps": 5, "alpha": 3 / 255}
+#: 15 % of the published schedule; its milestones are fractions of the run.
+THIRTY_EPOCHS = {"precision": "bfloat16", "epochs": 30}
+
+
+DIGITS = cross("digits", "small-cnn", methods=ON_DIGITS, seeds=range(5), settings={})
+FIRST_1000 = cross(
+    "cifar10-first-1000", "wrn-10-2", methods=ON_CIFAR, seeds=range(3), settings=SHORT_ATTACK
+)
+OF_50000 = cross(JPEG, "resnet18", methods=ON_GPU, seeds=range(1), settings=THIRTY_EPOCHS)
+
+STUDIES = {
+    "digits": Study(
+        about="scikit-learn's 8x8 digits: all methods, five seeds, AutoAttack on all test images",
+        trainings=DIGITS,
+        attacks=(Attack(suite="pgd-20"), Attack(suite="autoattack")),
+        kept=choose(DIGITS, method="adr+wa", seed=0),
+    ),
+    "cifar10-first-1000": Study(
+        about="1,000 images of CIFAR-10, on which adversarial training overfits; three seeds",
+        trainings=FIRST_1000,
+        attacks=(Attack(suite="pgd-20"), Attack(suite="autoattack", n=200)),
+        kept=choose(FIRST_1000, method="adr+wa", seed=0),
+    ),
+    "cifar10-jpeg": Study(
+        about="all of CIFAR-10 as JPEG files, 30 of the published 200 epochs; needs a GPU",
+        trainings=OF_50000,
+        attacks=(Attack(suite="pgd-20"), Attack(suite="autoattack", n=1_000)),
+        kept=choose(OF_50000, method="adr+wa+awp", seed=0),
+        needs_gpu=True,
+    ),
+}

@@ -1,0 +1,359 @@
+"""The matrix of the published tables: what is done is skipped, what is not is made, and kept."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adrbench.checkpoint import load
+from adrbench.datasets import Images
+from adrbench.errors import DataError
+from adrbench.records import AttackRecord, TrainRecord, read_record, read_records
+from adrbench.tokens import parse_method
+from benchmarks.reproduce import __main__ as program
+from benchmarks.reproduce import cut
+from benchmarks.reproduce.jobs import Job, Places, make_jobs, read_book, spell
+from benchmarks.reproduce.matrix import CUTS, STUDIES, Attack, Cut, Study, cross
+from benchmarks.reproduce.pool import Pool, Running, error_line
+from benchmarks.reproduce.show import Estimate, describe_left
+
+pytestmark = pytest.mark.xdist_group("reproduce")
+ROOT = Path(__file__).parents[1]
+#: A study like the published ones, in seconds.
+SHORT = {"epochs": 1, "steps": 2}
+TRAININGS = cross("digits", "small-cnn", methods=("at", "adr+wa"), seeds=(0,), settings=SHORT)
+TINY = Study(
+    about="tiny",
+    trainings=TRAININGS,
+    attacks=(Attack(suite="fgsm"), Attack(suite="pgd-20", n=40)),
+    kept=TRAININGS[1:],
+)
+TINIEST = Study(about="tiny", trainings=TRAININGS[:1], attacks=(Attack(suite="fgsm"),))
+
+
+def places(directory: Path) -> Places:
+    return Places(
+        out=directory / "results",
+        runs=directory / "runs",
+        data_dir=directory / "data",
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Places:
+    where = places(tmp_path_factory.mktemp("made"))
+    assert program.reproduce({"tiny": TINY}, where, workers=2, threads=1) == 0
+    return where
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note which jobs are started."""
+    names: list[str] = []
+    start = Pool.start
+
+    def noted(self: Pool, job: Job) -> Running:
+        names.append(job.name)
+        return start(self, job)
+
+    monkeypatch.setattr(Pool, "start", noted)
+    return names
+
+
+@pytest.mark.slow
+def test_every_record_of_the_matrix_is_there(made: Places) -> None:
+    records = read_records(made.out)
+    trained = [record for record in records if isinstance(record, TrainRecord)]
+    assert [record.run for record in trained] == [
+        "digits-small-cnn-adr+wa-seed0",
+        "digits-small-cnn-at-seed0",
+    ]
+    assert all((r.config["epochs"], r.config["steps"]) == (1, 2) for r in trained)
+    attacked = {
+        (r.run.removeprefix("digits-"), r.selection, r.weights, r.suite, r.n)
+        for r in records
+        if isinstance(r, AttackRecord)
+    }
+    assert attacked == {
+        (run, selection, weights, suite, n)
+        for suite, n in (("fgsm", 360), ("pgd-20", 40))
+        for run, selections, all_weights in (
+            ("small-cnn-at-seed0", ("best", "last"), ("student",)),
+            ("small-cnn-adr+wa-seed0", ("best", "last"), ("student", "average")),
+            ("half-adr+wa-seed0", ("best",), ("average",)),
+        )
+        for selection in selections
+        for weights in all_weights
+    }
+
+
+@pytest.mark.slow
+def test_the_page_is_what_the_report_prints(made: Places) -> None:
+    command = [sys.executable, "-m", "adrbench", "report", str(made.out), "--format", "markdown"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    page = (made.out / "RESULTS.md").read_bytes()
+    assert page == printed
+    for title in ("Robust accuracy", "Robust overfitting", "Beside at", "Training", "Evaluation"):
+        assert f"### {title}" in page.decode()
+    assert "| adr+wa (half) [" in page.decode()
+
+
+@pytest.mark.slow
+def test_what_is_done_is_skipped(
+    made: Places, started: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.reproduce({"tiny": TINY}, made, workers=2, threads=1) == 0
+    assert started == []
+    assert capsys.readouterr().out == f"{made.out / 'RESULTS.md'}\n"
+
+
+@pytest.mark.slow
+def test_the_list_says_how_far_each_study_is(
+    made: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    further = cross("digits", "small-cnn", methods=("trades",), seeds=(0,), settings=SHORT)
+    study = replace(TINY, trainings=TINY.trainings + further)
+    monkeypatch.setattr(program, "STUDIES", {"tiny": study})
+    program.list_studies(made)
+    assert "3 runs; 9 of 12 jobs done in " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_only_what_is_missing_is_made(made: Places, started: list[str]) -> None:
+    (lost,) = made.out.glob("*small-cnn-at-seed0-last-student-fgsm*.json")
+    before = read_record(lost)
+    lost.unlink()
+    assert program.reproduce({"tiny": TINY}, made, workers=2, threads=1) == 0
+    assert started == ["fgsm digits-small-cnn-at-seed0"]
+    again = read_record(lost)
+    assert isinstance(before, AttackRecord)
+    assert isinstance(again, AttackRecord)
+    assert again.verdicts == before.verdicts
+
+
+@pytest.mark.slow
+def test_other_settings_under_a_name_are_refused_and_the_rest_goes_on(
+    made: Places, started: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The attacks on the run that could not be made are not tried; another run is."""
+    changed = cross(
+        "digits", "small-cnn", methods=("at",), seeds=(0,), settings={**SHORT, "epochs": 2}
+    )
+    further = cross("digits", "small-cnn", methods=("at",), seeds=(1,), settings=SHORT)
+    study = Study(about="", trainings=changed + further, attacks=(Attack(suite="cw"),))
+    assert program.reproduce({"other": study}, made, workers=1, threads=1) == 1
+    assert started == [
+        "train digits-small-cnn-at-seed0",
+        "train digits-small-cnn-at-seed1",
+        "cw digits-small-cnn-at-seed1",
+    ]
+    said = capsys.readouterr().err
+    assert "error: train digits-small-cnn-at-seed0: " in said
+    assert "epochs 1" in said
+    assert "exit code 1, see " in said
+    for path in made.out.glob("*seed1*"):
+        path.unlink()
+
+
+@pytest.mark.slow
+def test_kept_weights_are_halves_of_the_best_average(made: Places) -> None:
+    kept = load(made.out / "weights" / "digits-half-adr+wa-seed0.pt")
+    best = load(made.runs / "digits-small-cnn-adr+wa-seed0" / "best.pt")
+    assert (kept.selection, kept.training) == ("best", None)
+    assert kept.snapshots.keys() == {"average"}
+    average = best.snapshots["average"].state
+    for name, value in kept.snapshots["average"].state.items():
+        expected = average[name].half() if average[name].is_floating_point() else average[name]
+        assert value.dtype == expected.dtype
+        assert torch.equal(value, expected)
+
+
+@pytest.mark.slow
+def test_kept_weights_can_be_attacked_again(
+    made: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.check_kept(made) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("digits-half-adr+wa-seed0, pgd-20: ")
+    assert "0 verdicts differ" in out
+    (path,) = made.out.glob("digits-half*pgd-20*.json")
+    data = json.loads(path.read_text())
+    verdicts = data["verdicts"]["robust"]
+    data["verdicts"]["robust"] = data["verdicts"]["clean"]
+    assert verdicts != data["verdicts"]["clean"], "the attack fooled nothing"
+    original = path.read_bytes()
+    path.write_text(json.dumps(data))
+    assert program.check_kept(made) == 1
+    path.write_bytes(original)
+
+
+MATRIX_SCRIPT = """
+import sys
+sys.path[:0] = ["{tests}", "{root}"]
+from test_reproduce import TINIEST
+from benchmarks.reproduce import __main__ as program
+from benchmarks.reproduce import matrix
+program.STUDIES = {{"tiny": TINIEST}}
+sys.argv = ["reproduce", "tiny", *sys.argv[1:]]
+program.main()
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupted_matrix_goes_on(tmp_path: Path) -> None:
+    """It exits as if the signal had ended it, its job has ended too, and nothing is redone."""
+    script = tmp_path / "matrix.py"
+    script.write_text(MATRIX_SCRIPT.format(tests=Path(__file__).parent, root=ROOT))
+    flags = ["--out", "results", "--runs", "runs", "--device", "cpu", "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, str(script), *flags],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    record = tmp_path / "results" / "train-digits-small-cnn-at-seed0.json"
+    deadline = time.monotonic() + 120
+    while not record.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "1 of 2 jobs left: the same command goes on." in said
+    assert not list((tmp_path / "results").rglob("*.lock"))
+    made_before = record.read_bytes()
+    done = subprocess.run(
+        [sys.executable, str(script), *flags],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert record.read_bytes() == made_before
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("[2/2] fgsm digits-small-cnn-at-seed0: ")
+
+
+def test_seconds_left_are_those_of_jobs_of_the_same_kind() -> None:
+    """Two workers, 10 s a job of one kind: 4 jobs take 20 s; of the other kind nothing is known."""
+
+    def job(name: str, kind: str) -> Job:
+        return Job(name=name, kind=kind, arguments=(), took=lambda book: None)
+
+    jobs = [job(str(i), "train") for i in range(5)] + [job("a", "attack")]
+    estimate = Estimate(jobs, workers=2)
+    assert estimate.left(jobs, []) == (0, 6)
+    estimate.learn(jobs[0], 8.0)
+    estimate.learn(jobs[0], 12.0)
+    estimate.learn(jobs[-1], None)
+    assert estimate.left(jobs[1:], []) == (20.0, 1)
+    assert describe_left(20.0, 1) == "0:00:20 left and 1 job of a kind not timed yet"
+    assert describe_left(3_600.4, 0) == "1:00:00 left"
+
+
+def test_a_job_that_waits_for_another_comes_after_it() -> None:
+    for study in STUDIES.values():
+        seen: set[str] = set()
+        for job in make_jobs(study, places(Path())):
+            assert job.name not in seen
+            assert not job.needs or job.needs in seen
+            seen.add(job.name)
+        assert all(one in study.trainings for one in study.kept)
+
+
+def test_names_in_the_matrix_are_unique_and_canonical() -> None:
+    trainings = [one for study in STUDIES.values() for one in study.trainings]
+    runs = [one.run for one in trainings]
+    assert len(set(runs)) == len(runs)
+    assert all(str(parse_method(one.method)) == one.method for one in trainings)
+
+
+def test_settings_are_spelt_as_flags() -> None:
+    settings = {"epochs": 3, "alpha": 3 / 255, "milestones": (0.5, 0.75), "n": None}
+    flags = list(spell(settings))
+    assert flags == ["--epochs", "3", "--alpha", repr(3 / 255), "--milestones", "0.5,0.75"]
+
+
+def test_an_unknown_study_is_named() -> None:
+    command = [sys.executable, "-m", "benchmarks.reproduce", "digit"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: unknown study 'digit': did you mean digits? ")
+
+
+def test_the_last_error_of_a_log_is_found(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("epoch 1\nerror: the first\nerror: the second.\n  more\n")
+    assert error_line(log) == "error: the second."
+    log.write_text("Traceback\nValueError: odd\n")
+    assert error_line(log) == "ValueError: odd"
+    assert error_line(tmp_path / "none") == ""
+
+
+# Cuts of CIFAR-10
+
+
+@pytest.fixture
+def small_cifar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let CIFAR-10 be images that are their own number."""
+
+    def load_split(dataset: str, split: str, *, data_dir: Path) -> tuple[Images, None]:
+        assert dataset == "cifar10"
+        n = {"train": 50, "test": 10}[split]
+        numbers = torch.arange(n, dtype=torch.uint8) + (100 if split == "test" else 0)
+        pixels = numbers.view(-1, 1, 1, 1).expand(n, 3, 32, 32).contiguous()
+        return Images(pixels, torch.arange(n) % 10), None
+
+    monkeypatch.setattr(cut, "load_split", load_split)
+
+
+def test_a_cut_takes_the_images_it_names(tmp_path: Path, small_cifar: None) -> None:
+    ranges = Cut(train=((0, 3), (20, 22)), val=((10, 12),), test=((0, 4),), sha256="")
+    cut.write_cut(ranges, tmp_path / "cut.npz", tmp_path)
+    with np.load(tmp_path / "cut.npz") as arrays:
+        assert arrays["x_train"].shape == (5, 32, 32, 3)
+        assert arrays["x_train"][:, 0, 0, 0].tolist() == [0, 1, 2, 20, 21]
+        assert arrays["y_train"].tolist() == [0, 1, 2, 0, 1]
+        assert arrays["x_val"][:, 0, 0, 0].tolist() == [10, 11]
+        assert arrays["x_test"][:, 0, 0, 0].tolist() == [100, 101, 102, 103]
+
+
+def test_other_images_than_the_published_ones_are_refused(tmp_path: Path) -> None:
+    x = np.zeros((10, 32, 32, 3), dtype=np.uint8)
+    y = np.arange(10)
+    name = "cifar10-first-1000"
+    np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    with pytest.raises(DataError, match=f"{name}.npz are others than those of the published"):
+        cut.provide([name], tmp_path)
+
+
+def test_jpeg_images_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="unpack the JPEG files"):
+        cut.provide(["CIFAR-10 (JPEG)"], tmp_path)
+    cut.provide(["digits"], tmp_path)
+
+
+@pytest.mark.data
+def test_the_published_cut_is_made_of_the_first_images(real_images: Path) -> None:
+    """The file has the first 1,102 images of the first batch: the cut's 1,000 are among them."""
+    with np.load(real_images / "cifar10-first.npz") as arrays:
+        pixels = torch.from_numpy(arrays["x_train"][:1_000]).permute(0, 3, 1, 2).contiguous()
+        labels = torch.from_numpy(arrays["y_train"][:1_000]).long()
+    assert Images(pixels, labels).sha256() == CUTS["cifar10-first-1000"].sha256
+
+
+def test_a_result_without_its_run_is_not_done(tmp_path: Path) -> None:
+    """Nothing is done where there is nothing, not even a directory."""
+    where = replace(places(tmp_path), out=tmp_path / "nowhere")
+    book = read_book(where.out)
+    assert all(job.took(book) is None for job in make_jobs(TINY, where))
