@@ -288,7 +288,7 @@ def test_an_unknown_study_is_named() -> None:
     command = [sys.executable, "-m", "benchmarks.reproduce", "digit"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: unknown study 'digit': did you mean digits? ")
+    assert done.stderr.startswith("error: unknown study 'digit': did you mean digits")
 
 
 def test_the_last_error_of_a_log_is_found(tmp_path: Path) -> None:

@@ -77,6 +77,9 @@ class Study:
     needs_gpu: bool = False
 
 
+Trainings = tuple[Training, ...]
+
+
 def cross(
     dataset: str,
     arch: str,
@@ -85,7 +88,7 @@ def cross(
     seeds: Iterable[int],
     settings: Settings,
     label: str = "",
-) -> tuple[Training, ...]:
+) -> Trainings:
     """Return a run for each seed and method: what is there after an interruption is comparable."""
     return tuple(
         Training(
@@ -96,7 +99,7 @@ def cross(
     )
 
 
-def choose(trainings: Iterable[Training], *, method: str, seed: int) -> tuple[Training, ...]:
+def choose(trainings: Iterable[Training], *, method: str, seed: int) -> Trainings:
     """Return the runs of one method and seed."""
     return tuple(one for one in trainings if (one.method, one.seed) == (method, seed))
 
@@ -123,37 +126,97 @@ JPEG = "CIFAR-10 (JPEG)"
 ON_DIGITS = ("at+wa", "at+awp", "adr+wa", "adr+wa+awp", "trades", "trades+adr+wa")
 ON_CIFAR = ("at+wa", "adr+wa", "adr+wa+awp")
 ON_GPU = ("at", "adr+wa", "adr+wa+awp", "trades+adr+wa")
+COMPARED = ("at+wa", "adr+wa")
 
-#: Half of the published attack's steps, each half as long again.
-SHORT_ATTACK = {"precision": "bfloat16", "steps": 5, "alpha": 3 / 255}
+#: Half of the published attack's steps, each half as long again, so that a CPU can do 100 epochs.
+SMALL = {"epochs": 100, "precision": "bfloat16", "steps": 5, "alpha": 3 / 255}
 #: 15 % of the published schedule; its milestones are fractions of the run.
-THIRTY_EPOCHS = {"precision": "bfloat16", "epochs": 30}
+SHORTENED = {"epochs": 30, "precision": "bfloat16"}
 
 
-DIGITS = cross("digits", "small-cnn", methods=ON_DIGITS, seeds=range(5), settings={})
-FIRST_1000 = cross(
-    "cifar10-first-1000", "wrn-10-2", methods=ON_CIFAR, seeds=range(3), settings=SHORT_ATTACK
-)
-OF_50000 = cross(JPEG, "resnet18", methods=ON_GPU, seeds=range(1), settings=THIRTY_EPOCHS)
+def soft_labels(temperature: tuple[float, float], interpolation: tuple[float, float]) -> Settings:
+    """Return ADR's four numbers: temperature from high to low, interpolation from low to high."""
+    high, low = temperature
+    first, last = interpolation
+    return {
+        "temperature_high": high,
+        "temperature_low": low,
+        "interpolation_low": first,
+        "interpolation_high": last,
+    }
+
+
+def on_digits(methods: Iterable[str], seeds: int, label: str = "", **settings: Any) -> Trainings:
+    """Return runs on the digits with the first `seeds` seeds."""
+    return cross(
+        "digits", "small-cnn", methods=methods, seeds=range(seeds), settings=settings, label=label
+    )
+
+
+def on_cut(
+    dataset: str, methods: Iterable[str], seeds: int, label: str = "", **settings: Any
+) -> Trainings:
+    """Return runs on a cut of CIFAR-10 with the first `seeds` seeds, SMALL but for `settings`."""
+    return cross(
+        dataset,
+        "wrn-10-2",
+        methods=methods,
+        seeds=range(seeds),
+        settings={**SMALL, **settings},
+        label=label,
+    )
+
+
+DIGITS = on_digits(ON_DIGITS, 5)
+FIRST_1000 = on_cut("cifar10-first-1000", ON_CIFAR, 3)
+ALL = cross(JPEG, "resnet18", methods=ON_GPU, seeds=range(1), settings=SHORTENED)
+PGD = Attack(suite="pgd-20")
 
 STUDIES = {
     "digits": Study(
         about="scikit-learn's 8x8 digits: all methods, five seeds, AutoAttack on all test images",
         trainings=DIGITS,
-        attacks=(Attack(suite="pgd-20"), Attack(suite="autoattack")),
+        attacks=(PGD, Attack(suite="autoattack")),
         kept=choose(DIGITS, method="adr+wa", seed=0),
     ),
     "cifar10-first-1000": Study(
         about="1,000 images of CIFAR-10, on which adversarial training overfits; three seeds",
         trainings=FIRST_1000,
-        attacks=(Attack(suite="pgd-20"), Attack(suite="autoattack", n=200)),
+        attacks=(PGD, Attack(suite="autoattack", n=200)),
         kept=choose(FIRST_1000, method="adr+wa", seed=0),
+    ),
+    "digits-why": Study(
+        about="what temperature, lambda and epochs do to ADR on the digits",
+        trainings=(
+            *on_digits(("adr+wa",), 3, "published", **soft_labels((2.5, 2.0), (0.70, 0.95))),
+            *on_digits(("adr+wa",), 3, "sharper", **soft_labels((0.7, 0.5), (0.30, 0.90))),
+            *on_digits(("adr+wa",), 3, "softer", **soft_labels((1.5, 1.0), (0.30, 0.90))),
+            *on_digits(("adr+wa",), 3, "half-lambda", **soft_labels((1.0, 0.7), (0.15, 0.45))),
+            *on_digits(COMPARED, 3, "longer", epochs=90),
+        ),
+        attacks=(PGD,),
+    ),
+    "cifar10-why": Study(
+        about="what temperature, epochs and the number of images do to ADR on cuts of CIFAR-10",
+        trainings=(
+            *on_cut("cifar10-first-1000", COMPARED, 1, "shorter", epochs=50),
+            *on_cut(
+                "cifar10-first-1000",
+                ("adr+wa",),
+                1,
+                "shorter-sharper",
+                epochs=50,
+                **soft_labels((1.5, 1.0), (0.70, 0.95)),
+            ),
+            *on_cut("cifar10-first-4500", COMPARED, 1, epochs=20),
+        ),
+        attacks=(PGD,),
     ),
     "cifar10-jpeg": Study(
         about="all of CIFAR-10 as JPEG files, 30 of the published 200 epochs; needs a GPU",
-        trainings=OF_50000,
-        attacks=(Attack(suite="pgd-20"), Attack(suite="autoattack", n=1_000)),
-        kept=choose(OF_50000, method="adr+wa+awp", seed=0),
+        trainings=ALL,
+        attacks=(PGD, Attack(suite="autoattack", n=1_000)),
+        kept=choose(ALL, method="adr+wa+awp", seed=0),
         needs_gpu=True,
     ),
 }
