@@ -21,7 +21,7 @@ from adrbench.tokens import parse_method
 from benchmarks.reproduce import __main__ as program
 from benchmarks.reproduce import cut
 from benchmarks.reproduce.jobs import Job, Places, make_jobs, read_book, spell
-from benchmarks.reproduce.matrix import CUTS, STUDIES, Attack, Cut, Study, cross
+from benchmarks.reproduce.matrix import CUTS, JPEG, STUDIES, Attack, Cut, Study, cross
 from benchmarks.reproduce.pool import Pool, Running, error_line
 from benchmarks.reproduce.show import Estimate, describe_left
 
@@ -339,7 +339,7 @@ def test_other_images_than_the_published_ones_are_refused(tmp_path: Path) -> Non
 
 def test_jpeg_images_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unpack the JPEG files"):
-        cut.provide(["CIFAR-10 (JPEG)"], tmp_path)
+        cut.provide([JPEG], tmp_path)
     cut.provide(["digits"], tmp_path)
 
 

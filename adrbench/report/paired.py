@@ -1,5 +1,6 @@
 """Each method beside plain adversarial training, image by image, from the verdicts in records."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ NOTES = (
     f"won, lost: images that the method withstands in more, in fewer seeds than {REFERENCE}.",
     "p: McNemar's exact test, two-sided, of won against lost. It knows the noise of drawing test "
     "images, for these very models; the noise of training them again is in the ± alone.",
+)
+CHANCE_NOTE = (
+    "Were there no differences at all, {:.1f} of these {} comparisons would still be expected to "
+    "come out at p below 0.05."
 )
 
 
@@ -65,9 +70,15 @@ def paired_table(setting: Setting, lines: list[Line], settings: Settings) -> Tab
     """
     attacks = c.attack_columns(lines)
     marks = settings_marks(lines, settings)
+    references: dict[tuple[object, ...], list[Line]] = {}
+    for line in lines:
+        if line.subject.method == REFERENCE:
+            references.setdefault(_measured_on(line), []).append(line)
     rows = []
     for line in lines:
-        reference = find_reference(line, lines, settings)
+        if line.subject.method == REFERENCE or line.selection == "file":
+            continue
+        reference = find_reference(line, references.get(_measured_on(line), ()), settings)
         if reference is None:
             continue
         for attack, column in attacks.items():
@@ -83,19 +94,17 @@ def paired_table(setting: Setting, lines: list[Line], settings: Settings) -> Tab
         context=context(setting, lines),
         columns=c.PAIRED,
         rows=tuple(rows),
-        notes=NOTES,
+        notes=(*NOTES, CHANCE_NOTE.format(len(rows) / 20, len(rows))),
     )
 
 
-def find_reference(line: Line, lines: list[Line], settings: Settings) -> Line | None:
-    """Return the reference's line for `line`: same images, network, epoch, other settings.
+def find_reference(line: Line, among: Iterable[Line], settings: Settings) -> Line | None:
+    """Return the reference's line that was trained like `line`, `among` those on the same images.
 
     Settings are compared where training records tell them; where they do not, runs that were named
     by hand have no reference. Of several, it is the one that shares most seeds.
     """
-    if line.subject.method == REFERENCE or line.selection == "file":
-        return None
-    found = [other for other in lines if _is_reference(other, line, settings)]
+    found = [other for other in among if _is_trained_alike(other, line, settings)]
     return max(found, key=lambda other: len(set(other.seeds) & set(line.seeds)), default=None)
 
 
@@ -127,14 +136,11 @@ def compare(line: Line, reference: Line, attack: Attack) -> Comparison | None:
     )
 
 
-def _robust(record: AttackRecord) -> "npt.NDArray[np.int8]":
-    verdicts = unpack_verdicts(record.verdicts.robust, record.n)
-    return verdicts.astype("int8")
+def _robust(record: AttackRecord) -> "npt.NDArray[np.int_]":
+    return unpack_verdicts(record.verdicts.robust, record.n).astype(int)
 
 
-def _is_reference(other: Line, line: Line, settings: Settings) -> bool:
-    if other.subject.method != REFERENCE or _measured_on(other) != _measured_on(line):
-        return False
+def _is_trained_alike(other: Line, line: Line, settings: Settings) -> bool:
     known = [settings.get(one.subject.training) for one in (other, line)]
     if known[0] is None or known[1] is None:
         return not other.subject.variant and not line.subject.variant

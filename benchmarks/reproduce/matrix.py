@@ -120,7 +120,7 @@ CUTS = {
         sha256="458d3262414b73ee12661c082663ea857650e209d983fad4cdcbe19e908711aa",
     ),
 }
-JPEG = "CIFAR-10 (JPEG)"
+JPEG = "CIFAR-10-JPEG"
 
 #: One run with averaging serves two rows: its student trains as it would without.
 ON_DIGITS = ("at+wa", "at+awp", "adr+wa", "adr+wa+awp", "trades", "trades+adr+wa")
