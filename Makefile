@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Models this small are slower on several threads than on one, and tests run side by side.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test lint bench reproduce clean
 
 install: $(VENV)/installed
 
@@ -39,6 +39,9 @@ test: lint
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.all $(QUICK)
+
+reproduce: $(VENV)/installed
+	$(BIN)/python -m benchmarks.reproduce $(STUDIES)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

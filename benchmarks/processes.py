@@ -40,14 +40,10 @@ def run_process(
         SystemExit: when it fails.
 
     """
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    if threads:
-        environment["OMP_NUM_THREADS"] = str(threads)
     done = subprocess.run(
         [sys.executable, "-S", str(LAUNCHER), sys.executable, *arguments],
         cwd=directory,
-        env=environment,
+        env=environment(threads),
         capture_output=True,
         text=True,
         check=True,
@@ -58,6 +54,13 @@ def run_process(
     return ProcessSample(
         wall_seconds=wall_seconds, user_seconds=user_seconds, peak_mib=round(peak / PER_MIB, 1)
     )
+
+
+def environment(threads: int | None = None) -> dict[str, str]:
+    """Return the variables of a process: this checkout within reach, so many threads."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    share = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **share}
 
 
 def make_rows(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adrbench.report.figures import accuracy, gap, wilson_interval
+from adrbench.report.figures import accuracy, difference, wilson_interval
 from adrbench.report.lines import format_eps
 from report_records import (
     figure,
@@ -66,11 +66,11 @@ def test_one_seed_has_no_deviation_and_nothing_has_no_figure() -> None:
 
 def test_gap_is_taken_seed_by_seed() -> None:
     """Seeds 0 and 1 have both: gaps 10 and 4 points, mean 7, deviation 6 / sqrt(2)."""
-    found = figure(gap({0: 50, 1: 48, 2: 99}, {0: 40, 1: 44, 3: 1}, 100))
+    found = figure(difference({0: 50, 1: 48, 2: 99}, {0: 40, 1: 44, 3: 1}, 100))
     assert found.mean == 7.0
     assert found.std == pytest.approx(6 / math.sqrt(2), abs=1e-6)
     assert found.seeds == (0, 1)
-    assert gap({0: 50}, {1: 40}, 100) is None
+    assert difference({0: 50}, {1: 40}, 100) is None
 
 
 @pytest.mark.parametrize(

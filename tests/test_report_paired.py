@@ -1,17 +1,24 @@
 """Methods beside plain adversarial training, image by image."""
 
+import itertools
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from adrbench.records import AttackRecord, Record, Verdicts, pack_verdicts
 from adrbench.report import FORMATS, build_report, render
 from adrbench.report.figures import PValue
-from adrbench.report.paired import exact_mcnemar
+from adrbench.report.marks import INTERVALS_NOTE
+from adrbench.report.paired import UNKNOWN_MARK, exact_test
 from report_records import attack_record, digits_config, figure, foreign_record, table, train_record
 
 AT, ADR = "at", "adr"
@@ -31,21 +38,47 @@ def paired_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     return [{**row.cells, "marks": row.marks} for t in tables for row in t.rows]
 
 
+def margins(won: int, lost: int) -> list[int]:
+    return [1] * won + [-1] * lost + [0] * 3
+
+
 @pytest.mark.parametrize("won", [0, 1, 2, 5, 30, 500])
 @pytest.mark.parametrize("lost", [0, 1, 3, 8, 41, 700])
-def test_p_is_that_of_the_binomial_test(won: int, lost: int) -> None:
+def test_of_one_seed_p_is_that_of_the_binomial_test(won: int, lost: int) -> None:
     expected = binomtest(won, won + lost, 0.5).pvalue if won + lost else 1.0
-    assert exact_mcnemar(won, lost) == pytest.approx(expected, rel=1e-9)
-    assert exact_mcnemar(won, lost) == exact_mcnemar(lost, won)
+    assert exact_test(margins(won, lost)) == pytest.approx(expected, rel=1e-9)
+    assert exact_test(margins(won, lost)) == exact_test(margins(lost, won))
 
 
 def test_p_by_hand() -> None:
-    """2 (C(6, 0) + C(6, 1)) / 2^6 = 14 / 64."""
-    assert exact_mcnemar(1, 5) == 14 / 64
-    assert exact_mcnemar(0, 0) == exact_mcnemar(3, 3) == 1
-    assert exact_mcnemar(0, 100_000) == 0  # smaller than any float
-    with pytest.raises(ValueError, match="negative"):
-        exact_mcnemar(-1, 3)
+    """2 (C(6, 0) + C(6, 1)) / 2^6 = 14 / 64; of +-2 +-1 +-1, |S| >= 4 in two of eight."""
+    assert exact_test(margins(1, 5)) == 14 / 64
+    assert exact_test(margins(0, 0)) == exact_test([]) == exact_test(margins(3, 3)) == 1
+    assert exact_test(margins(0, 100_000)) == 0  # smaller than any float
+    assert exact_test([2, 1, 1]) == pytest.approx(2 / 8)
+    assert exact_test([3, 3, 3]) == exact_test([1, 1, 1]) == 2 / 8
+
+
+@given(st.lists(st.integers(-4, 4), max_size=12))
+def test_of_several_seeds_p_is_that_of_all_signs(margins: list[int]) -> None:
+    sums = [
+        abs(sum(sign * margin for sign, margin in zip(signs, margins, strict=True)))
+        for signs in itertools.product((-1, 1), repeat=len(margins))
+    ]
+    expected = sum(one >= abs(sum(margins)) for one in sums) / len(sums)
+    assert exact_test(margins) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_test_of_thousands_of_images_takes_a_moment() -> None:
+    rng = np.random.default_rng(0)
+    many = rng.integers(-5, 6, 10_000).tolist()
+    began = time.process_time()
+    p = exact_test(many)
+    assert time.process_time() - began < 1
+    # By the central limit theorem; the sum goes in steps of 2, so half a step is 1.
+    deviation = math.sqrt(sum(margin**2 for margin in many))
+    expected = 2 * NormalDist().cdf(-(abs(sum(many)) - 1) / deviation)
+    assert p == pytest.approx(expected, abs=1e-3)
 
 
 def test_one_seed_counts_the_images_that_only_one_withstands() -> None:
@@ -57,7 +90,7 @@ def test_one_seed_counts_the_images_that_only_one_withstands() -> None:
     (row,) = paired_rows(records)
     assert (row["method"], row["seeds"], row["suite"], row["n"]) == (ADR, 1, "autoattack", 8)
     assert (row["won"], row["lost"]) == (4, 1)
-    assert row["p"] == PValue(p=exact_mcnemar(4, 1)) == PValue(p=12 / 32)
+    assert row["p"] == PValue(p=12 / 32)
     assert figure(row["difference"]).mean == 37.5
     assert figure(row["difference"]).std is None
     assert (figure(row["reference"]).mean, figure(row["robust"]).mean) == (37.5, 75.0)
@@ -121,6 +154,55 @@ def test_what_differs_in_more_than_the_method_is_not_compared(change: dict[str, 
     assert paired_rows([at, replace(adr, **change)]) == []
 
 
+def test_without_training_records_a_mark_says_that_settings_may_differ() -> None:
+    records = [judged([0, 0, 1, 0], method=AT), judged([1, 1, 0, 1], method=ADR)]
+    (row,) = paired_rows(records)
+    assert row["marks"] == (UNKNOWN_MARK,)
+    config = digits_config()
+    trained = train_record(config=config.to_json(), dataset="cifar10")
+    known = replace(records[0], training_sha256=config.sha256())
+    assert paired_rows([known, records[1], trained]) == []
+
+
+def test_rows_say_what_is_said_of_either_side() -> None:
+    shared = {"selected_on": "test"}
+    at = judged([0, 0, 1, 0], method=AT, warnings=("masked",), **shared)
+    adr = judged([1, 1, 0, 1], method=ADR, **shared)
+    (row,) = paired_rows([at, adr])
+    assert row["chosen_on"] == "test"
+    assert row["marks"] == (
+        "best epoch chosen on the test split: optimistic",
+        "warning from autoattack (seed 0): masked",
+        UNKNOWN_MARK,
+    )
+
+
+def test_a_seed_with_damaged_verdicts_is_left_out() -> None:
+    records = [judged([0, 0, 1, 0], method=AT, seed=seed) for seed in (0, 1)]
+    records += [judged([1, 1, 0, 1], method=ADR, seed=seed) for seed in (0, 1)]
+    damaged = replace(records[3], verdicts=Verdicts(clean="", robust="?"))
+    (row,) = paired_rows([*records[:3], damaged])
+    assert (row["seeds"], figure(row["difference"]).seeds) == (1, (0,))
+
+
+def test_many_comparisons_say_what_chance_makes_of_them() -> None:
+    records = [
+        judged([1, 0, 1, 0], method=method, suite=f"pgd-{steps}")
+        for method in (AT, ADR)
+        for steps in range(1, 21)
+    ]
+    note = "Even among models that do not differ, up to 1 of 20 p would be below 0.05."
+    assert note in table(build_report(records, baselines=False), "paired").notes
+    few = [record for record in records if record.suite != "pgd-20"]
+    assert note not in table(build_report(few, baselines=False), "paired").notes
+
+
+def test_intervals_are_explained() -> None:
+    records = [judged([0, 0, 1, 0], method=AT), judged([1, 1, 0, 1], method=ADR)]
+    notes = table(build_report(records, intervals=True), "paired").notes
+    assert INTERVALS_NOTE in notes
+
+
 def test_weights_of_unknown_history_are_not_compared() -> None:
     foreign = foreign_record(4, 3, "mine", n=4, num_test=4)
     assert paired_rows([judged([0, 0, 1, 0], method=AT), foreign]) == []
@@ -158,10 +240,10 @@ def test_the_reference_has_the_same_settings_but_those_of_the_method() -> None:
             train_record(run=run, method=config.method, config=config.to_json(), dataset="digits")
         )
     rows = paired_rows(records)
-    found = {row["method"]: (figure(row["reference"]).mean, row["marks"]) for row in rows}
+    found = {row["method"]: (figure(row["reference"]).mean, row["marks"][-1]) for row in rows}
     assert found == {
-        "adr+awp": (25.0, ("trained with --epochs 30",)),
-        "adr+awp (long)": (50.0, ("trained with --epochs 60",)),
+        "adr+awp": (25.0, "settings: --epochs 30"),
+        "adr+awp (long)": (50.0, "settings: --epochs 60"),
     }
 
 
@@ -170,7 +252,7 @@ def test_small_probabilities_are_never_shown_as_none(format_name: str) -> None:
     records = [judged([0] * 20, method=AT), judged([1] * 20, method=ADR)]
     report = build_report(records, baselines=False)
     shown = render(report, format_name)
-    p = exact_mcnemar(20, 0)
+    p = exact_test([1] * 20)
     expected = {"csv": repr(p), "json": repr(p), "latex": r"\textless{}0.001"}
     assert expected.get(format_name, "<0.001") in shown.replace("\\<", "<")
     (row,) = table(report, "paired").rows

@@ -38,7 +38,7 @@ def test_one_adr_run_makes_two_rows() -> None:
     assert [row["method"] for row in accuracy_rows(records)] == ["adr", "adr+wa"]
 
 
-SETTINGS = (digits_config(), digits_config(epochs=60, lr=0.1))
+SETTINGS = (digits_config(), digits_config(epochs=60, lr=0.2, nesterov=False))
 
 
 def two_settings(*, trained: bool, runs: tuple[str, str]) -> list[Record]:
@@ -66,8 +66,8 @@ def test_rows_of_other_settings_say_which(table_name: str, runs: tuple[str, str]
     report = build_report(two_settings(trained=True, runs=runs), baselines=False)
     marks = [row.marks[0] for row in table(report, table_name).rows]
     assert sorted(marks) == [
-        "trained with --epochs 30, --lr 0.05",
-        "trained with --epochs 60, --lr 0.1",
+        "settings: --epochs 30, --lr 0.05, with --nesterov",
+        "settings: --epochs 60, --lr 0.2, without --nesterov",
     ]
 
 

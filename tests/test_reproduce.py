@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +26,8 @@ from benchmarks.reproduce import cut
 from benchmarks.reproduce.jobs import Job, Places, make_jobs, read_book, spell
 from benchmarks.reproduce.matrix import CUTS, JPEG, STUDIES, Attack, Cut, Study, cross
 from benchmarks.reproduce.pool import Pool, Running, error_line
-from benchmarks.reproduce.show import Estimate, describe_left
+from benchmarks.reproduce.show import Estimate
+from benchmarks.reproduce.work import choose_pending, jobs_of, reproduce
 
 pytestmark = pytest.mark.xdist_group("reproduce")
 ROOT = Path(__file__).parents[1]
@@ -36,7 +40,11 @@ TINY = Study(
     attacks=(Attack(suite="fgsm"), Attack(suite="pgd-20", n=40)),
     kept=TRAININGS[1:],
 )
-TINIEST = Study(about="tiny", trainings=TRAININGS[:1], attacks=(Attack(suite="fgsm"),))
+TINIEST = Study(
+    about="tiny",
+    trainings=tuple(replace(one, settings={"epochs": 12, "steps": 2}) for one in TRAININGS[:1]),
+    attacks=(Attack(suite="fgsm"),),
+)
 
 
 def places(directory: Path) -> Places:
@@ -51,7 +59,7 @@ def places(directory: Path) -> Places:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Places:
     where = places(tmp_path_factory.mktemp("made"))
-    assert program.reproduce({"tiny": TINY}, where, workers=2, threads=1) == 0
+    assert reproduce({"tiny": TINY}, where, workers=2, threads=1) == 0
     return where
 
 
@@ -89,7 +97,7 @@ def test_every_record_of_the_matrix_is_there(made: Places) -> None:
         for run, selections, all_weights in (
             ("small-cnn-at-seed0", ("best", "last"), ("student",)),
             ("small-cnn-adr+wa-seed0", ("best", "last"), ("student", "average")),
-            ("half-adr+wa-seed0", ("best",), ("average",)),
+            ("float16-adr+wa-seed0", ("best",), ("average",)),
         )
         for selection in selections
         for weights in all_weights
@@ -104,14 +112,14 @@ def test_the_page_is_what_the_report_prints(made: Places) -> None:
     assert page == printed
     for title in ("Robust accuracy", "Robust overfitting", "Beside at", "Training", "Evaluation"):
         assert f"### {title}" in page.decode()
-    assert "| adr+wa (half) [" in page.decode()
+    assert "| adr+wa (float16) [" in page.decode()
 
 
 @pytest.mark.slow
 def test_what_is_done_is_skipped(
     made: Places, started: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert program.reproduce({"tiny": TINY}, made, workers=2, threads=1) == 0
+    assert reproduce({"tiny": TINY}, made, workers=2, threads=1) == 0
     assert started == []
     assert capsys.readouterr().out == f"{made.out / 'RESULTS.md'}\n"
 
@@ -129,10 +137,10 @@ def test_the_list_says_how_far_each_study_is(
 
 @pytest.mark.slow
 def test_only_what_is_missing_is_made(made: Places, started: list[str]) -> None:
-    (lost,) = made.out.glob("*small-cnn-at-seed0-last-student-fgsm*.json")
+    (lost,) = made.out.rglob("*small-cnn-at-seed0-last-student-fgsm*.json")
     before = read_record(lost)
     lost.unlink()
-    assert program.reproduce({"tiny": TINY}, made, workers=2, threads=1) == 0
+    assert reproduce({"tiny": TINY}, made, workers=2, threads=1) == 0
     assert started == ["fgsm digits-small-cnn-at-seed0"]
     again = read_record(lost)
     assert isinstance(before, AttackRecord)
@@ -150,7 +158,7 @@ def test_other_settings_under_a_name_are_refused_and_the_rest_goes_on(
     )
     further = cross("digits", "small-cnn", methods=("at",), seeds=(1,), settings=SHORT)
     study = Study(about="", trainings=changed + further, attacks=(Attack(suite="cw"),))
-    assert program.reproduce({"other": study}, made, workers=1, threads=1) == 1
+    assert reproduce({"other": study}, made, workers=1, threads=1) == 1
     assert started == [
         "train digits-small-cnn-at-seed0",
         "train digits-small-cnn-at-seed1",
@@ -160,13 +168,13 @@ def test_other_settings_under_a_name_are_refused_and_the_rest_goes_on(
     assert "error: train digits-small-cnn-at-seed0: " in said
     assert "epochs 1" in said
     assert "exit code 1, see " in said
-    for path in made.out.glob("*seed1*"):
+    for path in made.out.rglob("*seed1*"):
         path.unlink()
 
 
 @pytest.mark.slow
 def test_kept_weights_are_halves_of_the_best_average(made: Places) -> None:
-    kept = load(made.out / "weights" / "digits-half-adr+wa-seed0.pt")
+    kept = load(made.out / "tiny" / "weights" / "digits-float16-adr+wa-seed0.pt")
     best = load(made.runs / "digits-small-cnn-adr+wa-seed0" / "best.pt")
     assert (kept.selection, kept.training) == ("best", None)
     assert kept.snapshots.keys() == {"average"}
@@ -183,9 +191,9 @@ def test_kept_weights_can_be_attacked_again(
 ) -> None:
     assert program.check_kept(made) == 0
     out = capsys.readouterr().out
-    assert out.startswith("digits-half-adr+wa-seed0, pgd-20: ")
+    assert out.startswith("digits-float16-adr+wa-seed0, pgd-20: ")
     assert "0 verdicts differ" in out
-    (path,) = made.out.glob("digits-half*pgd-20*.json")
+    (path,) = made.out.rglob("digits-float16*pgd-20*.json")
     data = json.loads(path.read_text())
     verdicts = data["verdicts"]["robust"]
     data["verdicts"]["robust"] = data["verdicts"]["clean"]
@@ -201,7 +209,6 @@ import sys
 sys.path[:0] = ["{tests}", "{root}"]
 from test_reproduce import TINIEST
 from benchmarks.reproduce import __main__ as program
-from benchmarks.reproduce import matrix
 program.STUDIES = {{"tiny": TINIEST}}
 sys.argv = ["reproduce", "tiny", *sys.argv[1:]]
 program.main()
@@ -210,7 +217,7 @@ program.main()
 
 @pytest.mark.slow
 def test_an_interrupted_matrix_goes_on(tmp_path: Path) -> None:
-    """It exits as if the signal had ended it, its job has ended too, and nothing is redone."""
+    """It exits as if the signal had ended it, its training has saved, and goes on from there."""
     script = tmp_path / "matrix.py"
     script.write_text(MATRIX_SCRIPT.format(tests=Path(__file__).parent, root=ROOT))
     flags = ["--out", "results", "--runs", "runs", "--device", "cpu", "--workers", "1"]
@@ -221,16 +228,18 @@ def test_an_interrupted_matrix_goes_on(tmp_path: Path) -> None:
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    record = tmp_path / "results" / "train-digits-small-cnn-at-seed0.json"
+    name = "digits-small-cnn-at-seed0"
+    history, log = tmp_path / "runs" / name / "history.jsonl", tmp_path / "runs" / "logs"
     deadline = time.monotonic() + 120
-    while not record.exists() and time.monotonic() < deadline:
+    while not history.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "1 of 2 jobs left: the same command goes on." in said
-    assert not list((tmp_path / "results").rglob("*.lock"))
-    made_before = record.read_bytes()
+    assert "stopped with 2 of 2 jobs left: the same command goes on." in said
+    assert f"error: interrupted: runs/{name} is saved" in (log / f"train {name}.log").read_text()
+    epochs = len(history.read_text().splitlines())
+    assert 1 <= epochs < TINIEST.trainings[0].settings["epochs"]
     done = subprocess.run(
         [sys.executable, str(script), *flags],
         cwd=tmp_path,
@@ -239,26 +248,166 @@ def test_an_interrupted_matrix_goes_on(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert record.read_bytes() == made_before
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("[2/2] fgsm digits-small-cnn-at-seed0: ")
+    assert [line.split(": ")[0] for line in done.stderr.splitlines()] == [
+        f"[1/2] train {name}",
+        f"[2/2] fgsm {name}",
+    ]
+    assert f"going on at epoch {epochs + 1} of" in (log / f"train {name}.log").read_text()
+
+
+# What is done
+
+
+def redone(where: Places, study: Study = TINY) -> list[str]:
+    jobs = jobs_of({"tiny": study}, where)
+    return [job.name for job in choose_pending(jobs, read_book(where.out))]
+
+
+@pytest.mark.slow
+def test_results_without_their_runs_are_done_until_something_is_missing(
+    made: Places, tmp_path: Path
+) -> None:
+    """Such as in a clone with published results: an attack that is missing needs its run."""
+    where = replace(places(tmp_path), out=tmp_path / "results")
+    shutil.copytree(made.out, where.out)
+    assert redone(where) == []
+    (lost,) = where.out.rglob("*small-cnn-adr+wa-seed0-last-student-fgsm*.json")
+    lost.unlink()
+    names = ["train digits-small-cnn-adr+wa-seed0", "fgsm digits-small-cnn-adr+wa-seed0"]
+    assert redone(where) == names
+    assert redone(replace(where, runs=made.runs)) == names[1:]
+    (where.out / "tiny" / "weights" / "digits-float16-adr+wa-seed0.pt").unlink()
+    assert redone(replace(where, runs=made.runs))[1:] == ["keep digits-float16-adr+wa-seed0"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"training_sha256": "f" * 64}, True),
+        ({"suite": "cw"}, True),
+        ({"n": 39}, True),
+        ({"threat_model": {"norm": "Linf", "eps": 0.2}}, True),
+        ({"threat_model": {"norm": "L2", "eps": 0.1}}, True),
+        ({"seconds": 1.0}, False),
+    ],
+    ids=str,
+)
+def test_records_of_something_else_do_not_count(
+    made: Places, tmp_path: Path, change: dict[str, Any], again: bool
+) -> None:
+    where = replace(made, out=tmp_path)
+    shutil.copytree(made.out, where.out, dirs_exist_ok=True)
+    (path,) = where.out.rglob("*small-cnn-at-seed0-best-student-pgd-20*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert redone(where) == (["pgd-20 on 40 digits-small-cnn-at-seed0"] if again else [])
+
+
+@pytest.mark.slow
+def test_a_run_of_other_settings_does_not_count(made: Places) -> None:
+    trainings = tuple(replace(one, settings={**SHORT, "lr": 0.5}) for one in TRAININGS)
+    names = redone(made, replace(TINY, trainings=trainings, kept=()))
+    assert names == [f"train {one.run}" for one in trainings]
+
+
+# Jobs as processes
+
+
+def command(name: str, code: str, needs: str = "") -> Job:
+    return Job(name=name, kind="", arguments=("-c", code), needs=needs, took=lambda book: None)
+
+
+def run_pool(pool: Pool, jobs: Sequence[Job]) -> dict[str, int]:
+    """Return the exit code of each job that was run, in the order in which they ended."""
+    return {one.job.name: one.process.returncode for one in pool.work(jobs) if one is not None}
+
+
+def test_what_needs_a_job_that_failed_is_not_tried(tmp_path: Path) -> None:
+    jobs = [
+        command("train", "raise SystemExit(3)"),
+        command("keep", "", needs="train"),
+        command("attack what is kept", "", needs="keep"),
+        command("another", ""),
+        command("attack another", "", needs="another"),
+        command("done before", "", needs="a job that is not in the list"),
+    ]
+    pool = Pool(workers=1, threads=None, logs=tmp_path)
+    found = run_pool(pool, jobs)
+    assert found == {"train": 3, "another": 0, "attack another": 0, "done before": 0}
+
+
+def test_jobs_have_their_share_of_threads_and_a_log(tmp_path: Path) -> None:
+    code = "import os, adrbench; print(os.environ['OMP_NUM_THREADS'], adrbench.__file__)"
+    pool = Pool(workers=2, threads=3, logs=tmp_path / "logs")
+    run_pool(pool, [command("a/b", code)])
+    log = tmp_path / "logs" / "a-b.log"
+    assert log.read_text() == f"3 {ROOT / 'adrbench' / '__init__.py'}\n"
+
+
+def test_as_many_jobs_run_as_there_are_workers(tmp_path: Path) -> None:
+    """Each of two jobs waits for the file of the other: one at a time they would wait for ever."""
+    code = (
+        "import pathlib, time\n"
+        "pathlib.Path(r'{0}/{1}').touch()\n"
+        "while not pathlib.Path(r'{0}/{2}').exists(): time.sleep(0.01)"
+    )
+    jobs = [
+        command("one", code.format(tmp_path, "1", "2")),
+        command("two", code.format(tmp_path, "2", "1")),
+    ]
+    found = run_pool(Pool(workers=2, threads=None, logs=tmp_path), jobs)
+    assert found == {"one": 0, "two": 0}
+
+
+def test_a_signal_reaches_every_job_and_starts_none(tmp_path: Path) -> None:
+    waits = "import time; print('here', flush=True); time.sleep(60)"
+    jobs = [command(name, waits) for name in ("one", "two", "three")]
+    pool = Pool(workers=2, threads=None, logs=tmp_path)
+    ended = {}
+    with pool.heeding_signals():
+        for one in pool.work(jobs):
+            if one is not None:
+                ended[one.job.name] = one.process.returncode
+            elif pool.stopped_by is None:
+                said = [log.read_text() for log in tmp_path.glob("*.log")]
+                if said == ["here\n", "here\n"]:
+                    os.kill(os.getpid(), signal.SIGTERM)
+    assert ended == {"one": -signal.SIGTERM, "two": -signal.SIGTERM}
+    assert pool.stopped_by == signal.SIGTERM
+
+
+def timed(name: str, kind: str) -> Job:
+    return Job(name=name, kind=kind, arguments=(), took=lambda book: None)
 
 
 def test_seconds_left_are_those_of_jobs_of_the_same_kind() -> None:
     """Two workers, 10 s a job of one kind: 4 jobs take 20 s; of the other kind nothing is known."""
-
-    def job(name: str, kind: str) -> Job:
-        return Job(name=name, kind=kind, arguments=(), took=lambda book: None)
-
-    jobs = [job(str(i), "train") for i in range(5)] + [job("a", "attack")]
-    estimate = Estimate(jobs, workers=2)
-    assert estimate.left(jobs, []) == (0, 6)
+    jobs = [timed(str(i), "train") for i in range(5)] + [timed("a", "attack")]
+    estimate = Estimate(workers=2)
+    assert estimate.left(jobs, []) == "time left not known yet"
     estimate.learn(jobs[0], 8.0)
     estimate.learn(jobs[0], 12.0)
     estimate.learn(jobs[-1], None)
-    assert estimate.left(jobs[1:], []) == (20.0, 1)
-    assert describe_left(20.0, 1) == "0:00:20 left and 1 job of a kind not timed yet"
-    assert describe_left(3_600.4, 0) == "1:00:00 left"
+    assert estimate.left(jobs[1:], []) == "0:00:20 left, and 1 job not timed yet"
+    assert estimate.left(jobs[1:-1], []) == "0:00:20 left"
+    assert estimate.left([], []) == "0:00:00 left"
+
+
+def test_what_a_running_job_has_taken_is_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 s one has 30 left; the other has taken longer than expected; one worker, so 30 s."""
+    estimate = Estimate(workers=1)
+    estimate.learn(timed("", "train"), 100.0)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    monkeypatch.setattr(time, "perf_counter", lambda: 1_000.0)
+    running = [
+        Running(job=timed("", "train"), process=process, log=Path(), began=began)
+        for began in (930.0, 850.0)
+    ]
+    assert estimate.left([], running) == "0:00:30 left"
+    # Even with many workers it cannot be over before the job that takes longest.
+    estimate.workers = 8
+    assert estimate.left([], running) == "0:00:30 left"
 
 
 def test_a_job_that_waits_for_another_comes_after_it() -> None:
@@ -318,7 +467,7 @@ def small_cifar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cut_takes_the_images_it_names(tmp_path: Path, small_cifar: None) -> None:
-    ranges = Cut(train=((0, 3), (20, 22)), val=((10, 12),), test=((0, 4),), sha256="")
+    ranges = Cut(train=((0, 3), (20, 22)), val=((10, 12),), test=((0, 4),), sha256=("", "", ""))
     cut.write_cut(ranges, tmp_path / "cut.npz", tmp_path)
     with np.load(tmp_path / "cut.npz") as arrays:
         assert arrays["x_train"].shape == (5, 32, 32, 3)
@@ -349,11 +498,4 @@ def test_the_published_cut_is_made_of_the_first_images(real_images: Path) -> Non
     with np.load(real_images / "cifar10-first.npz") as arrays:
         pixels = torch.from_numpy(arrays["x_train"][:1_000]).permute(0, 3, 1, 2).contiguous()
         labels = torch.from_numpy(arrays["y_train"][:1_000]).long()
-    assert Images(pixels, labels).sha256() == CUTS["cifar10-first-1000"].sha256
-
-
-def test_a_result_without_its_run_is_not_done(tmp_path: Path) -> None:
-    """Nothing is done where there is nothing, not even a directory."""
-    where = replace(places(tmp_path), out=tmp_path / "nowhere")
-    book = read_book(where.out)
-    assert all(job.took(book) is None for job in make_jobs(TINY, where))
+    assert Images(pixels, labels).sha256() == CUTS["cifar10-first-1000"].sha256[0]

@@ -36,14 +36,15 @@ def build_report(
     trained = [record for record in records if isinstance(record, TrainRecord)]
     settings = read_settings(trained)
     tables: list[Table] = []
-    for setting, lines in group(attacked).items():
+    grouped = group(attacked)
+    for setting, lines in grouped.items():
         eps = lines[0].eps
         entries = robustbench(setting.dataset, setting.norm, eps) if baselines else []
         leaderboard = Leaderboard(tuple(entries))
         tables.append(accuracy_table(setting, lines, leaderboard, intervals, settings))
         further = (
             overfitting_table(setting, lines, intervals, settings),
-            paired_table(setting, lines, settings),
+            paired_table(setting, lines, intervals, settings),
         )
         tables += [table for table in further if table is not None]
         if baselines:
@@ -53,7 +54,7 @@ def build_report(
     if trained:
         tables.append(training_table(trained))
     if attacked:
-        tables.append(evaluation_table(attacked))
+        tables.append(evaluation_table(grouped))
     return Report(tables=tuple(tables), intervals=intervals)
 
 

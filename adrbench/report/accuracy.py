@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from adrbench.baselines import Leaderboard, Rank
 from adrbench.report import columns as c
-from adrbench.report.figures import Figure, accuracy, gap
+from adrbench.report.figures import Figure, accuracy, difference
 from adrbench.report.lines import ZOO_PREFIX, Attack, Line, Setting, shown_lines
 from adrbench.report.marks import figure_notes, marks, superseded_notes
 from adrbench.report.settings import Settings, settings_marks
@@ -160,7 +160,7 @@ def _overfitting_cells(best: Line, last: Line, attack: Attack, label: str) -> di
         c.SUITE.key: label,
         "best": accuracy(best_counts, n),
         "last": accuracy(last_counts, n),
-        "gap": gap(best_counts, last_counts, n),
+        "gap": difference(best_counts, last_counts, n),
     }
 
 

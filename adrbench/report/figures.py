@@ -18,8 +18,8 @@ class Figure:
     """A mean over training seeds, in percent or points.
 
     `std` is the sample standard deviation over seeds, null for one seed. `correct` holds the
-    count of each seed, in the order of `seeds`, each out of `n` images; a gap has no counts and
-    no interval. A seed is null for weights of unknown history.
+    count of each seed, in the order of `seeds`, each out of `n` images; a difference has no counts
+    and no interval. A seed is null for weights of unknown history.
     """
 
     mean: float
@@ -87,12 +87,14 @@ def accuracy(correct: Mapping[int | None, int], n: int) -> Figure | None:
     )
 
 
-def gap(best: Mapping[int | None, int], last: Mapping[int | None, int], n: int) -> Figure | None:
-    """Return best - last in points over the seeds that have both; None without any."""
-    seeds = tuple(seed for seed in best if seed in last)
+def difference(
+    first: Mapping[int | None, int], second: Mapping[int | None, int], n: int
+) -> Figure | None:
+    """Return first - second in points over the seeds that have both; None without any."""
+    seeds = tuple(seed for seed in first if seed in second)
     if not seeds or n == 0:
         return None
-    mean, std = _mean_and_deviation([100 * (best[seed] - last[seed]) / n for seed in seeds])
+    mean, std = _mean_and_deviation([100 * (first[seed] - second[seed]) / n for seed in seeds])
     return Figure(mean=mean, std=std, n=n, seeds=seeds)
 
 

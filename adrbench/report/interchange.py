@@ -13,8 +13,8 @@ SCHEMA = 1
 
 #: What tells one line of the CSV from another.
 KEYS = (
-    *("table", "dataset", "norm", "eps", "arch", "method", "run", "checkpoint", "chosen_on"),
-    *("suite", "measure"),
+    *("table", "dataset", "norm", "eps", "arch", "method", "checkpoint", "chosen_on", "precision"),
+    *("device", "processes", "suite", "measure"),
 )
 FIELDS = (*KEYS, "value", "std", "low", "high", "n", "seeds", "out_of", "ours", "source", "marks")
 

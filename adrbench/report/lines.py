@@ -58,7 +58,7 @@ class Subject(NamedTuple):
     @property
     def label(self) -> str:
         """The method, with the run's own name where it has one."""
-        return f"{self.method} ({self.variant})" if self.variant else self.method
+        return label(self.method, self.variant)
 
     @property
     def architecture(self) -> str:
@@ -216,6 +216,11 @@ def arch_label(arch: str, activation: str) -> str:
     return arch if activation == "relu" else f"{arch} ({activation})"
 
 
+def label(method: str, name: str) -> str:
+    """Return a method as rows show it, with what a run's own name adds."""
+    return f"{method} ({name})" if name else method
+
+
 def variant(record: AttackRecord | TrainRecord) -> str:
     """Return what a run's name says beyond data, network, method and seed, "" where it is nothing.
 
@@ -244,7 +249,7 @@ def _line_order(line: Line) -> tuple[object, ...]:
     return (
         line.selection == "file",
         subject.arch,
-        _method_order(subject.method),
+        method_order(subject.method),
         subject.label,
         SELECTIONS.index(line.selection),
         line.selected_on != "val",
@@ -257,7 +262,8 @@ def _line_order(line: Line) -> tuple[object, ...]:
 
 
 @cache
-def _method_order(label: str) -> tuple[int, ...]:
+def method_order(label: str) -> tuple[int, ...]:
+    """Return where a method stands among others; what is none comes last."""
     try:
         method = parse_method(label)
     except AdrbenchError:

@@ -1,6 +1,8 @@
 """Each method beside plain adversarial training, image by image, from the verdicts in records."""
 
-from collections.abc import Iterable
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,8 +10,9 @@ from adrbench.errors import RecordError
 from adrbench.records import AttackRecord, unpack_verdicts
 from adrbench.report import columns as c
 from adrbench.report.accuracy import context, describe, identity
-from adrbench.report.figures import Figure, PValue, accuracy, gap
+from adrbench.report.figures import Figure, PValue, accuracy, difference
 from adrbench.report.lines import Attack, Line, Setting
+from adrbench.report.marks import figure_notes, marks
 from adrbench.report.settings import Settings, around_method, settings_marks
 from adrbench.report.tables import Cell, Row, Table
 
@@ -18,152 +21,190 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 REFERENCE = "at"
+UNKNOWN_MARK = f"whether {REFERENCE} was trained with the same settings is not known"
 NOTES = (
-    f"{REFERENCE}, method: robust accuracy, over the training seeds that both have; difference: "
-    f"method - {REFERENCE}, seed by seed, ± its sample standard deviation over seeds.",
-    f"won, lost: images that the method withstands in more, in fewer seeds than {REFERENCE}.",
-    "p: McNemar's exact test, two-sided, of won against lost. It knows the noise of drawing test "
-    "images, for these very models; the noise of training them again is in the ± alone.",
+    f"{REFERENCE}, robust: accuracy of {REFERENCE} and of the method, over the training seeds that "
+    "both have; difference: robust - at in points, seed by seed.",
+    f"won: images on which more seeds of the method than of {REFERENCE} withstand the attack; "
+    "lost: the reverse.",
+    "p: McNemar's exact test, two-sided; for several seeds its exact permutation test over "
+    "images, to which each brings the seeds it was won by, so that it counts once.",
+    "p tells whether these very models differ on other images of the kind. Two trainings of one "
+    "method often do: compare the difference with its ±.",
 )
-CHANCE_NOTE = (
-    "Were there no differences at all, {:.1f} of these {} comparisons would still be expected to "
-    "come out at p below 0.05."
-)
+#: So many comparisons are worth a word on how many of them chance alone would single out.
+MANY = 20
+CHANCE_NOTE = "Even among models that do not differ, up to {} of {} p would be below 0.05."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A method against the reference under one attack, on the same images and training seeds."""
+    """A method against the reference under one attack, on the same images and training seeds.
+
+    `margins` (n,) are by how many seeds each image was won (lost, below 0).
+    """
 
     reference: Figure | None
     method: Figure | None
     difference: Figure | None
-    won: int
-    lost: int
+    margins: "npt.NDArray[np.int_]"
 
 
-def exact_mcnemar(won: int, lost: int) -> float:
-    """Return the two-sided p-value of McNemar's test (1947) in its exact, binomial form.
+def exact_test(margins: Sequence[int]) -> float:
+    """Return the two-sided p-value of the exact paired permutation test of margins per image.
 
-    Of the won + lost = m discordant pairs each is won with probability 1/2 under the null
-    hypothesis, so p = min(1, 2 P(X <= min(won, lost))) with X ~ Binomial(m, 1/2). For 1 and 5:
-    2 (1 + 6) / 2^6 = 0.21875. Without discordant pairs it is 1.
-
-    Raises:
-        ValueError: when a count is negative.
-
+    Under the null hypothesis each margin is as likely to have the other sign, so that p is the
+    probability that sum e_i |m_i| with signs e_i = +-1 of probability 1/2 is at least as far
+    from 0 as sum m_i. For margins of -1, 0 and 1, which is one seed, that is McNemar's test
+    (1947) in its exact, binomial form: for 1 won and 5 lost of 6, 2 (1 + 6) / 2^6 = 0.21875.
+    Without a margin it is 1.
     """
-    if min(won, lost) < 0:
-        raise ValueError(f"counts should not be negative: {won}, {lost}")
-    pairs = won + lost
-    ways = term = 1
-    for k in range(min(won, lost)):
-        term = term * (pairs - k) // (k + 1)
-        ways += term
-    return min(1.0, ways / 2 ** (pairs - 1)) if pairs else 1.0
+    sizes = Counter(abs(margin) for margin in margins if margin)
+    total = abs(sum(margins))
+    if len(sizes) == 1:
+        ((size, pairs),) = sizes.items()
+        return _binomial_test(pairs, (pairs * size - total) // (2 * size))
+    return _convolved_test(sizes, total)
 
 
-def paired_table(setting: Setting, lines: list[Line], settings: Settings) -> Table | None:
+def paired_table(
+    setting: Setting, lines: list[Line], intervals: bool, settings: Settings
+) -> Table | None:
     """Return our lines beside those of the reference that differ in nothing but the method.
 
     None where there is no such pair.
     """
     attacks = c.attack_columns(lines)
-    marks = settings_marks(lines, settings)
-    references: dict[tuple[object, ...], list[Line]] = {}
-    for line in lines:
-        if line.subject.method == REFERENCE:
-            references.setdefault(_measured_on(line), []).append(line)
+    own_marks = settings_marks(lines, settings)
+    references = _by_conditions(
+        (line for line in lines if line.subject.method == REFERENCE), settings
+    )
     rows = []
     for line in lines:
-        if line.subject.method == REFERENCE or line.selection == "file":
-            continue
-        reference = find_reference(line, references.get(_measured_on(line), ()), settings)
+        reference = _find_reference(line, references, settings)
         if reference is None:
             continue
+        unknown = () if line.subject.training in settings else (UNKNOWN_MARK,)
+        row_marks = (*marks(line), *marks(reference), *unknown)
+        row_marks += own_marks.get(line.subject.training, ())
         for attack, column in attacks.items():
             compared = compare(line, reference, attack)
             if compared is not None:
-                own_marks = marks.get(line.subject.training, ())
-                rows.append(_row(line, column.label, compared, own_marks))
+                cells = _cells(line, column.label, compared)
+                rows.append(Row(cells=cells, marks=tuple(dict.fromkeys(row_marks))))
     if not rows:
         return None
+    many = len(rows) >= MANY
+    chance = (CHANCE_NOTE.format(round(len(rows) / 20), len(rows)),) if many else ()
     return Table(
         name="paired",
         title=f"Beside {REFERENCE}, image by image (%, difference in points), {describe(setting)}",
         context=context(setting, lines),
         columns=c.PAIRED,
         rows=tuple(rows),
-        notes=(*NOTES, CHANCE_NOTE.format(len(rows) / 20, len(rows))),
+        notes=(*NOTES, *chance, *figure_notes(rows, intervals)),
     )
-
-
-def find_reference(line: Line, among: Iterable[Line], settings: Settings) -> Line | None:
-    """Return the reference's line that was trained like `line`, `among` those on the same images.
-
-    Settings are compared where training records tell them; where they do not, runs that were named
-    by hand have no reference. Of several, it is the one that shares most seeds.
-    """
-    found = [other for other in among if _is_trained_alike(other, line, settings)]
-    return max(found, key=lambda other: len(set(other.seeds) & set(line.seeds)), default=None)
 
 
 def compare(line: Line, reference: Line, attack: Attack) -> Comparison | None:
-    """Return `line` against `reference` under `attack`; None without common seeds and verdicts.
+    """Return `line` against `reference` under `attack`; None without a seed that both have.
 
-    An image is won when more of the line's seeds withstand the attack on it than of the
-    reference's, so that it counts once however many seeds there are: verdicts of one image are
-    not independent of each other.
+    A seed with verdicts that cannot be read is left out.
     """
     mine, theirs = line.records.get(attack, {}), reference.records.get(attack, {})
-    seeds = [seed for seed in line.seeds if seed in mine and seed in theirs]
+    margins = {}
+    for seed in line.seeds:
+        if seed in mine and seed in theirs:
+            try:
+                margins[seed] = _robust(mine[seed]) - _robust(theirs[seed])
+            except RecordError:
+                continue
+    if not margins or not line.subject.n:
+        return None
+    ours = {seed: mine[seed].robust_correct for seed in margins}
+    others = {seed: theirs[seed].robust_correct for seed in margins}
     n = line.subject.n
-    try:
-        margins = [_robust(mine[seed]) - _robust(theirs[seed]) for seed in seeds]
-    except RecordError:
-        return None
-    if not margins:
-        return None
-    margin = sum(margins[1:], start=margins[0])
-    ours = {seed: mine[seed].robust_correct for seed in seeds}
-    others = {seed: theirs[seed].robust_correct for seed in seeds}
     return Comparison(
         reference=accuracy(others, n),
         method=accuracy(ours, n),
-        difference=gap(ours, others, n),
-        won=int((margin > 0).sum()),
-        lost=int((margin < 0).sum()),
+        difference=difference(ours, others, n),
+        margins=sum(margins.values(), start=0 * next(iter(margins.values()))),
     )
+
+
+#: What two lines must share, but for settings: the images, the network, the chosen epoch.
+_Conditions = tuple[object, ...]
+
+
+def _by_conditions(lines: Iterable[Line], settings: Settings) -> dict[_Conditions, list[Line]]:
+    found: dict[_Conditions, list[Line]] = {}
+    for line in lines:
+        found.setdefault(_conditions(line, settings), []).append(line)
+    return found
+
+
+def _conditions(line: Line, settings: Settings) -> _Conditions:
+    """Return what a line and its reference share; settings as far as a training record has them."""
+    subject = line.subject
+    images = (subject.split, subject.n, subject.num_test, subject.data_sha256)
+    config = settings.get(subject.training)
+    trained = around_method(config) if config else subject.variant
+    return (subject.arch, *images, subject.precision, line.selection, line.selected_on, trained)
+
+
+def _find_reference(
+    line: Line, references: dict[_Conditions, list[Line]], settings: Settings
+) -> Line | None:
+    """Return the reference that shares most seeds with `line`, of those under its conditions."""
+    if line.subject.method == REFERENCE or line.selection == "file":
+        return None
+    found = references.get(_conditions(line, settings), ())
+    return max(found, key=lambda other: len(set(other.seeds) & set(line.seeds)), default=None)
 
 
 def _robust(record: AttackRecord) -> "npt.NDArray[np.int_]":
     return unpack_verdicts(record.verdicts.robust, record.n).astype(int)
 
 
-def _is_trained_alike(other: Line, line: Line, settings: Settings) -> bool:
-    known = [settings.get(one.subject.training) for one in (other, line)]
-    if known[0] is None or known[1] is None:
-        return not other.subject.variant and not line.subject.variant
-    return around_method(known[0]) == around_method(known[1])
-
-
-def _measured_on(line: Line) -> tuple[object, ...]:
-    """Return what two lines must share for their verdicts to be paired."""
-    subject = line.subject
-    images = (subject.split, subject.n, subject.num_test, subject.data_sha256)
-    return (subject.arch, *images, subject.precision, line.selection, line.selected_on)
-
-
-def _row(line: Line, suite: str, compared: Comparison, own_marks: tuple[str, ...]) -> Row:
-    cells: dict[str, Cell] = identity(line) | {
+def _cells(line: Line, suite: str, compared: Comparison) -> dict[str, Cell]:
+    return identity(line) | {
         c.CHECKPOINT.key: line.selection,
+        c.CHOSEN_ON.key: line.selected_on,
         c.SEEDS.key: len(compared.difference.seeds) if compared.difference else None,
         c.SUITE.key: suite,
         "reference": compared.reference,
         "robust": compared.method,
         "difference": compared.difference,
-        "won": compared.won,
-        "lost": compared.lost,
-        "p": PValue(p=exact_mcnemar(compared.won, compared.lost)),
+        "won": int((compared.margins > 0).sum()),
+        "lost": int((compared.margins < 0).sum()),
+        "p": PValue(p=exact_test(compared.margins.tolist())),
     }
-    return Row(cells=cells, marks=own_marks)
+
+
+def _binomial_test(pairs: int, fewer: int) -> float:
+    """Return min(1, 2 P(X <= fewer)) for X ~ Binomial(pairs, 1/2), in whole numbers."""
+    ways = term = 1
+    for k in range(fewer):
+        term = term * (pairs - k) // (k + 1)
+        ways += term
+    p: float = ways / 2 ** (pairs - 1)
+    return min(1.0, p)
+
+
+def _convolved_test(sizes: Counter[int], total: int) -> float:
+    """Return P(|S| >= total), to 1e-12, for the sum S of as many +-size as `sizes` counts."""
+    import numpy as np
+
+    reach = sum(size * count for size, count in sizes.items())
+    transform = np.ones(reach + 1, dtype=complex)
+    for size, count in sizes.items():
+        logs = [
+            math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+            for k in range(count + 1)
+        ]
+        spaced = np.zeros(2 * reach + 1)  # of size (2 k - count) at 2 size k
+        spaced[: 2 * size * count + 1 : 2 * size] = np.exp(np.array(logs) - count * math.log(2))
+        transform *= np.fft.rfft(spaced)
+    distribution = np.fft.irfft(transform, 2 * reach + 1)  # of S, from -reach to reach
+    far = abs(np.arange(-reach, reach + 1)) >= total
+    return min(1.0, max(0.0, float(distribution[far].sum())))

@@ -14,8 +14,8 @@ Settings = Mapping[str, TrainConfig]
 
 #: Which run it is, rather than how it trains.
 IDENTITY = ("dataset", "method", "seed", "preset")
-#: Settings that belong to a method: AWP, as published, goes without Nesterov's momentum.
-OF_METHOD = (*METHOD_SETTINGS, "nesterov")
+#: Settings that are shown in /255.
+IN_PIXELS = ("eps", "alpha")
 
 
 def read_settings(trained: Iterable[TrainRecord]) -> Settings:
@@ -41,11 +41,16 @@ def fingerprint(config: TrainConfig, record: TrainRecord) -> str:
     return config.sha256(record.sessions[-1].processes if record.sessions else 1)
 
 
-def around_method(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that two methods have to share to be compared: all but their own."""
-    apart = (*IDENTITY, *OF_METHOD)
-    names = [field.name for field in fields(config) if field.name not in apart]
-    return {name: getattr(config, name) for name in names}
+def around_method(config: TrainConfig) -> tuple[tuple[str, Any], ...]:
+    """Return the settings that two methods have to share to be compared: all but their own.
+
+    It is AWP's own to go without Nesterov's momentum, as published.
+    """
+    has_awp = config.parsed_method().awp
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    values |= {"nesterov": True} if has_awp else {}
+    apart = (*IDENTITY, *METHOD_SETTINGS)
+    return tuple((name, value) for name, value in values.items() if name not in apart)
 
 
 def settings_marks(lines: Iterable[Line], settings: Settings) -> dict[str, tuple[str, ...]]:
@@ -62,20 +67,21 @@ def settings_marks(lines: Iterable[Line], settings: Settings) -> dict[str, tuple
         fingerprints = {row.subject.training for row in rows} - {""}
         known = {sha256: settings[sha256] for sha256 in fingerprints if sha256 in settings}
         if len(known) == len(fingerprints):
-            marks |= _differences(known)
+            marks |= describe_differences(known)
         else:
             marks |= _places(rows)
     return marks
 
 
-def _differences(known: Settings) -> dict[str, tuple[str, ...]]:
+def describe_differences(known: Settings) -> dict[str, tuple[str, ...]]:
+    """Return a mark for each of several settings, with what is not the same in all."""
     names = [
         field.name
         for field in fields(TrainConfig)
         if field.name not in IDENTITY and _varies(field.name, known.values())
     ]
     return {
-        sha256: ("trained with " + ", ".join(_spell(name, config) for name in names),)
+        sha256: ("settings: " + ", ".join(_spell(name, config) for name in names),)
         for sha256, config in known.items()
         if names
     }
@@ -88,12 +94,14 @@ def _varies(name: str, configs: Collection[TrainConfig]) -> bool:
 def _spell(name: str, config: TrainConfig) -> str:
     value = getattr(config, name)
     if value is None or value is False:
-        return f"no {flag(name)}"
+        return f"without {flag(name)}"
     if value is True:
-        return flag(name)
+        return f"with {flag(name)}"
     if isinstance(value, tuple):
         return f"{flag(name)} {','.join(f'{one:g}' for one in value)}"
-    return f"{flag(name)} {format_eps(value) if isinstance(value, float) else value}"
+    if name in IN_PIXELS:
+        return f"{flag(name)} {format_eps(value)}"
+    return f"{flag(name)} {value:g}" if isinstance(value, float) else f"{flag(name)} {value}"
 
 
 def _places(rows: Iterable[Line]) -> dict[str, tuple[str, ...]]:

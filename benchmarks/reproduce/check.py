@@ -9,10 +9,10 @@ from pathlib import Path
 
 from adrbench.errors import AdrbenchError, RecordError
 from adrbench.records import AttackRecord, read_records, unpack_verdicts
+from benchmarks.processes import environment
 from benchmarks.reproduce.cut import place, provide
 from benchmarks.reproduce.jobs import WEIGHTS_DIR, Places, attack_arguments, spell
 from benchmarks.reproduce.matrix import Attack
-from benchmarks.reproduce.pool import environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,9 @@ def check(places: Places, suite: str) -> Iterator[Checked]:
         AdrbenchError: when no weights are kept there, or an attack fails.
 
     """
-    files = sorted((places.out / WEIGHTS_DIR).glob("*.pt"))
+    files = sorted(places.out.rglob(f"{WEIGHTS_DIR}/*.pt"))
     if not files:
-        raise AdrbenchError(f"no weights are kept in {places.out / WEIGHTS_DIR}.")
+        raise AdrbenchError(f"no weights are kept in {places.out}.")
     by_run = {
         record.run: record
         for record in read_records(places.out)
@@ -73,13 +73,14 @@ def attack_again(file: Path, published: AttackRecord, places: Places) -> AttackR
             *attack_arguments(file, attack, places, published.weights),
             *spell(options),
         ],
-        env=environment(threads=None),
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise AdrbenchError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
+        said = done.stderr.strip().removeprefix("error: ")
+        raise AdrbenchError(f"{file} could not be attacked (exit code {done.returncode}): {said}")
     (record,) = read_records(places.out)
     assert isinstance(record, AttackRecord)
     return record

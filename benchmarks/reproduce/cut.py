@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from adrbench.datasets import load_split
+from adrbench.datasets import load_dataset, load_split
 from adrbench.errors import DataError
 from adrbench.files import write_atomically
 from benchmarks.reproduce.matrix import CUTS, JPEG, Cut
+
+PARTS = ("training", "validation", "test")
 
 
 def place(dataset: str, data_dir: Path) -> str:
@@ -60,11 +62,13 @@ def write_cut(cut: Cut, path: Path, data_dir: Path) -> None:
 
 
 def check_cut(cut: Cut, path: Path) -> None:
-    """Raise DataError unless the training images at `path` are those of the published tables."""
-    images, _ = load_split(str(path), "train", data_dir=path.parent)
-    found = images.sha256()
-    if found != cut.sha256:
-        raise DataError(
-            f"the training images in {path} are others than those of the published tables "
-            f"(sha256 {found[:12]}, not {cut.sha256[:12]}): move it away, to cut it again."
-        )
+    """Raise DataError unless the images at `path` are those of the published tables."""
+    dataset = load_dataset(str(path), data_dir=path.parent)
+    parts = (dataset.train, dataset.val, dataset.test)
+    for name, images, expected in zip(PARTS, parts, cut.sha256, strict=True):
+        found = images.sha256()
+        if found != expected:
+            raise DataError(
+                f"the {name} images in {path} are others than those of the published tables "
+                f"(sha256 {found[:12]}, not {expected[:12]}): move it away, to cut it again."
+            )

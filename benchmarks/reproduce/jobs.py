@@ -4,20 +4,21 @@ A job is done when the results hold the records that it would write, made with i
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from adrbench.checkpoint import LAST
 from adrbench.config import flag
 from adrbench.errors import RecordError
 from adrbench.records import AttackRecord, Record, TrainRecord, read_records
-from adrbench.report.settings import read_config
+from adrbench.report.settings import fingerprint, read_config
 from adrbench.tokens import WEIGHTS, parse_method
 from benchmarks.reproduce.cut import place
 from benchmarks.reproduce.kept import AVERAGE
 from benchmarks.reproduce.matrix import Attack, Settings, Study, Training
 
-#: Where in a results directory the kept weights lie.
+#: Where, beside the records of a study, the kept weights lie.
 WEIGHTS_DIR = "weights"
 
 
@@ -57,28 +58,27 @@ class Job:
     """One command: `arguments` are Python's, `needs` the name of the job that it waits for.
 
     Jobs of one `kind` take about as long. `took` returns the seconds that it took as the records
-    have it, None for what is not done.
+    have it, None for what is not done. `makes` is a file that jobs which wait for it read.
     """
 
     name: str
     kind: str
     arguments: tuple[str, ...]
     needs: str = ""
+    makes: Path | None = None
     took: Callable[[Book], float | None]
 
 
 def make_jobs(study: Study, places: Places) -> Iterator[Job]:
-    """Yield the jobs of `study`, each after those that it waits for."""
+    """Yield the jobs of `study`, each after the one that it waits for."""
     for training in study.trainings:
         train = training_job(training, places)
         yield train
         for attack in study.attacks:
-            yield attack_job(training, attack, places, needs=train)
+            if attack.concerns(training):
+                yield attack_job(training, attack, places, needs=train)
         if training in study.kept:
-            keep = keeping_job(training, places, needs=train)
-            yield keep
-            for attack in study.attacks:
-                yield kept_job(training, attack, places, needs=keep)
+            yield from kept_jobs(training, study, places, needs=train)
 
 
 def training_job(training: Training, places: Places) -> Job:
@@ -92,48 +92,52 @@ def training_job(training: Training, places: Places) -> Job:
             *("--name", training.run, "--out", str(places.runs), "--results", str(places.out)),
             *("--data-dir", str(places.data_dir), "--device", places.device),
         ),
+        makes=places.runs / training.run / LAST,
         took=partial(training_took, training),
     )
 
 
 def attack_job(training: Training, attack: Attack, places: Places, *, needs: Job) -> Job:
-    """Return the job that attacks the best and the last weights of a run, all there are."""
+    """Return the job that attacks checkpoints of a run."""
     averages = parse_method(training.method).averages
-    weights = WEIGHTS if averages else WEIGHTS[:1]
+    weights = (attack.weights,) if attack.weights else WEIGHTS if averages else WEIGHTS[:1]
     target = places.runs / training.run
+    if len(attack.checkpoints) == 1:
+        target /= f"{attack.checkpoints[0]}.pt"
+    chosen = "both" if len(weights) > 1 else weights[0]
+    count = len(weights) * len(attack.checkpoints)
     return Job(
         name=f"{describe(attack)} {training.run}",
-        kind=f"{training.dataset} {describe(attack)} {len(weights)}",
-        arguments=attack_arguments(target, attack, places, "both" if averages else "student"),
+        kind=f"{training.dataset} {attack.suite} {attack.n} {count}",
+        arguments=attack_arguments(target, attack, places, chosen),
         needs=needs.name,
-        took=partial(attack_took, training.run, attack, ("best", "last"), weights),
+        took=partial(attack_took, training.run, training.run, attack, weights),
     )
 
 
-def keeping_job(training: Training, places: Places, *, needs: Job) -> Job:
-    """Return the job that keeps the averaged weights of a run at its best epoch."""
+def kept_jobs(training: Training, study: Study, places: Places, *, needs: Job) -> Iterator[Job]:
+    """Yield the jobs that keep the averaged weights of a run at its best epoch and attack them."""
     file = places.out / WEIGHTS_DIR / f"{training.kept_as}.pt"
-    return Job(
+    keep = Job(
         name=f"keep {training.kept_as}",
         kind="keep",
         arguments=(
             *("-m", "benchmarks.reproduce.kept", str(places.runs / training.run), str(file)),
         ),
         needs=needs.name,
+        makes=file,
         took=lambda book: 0.0 if file.exists() else None,
     )
-
-
-def kept_job(training: Training, attack: Attack, places: Places, *, needs: Job) -> Job:
-    """Return the job that attacks kept weights."""
-    file = places.out / WEIGHTS_DIR / f"{training.kept_as}.pt"
-    return Job(
-        name=f"{describe(attack)} {training.kept_as}",
-        kind=f"{training.dataset} {describe(attack)} kept",
-        arguments=attack_arguments(file, attack, places, AVERAGE),
-        needs=needs.name,
-        took=partial(attack_took, training.kept_as, attack, ("best",), (AVERAGE,)),
-    )
+    yield keep
+    for attack in dict.fromkeys(Attack(suite=one.suite, n=one.n) for one in study.attacks):
+        best = replace(attack, checkpoints=("best",))
+        yield Job(
+            name=f"{describe(attack)} {training.kept_as}",
+            kind=f"{training.dataset} {attack.suite} {attack.n} 1",
+            arguments=attack_arguments(file, attack, places, AVERAGE),
+            needs=keep.name,
+            took=partial(attack_took, training.kept_as, training.run, best, (AVERAGE,)),
+        )
 
 
 def attack_arguments(target: Path, attack: Attack, places: Places, weights: str) -> tuple[str, ...]:
@@ -148,7 +152,8 @@ def attack_arguments(target: Path, attack: Attack, places: Places, weights: str)
 
 def describe(attack: Attack) -> str:
     """Return an attack in words."""
-    return attack.suite if attack.n is None else f"{attack.suite} on {attack.n:,}"
+    images = "" if attack.n is None else f" on {attack.n:,}"
+    return f"{attack.suite}{images} {attack.weights or ''}".rstrip()
 
 
 def spell(settings: Settings) -> Iterator[str]:
@@ -171,13 +176,25 @@ def training_took(training: Training, book: Book) -> float | None:
 
 
 def attack_took(
-    run: str, attack: Attack, selections: Sequence[str], weights: Sequence[str], book: Book
+    run: str, trained_as: str, attack: Attack, weights: Sequence[str], book: Book
 ) -> float | None:
-    """Return the seconds of the evaluations of a run, None unless every one is there."""
-    seconds = {
-        (record.selection, record.weights): record.seconds
-        for record in book.attacks.get(run, ())
-        if record.suite == attack.suite and record.n == (attack.n or record.num_test)
-    }
-    wanted = {(selection, own) for selection in selections for own in weights}
-    return sum(seconds.values()) if wanted <= seconds.keys() else None
+    """Return the seconds of the evaluations of a run, None unless every one is there.
+
+    They have to be of weights trained like the run `trained_as` is now, within the same radius.
+    """
+    training = book.trainings.get(trained_as)
+    config = training and read_config(training)
+    if not training or not config:
+        return None
+    wanted = {(checkpoint, own) for checkpoint in attack.checkpoints for own in weights}
+    seconds: dict[tuple[str, str], float] = {}
+    for record in book.attacks.get(run, ()):
+        threat = record.threat_model
+        is_same = (
+            record.training_sha256 == fingerprint(config, training)
+            and (threat.norm, threat.eps) == (config.norm, config.eps)
+            and (record.suite, record.n) == (attack.suite, attack.n or record.num_test)
+        )
+        if is_same and (record.selection, record.weights) in wanted:
+            seconds[record.selection, record.weights] = record.seconds
+    return sum(seconds.values()) if len(seconds) == len(wanted) else None

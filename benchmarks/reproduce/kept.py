@@ -1,4 +1,4 @@
-"""Weights worth keeping, in half precision, and the check that their records can be made again.
+"""Weights worth keeping, in half precision.
 
     python -m benchmarks.reproduce.kept RUN_DIRECTORY FILE
 
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from adrbench.checkpoint import BEST, load, save
+from adrbench.errors import CheckpointError
+from benchmarks import page
 
 AVERAGE = "average"
 
@@ -22,11 +24,12 @@ def keep(run: Path, file: Path) -> None:
     """Write the average of `run` at its best epoch to `file`, named after it, in float16.
 
     Raises:
-        CheckpointError: when the run's best checkpoint cannot be read.
-        KeyError: when it holds no average.
+        CheckpointError: when the run's best checkpoint cannot be read, or holds no average.
 
     """
     checkpoint = load(run / BEST)
+    if AVERAGE not in checkpoint.snapshots:
+        raise CheckpointError(f"{run} has no averaged weights to keep.")
     average = checkpoint.snapshots[AVERAGE]
     halves = {name: _halve(value) for name, value in average.state.items()}
     kept = {AVERAGE: replace(average, state=halves)}
@@ -37,9 +40,16 @@ def _halve(value: Any) -> Any:
     return value.to(torch.float16) if torch.is_floating_point(value) else value
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> None:
+    """Keep what the command line names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("file", type=Path)
     options = parser.parse_args()
     keep(options.run, options.file)
+
+
+if __name__ == "__main__":
+    page.run(main)

@@ -1,7 +1,7 @@
 """What the published tables are made of: studies, each with its runs and attacks, as data."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 #: Everything but these is as `adrbench train` has it from its presets.
@@ -12,13 +12,13 @@ Settings = Mapping[str, Any]
 class Cut:
     """A data set of one's own, cut from CIFAR-10: ranges (first, end) of images in official order.
 
-    `sha256` is that of the training images, as `adrbench.datasets.Images.sha256` has it.
+    `sha256` are those of the three parts, as `adrbench.datasets.Images.sha256` has them.
     """
 
     train: tuple[tuple[int, int], ...]
     val: tuple[tuple[int, int], ...]
     test: tuple[tuple[int, int], ...]
-    sha256: str
+    sha256: tuple[str, str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Training:
     @property
     def kept_as(self) -> str:
         """The name of what is kept of it."""
-        return self._name(f"{self.label}-half" if self.label else "half")
+        return self._name(f"{self.label}-float16" if self.label else "float16")
 
     @property
     def all_settings(self) -> Settings:
@@ -56,10 +56,21 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """A suite on the first `n` test images, None for all."""
+    """A suite on the first `n` test images, None for all.
+
+    It attacks the checkpoints that are named, with the `weights` that are: None for all there are.
+    Without `methods` it is for runs of every method.
+    """
 
     suite: str
     n: int | None = None
+    checkpoints: tuple[str, ...] = ("best", "last")
+    weights: str | None = None
+    methods: tuple[str, ...] = ()
+
+    def concerns(self, training: Training) -> bool:
+        """Tell whether `training` is attacked so."""
+        return not self.methods or training.method in self.methods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,20 +115,28 @@ def choose(trainings: Iterable[Training], *, method: str, seed: int) -> Training
     return tuple(one for one in trainings if (one.method, one.seed) == (method, seed))
 
 
-#: 1,000 images are few enough for adversarial training to overfit within 60 short epochs, and one
-#: batch of CIFAR-10's files holds them; another holds the images that choose the best epoch.
+#: 1,000 images are few enough for adversarial training to overfit within 100 short epochs. Those
+#: that choose the best epoch are of another of CIFAR-10's files.
 CUTS = {
     "cifar10-first-1000": Cut(
         train=((0, 1_000),),
         val=((10_000, 10_500),),
         test=((0, 1_017),),
-        sha256="a1dcd33eb45650693fe537ba12e95afe679e9d21a6bbc2d978cc7646118b4f49",
+        sha256=(
+            "a1dcd33eb45650693fe537ba12e95afe679e9d21a6bbc2d978cc7646118b4f49",
+            "f2233b1942972345d49e0f7321a8a42f29e3f2ad4c348fb5b28796b0f46d4212",
+            "b807f7d214f5d898217d01ae934dd86d13ccbfc09038f3758349edb4db8346a7",
+        ),
     ),
     "cifar10-first-4500": Cut(
         train=tuple((k, k + 900) for k in range(0, 50_000, 10_000)),
         val=tuple((k + 900, k + 1_000) for k in range(0, 50_000, 10_000)),
         test=((0, 1_017),),
-        sha256="458d3262414b73ee12661c082663ea857650e209d983fad4cdcbe19e908711aa",
+        sha256=(
+            "458d3262414b73ee12661c082663ea857650e209d983fad4cdcbe19e908711aa",
+            "93eebc61cc3b09e1f900410fd09b031620d3b46112219f9727a5312a52ba6168",
+            "b807f7d214f5d898217d01ae934dd86d13ccbfc09038f3758349edb4db8346a7",
+        ),
     ),
 }
 JPEG = "CIFAR-10-JPEG"
@@ -171,6 +190,8 @@ DIGITS = on_digits(ON_DIGITS, 5)
 FIRST_1000 = on_cut("cifar10-first-1000", ON_CIFAR, 3)
 ALL = cross(JPEG, "resnet18", methods=ON_GPU, seeds=range(1), settings=SHORTENED)
 PGD = Attack(suite="pgd-20")
+#: AutoAttack takes minutes for 200 images and a set of weights on a core.
+FEW = Attack(suite="autoattack", n=200, checkpoints=("best",))
 
 STUDIES = {
     "digits": Study(
@@ -182,7 +203,11 @@ STUDIES = {
     "cifar10-first-1000": Study(
         about="1,000 images of CIFAR-10, on which adversarial training overfits; three seeds",
         trainings=FIRST_1000,
-        attacks=(PGD, Attack(suite="autoattack", n=200)),
+        attacks=(
+            PGD,
+            replace(FEW, weights="average"),
+            replace(FEW, weights="student", methods=("at+wa",)),
+        ),
         kept=choose(FIRST_1000, method="adr+wa", seed=0),
     ),
     "digits-why": Study(
@@ -197,18 +222,17 @@ STUDIES = {
         attacks=(PGD,),
     ),
     "cifar10-why": Study(
-        about="what temperature, epochs and the number of images do to ADR on cuts of CIFAR-10",
+        about="what more images and another temperature do to ADR on CIFAR-10",
         trainings=(
-            *on_cut("cifar10-first-1000", COMPARED, 1, "shorter", epochs=50),
+            *on_cut("cifar10-first-4500", COMPARED, 1, epochs=20),
             *on_cut(
-                "cifar10-first-1000",
+                "cifar10-first-4500",
                 ("adr+wa",),
                 1,
-                "shorter-sharper",
-                epochs=50,
+                "sharper",
+                epochs=20,
                 **soft_labels((1.5, 1.0), (0.70, 0.95)),
             ),
-            *on_cut("cifar10-first-4500", COMPARED, 1, epochs=20),
         ),
         attacks=(PGD,),
     ),

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from benchmarks.reproduce.jobs import Job
-from benchmarks.reproduce.pool import Running, last_line
+from benchmarks.reproduce.pool import Pool, Running, last_line
 
 REFRESH_SECONDS = 0.5
 
@@ -21,8 +21,8 @@ REFRESH_SECONDS = 0.5
 class Estimate:
     """The seconds that jobs will take, from those of their kind that are done."""
 
-    def __init__(self, jobs: Sequence[Job], workers: int) -> None:
-        self.jobs, self.workers = jobs, workers
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
         self.seconds: dict[str, list[float]] = {}
 
     def learn(self, job: Job, seconds: float | None) -> None:
@@ -35,32 +35,28 @@ class Estimate:
         known = self.seconds.get(job.kind)
         return sum(known) / len(known) if known else None
 
-    def left(self, pending: Sequence[Job], running: Sequence[Running]) -> tuple[float, int]:
-        """Return the seconds left by the clock, and of how many jobs nothing is known."""
-        waiting = [self.of(job) for job in pending]
+    def left(self, waiting: Sequence[Job], running: Sequence[Running]) -> str:
+        """Return in words how long it will take, by the clock."""
+        expected = [self.of(job) for job in waiting]
         at_work = [(self.of(one.job), one.seconds) for one in running]
         rest = [max(whole - spent, 0.0) for whole, spent in at_work if whole is not None]
-        known = [seconds for seconds in waiting if seconds is not None]
-        unknown = len(waiting) - len(known) + sum(whole is None for whole, _ in at_work)
-        together = (sum(known) + sum(rest)) / self.workers
-        return max([together, *rest]), unknown
-
-
-def describe_left(seconds: float, unknown: int) -> str:
-    """Return the time left in words; jobs of which nothing is known are counted apart."""
-    shown = f"{timedelta(seconds=round(seconds))} left"
-    if unknown:
-        return f"{shown} and {unknown} job{'' if unknown == 1 else 's'} of a kind not timed yet"
-    return shown
+        known = [seconds for seconds in expected if seconds is not None]
+        unknown = len(expected) - len(known) + len(at_work) - len(rest)
+        if unknown and not known and not rest:
+            return "time left not known yet"
+        seconds = max([(sum(known) + sum(rest)) / self.workers, *rest, 0.0])
+        shown = f"{timedelta(seconds=round(seconds))} left"
+        if unknown:
+            return f"{shown}, and {unknown} job{'' if unknown == 1 else 's'} not timed yet"
+        return shown
 
 
 class Display:
-    """Shows a matrix on `console`: what is done of how many jobs, what is at work, what is left."""
+    """Shows a matrix on `console`: `done` of `total` jobs, what is at work, what is left."""
 
-    def __init__(self, console: Console, estimate: Estimate, pending: Sequence[Job]) -> None:
+    def __init__(self, console: Console, estimate: Estimate, *, done: int, total: int) -> None:
         self.console, self.estimate = console, estimate
-        self.pending = {job.name: job for job in pending}
-        self.total = len(estimate.jobs)
+        self.done, self.total = done, total
         self.last_refresh = 0.0
         self.live = Live(console=console, transient=True, auto_refresh=False)
 
@@ -77,49 +73,38 @@ class Display:
     ) -> None:
         self.live.stop()
 
-    def done(self) -> int:
-        """Return the number of jobs that are done."""
-        return self.total - len(self.pending)
-
-    def ended(self, one: Running, failure: str, at_work: Sequence[Running]) -> None:
+    def ended(self, one: Running, failure: str, pool: Pool) -> None:
         """Show a job that ended: well, or with a `failure`."""
         if not failure:
-            self.pending.pop(one.job.name)
+            self.done += 1
             self.estimate.learn(one.job, one.seconds)
-        number = f"[{self.done()}/{self.total}]"
-        outcome = failure or f"{one.seconds:,.0f} s; {self.left(at_work)}"
-        text = f"{number} {one.job.name}: {outcome}"
+        left = self.estimate.left(pool.waiting, pool.running)
+        outcome = failure or f"{one.seconds:,.0f} s; {left}"
         self.console.print(
-            text,
+            f"[{self.done}/{self.total}] {one.job.name}: {outcome}",
             style="red" if failure else None,
             markup=False,
             highlight=False,
             soft_wrap=not self.console.is_terminal,
         )
 
-    def left(self, at_work: Sequence[Running]) -> str:
-        """Return the time left in words."""
-        names = {one.job.name for one in at_work}
-        waiting = [job for name, job in self.pending.items() if name not in names]
-        return describe_left(*self.estimate.left(waiting, at_work))
-
-    def refresh(self, at_work: Sequence[Running]) -> None:
+    def refresh(self, pool: Pool) -> None:
         """Show what is at work, twice a second."""
         now = time.perf_counter()
         if not self.live.is_started or now - self.last_refresh < REFRESH_SECONDS:
             return
         self.last_refresh = now
-        whole = Table.grid(
-            Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True), padding=(0, 1)
-        )
-        bar = ProgressBar(total=self.total, completed=self.done())
-        whole.add_row(f"{self.done()} of {self.total} jobs", bar, self.left(at_work))
+        columns = (Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True))
+        whole = Table.grid(*columns, padding=(0, 1))
+        bar = ProgressBar(total=self.total, completed=self.done)
+        left = self.estimate.left(pool.waiting, pool.running)
+        whole.add_row(f"{self.done} of {self.total} jobs", bar, left)
         lines = [
             Text(
                 f"{one.job.name}  {timedelta(seconds=round(one.seconds))}  {last_line(one.log)}",
                 no_wrap=True,
                 overflow="ellipsis",
             )
-            for one in at_work
+            for one in pool.running
         ]
         self.live.update(Group(whole, *lines), refresh=True)
