@@ -37,7 +37,7 @@ TRAININGS = cross("digits", "small-cnn", methods=("at", "adr+wa"), seeds=(0,), s
 TINY = Study(
     about="tiny",
     trainings=TRAININGS,
-    attacks=(Attack(suite="fgsm"), Attack(suite="pgd-20", n=40)),
+    attacks=(Attack(suite="pgd-20", n=40), Attack(suite="fgsm")),
     kept=TRAININGS[1:],
 )
 TINIEST = Study(
@@ -93,15 +93,14 @@ def test_every_record_of_the_matrix_is_there(made: Places) -> None:
     }
     assert attacked == {
         (run, selection, weights, suite, n)
-        for suite, n in (("fgsm", 360), ("pgd-20", 40))
-        for run, selections, all_weights in (
-            ("small-cnn-at-seed0", ("best", "last"), ("student",)),
-            ("small-cnn-adr+wa-seed0", ("best", "last"), ("student", "average")),
-            ("float16-adr+wa-seed0", ("best",), ("average",)),
+        for suite, n in (("pgd-20", 40), ("fgsm", 360))
+        for run, all_weights in (
+            ("small-cnn-at-seed0", ("student",)),
+            ("small-cnn-adr+wa-seed0", ("student", "average")),
         )
-        for selection in selections
+        for selection in ("best", "last")
         for weights in all_weights
-    }
+    } | {("float16-adr+wa-seed0", "best", "average", "pgd-20", 40)}
 
 
 @pytest.mark.slow
@@ -132,7 +131,7 @@ def test_the_list_says_how_far_each_study_is(
     study = replace(TINY, trainings=TINY.trainings + further)
     monkeypatch.setattr(program, "STUDIES", {"tiny": study})
     program.list_studies(made)
-    assert "3 runs; 9 of 12 jobs done in " in capsys.readouterr().out
+    assert "3 runs; 8 of 11 jobs done in " in capsys.readouterr().out
 
 
 @pytest.mark.slow

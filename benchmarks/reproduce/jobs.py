@@ -129,15 +129,14 @@ def kept_jobs(training: Training, study: Study, places: Places, *, needs: Job) -
         took=lambda book: 0.0 if file.exists() else None,
     )
     yield keep
-    for attack in dict.fromkeys(Attack(suite=one.suite, n=one.n) for one in study.attacks):
-        best = replace(attack, checkpoints=("best",))
-        yield Job(
-            name=f"{describe(attack)} {training.kept_as}",
-            kind=f"{training.dataset} {attack.suite} {attack.n} 1",
-            arguments=attack_arguments(file, attack, places, AVERAGE),
-            needs=keep.name,
-            took=partial(attack_took, training.kept_as, training.run, best, (AVERAGE,)),
-        )
+    attack = replace(study.attacks[0], checkpoints=("best",))
+    yield Job(
+        name=f"{describe(attack)} {training.kept_as}",
+        kind=f"{training.dataset} {attack.suite} {attack.n} 1",
+        arguments=attack_arguments(file, attack, places, AVERAGE),
+        needs=keep.name,
+        took=partial(attack_took, training.kept_as, training.run, attack, (AVERAGE,)),
+    )
 
 
 def attack_arguments(target: Path, attack: Attack, places: Places, weights: str) -> tuple[str, ...]:

@@ -77,8 +77,8 @@ class Attack:
 class Study:
     """Runs on one data set, and what is done to the best and last weights of each.
 
-    `kept` are runs whose best averaged weights are kept, in half precision. Studies for a GPU are
-    run when they are named.
+    `kept` are runs whose best averaged weights are kept, in half precision, and attacked by the
+    first of the attacks. Studies for a GPU are run when they are named.
     """
 
     about: str
