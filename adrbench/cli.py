@@ -304,7 +304,7 @@ def report(
     ] = True,
     intervals: Annotated[bool, Option("--intervals", help="Show 95 % Wilson intervals.")] = False,
 ) -> None:
-    """Print the robust-accuracy and robust-overfitting tables."""
+    """Print the tables of results: robust accuracy, robust overfitting, methods beside at, cost."""
     from adrbench.records import Skipped, read_records
     from adrbench.report import FORMATS, build_report, render
 

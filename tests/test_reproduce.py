@@ -125,12 +125,11 @@ def test_what_is_done_is_skipped(
 
 @pytest.mark.slow
 def test_the_list_says_how_far_each_study_is(
-    made: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: Places, capsys: pytest.CaptureFixture[str]
 ) -> None:
     further = cross("digits", "small-cnn", methods=("trades",), seeds=(0,), settings=SHORT)
     study = replace(TINY, trainings=TINY.trainings + further)
-    monkeypatch.setattr(program, "STUDIES", {"tiny": study})
-    program.list_studies(made)
+    program.list_studies({"tiny": study}, made)
     assert "3 runs; 8 of 11 jobs done in " in capsys.readouterr().out
 
 

@@ -12,7 +12,7 @@ and what each command said, to --runs.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -58,10 +58,10 @@ def choose_studies(names: Sequence[str]) -> dict[str, Study]:
     return {name: STUDIES[name] for name in dict.fromkeys(names)}
 
 
-def list_studies(places: Places) -> None:
-    """Print every study, and what is left of it."""
+def list_studies(studies: Mapping[str, Study], places: Places) -> None:
+    """Print what each study is, and how much of it is done."""
     book = read_book(places.out)
-    for name, study in STUDIES.items():
+    for name, study in studies.items():
         jobs = jobs_of({name: study}, places)
         done = [seconds for job in jobs if (seconds := job.took(book)) is not None]
         sys.stdout.write(
@@ -91,8 +91,9 @@ def main() -> None:
     places = Places(
         out=options.out, runs=options.runs, data_dir=options.data_dir, device=str(device)
     )
+    studies = choose_studies(options.studies)
     if options.list:
-        list_studies(places)
+        list_studies(studies if options.studies else STUDIES, places)
         return
     if options.check:
         raise SystemExit(check_kept(places))
@@ -100,7 +101,9 @@ def main() -> None:
     cores = torch.get_num_threads()
     workers = options.workers or (cores if on_cpu else 1)
     threads = max(1, cores // workers) if on_cpu else None
-    studies = choose_studies(options.studies)
+    for name, study in studies.items():
+        if study.needs_gpu and on_cpu:
+            sys.stderr.write(f"note: {name} is made for a GPU and takes weeks on a CPU.\n")
     raise SystemExit(reproduce(studies, places, workers=workers, threads=threads))
 
 

@@ -211,29 +211,19 @@ STUDIES = {
         kept=choose(FIRST_1000, method="adr+wa", seed=0),
     ),
     "digits-why": Study(
-        about="what temperature, lambda and epochs do to ADR on the digits",
+        about="what temperature, lambda and epochs, one at a time, do to ADR on the digits",
         trainings=(
-            *on_digits(("adr+wa",), 3, "published", **soft_labels((2.5, 2.0), (0.70, 0.95))),
-            *on_digits(("adr+wa",), 3, "sharper", **soft_labels((0.7, 0.5), (0.30, 0.90))),
-            *on_digits(("adr+wa",), 3, "softer", **soft_labels((1.5, 1.0), (0.30, 0.90))),
-            *on_digits(("adr+wa",), 3, "half-lambda", **soft_labels((1.0, 0.7), (0.15, 0.45))),
+            *on_digits(("adr+wa",), 3, "softer", **soft_labels((2.5, 2.0), (0.30, 0.90))),
+            *on_digits(("adr+wa",), 3, "sharper", **soft_labels((0.5, 0.3), (0.30, 0.90))),
+            *on_digits(("adr+wa",), 3, "more-lambda", **soft_labels((1.0, 0.7), (0.70, 0.95))),
+            *on_digits(("adr+wa",), 3, "less-lambda", **soft_labels((1.0, 0.7), (0.10, 0.50))),
             *on_digits(COMPARED, 3, "longer", epochs=90),
         ),
-        attacks=(PGD,),
+        attacks=(PGD, Attack(suite="autoattack", checkpoints=("last",))),
     ),
     "cifar10-why": Study(
-        about="what more images and another temperature do to ADR on CIFAR-10",
-        trainings=(
-            *on_cut("cifar10-first-4500", COMPARED, 1, epochs=20),
-            *on_cut(
-                "cifar10-first-4500",
-                ("adr+wa",),
-                1,
-                "sharper",
-                epochs=20,
-                **soft_labels((1.5, 1.0), (0.70, 0.95)),
-            ),
-        ),
+        about="what more images of CIFAR-10 do to ADR; one seed",
+        trainings=on_cut("cifar10-first-4500", COMPARED, 1, epochs=20),
         attacks=(PGD,),
     ),
     "cifar10-jpeg": Study(
