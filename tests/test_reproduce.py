@@ -25,7 +25,7 @@ from benchmarks.reproduce import __main__ as program
 from benchmarks.reproduce import cut
 from benchmarks.reproduce.jobs import Job, Places, make_jobs, read_book, spell
 from benchmarks.reproduce.matrix import CUTS, JPEG, STUDIES, Attack, Cut, Study, cross
-from benchmarks.reproduce.pool import Pool, Running, error_line
+from benchmarks.reproduce.pool import Pool, Running, error_line, why
 from benchmarks.reproduce.show import Estimate
 from benchmarks.reproduce.work import choose_pending, jobs_of, reproduce
 
@@ -372,6 +372,33 @@ def test_a_signal_reaches_every_job_and_starts_none(tmp_path: Path) -> None:
                     os.kill(os.getpid(), signal.SIGTERM)
     assert ended == {"one": -signal.SIGTERM, "two": -signal.SIGTERM}
     assert pool.stopped_by == signal.SIGTERM
+
+
+def test_no_job_outlives_the_matrix(tmp_path: Path) -> None:
+    pool = Pool(workers=1, threads=None, logs=tmp_path)
+
+    def fail() -> None:
+        with pool.heeding_signals():
+            for _ in pool.work([command("long", "import time; time.sleep(60)")]):
+                raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        fail()
+    assert [one.process.returncode for one in pool.running] == [-signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_why_a_job_failed_is_said_in_its_words(tmp_path: Path) -> None:
+    jobs = [
+        command("says", "import sys; sys.exit('error: the disk is full.')"),
+        command("dies", "import os; os.kill(os.getpid(), 9)"),
+    ]
+    pool = Pool(workers=1, threads=None, logs=tmp_path)
+    said = [why(one) for one in pool.work(jobs) if one is not None]
+    assert said == [
+        f"the disk is full. (exit code 1, see {tmp_path / 'says.log'})",
+        f"(ended by SIGKILL, see {tmp_path / 'dies.log'})",
+    ]
 
 
 def timed(name: str, kind: str) -> Job:

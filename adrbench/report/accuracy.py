@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from adrbench.baselines import Leaderboard, Rank
 from adrbench.report import columns as c
 from adrbench.report.figures import Figure, accuracy, difference
-from adrbench.report.lines import ZOO_PREFIX, Attack, Line, Setting, shown_lines
+from adrbench.report.lines import (
+    ZOO_PREFIX,
+    Attack,
+    Line,
+    Setting,
+    context,
+    describe,
+    shown_lines,
+)
 from adrbench.report.marks import figure_notes, marks, superseded_notes
 from adrbench.report.settings import Settings, settings_marks
 from adrbench.report.tables import Cell, Row, Table
@@ -29,7 +37,7 @@ def accuracy_table(
     data_marks, training_marks = _distinguish_data(lines), settings_marks(lines, settings)
     rows = []
     for line in lines:
-        cells: dict[str, Cell] = identity(line) | {
+        cells: dict[str, Cell] = c.identity(line) | {
             c.CHECKPOINT.key: line.selection,
             c.CHOSEN_ON.key: line.selected_on if line.selection == "best" else None,
             c.CLEAN.key: line.clean,
@@ -125,26 +133,6 @@ def autoattack_figure(line: Line) -> Figure | None:
     return line.robust[found[0]] if len(found) == 1 else None
 
 
-def describe(setting: Setting) -> str:
-    """Return the setting as titles say it."""
-    return f"{setting.dataset}, {setting.norm} {setting.eps}"
-
-
-def context(setting: Setting, lines: list[Line]) -> dict[str, str | float]:
-    """Return what every row of a table shares."""
-    return {"dataset": setting.dataset, "norm": setting.norm, "eps": lines[0].eps}
-
-
-def identity(line: Line) -> dict[str, Cell]:
-    """Return the cells that tell whose row it is."""
-    return {
-        c.ARCH.key: line.subject.arch,
-        c.METHOD.key: line.subject.label,
-        c.SEEDS.key: len(line.seeds),
-        c.N.key: line.subject.n,
-    }
-
-
 def _overfitting_cells(best: Line, last: Line, attack: Attack, label: str) -> dict[str, Cell]:
     """Return one suite's cells; where some seeds have both, only those are averaged."""
     best_counts, last_counts, n = best.correct(attack), last.correct(attack), best.subject.n
@@ -153,7 +141,7 @@ def _overfitting_cells(best: Line, last: Line, attack: Attack, label: str) -> di
         best_counts = {seed: best_counts[seed] for seed in best_counts if seed in both}
         last_counts = {seed: last_counts[seed] for seed in last_counts if seed in both}
     epochs = [record.epoch for record in best.records.get(attack, {}).values()]
-    return identity(best) | {
+    return c.identity(best) | {
         c.SEEDS.key: len(best_counts or last_counts),
         c.CHOSEN_ON.key: best.selected_on,
         "best_epoch": epoch_range(epochs),

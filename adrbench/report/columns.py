@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from adrbench.report.lines import Attack, Line, format_eps
-from adrbench.report.tables import Column
+from adrbench.report.tables import Cell, Column
 
 
 def _detail(key: str, label: str, align: Literal["left", "right"] = "left") -> Column:
@@ -105,6 +105,16 @@ EVALUATION = (
 #: The order of suite columns: single attacks, weak before strong, then the ensembles.
 SUITES = ("fgsm", "pgd", "cw", "apgd-ce", "apgd-t", "fab-t", "square", "other")
 ENSEMBLES = ("autoattack-rand", "autoattack", "autoattack-plus")
+
+
+def identity(line: Line) -> dict[str, Cell]:
+    """Return the cells that tell whose row it is."""
+    return {
+        ARCH.key: line.subject.arch,
+        METHOD.key: line.subject.label,
+        SEEDS.key: len(line.seeds),
+        N.key: line.subject.n,
+    }
 
 
 def attack_columns(lines: Iterable[Line]) -> dict[Attack, Column]:

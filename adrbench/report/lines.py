@@ -6,7 +6,7 @@ epoch) under one threat model; its records differ in suite and training seed onl
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, cached_property
@@ -137,6 +137,16 @@ def group(records: Iterable[AttackRecord]) -> dict[Setting, list[Line]]:
         )
         for setting in in_order
     }
+
+
+def describe(setting: Setting) -> str:
+    """Return the setting as titles say it."""
+    return f"{setting.dataset}, {setting.norm} {setting.eps}"
+
+
+def context(setting: Setting, lines: Sequence[Line]) -> dict[str, str | float]:
+    """Return what every row of a table shares."""
+    return {"dataset": setting.dataset, "norm": setting.norm, "eps": lines[0].eps}
 
 
 def shown_lines(lines: list[Line]) -> list[Line]:

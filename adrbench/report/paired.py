@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from adrbench.errors import RecordError
 from adrbench.records import AttackRecord, unpack_verdicts
 from adrbench.report import columns as c
-from adrbench.report.accuracy import context, describe, identity
 from adrbench.report.figures import Figure, PValue, accuracy, difference
-from adrbench.report.lines import Attack, Line, Setting
+from adrbench.report.lines import Attack, Line, Setting, context, describe
 from adrbench.report.marks import figure_notes, marks
 from adrbench.report.settings import Settings, around_method, settings_marks
 from adrbench.report.tables import Cell, Row, Table
@@ -167,7 +166,7 @@ def _robust(record: AttackRecord) -> "npt.NDArray[np.int_]":
 
 
 def _cells(line: Line, suite: str, compared: Comparison) -> dict[str, Cell]:
-    return identity(line) | {
+    return c.identity(line) | {
         c.CHECKPOINT.key: line.selection,
         c.CHOSEN_ON.key: line.selected_on,
         c.SEEDS.key: len(compared.difference.seeds) if compared.difference else None,

@@ -12,9 +12,17 @@ from adrbench.baselines import (
     other_radii,
 )
 from adrbench.report import columns as c
-from adrbench.report.accuracy import autoattack_figure, context, describe, ranked
+from adrbench.report.accuracy import autoattack_figure, ranked
 from adrbench.report.figures import Figure
-from adrbench.report.lines import ZOO_PREFIX, Line, Setting, format_eps, shown_lines
+from adrbench.report.lines import (
+    ZOO_PREFIX,
+    Line,
+    Setting,
+    context,
+    describe,
+    format_eps,
+    shown_lines,
+)
 from adrbench.report.marks import figure_notes, marks
 from adrbench.report.tables import Cell, Row, Table
 
