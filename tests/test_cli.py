@@ -45,7 +45,8 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     return subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
-        encoding=environment.get("PYTHONIOENCODING", "utf-8"),
+        encoding="utf-8",
+        errors="replace",
         check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
     )
