@@ -143,7 +143,6 @@ JPEG = "CIFAR-10-JPEG"
 
 #: One run with averaging serves two rows: its student trains as it would without.
 ON_DIGITS = ("at+wa", "at+awp", "adr+wa", "adr+wa+awp", "trades", "trades+adr+wa")
-ON_CIFAR = ("at+wa", "adr+wa", "adr+wa+awp")
 ON_GPU = ("at", "adr+wa", "adr+wa+awp", "trades+adr+wa")
 COMPARED = ("at+wa", "adr+wa")
 
@@ -187,7 +186,10 @@ def on_cut(
 
 
 DIGITS = on_digits(ON_DIGITS, 5)
-FIRST_1000 = on_cut("cifar10-first-1000", ON_CIFAR, 3)
+FIRST_1000 = (
+    *on_cut("cifar10-first-1000", COMPARED, 3),
+    *on_cut("cifar10-first-1000", ("adr+wa+awp",), 3),
+)
 ALL = cross(JPEG, "resnet18", methods=ON_GPU, seeds=range(1), settings=SHORTENED)
 PGD = Attack(suite="pgd-20")
 #: AutoAttack takes minutes for 200 images and a set of weights on a core.
@@ -205,6 +207,7 @@ STUDIES = {
         trainings=FIRST_1000,
         attacks=(
             PGD,
+            Attack(suite="cw"),
             replace(FEW, weights="average"),
             replace(FEW, weights="student", methods=("at+wa",)),
         ),
@@ -214,17 +217,24 @@ STUDIES = {
         about="what temperature, lambda and epochs, one at a time, do to ADR on the digits",
         trainings=(
             *on_digits(("adr+wa",), 3, "softer", **soft_labels((2.5, 2.0), (0.30, 0.90))),
-            *on_digits(("adr+wa",), 3, "sharper", **soft_labels((0.5, 0.3), (0.30, 0.90))),
             *on_digits(("adr+wa",), 3, "more-lambda", **soft_labels((1.0, 0.7), (0.70, 0.95))),
             *on_digits(("adr+wa",), 3, "less-lambda", **soft_labels((1.0, 0.7), (0.10, 0.50))),
             *on_digits(COMPARED, 3, "longer", epochs=90),
         ),
-        attacks=(PGD, Attack(suite="autoattack", checkpoints=("last",))),
+        attacks=(
+            PGD,
+            Attack(suite="autoattack", checkpoints=("last",), weights="average"),
+            Attack(
+                suite="autoattack", checkpoints=("last",), weights="student", methods=("at+wa",)
+            ),
+        ),
     ),
     "cifar10-why": Study(
-        about="what more images of CIFAR-10 do to ADR; one seed",
-        trainings=on_cut("cifar10-first-4500", COMPARED, 1, epochs=20),
-        attacks=(PGD,),
+        about="what labels as sharp as those for the digits do to ADR on 1,000 images of CIFAR-10",
+        trainings=on_cut(
+            "cifar10-first-1000", ("adr+wa",), 1, "sharper", **soft_labels((1.0, 0.7), (0.30, 0.90))
+        ),
+        attacks=(PGD, Attack(suite="cw"), replace(FEW, weights="average")),
     ),
     "cifar10-jpeg": Study(
         about="all of CIFAR-10 as JPEG files, 30 of the published 200 epochs; needs a GPU",
