@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from adrbench.presets import adr
+
 #: Everything but these is as `adrbench train` has it from its presets.
 Settings = Mapping[str, Any]
 
@@ -128,16 +130,6 @@ CUTS = {
             "b807f7d214f5d898217d01ae934dd86d13ccbfc09038f3758349edb4db8346a7",
         ),
     ),
-    "cifar10-first-4500": Cut(
-        train=tuple((k, k + 900) for k in range(0, 50_000, 10_000)),
-        val=tuple((k + 900, k + 1_000) for k in range(0, 50_000, 10_000)),
-        test=((0, 1_017),),
-        sha256=(
-            "458d3262414b73ee12661c082663ea857650e209d983fad4cdcbe19e908711aa",
-            "93eebc61cc3b09e1f900410fd09b031620d3b46112219f9727a5312a52ba6168",
-            "b807f7d214f5d898217d01ae934dd86d13ccbfc09038f3758349edb4db8346a7",
-        ),
-    ),
 }
 JPEG = "CIFAR-10-JPEG"
 
@@ -152,18 +144,6 @@ SMALL = {"epochs": 100, "precision": "bfloat16", "steps": 5, "alpha": 3 / 255}
 SHORTENED = {"epochs": 30, "precision": "bfloat16"}
 
 
-def soft_labels(temperature: tuple[float, float], interpolation: tuple[float, float]) -> Settings:
-    """Return ADR's four numbers: temperature from high to low, interpolation from low to high."""
-    high, low = temperature
-    first, last = interpolation
-    return {
-        "temperature_high": high,
-        "temperature_low": low,
-        "interpolation_low": first,
-        "interpolation_high": last,
-    }
-
-
 def on_digits(methods: Iterable[str], seeds: int, label: str = "", **settings: Any) -> Trainings:
     """Return runs on the digits with the first `seeds` seeds."""
     return cross(
@@ -171,12 +151,10 @@ def on_digits(methods: Iterable[str], seeds: int, label: str = "", **settings: A
     )
 
 
-def on_cut(
-    dataset: str, methods: Iterable[str], seeds: int, label: str = "", **settings: Any
-) -> Trainings:
-    """Return runs on a cut of CIFAR-10 with the first `seeds` seeds, SMALL but for `settings`."""
+def on_1000(methods: Iterable[str], seeds: int, label: str = "", **settings: Any) -> Trainings:
+    """Return runs on 1,000 images of CIFAR-10 with the first `seeds` seeds, SMALL otherwise."""
     return cross(
-        dataset,
+        "cifar10-first-1000",
         "wrn-10-2",
         methods=methods,
         seeds=range(seeds),
@@ -186,12 +164,9 @@ def on_cut(
 
 
 DIGITS = on_digits(ON_DIGITS, 5)
-FIRST_1000 = (
-    *on_cut("cifar10-first-1000", COMPARED, 3),
-    *on_cut("cifar10-first-1000", ("adr+wa+awp",), 3),
-)
+FIRST_1000 = (*on_1000(COMPARED, 3), *on_1000(("adr+wa+awp",), 3))
 ALL = cross(JPEG, "resnet18", methods=ON_GPU, seeds=range(1), settings=SHORTENED)
-PGD = Attack(suite="pgd-20")
+PGD, MARGIN = Attack(suite="pgd-20"), Attack(suite="cw")
 #: AutoAttack takes minutes for 200 images and a set of weights on a core.
 FEW = Attack(suite="autoattack", n=200, checkpoints=("best",))
 
@@ -207,7 +182,7 @@ STUDIES = {
         trainings=FIRST_1000,
         attacks=(
             PGD,
-            Attack(suite="cw"),
+            MARGIN,
             replace(FEW, weights="average"),
             replace(FEW, weights="student", methods=("at+wa",)),
         ),
@@ -216,9 +191,9 @@ STUDIES = {
     "digits-why": Study(
         about="what temperature, lambda and epochs, one at a time, do to ADR on the digits",
         trainings=(
-            *on_digits(("adr+wa",), 3, "softer", **soft_labels((2.5, 2.0), (0.30, 0.90))),
-            *on_digits(("adr+wa",), 3, "more-lambda", **soft_labels((1.0, 0.7), (0.70, 0.95))),
-            *on_digits(("adr+wa",), 3, "less-lambda", **soft_labels((1.0, 0.7), (0.10, 0.50))),
+            *on_digits(("adr+wa",), 3, "softer", **adr((2.5, 2.0), (0.30, 0.90))),
+            *on_digits(("adr+wa",), 3, "more-lambda", **adr((1.0, 0.7), (0.70, 0.95))),
+            *on_digits(("adr+wa",), 3, "less-lambda", **adr((1.0, 0.7), (0.10, 0.50))),
             *on_digits(COMPARED, 3, "longer", epochs=90),
         ),
         attacks=(
@@ -231,15 +206,13 @@ STUDIES = {
     ),
     "cifar10-why": Study(
         about="what labels as sharp as those for the digits do to ADR on 1,000 images of CIFAR-10",
-        trainings=on_cut(
-            "cifar10-first-1000", ("adr+wa",), 1, "sharper", **soft_labels((1.0, 0.7), (0.30, 0.90))
-        ),
-        attacks=(PGD, Attack(suite="cw"), replace(FEW, weights="average")),
+        trainings=on_1000(("adr+wa",), 1, "sharper", **adr((1.0, 0.7), (0.30, 0.90))),
+        attacks=(PGD, MARGIN, replace(FEW, weights="average")),
     ),
     "cifar10-jpeg": Study(
         about="all of CIFAR-10 as JPEG files, 30 of the published 200 epochs; needs a GPU",
         trainings=ALL,
-        attacks=(PGD, Attack(suite="autoattack", n=1_000)),
+        attacks=(PGD, MARGIN, Attack(suite="autoattack", n=1_000)),
         kept=choose(ALL, method="adr+wa+awp", seed=0),
         needs_gpu=True,
     ),
