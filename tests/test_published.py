@@ -53,6 +53,4 @@ def test_kept_weights_give_the_published_verdicts_again(tmp_path: Path) -> None:
     file = PUBLISHED / "digits" / WEIGHTS_DIR / f"{published.run}.pt"
     places = Places(out=tmp_path, runs=tmp_path, data_dir=tmp_path, device="cpu")
     made = attack_again(file, published, places)
-    assert made.weights_sha256 == published.weights_sha256
-    assert made.data_sha256 == published.data_sha256
-    assert Checked(published=published, made=made).differing <= published.n // 100
+    assert Checked(published=published, made=made).agrees

@@ -277,7 +277,7 @@ def test_evaluation_rows_hold_the_seconds_of_an_attack_on_a_device() -> None:
         ("autoattack, Linf 8/255", "cpu", 1): (2, Spread(mean=20.0, std=round(math.sqrt(200), 6))),
         ("autoattack, Linf 8/255", "another", 1): (1, Spread(mean=5.0, std=None)),
         ("autoattack, Linf 8/255", "cpu", 2): (1, Spread(mean=6.0, std=None)),
-        ("pgd-20 restarts=1, Linf 16/255", "cpu", 1): (1, Spread(mean=3.0, std=None)),
+        ("pgd-20, Linf 16/255", "cpu", 1): (1, Spread(mean=3.0, std=None)),
     }
 
 

@@ -191,10 +191,42 @@ def test_many_comparisons_say_what_chance_makes_of_them() -> None:
         for method in (AT, ADR)
         for steps in range(1, 21)
     ]
-    note = "Even among models that do not differ, up to 1 of 20 p would be below 0.05."
-    assert note in table(build_report(records, baselines=False), "paired").notes
     few = [record for record in records if record.suite != "pgd-20"]
-    assert note not in table(build_report(few, baselines=False), "paired").notes
+    for chosen, expected in ((records, ["about 1 of these 20 p would"]), (few, [])):
+        notes = table(build_report(chosen, baselines=False), "paired").notes
+        found = [note for note in notes if note.startswith("Were there no differences")]
+        assert len(found) == len(expected)
+        assert all(text in note for text, note in zip(expected, found, strict=True))
+
+
+def test_each_attack_has_the_reference_that_was_attacked_so() -> None:
+    """One `at` was attacked by PGD; by AutoAttack the student of a run with an average was."""
+    bits = [1, 0, 1, 0]
+    averaged = {"method": "at+wa", "training_sha256": "f" * 64}
+    records = [
+        judged(bits, method=AT, suite="pgd-20"),
+        judged(bits, **averaged, suite="autoattack"),
+        judged(bits, method="trades", suite="pgd-20"),
+        judged(bits, method="trades", suite="autoattack"),
+    ]
+    assert [row["suite"] for row in paired_rows(records)] == ["pgd-20", "autoattack"]
+
+
+@pytest.mark.parametrize(
+    ("at", "awp", "found"),
+    [(True, False, True), (False, False, True), (True, True, True), (False, True, False)],
+)
+def test_awp_may_go_without_nesterov(at: bool, awp: bool, found: bool) -> None:
+    configs = [
+        digits_config(nesterov=at),
+        digits_config(method="at+awp", awp_rho=0.005, nesterov=awp),
+    ]
+    records: list[Record] = []
+    for config in configs:
+        own = {"method": config.method, "training_sha256": config.sha256()}
+        records.append(judged([1, 0, 1, 0], **own))
+        records.append(train_record(method=config.method, config=config.to_json()))
+    assert len(paired_rows(records)) == found
 
 
 def test_intervals_are_explained() -> None:

@@ -11,6 +11,7 @@ from adrbench.report import (
     build_report,
     render,
 )
+from adrbench.report.marks import SHARED_NOTE
 from report_records import (
     accuracy_rows,
     attack_record,
@@ -69,6 +70,33 @@ def test_rows_of_other_settings_say_which(table_name: str, runs: tuple[str, str]
         "settings: --epochs 30, --lr 0.05, with --nesterov",
         "settings: --epochs 60, --lr 0.2, without --nesterov",
     ]
+
+
+def test_settings_that_a_row_does_not_use_do_not_mark_it() -> None:
+    """The student of `at+wa` is `at`, however its average was made; the average is not."""
+    configs = (digits_config(), digits_config(method="at+wa", ema_decay=0.98))
+    slower = digits_config(method="at+wa", ema_decay=0.99)
+    records: list[Record] = []
+    for seed, config in enumerate((*configs, slower)):
+        own = {"method": config.method, "seed": seed, "training_sha256": config.sha256()}
+        weights = ("student", "average") if config.ema_decay else ("student",)
+        records += [attack_record(8_000, 4_700, **own, weights=name) for name in weights]
+        records.append(train_record(method=config.method, seed=seed, config=config.to_json()))
+    found = [(row["method"], row["marks"]) for row in accuracy_rows(records)]
+    assert sorted(found) == [
+        *(3 * [("at", ())]),
+        ("at+wa", ("settings: --ema-decay 0.98",)),
+        ("at+wa", ("settings: --ema-decay 0.99",)),
+    ]
+
+
+def test_student_and_average_of_one_run_are_said_to_be() -> None:
+    records = [
+        attack_record(8_000, 4_700, method="adr", weights=weights)
+        for weights in ("student", "average")
+    ]
+    assert SHARED_NOTE in table(build_report(records), "robust accuracy").notes
+    assert SHARED_NOTE not in table(build_report(records[:1]), "robust accuracy").notes
 
 
 def test_without_training_records_marks_say_where_settings_stand() -> None:

@@ -130,7 +130,7 @@ def test_the_list_says_how_far_each_study_is(
     further = cross("digits", "small-cnn", methods=("trades",), seeds=(0,), settings=SHORT)
     study = replace(TINY, trainings=TINY.trainings + further)
     program.list_studies({"tiny": study}, made)
-    assert "3 runs; 8 of 11 jobs done in " in capsys.readouterr().out
+    assert "has 8 of 11 jobs, which took " in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -190,7 +190,7 @@ def test_kept_weights_can_be_attacked_again(
     assert program.check_kept(made) == 0
     out = capsys.readouterr().out
     assert out.startswith("digits-float16-adr+wa-seed0, pgd-20: ")
-    assert "0 verdicts differ" in out
+    assert "0 verdicts differ: as it should be" in out
     (path,) = made.out.rglob("digits-float16*pgd-20*.json")
     data = json.loads(path.read_text())
     verdicts = data["verdicts"]["robust"]
@@ -317,7 +317,12 @@ def command(name: str, code: str, needs: str = "") -> Job:
 
 def run_pool(pool: Pool, jobs: Sequence[Job]) -> dict[str, int]:
     """Return the exit code of each job that was run, in the order in which they ended."""
-    return {one.job.name: one.process.returncode for one in pool.work(jobs) if one is not None}
+    codes = {}
+    for one in pool.work(jobs):
+        if one is not None:
+            codes[one.job.name] = one.process.returncode
+            one.failure = "it made nothing" if one.job.name == "lies" else ""
+    return codes
 
 
 def test_what_needs_a_job_that_failed_is_not_tried(tmp_path: Path) -> None:
@@ -327,11 +332,17 @@ def test_what_needs_a_job_that_failed_is_not_tried(tmp_path: Path) -> None:
         command("attack what is kept", "", needs="keep"),
         command("another", ""),
         command("attack another", "", needs="another"),
+        command("lies", ""),
+        command("attack what lies", "", needs="lies"),
         command("done before", "", needs="a job that is not in the list"),
     ]
     pool = Pool(workers=1, threads=None, logs=tmp_path)
     found = run_pool(pool, jobs)
-    assert found == {"train": 3, "another": 0, "attack another": 0, "done before": 0}
+    names = ("another", "attack another", "lies", "done before")
+    assert found == {"train": 3, **dict.fromkeys(names, 0)}
+    assert [job.name for job in pool.dropped] == [
+        *("keep", "attack what is kept", "attack what lies")
+    ]
 
 
 def test_jobs_have_their_share_of_threads_and_a_log(tmp_path: Path) -> None:

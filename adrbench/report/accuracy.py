@@ -14,8 +14,8 @@ from adrbench.report.lines import (
     describe,
     shown_lines,
 )
-from adrbench.report.marks import figure_notes, marks, superseded_notes
-from adrbench.report.settings import Settings, settings_marks
+from adrbench.report.marks import figure_notes, marks, shared_run_notes, superseded_notes
+from adrbench.report.settings import Settings, settings_key, settings_marks
 from adrbench.report.tables import Cell, Row, Table
 
 RANKED_SUITE = "autoattack"
@@ -50,11 +50,11 @@ def accuracy_table(
                 cells=cells,
                 marks=marks(line)
                 + data_marks.get(line.subject.data_sha256, ())
-                + training_marks.get(line.subject.training, ()),
+                + training_marks.get(settings_key(line), ()),
             )
         )
     is_ranked = any(row.cells[c.RANK.key] for row in rows)
-    notes = figure_notes(rows, intervals) + superseded_notes(lines)
+    notes = figure_notes(rows, intervals) + superseded_notes(lines) + shared_run_notes(lines)
     if is_ranked:
         notes.append(
             f"rank: the place among RobustBench's {len(leaderboard.entries)} rows of this dataset "
@@ -89,7 +89,7 @@ def overfitting_table(
         present = [a for a in attacks if a in best.records or a in last.records]
         if not any(set(best.correct(a)) & set(last.correct(a)) for a in present):
             continue
-        settings_mark = training_marks.get(best.subject.training, ())
+        settings_mark = training_marks.get(settings_key(best), ())
         own_marks = tuple(dict.fromkeys(marks(best) + marks(last))) + settings_mark
         rows += [
             Row(cells=_overfitting_cells(best, last, a, attacks[a].label), marks=own_marks)
@@ -105,7 +105,8 @@ def overfitting_table(
         columns=c.OVERFITTING,
         rows=tuple(rows),
         notes=(
-            'gap = best - last per training seed; "chosen on" is the split that chose best.',
+            'gap = best - last per training seed, below 0 where the last epoch was better; "chosen '
+            'on" is the split that chose best.',
             *figure_notes(rows, intervals),
             *superseded_notes(line for line in shown if line.selection == "last"),
         ),

@@ -11,10 +11,13 @@ from adrbench.report.lines import Line, Setting, arch_label, label, method_order
 from adrbench.report.settings import describe_differences, fingerprint, read_config
 from adrbench.report.tables import Cell, Row, Table
 
-RUNS_NOTE = "± is the sample standard deviation over runs, which differ in nothing but the seed."
+RUNS_NOTE = (
+    "seconds: of a whole run, by the clock, whatever else its machine did; ± is the sample "
+    "standard deviation over runs that differ in nothing but the seed."
+)
 EVALUATIONS_NOTE = (
-    "± is the sample standard deviation over evaluations of all methods, epochs and weights; the "
-    "more images stand, the longer one takes."
+    "seconds: of an evaluation; ± is the sample standard deviation over evaluations of all "
+    "methods, epochs and weights, and the more images stand, the longer one takes."
 )
 
 
@@ -68,9 +71,9 @@ def training_table(trained: Iterable[TrainRecord]) -> Table:
 
 def evaluation_table(grouped: Mapping[Setting, Sequence[Line]]) -> Table:
     """Return a row for all evaluations of a network by an attack, on one device."""
-    columns = c.attack_columns(line for lines in grouped.values() for line in lines)
     rows: dict[tuple[str, str, str, str, int, int], list[AttackRecord]] = {}
     for setting, lines in grouped.items():
+        columns = c.attack_columns(lines)
         for line in lines:
             for attack, column in columns.items():
                 for record in line.records.get(attack, {}).values():

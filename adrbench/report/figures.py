@@ -109,4 +109,4 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     deviation = round(stdev(values), DIGITS) if len(values) > 1 else None
-    return round(fmean(values), DIGITS), deviation
+    return round(fmean(values), DIGITS) + 0.0, deviation  # + 0.0 makes 0 of -0

@@ -9,6 +9,7 @@ from adrbench.report.tables import Cell, Row
 #: Longer lists of seeds or runs are only counted.
 MOST_LISTED = 5
 SEEDS_NOTE = "± is the sample standard deviation over training seeds."
+SHARED_NOTE = "Rows that differ in wa alone may be the student and the average of the same runs."
 INTERVALS_NOTE = (
     "[low, high] is the 95 % Wilson interval over the n test images; with several seeds it is "
     "that of their mean, and the spread between seeds is the ± alone."
@@ -34,6 +35,16 @@ def superseded_notes(lines: Iterable[Line]) -> list[str]:
                 f"(from {origin})."
             )
     return notes
+
+
+def shared_run_notes(lines: Iterable[Line]) -> list[str]:
+    """Return a note where the student and the average of one run stand in rows of their own."""
+    weights: dict[str, set[str]] = {}
+    for line in lines:
+        for by_seed in line.records.values():
+            for record in by_seed.values():
+                weights.setdefault(record.run, set()).add(record.weights)
+    return [SHARED_NOTE] if any(len(found) > 1 for found in weights.values()) else []
 
 
 def figure_notes(rows: Iterable[Row], intervals: bool) -> list[str]:

@@ -2,9 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from adrbench.errors import RecordError
 from adrbench.records import AttackRecord, unpack_verdicts
@@ -12,7 +13,7 @@ from adrbench.report import columns as c
 from adrbench.report.figures import Figure, PValue, accuracy, difference
 from adrbench.report.lines import Attack, Line, Setting, context, describe
 from adrbench.report.marks import figure_notes, marks
-from adrbench.report.settings import Settings, around_method, settings_marks
+from adrbench.report.settings import Settings, around_method, settings_key, settings_marks
 from adrbench.report.tables import Cell, Row, Table
 
 if TYPE_CHECKING:
@@ -23,17 +24,25 @@ REFERENCE = "at"
 UNKNOWN_MARK = f"whether {REFERENCE} was trained with the same settings is not known"
 NOTES = (
     f"{REFERENCE}, robust: accuracy of {REFERENCE} and of the method, over the training seeds that "
-    "both have; difference: robust - at in points, seed by seed.",
+    f"both have; difference: robust - {REFERENCE} in points, seed by seed; the mean of k seeds is "
+    "uncertain by about ± / sqrt(k).",
     f"won: images on which more seeds of the method than of {REFERENCE} withstand the attack; "
     "lost: the reverse.",
-    "p: McNemar's exact test, two-sided; for several seeds its exact permutation test over "
-    "images, to which each brings the seeds it was won by, so that it counts once.",
-    "p tells whether these very models differ on other images of the kind. Two trainings of one "
-    "method often do: compare the difference with its ±.",
+    "p, one seed: McNemar's exact test of won against lost, two-sided. p, several seeds: the exact "
+    "sign-flip permutation test, McNemar's for margins: an image's margin is the number of seeds "
+    f"that withstand, less that for {REFERENCE}, and under the null hypothesis either sign is as "
+    "likely. It depends on the size of margins, so it does not follow from won and lost.",
+    "p is about other images of the kind for these very models; two trainings of one method often "
+    "differ so too.",
 )
+#: What rounding leaves of the probabilities of sums.
+SMALLEST = 1e-12
 #: So many comparisons are worth a word on how many of them chance alone would single out.
 MANY = 20
-CHANCE_NOTE = "Even among models that do not differ, up to {} of {} p would be below 0.05."
+CHANCE_NOTE = (
+    "Were there no differences, about {} of these {} p would be below 0.05 by chance, and together "
+    "rather than apart, as rows share models and images; no correction is applied."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +84,20 @@ def paired_table(
     """
     attacks = c.attack_columns(lines)
     own_marks = settings_marks(lines, settings)
-    references = _by_conditions(
-        (line for line in lines if line.subject.method == REFERENCE), settings
-    )
+    references: dict[_Conditions, list[Line]] = {}
+    for line in lines:
+        if line.subject.method == REFERENCE:
+            references.setdefault(_conditions(line, settings), []).append(line)
     rows = []
     for line in lines:
-        reference = _find_reference(line, references, settings)
-        if reference is None:
-            continue
+        among = _find_references(line, references, settings)
         unknown = () if line.subject.training in settings else (UNKNOWN_MARK,)
-        row_marks = (*marks(line), *marks(reference), *unknown)
-        row_marks += own_marks.get(line.subject.training, ())
         for attack, column in attacks.items():
-            compared = compare(line, reference, attack)
-            if compared is not None:
+            reference = max(among, key=partial(_count_shared, line, attack), default=None)
+            compared = reference and compare(line, reference, attack)
+            if reference and compared:
+                row_marks = (*marks(line), *marks(reference), *unknown)
+                row_marks += own_marks.get(settings_key(line), ())
                 cells = _cells(line, column.label, compared)
                 rows.append(Row(cells=cells, marks=tuple(dict.fromkeys(row_marks))))
     if not rows:
@@ -110,6 +119,8 @@ def compare(line: Line, reference: Line, attack: Attack) -> Comparison | None:
 
     A seed with verdicts that cannot be read is left out.
     """
+    import numpy as np
+
     mine, theirs = line.records.get(attack, {}), reference.records.get(attack, {})
     margins = {}
     for seed in line.seeds:
@@ -127,7 +138,7 @@ def compare(line: Line, reference: Line, attack: Attack) -> Comparison | None:
         reference=accuracy(others, n),
         method=accuracy(ours, n),
         difference=difference(ours, others, n),
-        margins=sum(margins.values(), start=0 * next(iter(margins.values()))),
+        margins=np.sum(list(margins.values()), axis=0),
     )
 
 
@@ -135,30 +146,34 @@ def compare(line: Line, reference: Line, attack: Attack) -> Comparison | None:
 _Conditions = tuple[object, ...]
 
 
-def _by_conditions(lines: Iterable[Line], settings: Settings) -> dict[_Conditions, list[Line]]:
-    found: dict[_Conditions, list[Line]] = {}
-    for line in lines:
-        found.setdefault(_conditions(line, settings), []).append(line)
-    return found
-
-
-def _conditions(line: Line, settings: Settings) -> _Conditions:
+def _conditions(line: Line, settings: Settings, **changes: Any) -> _Conditions:
     """Return what a line and its reference share; settings as far as a training record has them."""
     subject = line.subject
     images = (subject.split, subject.n, subject.num_test, subject.data_sha256)
     config = settings.get(subject.training)
-    trained = around_method(config) if config else subject.variant
+    trained = around_method(config, **changes) if config else subject.variant
     return (subject.arch, *images, subject.precision, line.selection, line.selected_on, trained)
 
 
-def _find_reference(
-    line: Line, references: dict[_Conditions, list[Line]], settings: Settings
-) -> Line | None:
-    """Return the reference that shares most seeds with `line`, of those under its conditions."""
+def _find_references(
+    line: Line, references: Mapping[_Conditions, list[Line]], settings: Settings
+) -> list[Line]:
+    """Return the references under the conditions of `line`.
+
+    AWP goes without Nesterov's momentum, as published, where the reference has it.
+    """
     if line.subject.method == REFERENCE or line.selection == "file":
-        return None
-    found = references.get(_conditions(line, settings), ())
-    return max(found, key=lambda other: len(set(other.seeds) & set(line.seeds)), default=None)
+        return []
+    found = list(references.get(_conditions(line, settings), ()))
+    config = settings.get(line.subject.training)
+    if config and config.parsed_method().awp and not config.nesterov:
+        found += references.get(_conditions(line, settings, nesterov=True), ())
+    return found
+
+
+def _count_shared(line: Line, attack: Attack, reference: Line) -> int:
+    """Return the number of seeds that both have under `attack`."""
+    return len(line.records.get(attack, {}).keys() & reference.records.get(attack, {}).keys())
 
 
 def _robust(record: AttackRecord) -> "npt.NDArray[np.int_]":
@@ -191,7 +206,10 @@ def _binomial_test(pairs: int, fewer: int) -> float:
 
 
 def _convolved_test(sizes: Counter[int], total: int) -> float:
-    """Return P(|S| >= total), to 1e-12, for the sum S of as many +-size as `sizes` counts."""
+    """Return P(|S| >= total) for the sum S of as many +-size as `sizes` counts.
+
+    It is good to SMALLEST, and no smaller.
+    """
     import numpy as np
 
     reach = sum(size * count for size, count in sizes.items())
@@ -206,4 +224,4 @@ def _convolved_test(sizes: Counter[int], total: int) -> float:
         transform *= np.fft.rfft(spaced)
     distribution = np.fft.irfft(transform, 2 * reach + 1)  # of S, from -reach to reach
     far = abs(np.arange(-reach, reach + 1)) >= total
-    return min(1.0, max(0.0, float(distribution[far].sum())))
+    return min(1.0, max(SMALLEST, float(distribution[far].sum())))

@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from adrbench.config import METHOD_SETTINGS, TrainConfig, flag
+from adrbench.config import METHOD_SETTINGS, TrainConfig, flag, method_settings
 from adrbench.errors import AdrbenchError
 from adrbench.records import TrainRecord
 from adrbench.report.lines import Line, format_eps
+from adrbench.tokens import parse_method
 
 #: By the fingerprint that attack records carry, which leaves out the seed.
 Settings = Mapping[str, TrainConfig]
@@ -41,20 +42,17 @@ def fingerprint(config: TrainConfig, record: TrainRecord) -> str:
     return config.sha256(record.sessions[-1].processes if record.sessions else 1)
 
 
-def around_method(config: TrainConfig) -> tuple[tuple[str, Any], ...]:
-    """Return the settings that two methods have to share to be compared: all but their own.
-
-    It is AWP's own to go without Nesterov's momentum, as published.
-    """
-    has_awp = config.parsed_method().awp
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
-    values |= {"nesterov": True} if has_awp else {}
+def around_method(config: TrainConfig, **changes: Any) -> tuple[tuple[str, Any], ...]:
+    """Return the settings that two methods have to share to be compared: all but their own."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)} | changes
     apart = (*IDENTITY, *METHOD_SETTINGS)
     return tuple((name, value) for name, value in values.items() if name not in apart)
 
 
-def settings_marks(lines: Iterable[Line], settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Return a mark for each fingerprint, where rows of one network and method have several.
+def settings_marks(
+    lines: Iterable[Line], settings: Settings
+) -> dict[tuple[str, str, str], tuple[str, ...]]:
+    """Return a mark for each network, method and fingerprint, where several are of one method.
 
     It gives the settings that differ, spelt as flags of `adrbench train`, or without training
     records, for rows that nothing else tells apart, where they stand.
@@ -62,23 +60,39 @@ def settings_marks(lines: Iterable[Line], settings: Settings) -> dict[str, tuple
     by_method: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         by_method.setdefault((line.subject.arch, line.subject.method), []).append(line)
-    marks: dict[str, tuple[str, ...]] = {}
-    for rows in by_method.values():
+    marks: dict[tuple[str, str, str], tuple[str, ...]] = {}
+    for (arch, method), rows in by_method.items():
         fingerprints = {row.subject.training for row in rows} - {""}
         known = {sha256: settings[sha256] for sha256 in fingerprints if sha256 in settings}
-        if len(known) == len(fingerprints):
-            marks |= describe_differences(known)
-        else:
-            marks |= _places(rows)
+        is_known = len(known) == len(fingerprints)
+        found = describe_differences(known, _of_others(method)) if is_known else _places(rows)
+        marks |= {(arch, method, sha256): mark for sha256, mark in found.items()}
     return marks
 
 
-def describe_differences(known: Settings) -> dict[str, tuple[str, ...]]:
+def settings_key(line: Line) -> tuple[str, str, str]:
+    """Return where `settings_marks` has the mark of `line`."""
+    return (line.subject.arch, line.subject.method, line.subject.training)
+
+
+def _of_others(label: str) -> tuple[str, ...]:
+    """Return the settings that a row's method does not use, such as the average's of a student."""
+    try:
+        used = method_settings(parse_method(label))
+    except AdrbenchError:
+        return ()
+    return tuple(name for name in METHOD_SETTINGS if name not in used)
+
+
+def describe_differences(
+    known: Settings, ignored: Collection[str] = ()
+) -> dict[str, tuple[str, ...]]:
     """Return a mark for each of several settings, with what is not the same in all."""
+    apart = (*IDENTITY, *ignored)
     names = [
         field.name
         for field in fields(TrainConfig)
-        if field.name not in IDENTITY and _varies(field.name, known.values())
+        if field.name not in apart and _varies(field.name, known.values())
     ]
     return {
         sha256: ("settings: " + ", ".join(_spell(name, config) for name in names),)

@@ -14,6 +14,9 @@ from benchmarks.reproduce.cut import place, provide
 from benchmarks.reproduce.jobs import WEIGHTS_DIR, Places, attack_arguments, spell
 from benchmarks.reproduce.matrix import Attack
 
+#: The share of verdicts that another processor's rounding may turn.
+TOLERATED = 0.01
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
@@ -32,6 +35,14 @@ class Checked:
         )
         different = [unpack_verdicts(a, n) != unpack_verdicts(b, n) for a, b in pairs]
         return int((different[0] | different[1]).sum())
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the same weights got the same verdicts on the same images, but for rounding."""
+        one, other = self.published, self.made
+        same = ("weights_sha256", "data_sha256", "threat_model", "parameters", "attack_seed")
+        is_same = all(getattr(one, name) == getattr(other, name) for name in same)
+        return is_same and self.differing <= TOLERATED * one.n
 
 
 def check(places: Places, suite: str) -> Iterator[Checked]:

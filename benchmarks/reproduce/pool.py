@@ -21,11 +21,15 @@ HEEDED = (*SIGNALS, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 
 @dataclass(kw_only=True)
 class Running:
-    """A job at work; what it says goes to `log`."""
+    """A job at work; what it says goes to `log`.
+
+    `failure` is what went wrong: whoever hears that it ended may say so, whatever its exit code.
+    """
 
     job: Job
     process: subprocess.Popen[bytes]
     log: Path
+    failure: str = ""
     began: float = field(default_factory=time.perf_counter)
 
     @property
@@ -76,11 +80,11 @@ class Pool:
         while self.running or (self.waiting and self.stopped_by is None):
             for one in [one for one in self.running if one.process.poll() is not None]:
                 self.running.remove(one)
-                if one.process.returncode == 0:
-                    awaited.remove(one.job.name)
-                else:
-                    self._drop_what_needs(one.job.name)
                 yield one
+                if one.process.returncode or one.failure:
+                    self._drop_what_needs(one.job.name)
+                else:
+                    awaited.remove(one.job.name)
             ready = [job for job in self.waiting if job.needs not in awaited]
             if ready and len(self.running) < self.workers and self.stopped_by is None:
                 self.waiting.remove(ready[0])
@@ -90,6 +94,21 @@ class Pool:
             else:
                 yield None
                 time.sleep(POLL_SECONDS)
+
+    def start(self, job: Job) -> Running:
+        """Start a job in a session of its own, so that it hears of a signal once."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        log = self.logs / f"{job.name.replace('/', '-')}.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, *job.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env=environment(self.threads),
+                start_new_session=True,
+            )
+        return Running(job=job, process=process, log=log)
 
     def _drop_what_needs(self, failed: str) -> None:
         impossible = {failed}
@@ -108,21 +127,6 @@ class Pool:
         """Let a job hear of the signal; a terminal that hangs up is told as SIGTERM."""
         is_interrupt = self.stopped_by == signal.SIGINT
         one.process.send_signal(signal.SIGINT if is_interrupt else signal.SIGTERM)
-
-    def start(self, job: Job) -> Running:
-        """Start a job in a session of its own, so that it hears of a signal once."""
-        self.logs.mkdir(parents=True, exist_ok=True)
-        log = self.logs / f"{job.name.replace('/', '-')}.log"
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                [sys.executable, *job.arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                env=environment(self.threads),
-                start_new_session=True,
-            )
-        return Running(job=job, process=process, log=log)
 
 
 def last_line(log: Path) -> str:

@@ -73,16 +73,16 @@ class Display:
     ) -> None:
         self.live.stop()
 
-    def ended(self, one: Running, failure: str, pool: Pool) -> None:
-        """Show a job that ended: well, or with a `failure`."""
-        if not failure:
+    def ended(self, one: Running, pool: Pool) -> None:
+        """Show a job that ended, well or not."""
+        if not one.failure:
             self.done += 1
             self.estimate.learn(one.job, one.seconds)
         left = self.estimate.left(pool.waiting, pool.running)
-        outcome = failure or f"{one.seconds:,.0f} s; {left}"
+        outcome = one.failure or f"{one.seconds:,.0f} s; {left}"
         self.console.print(
             f"[{self.done}/{self.total}] {one.job.name}: {outcome}",
-            style="red" if failure else None,
+            style="red" if one.failure else None,
             markup=False,
             highlight=False,
             soft_wrap=not self.console.is_terminal,

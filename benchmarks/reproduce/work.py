@@ -49,6 +49,7 @@ def reproduce(studies: Studies, places: Places, *, workers: int, threads: int | 
             with_data[name] = study
         except AdrbenchError as error:
             failures.append(f"{name} is left out: {error}")
+            sys.stderr.write(f"error: {failures[-1]}\n")
     jobs, book = jobs_of(with_data, places), read_book(places.out)
     estimate = Estimate(workers)
     for job in jobs:
@@ -60,7 +61,7 @@ def reproduce(studies: Studies, places: Places, *, workers: int, threads: int | 
         failures += run_jobs(pool, pending, places, display)
     if pool.dropped:
         failures.append(f"{len(pool.dropped)} jobs that need one that failed were not tried")
-    for failure in () if pool.stopped_by else failures:
+    for failure in failures:
         sys.stderr.write(f"error: {failure}\n")
     if read_book(places.out).attacks:
         write_report(places)
@@ -94,10 +95,10 @@ def run_jobs(pool: Pool, jobs: Sequence[Job], places: Places, display: Display) 
             if ended is None:
                 display.refresh(pool)
                 continue
-            failure = judge(ended, places)
-            if failure and pool.stopped_by is None:
-                failures.append(f"{ended.job.name}: {failure}")
-            display.ended(ended, failure, pool)
+            ended.failure = judge(ended, places)
+            if ended.failure and pool.stopped_by is None:
+                failures.append(f"{ended.job.name}: {ended.failure}")
+            display.ended(ended, pool)
     return failures
 
 
