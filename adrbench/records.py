@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 
+#: A directory within results that is only read when it is named.
+PUBLISHED = "published"
 #: No record is as large, in bytes; other files that are JSON may be.
 LARGEST = 64 * 2**20
 
@@ -280,5 +282,11 @@ def read_records(directory: Path, skipped: Skipped | None = None) -> list[Record
 
 
 def record_paths(directory: Path) -> Iterator[Path]:
-    """Yield the JSON files under `directory`, sorted, without hidden ones."""
-    yield from sorted(p for p in directory.rglob("*.json") if not p.name.startswith("."))
+    """Yield the JSON files under `directory`, sorted, without hidden ones and what is published.
+
+    Results that came with the project lie in PUBLISHED, and would mix with one's own.
+    """
+    published = directory / PUBLISHED
+    for path in sorted(directory.rglob("*.json")):
+        if not path.name.startswith(".") and published not in path.parents:
+            yield path

@@ -197,3 +197,12 @@ def test_a_record_is_json_that_others_can_read(tmp_path: Path) -> None:
     data = json.loads((tmp_path / "record.json").read_text())
     assert (data["schema"], data["kind"], data["robust_correct"]) == (SCHEMA, "attack", 50)
     assert data["threat_model"] == {"norm": "Linf", "eps": 8 / 255}
+
+
+def test_what_is_published_does_not_mix_with_results_of_ones_own(tmp_path: Path) -> None:
+    own, published = tmp_path / "own.json", tmp_path / "published" / "digits" / "theirs.json"
+    for path in (own, published):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_record(path, attack_record(8_000, 4_700, run=path.stem))
+    assert [record.run for record in read_records(tmp_path)] == ["own"]
+    assert [record.run for record in read_records(tmp_path / "published")] == ["theirs"]

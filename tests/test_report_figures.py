@@ -83,6 +83,6 @@ def test_eps_is_shown_as_a_fraction_of_255_only_where_it_is_one(eps: float, show
 
 def test_no_difference_is_not_below_zero() -> None:
     """-1, -6, -3, 10 and 0 more images make 0; in floats a little less, which rounds to -0."""
-    first = dict(enumerate([263, 246, 253, 258, 247]))
-    second = dict(enumerate([264, 252, 256, 248, 247]))
+    first: dict[int | None, int] = dict(enumerate([263, 246, 253, 258, 247]))
+    second: dict[int | None, int] = dict(enumerate([264, 252, 256, 248, 247]))
     assert str(figure(difference(first, second, 360)).mean) == "0.0"
