@@ -185,12 +185,13 @@ def attack_took(
     config = training and read_config(training)
     if not training or not config:
         return None
+    trained = fingerprint(config, training)
     wanted = {(checkpoint, own) for checkpoint in attack.checkpoints for own in weights}
     seconds: dict[tuple[str, str], float] = {}
     for record in book.attacks.get(run, ()):
         threat = record.threat_model
         is_same = (
-            record.training_sha256 == fingerprint(config, training)
+            record.training_sha256 == trained
             and (threat.norm, threat.eps) == (config.norm, config.eps)
             and (record.suite, record.n) == (attack.suite, attack.n or record.num_test)
         )

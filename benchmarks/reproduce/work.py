@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from adrbench.cli import SIGNALLED
 from adrbench.errors import AdrbenchError
 from adrbench.files import check_writable, write_atomically
 from benchmarks.processes import environment
@@ -17,8 +18,6 @@ from benchmarks.reproduce.pool import Pool, Running, why
 from benchmarks.reproduce.show import Display, Estimate
 
 PAGE = "RESULTS.md"
-#: The exit code of a program that a signal ended is this and the signal's number.
-SIGNALLED = 128
 
 Studies = Mapping[str, Study]
 
