@@ -467,6 +467,7 @@ def test_settings_are_spelt_as_flags() -> None:
     settings = {"epochs": 3, "alpha": 3 / 255, "milestones": (0.5, 0.75), "n": None}
     flags = list(spell(settings))
     assert flags == ["--epochs", "3", "--alpha", repr(3 / 255), "--milestones", "0.5,0.75"]
+    assert list(spell({"flip": False, "nesterov": True})) == ["--no-flip", "--nesterov"]
 
 
 def test_an_unknown_study_is_named() -> None:
@@ -485,7 +486,7 @@ def test_the_last_error_of_a_log_is_found(tmp_path: Path) -> None:
     assert error_line(tmp_path / "none") == ""
 
 
-# Cuts of CIFAR-10
+# Cuts of data sets
 
 
 @pytest.fixture
@@ -526,6 +527,14 @@ def test_jpeg_images_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unpack the JPEG files"):
         cut.provide([JPEG], tmp_path)
     cut.provide(["digits"], tmp_path)
+
+
+def test_a_cut_of_the_digits_is_that_of_the_published_tables(tmp_path: Path) -> None:
+    """`provide` compares what it cut with the SHA-256 of the published one."""
+    cut.provide(["digits-first-300"], tmp_path)
+    with np.load(tmp_path / "digits-first-300.npz") as arrays:
+        sizes = {name: len(array) for name, array in arrays.items() if name.startswith("x_")}
+    assert sizes == {"x_train": 300, "x_val": 500, "x_test": 360}
 
 
 @pytest.mark.data

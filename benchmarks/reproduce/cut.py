@@ -45,8 +45,8 @@ def provide(datasets: Iterable[str], data_dir: Path) -> None:
 
 def write_cut(cut: Cut, path: Path, data_dir: Path) -> None:
     """Write the images of `cut` as an .npz file that `adrbench train` takes."""
-    train, _ = load_split("cifar10", "train", data_dir=data_dir)
-    test, _ = load_split("cifar10", "test", data_dir=data_dir)
+    train, _ = load_split(cut.source, "train", data_dir=data_dir)
+    test, _ = load_split(cut.source, "test", data_dir=data_dir)
     arrays: dict[str, Any] = {}
     for part, images, ranges in (
         ("train", train, cut.train),

@@ -158,7 +158,9 @@ def describe(attack: Attack) -> str:
 def spell(settings: Settings) -> Iterator[str]:
     """Yield settings as flags of the command line, without those that are None."""
     for name, value in settings.items():
-        if value is not None:
+        if isinstance(value, bool):
+            yield flag(name) if value else flag(name).replace("--", "--no-", 1)
+        elif value is not None:
             yield flag(name)
             yield ",".join(map(repr, value)) if isinstance(value, tuple) else str(value)
 

@@ -12,11 +12,13 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """A data set of one's own, cut from CIFAR-10: ranges (first, end) of images in official order.
+    """A data set of one's own, cut from `source`: ranges (first, end) of images in its order.
 
+    Training and validation images are cut from the training part, test images from the test part.
     `sha256` are those of the three parts, as `adrbench.datasets.Images.sha256` has them.
     """
 
+    source: str = "cifar10"
     train: tuple[tuple[int, int], ...]
     val: tuple[tuple[int, int], ...]
     test: tuple[tuple[int, int], ...]
@@ -117,8 +119,11 @@ def choose(trainings: Iterable[Training], *, method: str, seed: int) -> Training
     return tuple(one for one in trainings if (one.method, one.seed) == (method, seed))
 
 
-#: 1,000 images are few enough for adversarial training to overfit within 100 short epochs. Those
-#: that choose the best epoch are of another of CIFAR-10's files.
+#: Where each of CIFAR-10's five training files begins.
+CIFAR10_FILES = range(0, 50_000, 10_000)
+
+#: 1,000 images of CIFAR-10, or 300 digits, are few enough for adversarial training to overfit
+#: within 100 short epochs. Those that choose the best epoch are others of the training part.
 CUTS = {
     "cifar10-first-1000": Cut(
         train=((0, 1_000),),
@@ -128,6 +133,27 @@ CUTS = {
             "a1dcd33eb45650693fe537ba12e95afe679e9d21a6bbc2d978cc7646118b4f49",
             "f2233b1942972345d49e0f7321a8a42f29e3f2ad4c348fb5b28796b0f46d4212",
             "b807f7d214f5d898217d01ae934dd86d13ccbfc09038f3758349edb4db8346a7",
+        ),
+    ),
+    "cifar10-first-4500": Cut(
+        train=tuple((first, first + 900) for first in CIFAR10_FILES),
+        val=tuple((first + 900, first + 1_000) for first in CIFAR10_FILES),
+        test=((0, 1_017),),
+        sha256=(
+            "458d3262414b73ee12661c082663ea857650e209d983fad4cdcbe19e908711aa",
+            "93eebc61cc3b09e1f900410fd09b031620d3b46112219f9727a5312a52ba6168",
+            "b807f7d214f5d898217d01ae934dd86d13ccbfc09038f3758349edb4db8346a7",
+        ),
+    ),
+    "digits-first-300": Cut(
+        source="digits",
+        train=((0, 300),),
+        val=((937, 1_437),),
+        test=((0, 360),),
+        sha256=(
+            "edda7ae38038c7739440b81fe01e3c00085f677d85a93192de47700df7de09d3",
+            "f177fd4263b33ec508df485492228320c03960f00f1baa6e4aa4896d2cc9cbcb",
+            "f2ea6cb655e78c037c6459290749cc0556bba959b70291aead1aa464b87b76c6",
         ),
     ),
 }
@@ -140,6 +166,8 @@ COMPARED = ("at+wa", "adr+wa")
 
 #: Half of the published attack's steps, each half as long again, so that a CPU can do 100 epochs.
 SMALL = {"epochs": 100, "precision": "bfloat16", "steps": 5, "alpha": 3 / 255}
+#: What `adrbench train` has for the digits, said of a set of one's own; longer, as it is smaller.
+LIKE_DIGITS = {"epochs": 120, "eps": 0.1, "alpha": 0.025, "crop_padding": 1, "flip": False}
 #: 15 % of the published schedule; its milestones are fractions of the run.
 SHORTENED = {"epochs": 30, "precision": "bfloat16"}
 
@@ -151,10 +179,24 @@ def on_digits(methods: Iterable[str], seeds: int, label: str = "", **settings: A
     )
 
 
-def on_1000(methods: Iterable[str], seeds: int, label: str = "", **settings: Any) -> Trainings:
-    """Return runs on 1,000 images of CIFAR-10 with the first `seeds` seeds, SMALL otherwise."""
+def on_300_digits(methods: Iterable[str], label: str = "", /, **settings: Any) -> Trainings:
+    """Return runs on 300 digits with three seeds, and with the preset of all digits."""
     return cross(
-        "cifar10-first-1000",
+        "digits-first-300",
+        "small-cnn",
+        methods=methods,
+        seeds=range(3),
+        settings={**LIKE_DIGITS, **settings},
+        label=label,
+    )
+
+
+def on_cifar10(
+    images: int, methods: Iterable[str], seeds: int, label: str = "", **settings: Any
+) -> Trainings:
+    """Return runs on so many images of CIFAR-10 with the first `seeds` seeds, SMALL otherwise."""
+    return cross(
+        f"cifar10-first-{images}",
         "wrn-10-2",
         methods=methods,
         seeds=range(seeds),
@@ -164,11 +206,17 @@ def on_1000(methods: Iterable[str], seeds: int, label: str = "", **settings: Any
 
 
 DIGITS = on_digits(ON_DIGITS, 5)
-FIRST_1000 = (*on_1000(COMPARED, 3), *on_1000(("adr+wa+awp",), 3))
+FIRST_1000 = (*on_cifar10(1_000, COMPARED, 3), *on_cifar10(1_000, ("adr+wa+awp",), 3))
 ALL = cross(JPEG, "resnet18", methods=ON_GPU, seeds=range(1), settings=SHORTENED)
 PGD, MARGIN = Attack(suite="pgd-20"), Attack(suite="cw")
 #: AutoAttack takes minutes for 200 images and a set of weights on a core.
 FEW = Attack(suite="autoattack", n=200, checkpoints=("best",))
+#: All averages, and `at` itself, which is the student of `at+wa`.
+FEW_BESIDE_AT = (
+    replace(FEW, weights="average"),
+    replace(FEW, weights="student", methods=("at+wa",)),
+)
+LESS_LAMBDA = adr((1.0, 0.7), (0.10, 0.50))
 
 STUDIES = {
     "digits": Study(
@@ -180,27 +228,44 @@ STUDIES = {
     "cifar10-first-1000": Study(
         about="1,000 images of CIFAR-10, on which adversarial training overfits; three seeds",
         trainings=FIRST_1000,
-        attacks=(
-            PGD,
-            MARGIN,
-            replace(FEW, weights="average"),
-            replace(FEW, weights="student", methods=("at+wa",)),
-        ),
+        attacks=(PGD, MARGIN, *FEW_BESIDE_AT),
         kept=choose(FIRST_1000, method="adr+wa", seed=0),
     ),
     "digits-why": Study(
-        about="what temperature and lambda, one at a time, do to ADR on the digits; three seeds",
+        about="what temperature, lambda and epochs do to ADR on the digits; three seeds",
         trainings=(
             *on_digits(("adr+wa",), 3, "softer", **adr((2.5, 2.0), (0.30, 0.90))),
             *on_digits(("adr+wa",), 3, "more-lambda", **adr((1.0, 0.7), (0.70, 0.95))),
-            *on_digits(("adr+wa",), 3, "less-lambda", **adr((1.0, 0.7), (0.10, 0.50))),
+            *on_digits(("adr+wa",), 3, "less-lambda", **LESS_LAMBDA),
+            *on_digits(COMPARED, 3, "longer", epochs=120),
+            *on_digits(("adr+wa",), 3, "longer-less-lambda", epochs=120, **LESS_LAMBDA),
         ),
-        attacks=(PGD, Attack(suite="autoattack", checkpoints=("last",), weights="average")),
+        attacks=(
+            PGD,
+            Attack(suite="autoattack", checkpoints=("last",), weights="average"),
+            Attack(
+                suite="autoattack", checkpoints=("last",), weights="student", methods=("at+wa",)
+            ),
+        ),
+    ),
+    "digits-first-300": Study(
+        about="what ADR does with a quarter of the digits, on which training overfits; three seeds",
+        trainings=(
+            *on_300_digits(("at+wa",)),
+            *on_300_digits(("adr+wa",), **adr((1.0, 0.7), (0.30, 0.90))),
+            *on_300_digits(("adr+wa",), "less-lambda", **LESS_LAMBDA),
+        ),
+        attacks=(PGD, Attack(suite="autoattack")),
     ),
     "cifar10-why": Study(
         about="what labels as sharp as those for the digits do to ADR on 1,000 images of CIFAR-10",
-        trainings=on_1000(("adr+wa",), 1, "sharper", **adr((1.0, 0.7), (0.30, 0.90))),
+        trainings=on_cifar10(1_000, ("adr+wa",), 1, "sharper", **adr((1.0, 0.7), (0.30, 0.90))),
         attacks=(PGD, MARGIN, replace(FEW, weights="average")),
+    ),
+    "cifar10-first-4500": Study(
+        about="what ADR does with 4.5 times the images, in as many steps as on 1,000; three seeds",
+        trainings=on_cifar10(4_500, COMPARED, 3, epochs=23),
+        attacks=(PGD, MARGIN, *FEW_BESIDE_AT),
     ),
     "cifar10-jpeg": Study(
         about="all of CIFAR-10 as JPEG files, 30 of the published 200 epochs; needs a GPU",
