@@ -32,6 +32,17 @@ REFRESH_SECONDS = 0.2
 UNLIMITED = 10_000
 
 
+def print_line(console: Console, text: str, style: str | None = None) -> None:
+    """Print text as it is: a terminal wraps it between words, elsewhere it is one line."""
+    whole = not console.is_terminal
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=whole)
+
+
+def cut_line(text: str) -> Text:
+    """Return one line that a narrow terminal cuts rather than wraps."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
 class TrainingDisplay:
     """Shows a run: every step on a terminal, every epoch as a line anywhere."""
 
@@ -64,12 +75,12 @@ class TrainingDisplay:
         self.config, self.steps_per_epoch = config, steps_per_epoch
         self.first_step = (epoch - 1) * steps_per_epoch + steps
         self.began = self.epoch_began = time.perf_counter()
-        _print_line(self.console, f"{self.name}: {config.preset}", style="dim")
+        print_line(self.console, f"{self.name}: {config.preset}", style="dim")
         if self.first_step:
             text = f"going on at epoch {epoch} of {config.epochs}"
             if steps:
                 text += f", after {steps} of {steps_per_epoch} steps"
-            _print_line(self.console, text, style="dim")
+            print_line(self.console, text, style="dim")
         if self.console.is_terminal:
             self.live.start()
 
@@ -93,7 +104,7 @@ class TrainingDisplay:
             f"{speed:,.0f} img/s  {timedelta(seconds=round(left))} left",
         )
         figures = "  ".join([f"loss {values['loss']:.3f}", *_annealed(values)])
-        self.shown = Group(progress, _line(figures), _line(self.accuracies))
+        self.shown = Group(progress, cut_line(figures), cut_line(self.accuracies))
         self.live.refresh()
 
     def epoch(self, row: dict[str, Any]) -> None:
@@ -115,11 +126,11 @@ class TrainingDisplay:
             f"{row['seconds']:.1f} s",
         ]
         self.epoch_began = time.perf_counter()
-        _print_line(self.console, "  ".join(parts))
+        print_line(self.console, "  ".join(parts))
 
     def note(self, text: str) -> None:
         """Show something worth a line."""
-        _print_line(self.console, f"{self.name}: {text}", style="dim")
+        print_line(self.console, f"{self.name}: {text}", style="dim")
 
 
 def _annealed(values: dict[str, Any]) -> list[str]:
@@ -127,16 +138,6 @@ def _annealed(values: dict[str, Any]) -> list[str]:
     if values.get("temperature") is None:
         return []
     return [f"tau {values['temperature']:.2f}", f"lambda {values['interpolation']:.2f}"]
-
-
-def _print_line(console: Console, text: str, style: str | None = None) -> None:
-    """Print text that a terminal wraps between words, and that is one line elsewhere."""
-    console.print(text, style=style, highlight=False, soft_wrap=not console.is_terminal)
-
-
-def _line(text: str) -> Text:
-    """Return one line that a narrow terminal cuts rather than wraps."""
-    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 class AttackDisplay:
@@ -162,7 +163,7 @@ class AttackDisplay:
         self.tasks: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        _print_line(self.console, self.label, style="bold")
+        print_line(self.console, self.label, style="bold")
         self.progress.start()
         return self
 
@@ -184,7 +185,7 @@ class AttackDisplay:
             seconds = time.perf_counter() - self.began
             self.progress.remove_task(self.tasks[stage])
             text = f"  {stage:<9} {standing:,} left standing after {seconds:.1f} s"
-            _print_line(self.console, text)
+            print_line(self.console, text)
 
 
 def plain_table(*columns: str) -> Table:
@@ -200,4 +201,4 @@ def plain_table(*columns: str) -> Table:
 
 def print_table(table: Table) -> None:
     """Print to stdout, on a terminal within its width, elsewhere with every row on one line."""
-    Console(width=None if sys.stdout.isatty() else UNLIMITED).print(table)
+    Console(width=None if sys.stdout.isatty() else UNLIMITED, markup=False).print(table)

@@ -10,8 +10,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
-from rich.text import Text
 
+from adrbench.display import cut_line, print_line
 from benchmarks.reproduce.jobs import Job
 from benchmarks.reproduce.pool import Pool, Running, last_line
 
@@ -80,13 +80,8 @@ class Display:
             self.estimate.learn(one.job, one.seconds)
         left = self.estimate.left(pool.waiting, pool.running)
         outcome = one.failure or f"{one.seconds:,.0f} s; {left}"
-        self.console.print(
-            f"[{self.done}/{self.total}] {one.job.name}: {outcome}",
-            style="red" if one.failure else None,
-            markup=False,
-            highlight=False,
-            soft_wrap=not self.console.is_terminal,
-        )
+        text = f"[{self.done}/{self.total}] {one.job.name}: {outcome}"
+        print_line(self.console, text, style="red" if one.failure else None)
 
     def refresh(self, pool: Pool) -> None:
         """Show what is at work, twice a second."""
@@ -100,10 +95,8 @@ class Display:
         left = self.estimate.left(pool.waiting, pool.running)
         whole.add_row(f"{self.done} of {self.total} jobs", bar, left)
         lines = [
-            Text(
-                f"{one.job.name}  {timedelta(seconds=round(one.seconds))}  {last_line(one.log)}",
-                no_wrap=True,
-                overflow="ellipsis",
+            cut_line(
+                f"{one.job.name}  {timedelta(seconds=round(one.seconds))}  {last_line(one.log)}"
             )
             for one in pool.running
         ]
