@@ -211,10 +211,10 @@ ALL = cross(JPEG, "resnet18", methods=ON_GPU, seeds=range(1), settings=SHORTENED
 PGD, MARGIN = Attack(suite="pgd-20"), Attack(suite="cw")
 #: AutoAttack takes minutes for 200 images and a set of weights on a core.
 FEW = Attack(suite="autoattack", n=200, checkpoints=("best",))
-#: All averages, and `at` itself, which is the student of `at+wa`.
+#: All averages, and the students of those that are compared: `at` is that of `at+wa`.
 FEW_BESIDE_AT = (
     replace(FEW, weights="average"),
-    replace(FEW, weights="student", methods=("at+wa",)),
+    replace(FEW, weights="student", methods=COMPARED),
 )
 LESS_LAMBDA = adr((1.0, 0.7), (0.10, 0.50))
 
