@@ -29,6 +29,7 @@ from adrbench.report import (
 )
 from adrbench.report.figures import Figure, Spread, wilson_interval
 from adrbench.report.interchange import KEYS
+from adrbench.report.tables import Column, Row, Table
 from adrbench.report.text import grid
 from report_records import (
     attack_record,
@@ -192,6 +193,21 @@ def test_no_format_invents_a_zero(
                 if isinstance(cell, Figure) and cell.correct:
                     share = sum(cell.correct) / len(cell.correct)  # of 100 images
                     assert text.startswith(f"{share:.2f}")
+
+
+def test_only_what_tells_rows_apart_is_numbered() -> None:
+    """A mark on every row is a note without a number; one on some rows has its number there."""
+    column = Column(key="method", label="method", carries_marks=True)
+    rows = [
+        Row(cells={"method": "at"}, marks=("own test set", "first 200 images")),
+        Row(cells={"method": "adr"}, marks=("own test set",)),
+    ]
+    both = Table(name="t", title="", context={}, columns=(column,), rows=tuple(rows), notes=("±",))
+    shown = grid(both, intervals=False)
+    assert shown.cells == (("at [1]",), ("adr",))
+    assert shown.notes == ("[1] first 200 images", "own test set", "±")
+    alone = grid(replace(both, rows=both.rows[:1]), intervals=False)
+    assert alone.cells == (("at [1,2]",),)
 
 
 def test_json_is_what_the_standard_encoder_writes() -> None:

@@ -1,5 +1,6 @@
 """Cells as text, for the formats that people read: one grid that three of them lay out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from adrbench.baselines import Rank
@@ -25,11 +26,11 @@ class Grid:
 
 
 def grid(table: Table, intervals: bool) -> Grid:
-    """Return the text of `table`; marks become numbered footnotes."""
-    numbers: dict[str, int] = {}
-    for row in table.rows:
-        for mark in row.marks:
-            numbers.setdefault(mark, len(numbers) + 1)
+    """Return the text of `table`; marks become numbered footnotes, or notes on all rows."""
+    shared = _shared_marks(table.rows)
+    apart = dict.fromkeys(mark for row in table.rows for mark in row.marks if mark not in shared)
+    numbers = {mark: number for number, mark in enumerate(apart, start=1)}
+    footnotes = [f"[{number}] {mark}" for mark, number in numbers.items()]
     return Grid(
         title=_plain(table.title),
         columns=tuple(replace(column, label=_cut(column.label)) for column in table.columns),
@@ -38,10 +39,16 @@ def grid(table: Table, intervals: bool) -> Grid:
             for row in table.rows
         ),
         is_ours=tuple(row.is_ours for row in table.rows),
-        notes=tuple(
-            map(_plain, (*(f"[{number}] {mark}" for mark, number in numbers.items()), *table.notes))
-        ),
+        notes=tuple(map(_plain, (*footnotes, *shared, *table.notes))),
     )
+
+
+def _shared_marks(rows: Sequence[Row]) -> list[str]:
+    """Return the marks that all of several rows have: to number them would tell nothing apart."""
+    if len(rows) < 2:
+        return []
+    first, *others = rows
+    return [mark for mark in first.marks if all(mark in row.marks for row in others)]
 
 
 def format_cell(cell: Cell, decimals: int, intervals: bool) -> str:
@@ -71,8 +78,9 @@ def _figure(figure: Figure | Spread, decimals: int, intervals: bool) -> str:
 
 def _cell(row: Row, column: Column, intervals: bool, numbers: dict[str, int]) -> str:
     text = _cut(format_cell(row.cells.get(column.key), column.decimals, intervals))
-    if column.carries_marks and row.marks:
-        text += f" [{','.join(str(numbers[mark]) for mark in row.marks)}]"
+    own = [str(numbers[mark]) for mark in row.marks if mark in numbers]
+    if column.carries_marks and own:
+        text += f" [{','.join(own)}]"
     return text
 
 
