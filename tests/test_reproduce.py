@@ -19,10 +19,12 @@ import torch
 from adrbench.checkpoint import load
 from adrbench.datasets import Images
 from adrbench.errors import DataError
+from adrbench.presets import Preset, find_preset
 from adrbench.records import AttackRecord, TrainRecord, read_record, read_records
 from adrbench.tokens import parse_method
 from benchmarks.reproduce import __main__ as program
 from benchmarks.reproduce import cut
+from benchmarks.reproduce import jobs as reproduce_jobs
 from benchmarks.reproduce.jobs import Job, Places, make_jobs, read_book, spell
 from benchmarks.reproduce.matrix import CUTS, JPEG, STUDIES, Attack, Cut, Study, cross
 from benchmarks.reproduce.pool import Pool, Running, error_line, why
@@ -306,6 +308,21 @@ def test_a_run_of_other_settings_does_not_count(made: Places) -> None:
     trainings = tuple(replace(one, settings={**SHORT, "lr": 0.5}) for one in TRAININGS)
     names = redone(made, replace(TINY, trainings=trainings, kept=()))
     assert names == [f"train {one.run}" for one in trainings]
+
+
+@pytest.mark.slow
+def test_a_run_of_another_preset_does_not_count(
+    made: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the matrix leaves to presets is compared too."""
+
+    def changed(*args: Any, **options: Any) -> Preset:
+        preset = find_preset(*args, **options)
+        return replace(preset, values={**preset.values, "weight_decay": 0.25})
+
+    monkeypatch.setattr(reproduce_jobs, "find_preset", changed)
+    names = redone(made, replace(TINY, kept=()))
+    assert names == [f"train {one.run}" for one in TRAININGS]
 
 
 # Jobs as processes

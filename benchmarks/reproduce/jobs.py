@@ -11,6 +11,7 @@ from pathlib import Path
 from adrbench.checkpoint import LAST
 from adrbench.config import flag
 from adrbench.errors import RecordError
+from adrbench.presets import find_preset
 from adrbench.records import AttackRecord, Record, TrainRecord, read_records
 from adrbench.report.settings import fingerprint, read_config
 from adrbench.tokens import WEIGHTS, parse_method
@@ -166,12 +167,20 @@ def spell(settings: Settings) -> Iterator[str]:
 
 
 def training_took(training: Training, book: Book) -> float | None:
-    """Return the seconds of a run whose record has all of its settings; None without one."""
+    """Return the seconds of a run that was trained as it would be now; None without its record."""
     record = book.trainings.get(training.run)
     config = record and read_config(record)
     if not record or not config:
         return None
-    wanted = training.all_settings
+    preset = find_preset(
+        training.dataset,
+        training.arch,
+        parse_method(training.method),
+        norm=config.norm,
+        activation=config.activation,
+        num_train=record.num_train + record.num_val,
+    )
+    wanted = {**preset.values, **training.all_settings}
     is_same = all(getattr(config, name) == value for name, value in wanted.items())
     return record.seconds if is_same else None
 
