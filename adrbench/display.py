@@ -34,12 +34,11 @@ UNLIMITED = 10_000
 
 def print_line(console: Console, text: str, style: str | None = None) -> None:
     """Print text as it is: a terminal wraps it between words, elsewhere it is one line."""
-    whole = not console.is_terminal
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=whole)
+    console.print(Text(text), style=style, soft_wrap=not console.is_terminal)
 
 
-def cut_line(text: str) -> Text:
-    """Return one line that a narrow terminal cuts rather than wraps."""
+def one_line(text: str) -> Text:
+    """Return text that stays one line: a narrow terminal shows its beginning."""
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
@@ -104,7 +103,7 @@ class TrainingDisplay:
             f"{speed:,.0f} img/s  {timedelta(seconds=round(left))} left",
         )
         figures = "  ".join([f"loss {values['loss']:.3f}", *_annealed(values)])
-        self.shown = Group(progress, cut_line(figures), cut_line(self.accuracies))
+        self.shown = Group(progress, one_line(figures), one_line(self.accuracies))
         self.live.refresh()
 
     def epoch(self, row: dict[str, Any]) -> None:
@@ -201,4 +200,5 @@ def plain_table(*columns: str) -> Table:
 
 def print_table(table: Table) -> None:
     """Print to stdout, on a terminal within its width, elsewhere with every row on one line."""
-    Console(width=None if sys.stdout.isatty() else UNLIMITED, markup=False).print(table)
+    width = None if sys.stdout.isatty() else UNLIMITED
+    Console(width=width, markup=False, emoji=False).print(table)

@@ -341,14 +341,14 @@ def test_a_state_dict_from_elsewhere_fares_as_the_checkpoint_it_is_of(
     assert counts(theirs) == counts(ours)
 
 
-def test_a_name_in_brackets_is_shown_as_it_is(here: Path) -> None:
-    """Rich would read `[red]` as a style, and swallow it."""
+def test_a_name_that_looks_like_markup_is_shown_as_it_is(here: Path) -> None:
+    """Rich would read `[red]` as a style and `:key:` as a picture."""
     state = checkpoints.load(AT / "best.pt").snapshots["student"].state
-    torch.save(state, "w[red].pt")
+    torch.save(state, "w[red]:key:.pt")
     options = ("--arch", "small-cnn", "--dataset", "digits", "--eps", "0.1")
-    outcome = succeed("attack", "w[red].pt", *options, *PGD)
-    assert "w[red] " in outcome.err
-    assert "w[red] " in outcome.out
+    outcome = succeed("attack", "w[red]:key:.pt", *options, *PGD)
+    assert "w[red]:key: " in outcome.err
+    assert "w[red]:key: " in outcome.out
 
 
 def test_the_normalisation_is_part_of_what_was_evaluated(here: Path) -> None:

@@ -205,7 +205,7 @@ def test_only_what_tells_rows_apart_is_numbered() -> None:
     both = Table(name="t", title="", context={}, columns=(column,), rows=tuple(rows), notes=("±",))
     shown = grid(both, intervals=False)
     assert shown.cells == (("at [1]",), ("adr",))
-    assert shown.notes == ("[1] first 200 images", "own test set", "±")
+    assert shown.notes == ("[1] first 200 images", "all rows: own test set", "±")
     alone = grid(replace(both, rows=both.rows[:1]), intervals=False)
     assert alone.cells == (("at [1,2]",),)
 

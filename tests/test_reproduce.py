@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 
 from adrbench.checkpoint import load
+from adrbench.cli import app
+from adrbench.commands import complete_settings
+from adrbench.config import TrainConfig
 from adrbench.datasets import Images
 from adrbench.errors import DataError
-from adrbench.presets import Preset, find_preset
 from adrbench.records import AttackRecord, TrainRecord, read_record, read_records
 from adrbench.tokens import parse_method
 from benchmarks.reproduce import __main__ as program
@@ -263,6 +266,10 @@ def redone(where: Places, study: Study = TINY) -> list[str]:
     return [job.name for job in choose_pending(jobs, read_book(where.out))]
 
 
+def everything() -> list[str]:
+    return [job.name for job in jobs_of({"tiny": TINY}, places(Path()))]
+
+
 @pytest.mark.slow
 def test_results_without_their_runs_are_done_until_something_is_missing(
     made: Places, tmp_path: Path
@@ -306,8 +313,7 @@ def test_records_of_something_else_do_not_count(
 @pytest.mark.slow
 def test_a_run_of_other_settings_does_not_count(made: Places) -> None:
     trainings = tuple(replace(one, settings={**SHORT, "lr": 0.5}) for one in TRAININGS)
-    names = redone(made, replace(TINY, trainings=trainings, kept=()))
-    assert names == [f"train {one.run}" for one in trainings]
+    assert redone(made, replace(TINY, trainings=trainings, kept=trainings[1:])) == everything()
 
 
 @pytest.mark.slow
@@ -316,13 +322,27 @@ def test_a_run_of_another_preset_does_not_count(
 ) -> None:
     """What the matrix leaves to presets is compared too."""
 
-    def changed(*args: Any, **options: Any) -> Preset:
-        preset = find_preset(*args, **options)
-        return replace(preset, values={**preset.values, "weight_decay": 0.25})
+    def changed(*args: Any, **options: Any) -> TrainConfig:
+        return replace(complete_settings(*args, **options), weight_decay=0.25)
 
-    monkeypatch.setattr(reproduce_jobs, "find_preset", changed)
-    names = redone(made, replace(TINY, kept=()))
-    assert names == [f"train {one.run}" for one in TRAININGS]
+    monkeypatch.setattr(reproduce_jobs, "complete_settings", changed)
+    assert redone(made) == everything()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change", [{"activation": "silu"}, {"precision": "bfloat16"}, {"crafting_mode": "eval"}]
+)
+def test_a_run_of_other_defaults_does_not_count(
+    made: Places, tmp_path: Path, change: dict[str, str]
+) -> None:
+    """What neither a preset nor the matrix says is compared with what the command line has."""
+    where = replace(made, out=tmp_path)
+    shutil.copytree(made.out, where.out, dirs_exist_ok=True)
+    for path in where.out.rglob("train-*.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"config": record["config"] | change}))
+    assert redone(where) == everything()
 
 
 # Jobs as processes
@@ -487,6 +507,13 @@ def test_settings_are_spelt_as_flags() -> None:
     assert list(spell({"flip": False, "nesterov": True})) == ["--no-flip", "--nesterov"]
 
 
+def test_the_command_line_knows_the_flags_of_every_training() -> None:
+    train = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    for study in STUDIES.values():
+        for training in study.trainings:
+            train.make_context("train", [training.dataset, *spell(training.all_settings)])
+
+
 def test_an_unknown_study_is_named() -> None:
     command = [sys.executable, "-m", "benchmarks.reproduce", "digit"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -549,9 +576,13 @@ def test_jpeg_images_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
 def test_a_cut_of_the_digits_is_that_of_the_published_tables(tmp_path: Path) -> None:
     """`provide` compares what it cut with the SHA-256 of the published one."""
     cut.provide(["digits-first-300"], tmp_path)
-    with np.load(tmp_path / "digits-first-300.npz") as arrays:
-        sizes = {name: len(array) for name, array in arrays.items() if name.startswith("x_")}
-    assert sizes == {"x_train": 300, "x_val": 500, "x_test": 360}
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_no_image_of_a_cut_both_trains_and_chooses(name: str) -> None:
+    ranges = (*CUTS[name].train, *CUTS[name].val)
+    images = [image for first, end in ranges for image in range(first, end)]
+    assert len(set(images)) == len(images)
 
 
 @pytest.mark.data

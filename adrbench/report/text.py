@@ -26,11 +26,12 @@ class Grid:
 
 
 def grid(table: Table, intervals: bool) -> Grid:
-    """Return the text of `table`; marks become numbered footnotes, or notes on all rows."""
+    """Return the text of `table`; marks of some rows become numbered footnotes, of all, notes."""
     shared = _shared_marks(table.rows)
     apart = dict.fromkeys(mark for row in table.rows for mark in row.marks if mark not in shared)
     numbers = {mark: number for number, mark in enumerate(apart, start=1)}
     footnotes = [f"[{number}] {mark}" for mark, number in numbers.items()]
+    on_all_rows = [f"all rows: {mark}" for mark in shared]
     return Grid(
         title=_plain(table.title),
         columns=tuple(replace(column, label=_cut(column.label)) for column in table.columns),
@@ -39,7 +40,7 @@ def grid(table: Table, intervals: bool) -> Grid:
             for row in table.rows
         ),
         is_ours=tuple(row.is_ours for row in table.rows),
-        notes=tuple(map(_plain, (*footnotes, *shared, *table.notes))),
+        notes=tuple(map(_plain, (*footnotes, *on_all_rows, *table.notes))),
     )
 
 

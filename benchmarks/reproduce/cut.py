@@ -1,4 +1,4 @@
-"""Where the data of a study lie, and data sets cut from CIFAR-10's official files."""
+"""Where the data of a study lie, and data sets cut from larger ones."""
 
 import io
 from collections.abc import Iterable
@@ -24,10 +24,10 @@ def place(dataset: str, data_dir: Path) -> str:
 
 
 def provide(datasets: Iterable[str], data_dir: Path) -> None:
-    """Cut what is not in `data_dir` yet from CIFAR-10, which is downloaded where it is not there.
+    """Cut what is not in `data_dir` yet from its source, which is downloaded where it is not there.
 
     Raises:
-        DataError: when CIFAR-10 cannot be had, or images are not those of the published tables.
+        DataError: when a source cannot be had, or images are not those of the published tables.
 
     """
     for dataset in datasets:

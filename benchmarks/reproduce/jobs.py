@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from adrbench.checkpoint import LAST
-from adrbench.config import flag
+from adrbench.commands import complete_settings
+from adrbench.config import TrainConfig, flag
 from adrbench.errors import RecordError
-from adrbench.presets import find_preset
 from adrbench.records import AttackRecord, Record, TrainRecord, read_records
 from adrbench.report.settings import fingerprint, read_config
 from adrbench.tokens import WEIGHTS, parse_method
@@ -112,7 +112,7 @@ def attack_job(training: Training, attack: Attack, places: Places, *, needs: Job
         kind=f"{training.dataset} {attack.suite} {attack.n} {count}",
         arguments=attack_arguments(target, attack, places, chosen),
         needs=needs.name,
-        took=partial(attack_took, training.run, training.run, attack, weights),
+        took=partial(attack_took, training.run, training, attack, weights),
     )
 
 
@@ -127,7 +127,7 @@ def kept_jobs(training: Training, study: Study, places: Places, *, needs: Job) -
         ),
         needs=needs.name,
         makes=file,
-        took=lambda book: 0.0 if file.exists() else None,
+        took=partial(keeping_took, training, file),
     )
     yield keep
     attack = replace(study.attacks[0], checkpoints=("best",))
@@ -136,7 +136,7 @@ def kept_jobs(training: Training, study: Study, places: Places, *, needs: Job) -
         kind=f"{training.dataset} {attack.suite} {attack.n} 1",
         arguments=attack_arguments(file, attack, places, AVERAGE),
         needs=keep.name,
-        took=partial(attack_took, training.kept_as, training.run, attack, (AVERAGE,)),
+        took=partial(attack_took, training.kept_as, training, attack, (AVERAGE,)),
     )
 
 
@@ -157,52 +157,60 @@ def describe(attack: Attack) -> str:
 
 
 def spell(settings: Settings) -> Iterator[str]:
-    """Yield settings as flags of the command line, without those that are None."""
+    """Yield settings as flags of the command line, `--no-` where False, none where None."""
     for name, value in settings.items():
         if isinstance(value, bool):
-            yield flag(name) if value else flag(name).replace("--", "--no-", 1)
+            yield flag(name) if value else flag(f"no_{name}")
         elif value is not None:
             yield flag(name)
             yield ",".join(map(repr, value)) if isinstance(value, tuple) else str(value)
 
 
 def training_took(training: Training, book: Book) -> float | None:
-    """Return the seconds of a run that was trained as it would be now; None without its record."""
+    """Return the seconds of a run; None without a record, or with one of other settings."""
+    record = find_training(training, book)
+    return record.seconds if record else None
+
+
+def keeping_took(training: Training, file: Path, book: Book) -> float | None:
+    """Return 0 if `file` is there to keep weights of a run that is done, None otherwise."""
+    return 0.0 if file.exists() and find_training(training, book) else None
+
+
+def find_training(training: Training, book: Book) -> TrainRecord | None:
+    """Return the record of a run if it was trained as `adrbench train` would train it now."""
     record = book.trainings.get(training.run)
     config = record and read_config(record)
     if not record or not config:
         return None
-    preset = find_preset(
+    wanted = complete_settings(
+        {"norm": TrainConfig.norm, "activation": TrainConfig.activation}
+        | {"dataset": training.dataset, **training.all_settings},
         training.dataset,
-        training.arch,
-        parse_method(training.method),
-        norm=config.norm,
-        activation=config.activation,
         num_train=record.num_train + record.num_val,
+        val_size=record.num_val,
     )
-    wanted = {**preset.values, **training.all_settings}
-    is_same = all(getattr(config, name) == value for name, value in wanted.items())
-    return record.seconds if is_same else None
+    return None if wanted.differences(config) else record
 
 
 def attack_took(
-    run: str, trained_as: str, attack: Attack, weights: Sequence[str], book: Book
+    run: str, training: Training, attack: Attack, weights: Sequence[str], book: Book
 ) -> float | None:
-    """Return the seconds of the evaluations of a run, None unless every one is there.
+    """Return the seconds of the evaluations of `run`, None unless every one is there.
 
-    They have to be of weights trained like the run `trained_as` is now, within the same radius.
+    They have to be of weights trained like the run of `training` is now, within the same radius.
     """
-    training = book.trainings.get(trained_as)
-    config = training and read_config(training)
-    if not training or not config:
+    trained = find_training(training, book)
+    config = trained and read_config(trained)
+    if not trained or not config:
         return None
-    trained = fingerprint(config, training)
+    sha256 = fingerprint(config, trained)
     wanted = {(checkpoint, own) for checkpoint in attack.checkpoints for own in weights}
     seconds: dict[tuple[str, str], float] = {}
     for record in book.attacks.get(run, ()):
         threat = record.threat_model
         is_same = (
-            record.training_sha256 == trained
+            record.training_sha256 == sha256
             and (threat.norm, threat.eps) == (config.norm, config.eps)
             and (record.suite, record.n) == (attack.suite, attack.n or record.num_test)
         )

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adrbench.presets import adr
+from adrbench.presets import adr, find_preset
+from adrbench.tokens import parse_method
 
 #: Everything but these is as `adrbench train` has it from its presets.
 Settings = Mapping[str, Any]
@@ -122,8 +123,9 @@ def choose(trainings: Iterable[Training], *, method: str, seed: int) -> Training
 #: Where each of CIFAR-10's five training files begins.
 CIFAR10_FILES = range(0, 50_000, 10_000)
 
-#: 1,000 images of CIFAR-10, or 300 digits, are few enough for adversarial training to overfit
-#: within 100 short epochs. Those that choose the best epoch are others of the training part.
+#: Images that choose the best epoch are others of the training part. 1,000 images of CIFAR-10, or
+#: 300 digits, are few enough for adversarial training to overfit within some 100 short epochs; the
+#: 4,500, of which each file has the first 900, are not.
 CUTS = {
     "cifar10-first-1000": Cut(
         train=((0, 1_000),),
@@ -166,8 +168,6 @@ COMPARED = ("at+wa", "adr+wa")
 
 #: Half of the published attack's steps, each half as long again, so that a CPU can do 100 epochs.
 SMALL = {"epochs": 100, "precision": "bfloat16", "steps": 5, "alpha": 3 / 255}
-#: What `adrbench train` has for the digits, said of a set of one's own; longer, as it is smaller.
-LIKE_DIGITS = {"epochs": 120, "eps": 0.1, "alpha": 0.025, "crop_padding": 1, "flip": False}
 #: 15 % of the published schedule; its milestones are fractions of the run.
 SHORTENED = {"epochs": 30, "precision": "bfloat16"}
 
@@ -179,24 +179,30 @@ def on_digits(methods: Iterable[str], seeds: int, label: str = "", **settings: A
     )
 
 
-def on_300_digits(methods: Iterable[str], label: str = "", /, **settings: Any) -> Trainings:
-    """Return runs on 300 digits with three seeds, and with the preset of all digits."""
-    return cross(
-        "digits-first-300",
-        "small-cnn",
-        methods=methods,
-        seeds=range(3),
-        settings={**LIKE_DIGITS, **settings},
-        label=label,
-    )
+def on_300_digits(
+    methods: Iterable[str], seeds: int, label: str = "", **settings: Any
+) -> Trainings:
+    """Return runs on 300 digits with all the digits' preset but for `settings` and 120 epochs."""
+    runs: list[Training] = []
+    for method in methods:
+        preset = find_preset("digits", "small-cnn", parse_method(method), num_train=300).values
+        runs += cross(
+            "digits-first-300",
+            "small-cnn",
+            methods=(method,),
+            seeds=range(seeds),
+            settings={**preset, "epochs": 120, **settings},
+            label=label,
+        )
+    return tuple(runs)
 
 
 def on_cifar10(
-    images: int, methods: Iterable[str], seeds: int, label: str = "", **settings: Any
+    dataset: str, methods: Iterable[str], seeds: int, label: str = "", **settings: Any
 ) -> Trainings:
-    """Return runs on so many images of CIFAR-10 with the first `seeds` seeds, SMALL otherwise."""
+    """Return runs on a cut of CIFAR-10 with the first `seeds` seeds, SMALL otherwise."""
     return cross(
-        f"cifar10-first-{images}",
+        dataset,
         "wrn-10-2",
         methods=methods,
         seeds=range(seeds),
@@ -206,17 +212,19 @@ def on_cifar10(
 
 
 DIGITS = on_digits(ON_DIGITS, 5)
-FIRST_1000 = (*on_cifar10(1_000, COMPARED, 3), *on_cifar10(1_000, ("adr+wa+awp",), 3))
+FIRST_1000 = "cifar10-first-1000"
+ON_1000 = (*on_cifar10(FIRST_1000, COMPARED, 3), *on_cifar10(FIRST_1000, ("adr+wa+awp",), 3))
 ALL = cross(JPEG, "resnet18", methods=ON_GPU, seeds=range(1), settings=SHORTENED)
 PGD, MARGIN = Attack(suite="pgd-20"), Attack(suite="cw")
 #: AutoAttack takes minutes for 200 images and a set of weights on a core.
 FEW = Attack(suite="autoattack", n=200, checkpoints=("best",))
-#: All averages, and the students of those that are compared: `at` is that of `at+wa`.
-FEW_BESIDE_AT = (
+#: It attacks every average, and the students of COMPARED: that of `at+wa` is the row `at`.
+ON_FEW = (
     replace(FEW, weights="average"),
     replace(FEW, weights="student", methods=COMPARED),
 )
-LESS_LAMBDA = adr((1.0, 0.7), (0.10, 0.50))
+#: ADR's numbers for the digits, and with less of the soft labels.
+SHARP, LESS_LAMBDA = adr((1.0, 0.7), (0.30, 0.90)), adr((1.0, 0.7), (0.10, 0.50))
 
 STUDIES = {
     "digits": Study(
@@ -225,11 +233,11 @@ STUDIES = {
         attacks=(PGD, Attack(suite="autoattack")),
         kept=choose(DIGITS, method="adr+wa", seed=0),
     ),
-    "cifar10-first-1000": Study(
+    FIRST_1000: Study(
         about="1,000 images of CIFAR-10, on which adversarial training overfits; three seeds",
-        trainings=FIRST_1000,
-        attacks=(PGD, MARGIN, *FEW_BESIDE_AT),
-        kept=choose(FIRST_1000, method="adr+wa", seed=0),
+        trainings=ON_1000,
+        attacks=(PGD, MARGIN, *ON_FEW),
+        kept=choose(ON_1000, method="adr+wa", seed=0),
     ),
     "digits-why": Study(
         about="what temperature, lambda and epochs do to ADR on the digits; three seeds",
@@ -251,21 +259,21 @@ STUDIES = {
     "digits-first-300": Study(
         about="what ADR does with a quarter of the digits, on which training overfits; three seeds",
         trainings=(
-            *on_300_digits(("at+wa",)),
-            *on_300_digits(("adr+wa",), **adr((1.0, 0.7), (0.30, 0.90))),
-            *on_300_digits(("adr+wa",), "less-lambda", **LESS_LAMBDA),
+            *on_300_digits(COMPARED, 3),
+            *on_300_digits(("adr+wa",), 3, "less-lambda", **LESS_LAMBDA),
         ),
         attacks=(PGD, Attack(suite="autoattack")),
     ),
     "cifar10-why": Study(
         about="what labels as sharp as those for the digits do to ADR on 1,000 images of CIFAR-10",
-        trainings=on_cifar10(1_000, ("adr+wa",), 1, "sharper", **adr((1.0, 0.7), (0.30, 0.90))),
+        trainings=on_cifar10(FIRST_1000, ("adr+wa",), 1, "sharper", **SHARP),
         attacks=(PGD, MARGIN, replace(FEW, weights="average")),
     ),
+    # 23 epochs of 70 whole batches are 1,610 steps; 100 of 15, as on 1,000 images, are 1,500.
     "cifar10-first-4500": Study(
-        about="what ADR does with 4.5 times the images, in as many steps as on 1,000; three seeds",
-        trainings=on_cifar10(4_500, COMPARED, 3, epochs=23),
-        attacks=(PGD, MARGIN, *FEW_BESIDE_AT),
+        about="what ADR does with 4.5 times the images in about as many steps; three seeds",
+        trainings=on_cifar10("cifar10-first-4500", COMPARED, 3, epochs=23),
+        attacks=(PGD, MARGIN, *ON_FEW),
     ),
     "cifar10-jpeg": Study(
         about="all of CIFAR-10 as JPEG files, 30 of the published 200 epochs; needs a GPU",

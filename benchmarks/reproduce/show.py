@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 
-from adrbench.display import cut_line, print_line
+from adrbench.display import one_line, print_line
 from benchmarks.reproduce.jobs import Job
 from benchmarks.reproduce.pool import Pool, Running, last_line
 
@@ -95,7 +95,7 @@ class Display:
         left = self.estimate.left(pool.waiting, pool.running)
         whole.add_row(f"{self.done} of {self.total} jobs", bar, left)
         lines = [
-            cut_line(
+            one_line(
                 f"{one.job.name}  {timedelta(seconds=round(one.seconds))}  {last_line(one.log)}"
             )
             for one in pool.running
