@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "results" / "published"
 RECORDS = read_records(PUBLISHED)
 PLACES = Places(out=PUBLISHED, runs=Path("runs"), data_dir=Path("data"), device="cpu")
-COMPLETE = ("digits", "digits-why", "digits-first-300", "cifar10-why")
+COMPLETE = tuple(name for name, study in STUDIES.items() if not study.needs_gpu)
 
 
 def test_the_page_is_made_by_the_report_alone() -> None:
