@@ -123,9 +123,9 @@ def choose(trainings: Iterable[Training], *, method: str, seed: int) -> Training
 #: Where each of CIFAR-10's five training files begins.
 CIFAR10_FILES = range(0, 50_000, 10_000)
 
-#: Images that choose the best epoch are others of the training part. 1,000 images of CIFAR-10, or
-#: 300 digits, are few enough for adversarial training to overfit within some 100 short epochs; the
-#: 4,500, of which each file has the first 900, are not.
+#: Images that choose the best epoch are others of the training part. 1,000 images of CIFAR-10
+#: are few enough for adversarial training to overfit within 100 short epochs; 4,500, of which each
+#: file has the first 900, are not.
 CUTS = {
     "cifar10-first-1000": Cut(
         train=((0, 1_000),),
@@ -257,7 +257,7 @@ STUDIES = {
         ),
     ),
     "digits-first-300": Study(
-        about="what ADR does with a quarter of the digits, on which training overfits; three seeds",
+        about="what ADR does with a quarter of the digits, in four times the epochs; three seeds",
         trainings=(
             *on_300_digits(COMPARED, 3),
             *on_300_digits(("adr+wa",), 3, "less-lambda", **LESS_LAMBDA),
