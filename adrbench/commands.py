@@ -133,8 +133,8 @@ def complete_settings(
         dataset,
         settings["arch"],
         parse_method(settings["method"]),
-        norm=settings["norm"],
-        activation=settings["activation"],
+        norm=settings.get("norm", TrainConfig.norm),
+        activation=settings.get("activation", TrainConfig.activation),
         num_train=num_train,
     )
     known = set(TrainConfig.__dataclass_fields__)

@@ -42,6 +42,14 @@ def one_line(text: str) -> Text:
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
+def progress_line(before: str, after: str, *, done: int, total: int) -> Table:
+    """Return a line with a bar, as wide as the terminal, between two texts."""
+    columns = (Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True))
+    line = Table.grid(*columns, padding=(0, 1))
+    line.add_row(before, ProgressBar(total=total, completed=done), after)
+    return line
+
+
 class TrainingDisplay:
     """Shows a run: every step on a terminal, every epoch as a line anywhere."""
 
@@ -95,12 +103,11 @@ class TrainingDisplay:
         left = (now - self.began) / (done - self.first_step) * (total - done)
         steps = done - max(before, self.first_step)
         speed = steps * self.config.batch_size / (now - self.epoch_began)
-        columns = (Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True))
-        progress = Table.grid(*columns, padding=(0, 1))
-        progress.add_row(
+        progress = progress_line(
             f"epoch {epoch}/{self.config.epochs}  step {step}/{self.steps_per_epoch}",
-            ProgressBar(total=total, completed=done),
             f"{speed:,.0f} img/s  {timedelta(seconds=round(left))} left",
+            done=done,
+            total=total,
         )
         figures = "  ".join([f"loss {values['loss']:.3f}", *_annealed(values)])
         self.shown = Group(progress, one_line(figures), one_line(self.accuracies))

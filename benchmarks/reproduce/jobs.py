@@ -168,8 +168,8 @@ def spell(settings: Settings) -> Iterator[str]:
 
 def training_took(training: Training, book: Book) -> float | None:
     """Return the seconds of a run; None without a record, or with one of other settings."""
-    record = find_training(training, book)
-    return record.seconds if record else None
+    found = find_training(training, book)
+    return found[0].seconds if found else None
 
 
 def keeping_took(training: Training, file: Path, book: Book) -> float | None:
@@ -177,20 +177,19 @@ def keeping_took(training: Training, file: Path, book: Book) -> float | None:
     return 0.0 if file.exists() and find_training(training, book) else None
 
 
-def find_training(training: Training, book: Book) -> TrainRecord | None:
-    """Return the record of a run if it was trained as `adrbench train` would train it now."""
+def find_training(training: Training, book: Book) -> tuple[TrainRecord, TrainConfig] | None:
+    """Return the record and settings of a run, if `adrbench train` would train it so now."""
     record = book.trainings.get(training.run)
     config = record and read_config(record)
     if not record or not config:
         return None
     wanted = complete_settings(
-        {"norm": TrainConfig.norm, "activation": TrainConfig.activation}
-        | {"dataset": training.dataset, **training.all_settings},
+        {"dataset": training.dataset, **training.all_settings},
         training.dataset,
         num_train=record.num_train + record.num_val,
         val_size=record.num_val,
     )
-    return None if wanted.differences(config) else record
+    return None if wanted.differences(config) else (record, config)
 
 
 def attack_took(
@@ -200,10 +199,10 @@ def attack_took(
 
     They have to be of weights trained like the run of `training` is now, within the same radius.
     """
-    trained = find_training(training, book)
-    config = trained and read_config(trained)
-    if not trained or not config:
+    found = find_training(training, book)
+    if not found:
         return None
+    trained, config = found
     sha256 = fingerprint(config, trained)
     wanted = {(checkpoint, own) for checkpoint in attack.checkpoints for own in weights}
     seconds: dict[tuple[str, str], float] = {}

@@ -216,6 +216,7 @@ FIRST_1000 = "cifar10-first-1000"
 ON_1000 = (*on_cifar10(FIRST_1000, COMPARED, 3), *on_cifar10(FIRST_1000, ("adr+wa+awp",), 3))
 ALL = cross(JPEG, "resnet18", methods=ON_GPU, seeds=range(1), settings=SHORTENED)
 PGD, MARGIN = Attack(suite="pgd-20"), Attack(suite="cw")
+AT_LAST = Attack(suite="autoattack", checkpoints=("last",))
 #: AutoAttack takes minutes for 200 images and a set of weights on a core.
 FEW = Attack(suite="autoattack", n=200, checkpoints=("best",))
 #: It attacks every average, and the students of COMPARED: that of `at+wa` is the row `at`.
@@ -250,10 +251,8 @@ STUDIES = {
         ),
         attacks=(
             PGD,
-            Attack(suite="autoattack", checkpoints=("last",), weights="average"),
-            Attack(
-                suite="autoattack", checkpoints=("last",), weights="student", methods=("at+wa",)
-            ),
+            replace(AT_LAST, weights="average"),
+            replace(AT_LAST, weights="student", methods=("at+wa",)),
         ),
     ),
     "digits-first-300": Study(

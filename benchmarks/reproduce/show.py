@@ -8,10 +8,8 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Column, Table
 
-from adrbench.display import one_line, print_line
+from adrbench.display import one_line, print_line, progress_line
 from benchmarks.reproduce.jobs import Job
 from benchmarks.reproduce.pool import Pool, Running, last_line
 
@@ -89,11 +87,12 @@ class Display:
         if not self.live.is_started or now - self.last_refresh < REFRESH_SECONDS:
             return
         self.last_refresh = now
-        columns = (Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True))
-        whole = Table.grid(*columns, padding=(0, 1))
-        bar = ProgressBar(total=self.total, completed=self.done)
-        left = self.estimate.left(pool.waiting, pool.running)
-        whole.add_row(f"{self.done} of {self.total} jobs", bar, left)
+        whole = progress_line(
+            f"{self.done} of {self.total} jobs",
+            self.estimate.left(pool.waiting, pool.running),
+            done=self.done,
+            total=self.total,
+        )
         lines = [
             one_line(
                 f"{one.job.name}  {timedelta(seconds=round(one.seconds))}  {last_line(one.log)}"
