@@ -7,18 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adrbench.checkpoint import load_model
-    from adrbench.datasets import load_examples
-    from adrbench.methods.targets import ADR
+    from adrbench.checkpoints.format import load_model
+    from adrbench.data import load_examples
+    from adrbench.methods.adr import ADR
     from adrbench.report import load_results
 
 __all__ = ["ADR", "load_examples", "load_model", "load_results"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ADR": "adrbench.methods.targets",
-    "load_examples": "adrbench.datasets",
-    "load_model": "adrbench.checkpoint",
+    "ADR": "adrbench.methods.adr",
+    "load_examples": "adrbench.data",
+    "load_model": "adrbench.checkpoints.format",
     "load_results": "adrbench.report",
 }
 

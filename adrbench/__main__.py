@@ -1,6 +1,6 @@
 """`python -m adrbench` does what `adrbench` does."""
 
-from adrbench.cli import main
+from adrbench.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -18,7 +18,7 @@ class AdrbenchError(ValueError):
 
     exit_code = 1
     #: Whether another process of the same run tells the user.
-    is_told = False
+    is_reported = False
 
 
 class UsageError(AdrbenchError):
@@ -56,3 +56,8 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
         rest = f" and {len(shown) - MOST_SHOWN} more" if len(shown) > MOST_SHOWN else ""
         hint = f"choose from {', '.join(shown[:MOST_SHOWN])}{rest}."
     return UsageError(f"unknown {kind} {name!r}: {hint}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, without its full stop, to be part of a sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

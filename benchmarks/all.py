@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from adrbench.devices import choose_device
+from adrbench.runtime.devices import choose_device
 from benchmarks import page
 from benchmarks.machine import describe_hardware
 from benchmarks.processes import ROOT

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adrbench.devices import full_precision
+from adrbench.runtime.devices import full_precision
 from benchmarks import page
 from benchmarks.floor import count_forward, show_shares
 from benchmarks.harness import Contender, Measured, Row, Work, compare

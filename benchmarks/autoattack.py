@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 import adrbench
-from adrbench.config import parse_fraction
-from adrbench.datasets import Images
-from adrbench.devices import full_precision
+from adrbench.config.settings import parse_fraction
+from adrbench.config.threat import ThreatModel
+from adrbench.data import Images
 from adrbench.errors import AdrbenchError
-from adrbench.threat import ThreatModel
+from adrbench.runtime.devices import full_precision
 from benchmarks import page
 from benchmarks.harness import Contender, Measured, Row, Work, compare
 from benchmarks.inputs import random_images

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from adrbench.config import TrainConfig
+from adrbench.config.settings import TrainConfig
 
 
 def count_forward(model: nn.Module, image: tuple[int, ...] = (3, 32, 32)) -> int:

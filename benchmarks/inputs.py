@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from adrbench.config import TrainConfig
-from adrbench.datasets import Dataset, Images, epoch_batches
-from adrbench.models import build_model
-from adrbench.presets import find_preset
-from adrbench.tokens import parse_method
+from adrbench.config.method import parse_method
+from adrbench.config.presets import find_preset
+from adrbench.config.settings import TrainConfig
+from adrbench.data import Dataset, Images, epoch_batches
+from adrbench.models.architectures import build_model
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 NUM_CLASSES = 10

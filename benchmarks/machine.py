@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 import adrbench
-from adrbench.devices import full_precision
-from adrbench.provenance import describe_software
+from adrbench.results.provenance import describe_software
+from adrbench.runtime.devices import full_precision
 from benchmarks.harness import Work, time_calls
 
 #: What decides how fast a processor multiplies in bfloat16.

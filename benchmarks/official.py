@@ -10,8 +10,8 @@ import pyautoattack
 import torch
 from torch import Tensor, nn
 
-from adrbench.models import build_model
-from adrbench.threat import ThreatModel
+from adrbench.config.threat import ThreatModel
+from adrbench.models.architectures import build_model
 
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
 WHOLE = "autoattack"

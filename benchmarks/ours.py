@@ -7,17 +7,17 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from adrbench.attacks.suites import build_suite
-from adrbench.config import AttackConfig
-from adrbench.datasets import Images
-from adrbench.evaluation import Evaluation, evaluate
-from adrbench.inference import formats_for, freeze
-from adrbench.replayed import Replayed
-from adrbench.runs import Run
-from adrbench.saving import Saver
-from adrbench.stepping import Stepper
-from adrbench.stopping import Stop
-from adrbench.threat import ThreatModel
-from adrbench.training import Silent, run_epoch
+from adrbench.config.settings import AttackConfig
+from adrbench.config.threat import ThreatModel
+from adrbench.data import Images
+from adrbench.evaluation.evaluate import Evaluation, evaluate
+from adrbench.models.frozen import formats_for, freeze
+from adrbench.models.graphed import GraphedModel
+from adrbench.runtime.signals import StopRequest
+from adrbench.training.loop import NoCallbacks, run_epoch
+from adrbench.training.saving import Saver
+from adrbench.training.state import Run
+from adrbench.training.step import Stepper
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -30,14 +30,14 @@ def make_step(run: Run) -> Step:
 def make_epoch(run: Run, step: Step) -> Callable[[], object]:
     """Return what trains, validates and saves the next epoch; `step` is from `make_step`."""
     assert isinstance(step, Stepper)
-    saver = Saver(run, math.inf, Stop())
-    return lambda: run_epoch(run, step, Silent(), saver)
+    saver = Saver(run, math.inf, StopRequest())
+    return lambda: run_epoch(run, step, NoCallbacks(), saver)
 
 
 def make_attacked(model: nn.Module, x: Tensor) -> nn.Module:
     """Return the form of a model that an evaluation attacks, for batches like `x` (N, C, H, W)."""
     frozen = freeze(model, x, formats_for(x)).model
-    return Replayed(frozen, x, len(x), complain) if x.is_cuda else frozen
+    return GraphedModel(frozen, x, len(x), complain) if x.is_cuda else frozen
 
 
 def run_suite(

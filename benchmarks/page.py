@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from adrbench.devices import choose_device
 from adrbench.errors import AdrbenchError
-from adrbench.provenance import now
+from adrbench.results.provenance import now
+from adrbench.runtime.devices import choose_device
 from benchmarks.harness import Row
 from benchmarks.machine import Rates, describe_hardware, describe_versions
 

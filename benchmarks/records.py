@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import adrbench
-from adrbench.records import AttackRecord, Software, Stage, Threat, TrainRecord, Verdicts
+from adrbench.results.records import AttackRecord, Software, Stage, Threat, TrainRecord, Verdicts
 
 SOFTWARE = Software(versions={"adrbench": adrbench.__version__}, commit=None, dirty=None)
 NUM_TEST = 10_000

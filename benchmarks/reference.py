@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adrbench.config import TrainConfig
+from adrbench.config.settings import TrainConfig
 
 TRADES_NOISE = 0.001
 TINY = 1e-20
@@ -155,7 +155,7 @@ def climb(
 
 
 def rest_statistics(model: nn.Module) -> dict[nn.BatchNorm2d, float | None]:
-    """Stop BatchNorm's running statistics; return the momenta to bring back."""
+    """StopRequest BatchNorm's running statistics; return the momenta to bring back."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = {layer: layer.momentum for layer in layers}
     for layer in layers:

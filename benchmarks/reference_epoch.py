@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
-from adrbench.config import TrainConfig
-from adrbench.datasets import Dataset, Images
+from adrbench.config.settings import TrainConfig
+from adrbench.data import Dataset, Images
 from benchmarks.reference import Trainer, climb
 
 VALIDATION_BATCH = 250

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from adrbench import checkpoint
-from adrbench.checkpoint import Checkpoint
-from adrbench.config import TrainConfig
+from adrbench.checkpoints import format as checkpoint
+from adrbench.checkpoints.format import Checkpoint
+from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError
-from adrbench.progress import SUFFIX, KeptInFiles, Progress
-from adrbench.records import read_record
+from adrbench.evaluation.progress import SUFFIX, Progress, ProgressFiles
+from adrbench.results.records import read_record
 
 #: What may be left behind by a kill: locks, and files that were being written.
 LOCK = re.compile(r"\.(.+\.)?lock")
@@ -107,14 +107,14 @@ def read_state(path: Path) -> Progress:
     """Return the progress of an evaluation, read as that evaluation would."""
     held = json.loads(path.read_bytes())["state"]
     complaints: list[str] = []
-    keeper = KeptInFiles(
+    progress_store = ProgressFiles(
         record=path.with_name(f"{stem_of(path)}.json"),
         fingerprint=held["fingerprint"],
         n=held["n"],
         rank=0,
         say=complaints.append,
     )
-    progress = keeper.load()
+    progress = progress_store.load()
     if progress is None or complaints:
         raise ValueError(" ".join(complaints) or "nothing is in it")
     return progress

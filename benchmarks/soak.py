@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from adrbench.provenance import now
+from adrbench.results.provenance import now
 from benchmarks import page
 from benchmarks.kills import Life, Plan, draw, judge, live
 from benchmarks.machine import describe_hardware, describe_versions

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from adrbench.config import PRECISIONS, Precision, TrainConfig
-from adrbench.devices import full_precision
-from adrbench.runs import prepare
+from adrbench.config.settings import PRECISIONS, Precision, TrainConfig
+from adrbench.runtime.devices import full_precision
+from adrbench.training.state import prepare
 from benchmarks import page
 from benchmarks.floor import count_forward, count_step, show_shares
 from benchmarks.harness import Contender, Measured, Row, Work, compare

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from adrbench.config import TrainConfig
-from adrbench.records import AttackRecord, Record, Software, Threat, TrainRecord, Verdicts
+from adrbench.config.settings import TrainConfig
 from adrbench.report import Report, Table, build_report
-from adrbench.report.figures import Figure
+from adrbench.report.statistics import Figure
+from adrbench.results.records import AttackRecord, Record, Software, Threat, TrainRecord, Verdicts
 
 SOFTWARE = Software(versions={"adrbench": "0.1.0"}, commit="0123abc", dirty=False)
 EPS = 8 / 255

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from adrbench.cli import app
+from adrbench.cli.app import app
 
 #: A run of a moment, in every test that needs one.
 QUICK = ("--epochs", "1", "--steps", "1")

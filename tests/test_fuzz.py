@@ -27,17 +27,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from adrbench.config import AttackConfig, TrainConfig, parse_fraction
-from adrbench.datasets import DATASETS, Images, dataset_name, decode, load_dataset, load_split
-from adrbench.datasets.standard import read_cifar, read_tiny_imagenet
+from adrbench.config.method import Method, parse_method
+from adrbench.config.presets import find_preset
+from adrbench.config.settings import AttackConfig, TrainConfig, parse_fraction
+from adrbench.config.threat import ThreatModel
+from adrbench.data import DATASETS, Images, dataset_name, decode, load_dataset, load_split
+from adrbench.data.builtin import read_cifar, read_tiny_imagenet
 from adrbench.errors import DataError, RecordError, UsageError, unknown_name
-from adrbench.models import canonical_arch
-from adrbench.presets import find_preset
-from adrbench.records import Record, Skipped, read_record, read_records
+from adrbench.models.architectures import canonical_arch
 from adrbench.report import FORMATS, build_report, render, results_frame
-from adrbench.schema import from_json, to_json
-from adrbench.threat import ThreatModel
-from adrbench.tokens import Method, parse_method
+from adrbench.results.records import Record, Skipped, read_record, read_records
+from adrbench.runtime.typed_json import from_json, to_json
 from report_records import attack_record, foreign_record, train_record
 from runner import command
 

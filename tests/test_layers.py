@@ -1,94 +1,57 @@
-"""Imports run one way: a module knows those in rows above its own and nothing else of ours."""
+"""Imports run down the list in pyproject.toml, which CONTRIBUTING.md shows."""
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
 from pathlib import Path
 
-import pytest
-
-import adrbench
-
-PACKAGE = Path(adrbench.__file__).parent
-ROWS = (
-    ("baselines", "errors", "notes", "schedules", "schema", "seeds", "stopping"),
-    ("files", "graphs", "pickles", "threat", "tokens", "world"),
-    ("joining", "records"),
-    (
-        "config",
-        "datasets",
-        "devices",
-        "models",
-        "presets",
-        "progress",
-        "provenance",
-        "torch_files",
-    ),
-    ("inference", "report"),
-    ("attacks", "display", "replayed"),
-    ("checkpoint", "methods"),
-    ("evaluation", "listing", "runs", "subjects"),
-    ("attacking", "saving", "stepping"),
-    ("resuming",),
-    ("training",),
-    ("commands",),
-    ("cli",),
-)
-LEVELS = {module: level for level, row in enumerate(ROWS) for module in row}
-WITHOUT_TORCH = (
-    *("baselines", "cli", "config", "errors", "presets", "provenance", "records", "report"),
-    *("schedules", "schema", "threat", "tokens"),
-)
-#: The package's own two files, which look modules up by name or start the program.
-TOP = ("__init__", "__main__")
+ROOT = Path(__file__).parents[1]
+WITHOUT_TORCH = ("adrbench.cli", "adrbench.config", "adrbench.report", "adrbench.results")
 
 
-def module_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def layers() -> list[str]:
+    """Return the contract's layers, the highest first; independent ones share an entry."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (contract,) = settings["tool"]["importlinter"]["contracts"]
+    found: list[str] = contract["layers"]
+    return found
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield what `path` imports of ours, wherever it does, as the first name below `adrbench`."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} has a relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        for name in names:
-            first, _, rest = name.partition(".")
-            if first == "adrbench":
-                yield rest.partition(".")[0]
+def test_imports_run_down_the_list() -> None:
+    code = (
+        "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 kept, 0 broken" in done.stdout
 
 
-FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if module_of(path) not in TOP]
+def test_contributing_shows_the_list() -> None:
+    shown = "\n".join(f"    {layer}" for layer in layers())
+    assert shown in (ROOT / "CONTRIBUTING.md").read_text()
 
 
-def test_every_module_has_its_row() -> None:
-    assert {module_of(path) for path in FILES} == set(LEVELS)
+def test_tests_lie_as_the_package_lies() -> None:
+    packages = {path.parent.name for path in (ROOT / "adrbench").glob("*/__init__.py")}
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert folders == packages | {"benchmarks"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_arrows_only_go_up(path: Path) -> None:
-    own = module_of(path)
-    for name in imports(path):
-        if name not in (own, "__version__"):
-            assert LEVELS[name] < LEVELS[own], f"{path} imports {name}"
-
-
-def test_modules_that_do_not_import_torch() -> None:
-    code = f"import sys; sys.modules['torch'] = None; import {', '.join(names(WITHOUT_TORCH))}"
+def test_what_does_not_import_torch() -> None:
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for package in WITHOUT_TORCH
+        for path in (ROOT / package.replace(".", "/")).rglob("*.py")
+        if package != "adrbench.cli" or path.name == "__init__.py"
+    ]
+    code = f"import sys; sys.modules['torch'] = None; import {', '.join(modules)}"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
         text=True,
         check=False,
-        cwd=PACKAGE.parent,
+        cwd=ROOT,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def names(modules: tuple[str, ...]) -> list[str]:
-    return [f"adrbench.{module}" for module in modules]

@@ -51,7 +51,7 @@ def test_load_examples() -> None:
 
 
 def test_load_results(tmp_path: Path) -> None:
-    from adrbench.records import write_record
+    from adrbench.results.records import write_record
 
     write_record(tmp_path / "deep" / "one.json", attack_record(8_000, 5_000, method="adr"))
     frame = adrbench.load_results(tmp_path)

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from adrbench.config import TrainConfig
+from adrbench.config.settings import TrainConfig
 from adrbench.methods.build import Slots, build_method
-from adrbench.runs import build_optimizer, learning_rate
-from adrbench.stepping import StepResult, train_step
+from adrbench.training.state import build_optimizer, learning_rate
+from adrbench.training.step import StepResult, train_step
 from benchmarks.reference import Trainer
 
 TOLERANCE = 1e-10

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adrbench.datasets import Images
+from adrbench.data import Images
+from adrbench.models.architectures import build_model
 
 
 class Linear(nn.Module):
@@ -53,3 +54,25 @@ def train_small_net(images: Images, classes: int, steps: int = 60) -> nn.Module:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return model.eval()
+
+
+def build_trained(arch: str) -> nn.Module:
+    """Return a model whose BatchNorm statistics and weights are far from fresh."""
+    torch.manual_seed(0)
+    model = build_model(arch, num_classes=10, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
+    for layer in batch_norms(model):
+        for parameter in (layer.weight, layer.bias):
+            nn.init.uniform_(parameter, 0.5, 1.5)
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        layer.running_mean.normal_(0, 0.5)
+        layer.running_var.uniform_(0.5, 2)
+    return model.train()
+
+
+def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def no_word(text: str) -> None:
+    raise AssertionError(text)

@@ -1,1 +1,1 @@
-"""Attacks: our own PGD family, the official AutoAttack, and the suites made of them."""
+"""Attacks, and the suites that name them."""

@@ -21,9 +21,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from adrbench.attacks.sparing import spare_fooled
+from adrbench.attacks.early_exit import add_early_exit
+from adrbench.config.threat import ThreatModel
 from adrbench.errors import AdrbenchError
-from adrbench.threat import ThreatModel
 
 Version = Literal["standard", "plus", "rand"]
 
@@ -63,7 +63,7 @@ class OfficialAttack:
             attack = configure(self, model, x.device)
             # With several passes per gradient one wrong answer decides nothing yet.
             if getattr(attack, "eot_iter", None) == 1:
-                spare_fooled(attack)
+                add_early_exit(attack)
             x_adv: Tensor = attack.perturb(x.clone(), y.clone())
         return x_adv
 

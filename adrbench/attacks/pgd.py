@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adrbench import seeds
-from adrbench.threat import ThreatModel
+from adrbench.config.threat import ThreatModel
+from adrbench.runtime import seeds
 
 #: (logits (N, C), labels (N,)) -> a scalar that grows as the model errs.
 LabelLoss = Callable[[Tensor, Tensor], Tensor]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from adrbench.attacks import autoattack, pgd
-from adrbench.config import AttackConfig
+from adrbench.config.settings import AttackConfig
 from adrbench.errors import UsageError, unknown_name
 
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from adrbench.config import TrainConfig
-from adrbench.methods.averaging import EMA, Averaging, NoAveraging
+from adrbench.config.settings import TrainConfig
+from adrbench.methods.adr import ADR, OneHot, Rectified, Targets
+from adrbench.methods.awp import AWP, NoPerturbation, Perturbation
+from adrbench.methods.ema import EMA, Averaging, NoAveraging
 from adrbench.methods.objectives import (
     AdversarialTraining,
     Crafting,
@@ -17,9 +19,7 @@ from adrbench.methods.objectives import (
     nearby_start,
     uniform_start,
 )
-from adrbench.methods.perturbation import AWP, NoPerturbation, Perturbation
-from adrbench.methods.targets import ADR, OneHot, Rectified, Targets
-from adrbench.world import ALONE, World
+from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +68,9 @@ def build_method(
     *,
     num_classes: int,
     total_steps: int,
-    world: World = ALONE,
+    process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Slots:
-    """Fill the slots that `config.method` names, for one run of `total_steps` steps in `world`."""
+    """Fill the slots that `config.method` names, for one run of `total_steps` steps."""
     method = config.parsed_method()
     averaging = EMA(model, _set(config.ema_decay)) if method.averages else NoAveraging()
     targets: Targets = OneHot(num_classes)
@@ -85,7 +85,11 @@ def build_method(
     return Slots(
         objective=OBJECTIVES[method.objective](config),
         targets=targets,
-        perturbation=(AWP(_set(config.awp_rho), world) if method.awp else NoPerturbation(world)),
+        perturbation=(
+            AWP(_set(config.awp_rho), process_group)
+            if method.awp
+            else NoPerturbation(process_group)
+        ),
         averaging=averaging,
     )
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adrbench.attacks.pgd import ascend
-from adrbench.config import BatchNormMode
+from adrbench.config.settings import BatchNormMode
+from adrbench.config.threat import ThreatModel
 from adrbench.models.modes import in_mode, without_parameter_gradients
-from adrbench.threat import ThreatModel
 
 #: The width of the uniform noise at which the published TRADES code starts its attack.
 TRADES_NOISE = 0.001

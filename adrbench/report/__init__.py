@@ -6,17 +6,17 @@ model or imports torch.
 
 from collections.abc import Sequence
 
-from adrbench.baselines import Leaderboard, paper, robustbench
 from adrbench.errors import unknown_name
-from adrbench.records import AttackRecord, Record, TrainRecord
 from adrbench.report.accuracy import accuracy_table, overfitting_table
+from adrbench.report.baseline_tables import paper_tables, robustbench_tables
+from adrbench.report.comparison import paired_table
 from adrbench.report.cost import evaluation_table, training_table
-from adrbench.report.frame import load_results, results_frame
-from adrbench.report.lines import group
-from adrbench.report.paired import paired_table
-from adrbench.report.published import paper_tables, robustbench_tables
-from adrbench.report.settings import read_settings
+from adrbench.report.dataframe import load_results, results_frame
+from adrbench.report.grouping import group
+from adrbench.report.run_settings import read_settings
 from adrbench.report.tables import Report, Table
+from adrbench.results.baselines import Leaderboard, paper, robustbench
+from adrbench.results.records import AttackRecord, Record, TrainRecord
 
 __all__ = ["FORMATS", "Report", "Table", "build_report", "load_results", "render", "results_frame"]
 
@@ -74,7 +74,7 @@ def render(report: Report, format: str, *, width: int | None = None, color: bool
 
         return markup.markdown(report) if format == "markdown" else markup.latex(report)
     if format in ("csv", "json"):
-        from adrbench.report import interchange
+        from adrbench.report import export as interchange
 
         return interchange.as_csv(report) if format == "csv" else interchange.as_json(report)
     raise unknown_name("format", format, FORMATS)

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from adrbench.baselines import Leaderboard, Rank
 from adrbench.report import columns as c
-from adrbench.report.figures import Figure, accuracy, difference
-from adrbench.report.lines import (
+from adrbench.report.footnotes import figure_notes, marks, shared_run_notes, superseded_notes
+from adrbench.report.grouping import (
     ZOO_PREFIX,
     Attack,
     Line,
@@ -14,9 +13,10 @@ from adrbench.report.lines import (
     describe,
     shown_lines,
 )
-from adrbench.report.marks import figure_notes, marks, shared_run_notes, superseded_notes
-from adrbench.report.settings import Settings, settings_key, settings_marks
+from adrbench.report.run_settings import Settings, settings_key, settings_marks
+from adrbench.report.statistics import Figure, accuracy, difference
 from adrbench.report.tables import Cell, Row, Table
+from adrbench.results.baselines import Leaderboard, Rank
 
 RANKED_SUITE = "autoattack"
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from adrbench.config import TrainConfig
-from adrbench.records import AttackRecord, TrainRecord
+from adrbench.config.settings import TrainConfig
 from adrbench.report import columns as c
-from adrbench.report.figures import spread
-from adrbench.report.lines import Line, Setting, arch_label, label, method_order, variant
-from adrbench.report.settings import describe_differences, fingerprint, read_config
+from adrbench.report.grouping import Line, Setting, arch_label, label, method_order, variant
+from adrbench.report.run_settings import describe_differences, fingerprint, read_config
+from adrbench.report.statistics import spread
 from adrbench.report.tables import Cell, Row, Table
+from adrbench.results.records import AttackRecord, TrainRecord
 
 RUNS_NOTE = (
     "seconds: of a whole run, by the clock, whatever else its machine did; ± is the sample "

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from adrbench.report.cell_text import MISSING, Grid, grid
 from adrbench.report.tables import Report
-from adrbench.report.text import MISSING, Grid, grid
 
 MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\|*`<"} | {"\n": " "})
 LATEX_SPECIAL = str.maketrans(

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from adrbench.baselines import Rank
-from adrbench.report.figures import Figure, PValue, Spread
+from adrbench.report.statistics import Figure, PValue, Spread
+from adrbench.results.baselines import Rank
 
 #: None is a cell that was not measured: a dash, never 0.
 Cell = Figure | Spread | PValue | Rank | str | int | float | None

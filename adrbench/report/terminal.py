@@ -7,8 +7,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from adrbench.report.cell_text import Grid, grid
 from adrbench.report.tables import Column, Report
-from adrbench.report.text import Grid, grid
 
 #: Blank columns between two cells.
 GUTTER = 2

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from adrbench.devices import choose_device
 from adrbench.errors import unknown_name
+from adrbench.runtime.devices import choose_device
 from benchmarks.page import positive, run
 from benchmarks.reproduce.check import check
 from benchmarks.reproduce.jobs import Places, read_book

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adrbench.errors import AdrbenchError, RecordError
-from adrbench.records import AttackRecord, read_records, unpack_verdicts
+from adrbench.results.records import AttackRecord, read_records, unpack_verdicts
 from benchmarks.processes import environment
 from benchmarks.reproduce.cut import place, provide
 from benchmarks.reproduce.jobs import WEIGHTS_DIR, Places, attack_arguments, spell

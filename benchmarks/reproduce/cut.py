@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from adrbench.datasets import load_dataset, load_split
+from adrbench.data import load_dataset, load_split
 from adrbench.errors import DataError
-from adrbench.files import write_atomically
+from adrbench.runtime.files import write_atomically
 from benchmarks.reproduce.matrix import CUTS, JPEG, Cut
 
 PARTS = ("training", "validation", "test")

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from adrbench.checkpoint import LAST
-from adrbench.commands import complete_settings
-from adrbench.config import TrainConfig, flag
+from adrbench.checkpoints.format import LAST
+from adrbench.cli.commands import complete_settings
+from adrbench.config.method import WEIGHTS, parse_method
+from adrbench.config.settings import TrainConfig, flag
 from adrbench.errors import RecordError
-from adrbench.records import AttackRecord, Record, TrainRecord, read_records
-from adrbench.report.settings import fingerprint, read_config
-from adrbench.tokens import WEIGHTS, parse_method
+from adrbench.report.run_settings import fingerprint, read_config
+from adrbench.results.records import AttackRecord, Record, TrainRecord, read_records
 from benchmarks.reproduce.cut import place
 from benchmarks.reproduce.kept import AVERAGE
 from benchmarks.reproduce.matrix import Attack, Settings, Study, Training

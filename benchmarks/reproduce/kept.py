@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from adrbench.checkpoint import BEST, load, save
+from adrbench.checkpoints.format import BEST, load, save
 from adrbench.errors import CheckpointError
 from benchmarks import page
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adrbench.presets import adr, find_preset
-from adrbench.tokens import parse_method
+from adrbench.config.method import parse_method
+from adrbench.config.presets import adr, find_preset
 
 #: Everything but these is as `adrbench train` has it from its presets.
 Settings = Mapping[str, Any]
@@ -16,7 +16,7 @@ class Cut:
     """A data set of one's own, cut from `source`: ranges (first, end) of images in its order.
 
     Training and validation images are cut from the training part, test images from the test part.
-    `sha256` are those of the three parts, as `adrbench.datasets.Images.sha256` has them.
+    `sha256` are those of the three parts, as `adrbench.data.Images.sha256` has them.
     """
 
     source: str = "cifar10"

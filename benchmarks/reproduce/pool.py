@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from adrbench.stopping import SIGNALS
+from adrbench.runtime.signals import SIGNALS
 from benchmarks.processes import environment
 from benchmarks.reproduce.jobs import Job
 

@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console, Group
 from rich.live import Live
 
-from adrbench.display import one_line, print_line, progress_line
+from adrbench.cli.display import one_line, print_line, progress_line
 from benchmarks.reproduce.jobs import Job
 from benchmarks.reproduce.pool import Pool, Running, last_line
 

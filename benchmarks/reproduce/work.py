@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from adrbench.cli import SIGNALLED
+from adrbench.cli.app import SIGNALLED
 from adrbench.errors import AdrbenchError
-from adrbench.files import check_writable, write_atomically
+from adrbench.runtime.files import check_writable, write_atomically
 from benchmarks.processes import environment
 from benchmarks.reproduce.cut import provide
 from benchmarks.reproduce.jobs import Book, Job, Places, make_jobs, read_book

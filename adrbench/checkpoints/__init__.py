@@ -1,0 +1,1 @@
+"""Checkpoint files: our format, and files from other code, read without running them."""

@@ -1,0 +1,224 @@
+"""Checkpoints: plain dictionaries of tensors, numbers and strings that rebuild a model.
+
+A file is written under another name and renamed, and read without running anything it holds.
+It carries a schema number and everything needed to rebuild the model and find its data set.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from adrbench.checkpoints.torch_files import TorchFile, describe_unread, read_torch_file
+from adrbench.config.method import WEIGHTS, Weights
+from adrbench.config.settings import TrainConfig
+from adrbench.errors import CheckpointError, UsageError
+from adrbench.models.architectures import build_model
+from adrbench.runtime.files import write_atomically
+from adrbench.runtime.typed_json import from_json, to_json
+
+SCHEMA = 2
+MARK = "adrbench checkpoint"
+BEST, LAST = "best.pt", "last.pt"
+
+Selection = Literal["best", "last"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """What the architecture's builder needs besides the weights."""
+
+    arch: str
+    activation: str
+    num_classes: int
+    in_channels: int
+
+    def build(self) -> nn.Module:
+        """Return a model of this shape, its weights and normalisation still to be loaded."""
+        return build_model(
+            self.arch,
+            num_classes=self.num_classes,
+            in_channels=self.in_channels,
+            activation=self.activation,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One set of weights, tensors by name, after `epoch` epochs, with its counts there.
+
+    Within an epoch it is taken some steps after `epoch`, and has no counts.
+    """
+
+    state: dict[str, Any]
+    epoch: int
+    clean_correct: int | None
+    robust_correct: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The content of one file.
+
+    `snapshots` maps student, and average where there is one, to its weights. `data_sha256`
+    identifies the images trained on, `selection_sha256` those that choose the best epoch ("" in
+    files of schema 1). `processes` is how many trained, at the most. `training` is what only a
+    resumed run needs: the optimizer, the history, and where in the run it is; a `best` checkpoint
+    has none.
+    """
+
+    selection: Selection
+    config: TrainConfig
+    shape: ModelShape
+    run: str
+    data_sha256: str
+    selection_sha256: str = ""
+    snapshots: dict[str, Snapshot]
+    processes: int = 1
+    training: dict[str, Any] | None = None
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` to `path` by rename."""
+    content = {
+        "format": MARK,
+        "schema": SCHEMA,
+        "selection": checkpoint.selection,
+        "config": checkpoint.config.to_json(),
+        "shape": to_json(checkpoint.shape),
+        "run": checkpoint.run,
+        "data_sha256": checkpoint.data_sha256,
+        "selection_sha256": checkpoint.selection_sha256,
+        "snapshots": {name: vars(snapshot) for name, snapshot in checkpoint.snapshots.items()},
+        "processes": checkpoint.processes,
+        "training": checkpoint.training,
+    }
+    write_content(path, content | {"tensors_sha256": sum_tensors(content)})
+
+
+def write_content(path: Path, content: dict[str, Any]) -> None:
+    """Write what a file holds, by rename."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def sum_tensors(content: Any) -> str:
+    """Return the SHA-256, in hex, of every tensor within containers and of where it stands."""
+    digest = hashlib.sha256()
+    for place, tensor in _tensors(content, ""):
+        digest.update(f"{place} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _tensors(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _tensors(item, f"{place}/{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _tensors(item, f"{place}/{index}")
+
+
+def load(path: Path) -> Checkpoint:
+    """Read one of our own checkpoints.
+
+    Raises:
+        CheckpointError: when the file is missing, broken, newer, or not one of ours.
+
+    """
+    file = read_torch_file(path)
+    if not is_ours(file.content):
+        raise CheckpointError(
+            f"{path} is not an adrbench checkpoint: to attack weights from elsewhere, "
+            "give --arch and --dataset."
+        )
+    return parse(file, path)
+
+
+def is_ours(content: object) -> bool:
+    """Tell whether a loaded file says that it is an adrbench checkpoint."""
+    return isinstance(content, dict) and content.get("format") == MARK
+
+
+def parse(file: TorchFile, path: Path) -> Checkpoint:
+    """Return the checkpoint in a file of ours, which lies at `path`."""
+    content = file.content
+    if file.unread:
+        raise CheckpointError(
+            f"{path} holds objects ({describe_unread(file.unread)}), which no checkpoint of ours "
+            "does and which could run code: copy or train it again."
+        )
+    schema = content.get("schema")
+    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+        raise CheckpointError(
+            f"{path} has checkpoint schema {schema}, this version reads up to {SCHEMA}: "
+            "update adrbench."
+        )
+    apart = ("format", "schema", "tensors_sha256")
+    fields = {key: value for key, value in content.items() if key not in apart}
+    try:
+        if schema > 1 and content.get("tensors_sha256") != sum_tensors(fields):
+            raise ValueError("its tensors are not those that were written")
+        return from_json(Checkpoint, fields)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): copy or train it again.") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def restore(checkpoint: Checkpoint, weights: str, path: Path | str) -> nn.Module:
+    """Build the model of `checkpoint` with its `weights`, in eval mode on the CPU.
+
+    Raises:
+        UsageError: for weights other than student or average.
+        CheckpointError: when those weights are not in the file, or do not fit the model.
+
+    """
+    if weights not in WEIGHTS:
+        raise UsageError(f"weights are {weights!r}: choose {' or '.join(WEIGHTS)}.")
+    if weights not in checkpoint.snapshots:
+        held = " and ".join(checkpoint.snapshots)
+        raise CheckpointError(
+            f"{path} has no {weights} weights but {held} of method {checkpoint.config.method}: "
+            "choose other weights."
+        )
+    try:
+        model = checkpoint.shape.build()
+        model.load_state_dict(checkpoint.snapshots[weights].state, strict=True)
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
+        raise CheckpointError(
+            f"the weights in {path} do not fit the model it names, {checkpoint.shape.arch} "
+            f"({reason}): copy or train it again."
+        ) from error
+    return model.eval()
+
+
+def load_model(path: str | Path, weights: Weights | None = None) -> nn.Module:
+    """Return a trained model in eval mode on the CPU, taking images (N, C, H, W) in [0, 1].
+
+    `path` is a checkpoint, or a run directory, of which the best checkpoint is taken. `weights`
+    is "student" or "average"; None is what the method deploys.
+
+    Raises:
+        CheckpointError: when the file cannot be read or does not fit its model.
+
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / BEST
+    checkpoint = load(path)
+    return restore(checkpoint, weights or checkpoint.config.parsed_method().deployed, path)

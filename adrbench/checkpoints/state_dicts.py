@@ -1,0 +1,138 @@
+"""State dicts inside files of other code: find them, and strip what wraps their names.
+
+A file holds one bare or several by name (a student and its average, say), under prefixes such as
+`module.`, with normalisation constants beside the network's own weights or without.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from adrbench.config.method import Weights
+from adrbench.errors import CheckpointError
+
+STUDENT_ENTRIES = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "model_state",
+    "student",
+    "weights",
+)
+AVERAGE_ENTRIES = (
+    "model_ema",
+    "ema",
+    "ema_model",
+    "ema_state_dict",
+    "model_ema_state_dict",
+    "state_dict_ema",
+    "average",
+)
+PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "network.", "backbone.", "1.")
+NORMALIZATION_NAMES = {"mean": "mean", "mu": "mean", "std": "std", "sigma": "std"}
+# A count kept by torch.optim.swa_utils; no output depends on it.
+AVERAGING_COUNTER = "n_averaged"
+MAX_LEVELS = 3
+SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """A state dict without wrappers and prefixes, and its normalisation constants beside it."""
+
+    entry: str
+    other_entries: tuple[str, ...]
+    network: dict[str, Tensor]
+    normalization: dict[str, Tensor]
+
+
+def read_contents(state: object, weights: Weights | None) -> Contents:
+    """Return the one state dict in `state` that `weights` asks for, without its prefixes.
+
+    Raises `CheckpointError` when there is none, or several and no reason to prefer one.
+    """
+    candidates = dict(_walk(state, ""))
+    entry = _choose(state, candidates, weights)
+    network: dict[str, Tensor] = {}
+    normalization: dict[str, Tensor] = {}
+    for key, value in candidates[entry].items():
+        last = key.rsplit(".", 1)[-1]
+        if last in NORMALIZATION_NAMES:
+            name = NORMALIZATION_NAMES[last]
+            if name in normalization:
+                raise CheckpointError(
+                    f"the state dict holds two normalisations ({key} is the second {name}): "
+                    "remove the one that its network does not use."
+                )
+            normalization[name] = value
+        elif key != AVERAGING_COUNTER:
+            network[key] = value
+    others = tuple(other for other in candidates if other != entry)
+    return Contents(
+        entry=entry,
+        other_entries=others,
+        network=_strip_prefixes(network),
+        normalization=normalization,
+    )
+
+
+def _walk(value: object, path: str, level: int = 0) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """Yield every state dict in `value` with its path, such as `checkpoint.state_dict`."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        return
+    if all(isinstance(item, Tensor) for item in value.values()):
+        # A weight has two dimensions or more: the state of a loss scaler has none.
+        if any(item.ndim >= 2 for item in value.values()):
+            yield path, value
+    elif level < MAX_LEVELS:
+        for key, item in value.items():
+            yield from _walk(item, f"{path}.{key}" if path else key, level + 1)
+
+
+def _choose(state: object, candidates: Mapping[str, object], weights: Weights | None) -> str:
+    """Return the path of the state dict to use, or say why there is not exactly one."""
+    if not candidates:
+        raise CheckpointError(
+            f"the file holds no state dict but {_describe(state)}: expected one of tensors by "
+            f"parameter name, bare or under {', '.join(STUDENT_ENTRIES[:4])} or "
+            f"{AVERAGE_ENTRIES[0]}."
+        )
+    if "" in candidates:
+        return ""
+    averages = [path for path in candidates if set(path.split(".")) & set(AVERAGE_ENTRIES)]
+    students = [path for path in candidates if path not in averages]
+    named = [path for entry in STUDENT_ENTRIES for path in students if path.split(".")[-1] == entry]
+    if weights == "average":
+        eligible = averages
+    else:
+        eligible = named[:1] or students or (averages if weights is None else [])
+    if len(eligible) == 1:
+        return eligible[0]
+    wanted = f"the {weights} weights" if weights else "the weights"
+    problem = "several state dicts that could be" if eligible else "no state dict that could be"
+    raise CheckpointError(
+        f"the file holds {problem} {wanted} ({', '.join(candidates)}): "
+        "save the one you mean to a file of its own."
+    )
+
+
+def _describe(state: object) -> str:
+    if not isinstance(state, Mapping):
+        return f"a {type(state).__name__}"
+    if not state:
+        return "an empty table"
+    names = [f"{key} ({type(value).__name__})" for key, value in list(state.items())[:SHOWN]]
+    return f"{len(state)} other entries ({', '.join(names)}{', ...' if len(state) > SHOWN else ''})"
+
+
+def _strip_prefixes(network: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the prefixes that all keys share, in any order and number."""
+    while network:
+        shared = [p for p in PREFIXES if all(key.startswith(p) for key in network)]
+        if not shared:
+            break
+        network = {key.removeprefix(shared[0]): value for key, value in network.items()}
+    return network

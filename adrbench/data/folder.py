@@ -1,0 +1,90 @@
+"""A user's own images in a folder, one subfolder a class."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from adrbench.data.decode import decode_images, readable_suffixes
+from adrbench.data.images import Images, Part, Source, check_num_classes
+from adrbench.errors import DataError
+
+
+def open_folder(path: Path, name: str) -> Source:
+    """Return the source that reads the image folder at `path`; no image is opened yet.
+
+    Images lie anywhere below `train/<class>/` and `test/<class>/`; `val/` stands in for a missing
+    `test/`, beside it `val/` is the validation part. Classes are numbered in the order of their
+    names in `train/`. Images become RGB. Their order goes round the classes: the first file of
+    each by name, the second of each, and so on, so that the first n hold every class alike.
+    Raises DataError for missing or empty parts; reading a part raises it for its files.
+    """
+    classes = _class_folders(path / "train")
+    if not (path / "test").is_dir() and not (path / "val").is_dir():
+        raise DataError(f"{path} has neither test/ nor val/: put the test images there.")
+    num_classes = check_num_classes(len(classes), str(path / "train"))
+    return Source(
+        name=name,
+        summary=str(path),
+        num_classes=num_classes,
+        read=partial(_read_folder_part, path, classes),
+    )
+
+
+def _read_folder_part(path: Path, classes: list[str], _data_dir: Path, part: Part) -> Images | None:
+    if not (path / "test").is_dir():
+        if part == "val":
+            return None
+        folder = path / ("val" if part == "test" else part)
+    elif part == "val" and not (path / "val").is_dir():
+        return None
+    else:
+        folder = path / part
+    unknown = sorted(set(_class_folders(folder)) - set(classes))
+    if unknown:
+        raise DataError(f"{folder} has the class {unknown[0]!r}, which {path / 'train'} lacks.")
+    labelled = []
+    for label, name in enumerate(classes):
+        files = _image_files(folder / name)
+        if not files and part == "train":
+            raise DataError(f"{folder / name} has no images: add some or remove the folder.")
+        labelled += [(rank, label, file) for rank, file in enumerate(files)]
+    if not labelled:
+        raise DataError(f"{folder} has no images: put them into {folder}/<class>/.")
+    labelled.sort()
+    labels = torch.tensor([label for _, label, _ in labelled], dtype=torch.int64)
+    return Images(decode_images([file for _, _, file in labelled]), labels)
+
+
+def _class_folders(folder: Path) -> list[str]:
+    try:
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}: an image folder needs train/ and test/.")
+        inside = [file.name for file in folder.iterdir() if file.is_dir()]
+    except OSError as error:
+        raise DataError(f"cannot list {folder} ({error.strerror}): make it readable.") from error
+    names = sorted(name for name in inside if not name.startswith("."))
+    if not names:
+        raise DataError(f"{folder} has no class folders: put the images into {folder}/<class>/.")
+    return names
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """Return what looks like an image below `folder`, sorted; none if there is no such folder."""
+    suffixes = readable_suffixes()
+    files = []
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(parent)
+        if place in seen:  # by a link, which may lead round in circles
+            folders.clear()
+            continue
+        seen.add(place)
+        folders.sort()
+        files += [
+            Path(parent, name)
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes
+        ]
+    return sorted(files)

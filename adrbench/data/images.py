@@ -1,0 +1,125 @@
+"""What a data set is: labelled images as uint8 tensors, in training, validation and test parts.
+
+`Source` is a data set that can be read, one of the table or the user's own; `Dataset` is one that
+has been read.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from adrbench.errors import DataError, UsageError
+
+Part = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled images: `pixels` (N, C, H, W) uint8 and `labels` (N,) int64, on one device."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        assert self.pixels.dtype == torch.uint8, self.pixels.dtype
+        assert self.labels.dtype == torch.int64, self.labels.dtype
+        assert self.pixels.dim() == 4, self.pixels.shape
+        assert self.labels.shape == self.pixels.shape[:1], (self.labels.shape, self.pixels.shape)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> "Images":
+        """Return the same images on `device`."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+    def first(self, n: int) -> "Images":
+        """Return the first `n` images; UsageError unless 1 <= n <= len(self)."""
+        if not 1 <= n <= len(self):
+            raise UsageError(
+                f"n is {n}, but it must be from 1 to {len(self)}, the images there are."
+            )
+        return Images(self.pixels[:n], self.labels[:n])
+
+    def take(self, indices: Tensor) -> "Images":
+        """Return the images at `indices`, a (K,) int64 tensor on any device, in that order."""
+        indices = indices.to(self.labels.device)
+        return Images(self.pixels[indices], self.labels[indices])
+
+    def sha256(self) -> str:
+        """Return a fingerprint, in hexadecimal, of the shape, the pixels and the labels."""
+        digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
+        digest.update(self.pixels.cpu().contiguous().numpy().data)
+        digest.update(self.labels.cpu().contiguous().numpy().astype("<i8").data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A data set that can be read.
+
+    `read(data_dir, part)` returns that part in official order; "val" is None unless the data set
+    comes with a validation part of its own. `mean` and `std` per channel, in units of [0, 1], are
+    None for a user's own data, whose training images have to be read to know them. `published`
+    says that the test part is a benchmark's own; `num_test` is then how many images that has.
+    """
+
+    name: str
+    summary: str
+    num_classes: int
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    published: bool = False
+    num_test: int | None = None
+    read: Callable[[Path, Part], Images | None]
+
+    def read_part(self, data_dir: Path, part: Literal["train", "test"]) -> Images:
+        """Return one part; DataError where it is missing, broken or incomplete."""
+        images = self.read(data_dir, part)
+        if images is None or len(images) == 0:
+            raise DataError(f"{self.name} has no {part} images: it needs at least one.")
+        if part == "test" and self.num_test not in (None, len(images)):
+            raise DataError(
+                f"the test part of {self.name} in {data_dir} has {len(images)} images instead of "
+                f"{self.num_test}: unpack the complete data set."
+            )
+        return images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A data set in memory; `mean` and `std` are per channel, in units of [0, 1].
+
+    `val` may be empty. `published` says that `test` is a benchmark's own test set.
+    """
+
+    name: str
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    published: bool
+    train: Images
+    val: Images
+    test: Images
+
+    @property
+    def channels(self) -> int:
+        """Return the number of colour channels."""
+        return self.train.pixels.shape[1]
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """Return uint8 `pixels` of any shape as float32 in [0, 1]."""
+    return pixels.to(torch.float32).div_(255)
+
+
+def check_num_classes(num_classes: int, where: str) -> int:
+    """Return `num_classes`; DataError, saying `where` it came from, for fewer than two."""
+    if num_classes < 2:
+        raise DataError(f"{where} has one class only: a classifier needs at least two.")
+    return num_classes

@@ -1,0 +1,186 @@
+"""A user's own images in an `.npz` file."""
+
+import io
+import math
+import stat
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.lib.format as npy
+import numpy.typing as npt
+import torch
+
+from adrbench.data.decode import check_memory
+from adrbench.data.images import Images, Part, Source, check_num_classes
+from adrbench.errors import MOST_SHOWN, DataError
+
+#: More than colour and transparency are not channels but an axis in the wrong place.
+MOST_CHANNELS = 4
+#: More classes than anybody's; a label beyond is a number of something else.
+MOST_CLASSES = 1_000_000
+#: Holds the header of any array that numpy reads, which is 10,000 characters at most.
+HEADER_BYTES = 16_384
+
+
+class Header(NamedTuple):
+    """What an array in a file says of itself."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def open_npz(path: Path, name: str) -> Source:
+    """Return the source that reads the `.npz` file at `path`, of which only `y_train` is read.
+
+    Images are `x_train`, `x_test` and, optionally, `x_val`: uint8, (N, H, W, C) or (N, H, W).
+    Labels are `y_...`: integers, (N,), from 0 to the highest of `y_train`. Raises DataError for a
+    file or a `y_train` that cannot be used; reading a part raises it for that part.
+    """
+    highest = int(_read_labels(path, "train").max())
+    if highest >= MOST_CLASSES:
+        raise DataError(
+            f"y_train in {path} has the label {highest}: number the classes 0, 1, 2 and so on."
+        )
+    num_classes = check_num_classes(highest + 1, f"y_train in {path}")
+    return Source(
+        name=name,
+        summary=str(path),
+        num_classes=num_classes,
+        read=partial(_read_npz_part, path, num_classes),
+    )
+
+
+def _read_npz_part(path: Path, num_classes: int, _data_dir: Path, part: Part) -> Images | None:
+    if part == "val" and not {"x_val", "y_val"} & set(_npz_keys(path)):
+        return None
+    labels = _read_labels(path, part)
+    if labels.max() >= num_classes:
+        raise DataError(
+            f"y_{part} in {path} has the label {labels.max()}, but the labels of y_train go from "
+            f"0 to {num_classes - 1}: every class must be in the training part."
+        )
+
+    def check(header: Header, name: str) -> None:
+        _check_pixels(header, name)
+        if header.shape[0] != len(labels):
+            raise DataError(
+                f"{name} has {header.shape[0]} images but y_{part} has {len(labels)} labels: they "
+                "must be as many."
+            )
+
+    pixels = _read_array(path, f"x_{part}", check)
+    channels_last = pixels if pixels.ndim == 4 else pixels[..., None]
+    channels_first = np.ascontiguousarray(channels_last.transpose(0, 3, 1, 2))
+    return Images(torch.from_numpy(channels_first), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _check_pixels(header: Header, name: str) -> None:
+    shape, dtype = header
+    if dtype != np.uint8:
+        raise DataError(f"{name} has type {dtype}: it must be uint8, with values 0 to 255.")
+    if len(shape) not in (3, 4) or 0 in shape[1:]:
+        raise DataError(
+            f"{name} has shape {shape}: it must be (N, height, width, channels) or "
+            "(N, height, width)."
+        )
+    if len(shape) == 4 and shape[3] > MOST_CHANNELS:
+        raise DataError(
+            f"{name} has shape {shape}, that is {shape[3]} channels: put the channels last, "
+            "(N, height, width, channels)."
+        )
+
+
+def _check_labels(header: Header, name: str) -> None:
+    if header.dtype.kind not in "iu":
+        raise DataError(f"{name} has type {header.dtype}: labels must be integers.")
+    if len(header.shape) != 1:
+        raise DataError(f"{name} has shape {header.shape}: it must be (N,).")
+    if header.shape == (0,):
+        raise DataError(f"{name} is empty: each part needs at least one image.")
+
+
+def _read_labels(path: Path, part: Part) -> npt.NDArray[np.integer]:
+    labels = _read_array(path, f"y_{part}", _check_labels)
+    if labels.min() < 0:
+        raise DataError(f"y_{part} in {path} has the label {labels.min()}: labels start at 0.")
+    return labels
+
+
+def _read_array(path: Path, key: str, check: Callable[[Header, str], None]) -> npt.NDArray[Any]:
+    """Return an array of an `.npz` file once `check` has seen its header, and what to call it."""
+    name = f"{key} in {path}"
+    broken = f"{name} is broken or not a plain array: save it again as an array of numbers."
+    with _opened(path) as archive:
+        members = _members(archive)
+        if key not in members:
+            found = ", ".join(k if k.isprintable() else repr(k) for k in [*members][:MOST_SHOWN])
+            raise DataError(
+                f"{path} has no {key} but {found or 'nothing'}: it must hold x_train, y_train, "
+                "x_test and y_test, and may hold x_val and y_val."
+            )
+        try:
+            header = _read_header(archive, members[key])
+        except Exception as error:  # neither zipfile nor numpy says all that damage makes it raise
+            raise DataError(broken) from error
+        check(header, name)
+        check_memory(members[key].file_size, name)
+        try:
+            with archive.open(members[key]) as member:
+                return np.asarray(npy.read_array(member, allow_pickle=False))
+        except Exception as error:
+            raise DataError(broken) from error
+
+
+def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
+    """Return what `member` says of itself; ValueError unless it is as large as that makes it.
+
+    numpy itself would believe any size, and take a member that is no array for bytes.
+    """
+    with archive.open(member) as stream:
+        start = io.BytesIO(stream.read(HEADER_BYTES))
+    is_first = npy.read_magic(start) == (1, 0)
+    read = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
+    shape, _, dtype = read(start)
+    size = start.tell() + math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or size != member.file_size:
+        raise ValueError(f"{member.file_size} bytes of {dtype}, shape {shape}")
+    return Header(shape, dtype)
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    return {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+
+
+def _npz_keys(path: Path) -> list[str]:
+    with _opened(path) as archive:
+        return list(_members(archive))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)  # opening a pipe would wait for its writer
+        file = path.open("rb") if is_file else None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"cannot open {path} ({reason}): give an .npz file or an image folder."
+        ) from error
+    if file is None:
+        raise DataError(f"{path} is not a file: give an .npz file or an image folder.")
+    with file:
+        if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
+            raise DataError(f"{path} holds a single array: save it as .npz with numpy.savez.")
+        try:
+            archive = zipfile.ZipFile(file)
+        except Exception as error:  # a damaged directory of members makes zipfile raise anything
+            raise DataError(
+                f"{path} is not an .npz file, or a broken one: save it again."
+            ) from error
+        with archive:
+            yield archive

@@ -1,0 +1,174 @@
+"""A frozen model whose passes on a GPU are replayed as CUDA graphs, in a few padded batch sizes.
+
+To its callers it is the model: attack code that knows nothing of graphs runs on it unchanged.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adrbench.errors import first_line
+from adrbench.models.frozen import TOLERANCE, difference
+from adrbench.runtime.cuda_graphs import PLAIN_CALLS, capture_graph, side_stream
+from adrbench.runtime.notes import Say
+
+#: The smallest batch that has a graph of its own; fewer images are padded to it.
+SMALLEST_BATCH = 16
+#: What part of the next larger batch size one is: less padding wants more graphs.
+NEXT_SIZE = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """A forward and a backward pass for one batch size, on tensors that stay where they are.
+
+    `forward` goes from `x` to `logits`; `backward`, once after it, from `d_logits` to `d_x`.
+    """
+
+    x: Tensor
+    logits: Tensor
+    d_logits: Tensor
+    d_x: Tensor
+    forward: Callable[[], None]
+    backward: Callable[[], None]
+
+
+#: (model, a batch like those to come) -> its passes.
+MakePasses = Callable[[nn.Module, Tensor], Passes]
+
+
+class GraphedModel(nn.Module):
+    """A frozen model on a GPU, replaying its passes on batches of up to `largest` images like `x`.
+
+    A batch is padded to the next of a few sizes; a larger one runs as it is. Logits, and gradients
+    with respect to images, are the model's, whatever the order of forward and backward passes.
+    Where its passes cannot be captured, or an image's answer depends on the others in the batch,
+    it runs as it is, and `say` hears why, once.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        largest: int,
+        say: Say,
+        make_passes: MakePasses | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.like = x[:1].detach().clone()
+        self.sizes = batch_sizes(largest)
+        self.say = say
+        self.make_passes = make_passes or GraphedPasses(x.device)
+        self.passes: dict[int, Passes] = {}
+        #: Whose forward pass the memory of the graphs, which they share, still holds.
+        self.holder: object = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, num_classes) of images (N, C, H, W)."""
+        size = next((size for size in self.sizes if size >= len(x)), None)
+        if size is None or len(x) == 0 or x.shape[1:] != self.like.shape[1:]:
+            return self._plain(x)
+        if size not in self.passes and not self._prepare(size, x):
+            return self._plain(x)
+        logits: Tensor = _Call.apply(x, self.passes[size], self)
+        return logits
+
+    def run_forward(self, x: Tensor, passes: Passes) -> object:
+        """GraphedCall the forward pass of a batch; return the holder of what it left."""
+        passes.x[: len(x)].copy_(x)
+        passes.forward()
+        self.holder = object()
+        return self.holder
+
+    def _plain(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits
+
+    def _prepare(self, size: int, x: Tensor) -> bool:
+        batch = self.like.repeat(size, *(1 for _ in self.like.shape[1:]))
+        try:
+            with torch.enable_grad():
+                passes = self.passes[size] = self.make_passes(self.model, batch)
+        except RuntimeError as error:
+            self._give_up(f"they cannot be captured ({first_line(error)})")
+            return False
+        with torch.no_grad():
+            expected = self.model(x)
+            self.run_forward(x, passes)
+        if difference(expected, passes.logits[: len(x)]) > TOLERANCE:
+            self._give_up("an image's logits depend on the others in its batch")
+            return False
+        return True
+
+    def _give_up(self, reason: str) -> None:
+        self.sizes = ()
+        self.passes.clear()
+        self.say(f"without CUDA graphs, kernel by kernel: {reason}.")
+
+
+def batch_sizes(largest: int) -> tuple[int, ...]:
+    """Return the batch sizes that have graphs, smallest first, in steps down from `largest`."""
+    sizes = [largest]
+    while sizes[0] > SMALLEST_BATCH:
+        sizes.insert(0, max(SMALLEST_BATCH, math.ceil(NEXT_SIZE * sizes[0])))
+    return tuple(sizes)
+
+
+class _Call(torch.autograd.Function):
+    """One forward pass through a `GraphedModel`, and the backward passes that follow it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, passes: Passes, owner: GraphedModel) -> Tensor:
+        """Return the logits of `x`."""
+        ctx.passes, ctx.owner = passes, owner
+        ctx.save_for_backward(x)
+        ctx.held = owner.run_forward(x, passes)
+        return passes.logits[: len(x)].clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient with respect to `x`."""
+        (x,) = ctx.saved_tensors
+        passes, owner = ctx.passes, ctx.owner
+        if owner.holder is not ctx.held:
+            owner.run_forward(x, passes)
+        passes.d_logits.zero_()
+        passes.d_logits[: len(x)].copy_(gradient)
+        passes.backward()
+        # A backward pass frees, and later overwrites, what its forward pass left.
+        owner.holder = None
+        return passes.d_x[: len(x)].clone(), None, None
+
+
+class GraphedPasses:
+    """Makes passes that are CUDA graphs that share one pool of memory on `device`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, model: nn.Module, x: Tensor) -> Passes:
+        """Return the passes of `model` on batches like `x`; grad mode has to be on."""
+        x.requires_grad_()
+        with side_stream(self.stream):
+            for _ in range(PLAIN_CALLS):
+                logits = model(x)
+                torch.autograd.grad(logits, x, torch.zeros_like(logits))
+        forward, logits = capture_graph(lambda: model(x), self.stream, self.pool)
+        d_logits = torch.zeros_like(logits)
+        backward, d_x = capture_graph(
+            lambda: torch.autograd.grad(logits, x, d_logits)[0], self.stream, self.pool
+        )
+        return Passes(
+            x=x.detach(),
+            logits=logits.detach(),
+            d_logits=d_logits,
+            d_x=d_x,
+            forward=forward,
+            backward=backward,
+        )

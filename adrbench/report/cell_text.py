@@ -1,0 +1,97 @@
+"""Cells as text, for the formats that people read: one grid that three of them lay out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from adrbench.report.statistics import Figure, PValue, Spread
+from adrbench.report.tables import Cell, Column, Row, Table
+from adrbench.results.baselines import Rank
+
+MISSING = "-"
+#: Longer cells are cut: every row is as wide as the widest.
+MOST_CHARACTERS = 200
+#: A smaller probability is shown as less than this.
+SMALLEST_P = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A table as plain text: `cells[row][column]`, and the notes with the footnotes first."""
+
+    title: str
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[str, ...], ...]
+    is_ours: tuple[bool, ...]
+    notes: tuple[str, ...]
+
+
+def grid(table: Table, intervals: bool) -> Grid:
+    """Return the text of `table`; marks of some rows become numbered footnotes, of all, notes."""
+    shared = _shared_marks(table.rows)
+    apart = dict.fromkeys(mark for row in table.rows for mark in row.marks if mark not in shared)
+    numbers = {mark: number for number, mark in enumerate(apart, start=1)}
+    footnotes = [f"[{number}] {mark}" for mark, number in numbers.items()]
+    on_all_rows = [f"all rows: {mark}" for mark in shared]
+    return Grid(
+        title=_plain(table.title),
+        columns=tuple(replace(column, label=_cut(column.label)) for column in table.columns),
+        cells=tuple(
+            tuple(_cell(row, column, intervals, numbers) for column in table.columns)
+            for row in table.rows
+        ),
+        is_ours=tuple(row.is_ours for row in table.rows),
+        notes=tuple(map(_plain, (*footnotes, *on_all_rows, *table.notes))),
+    )
+
+
+def _shared_marks(rows: Sequence[Row]) -> list[str]:
+    """Return the marks that all of several rows have: to number them would tell nothing apart."""
+    if len(rows) < 2:
+        return []
+    first, *others = rows
+    return [mark for mark in first.marks if all(mark in row.marks for row in others)]
+
+
+def format_cell(cell: Cell, decimals: int, intervals: bool) -> str:
+    """Return one cell as text; what was not measured is a dash."""
+    if cell is None or cell == "":
+        return MISSING
+    if isinstance(cell, Figure | Spread):
+        return _figure(cell, decimals, intervals)
+    if isinstance(cell, PValue):
+        return f"{cell.p:.3f}" if cell.p >= SMALLEST_P else f"<{SMALLEST_P:g}"
+    if isinstance(cell, Rank):
+        return f"{cell.place} of {cell.of}"
+    if isinstance(cell, float):
+        return f"{cell:.{decimals}f}"
+    return str(cell)
+
+
+def _figure(figure: Figure | Spread, decimals: int, intervals: bool) -> str:
+    text = f"{figure.mean:,.{decimals}f}"
+    if figure.std is not None:
+        text += f" ± {figure.std:,.{decimals}f}"
+    if intervals and isinstance(figure, Figure) and figure.interval:
+        low, high = figure.interval
+        text += f" [{low:.1f}, {high:.1f}]"
+    return text
+
+
+def _cell(row: Row, column: Column, intervals: bool, numbers: dict[str, int]) -> str:
+    text = _cut(format_cell(row.cells.get(column.key), column.decimals, intervals))
+    own = [str(numbers[mark]) for mark in row.marks if mark in numbers]
+    if column.carries_marks and own:
+        text += f" [{','.join(own)}]"
+    return text
+
+
+def _cut(text: str) -> str:
+    plain = _plain(text)
+    return plain if len(plain) <= MOST_CHARACTERS else f"{plain[: MOST_CHARACTERS - 1]}…"
+
+
+def _plain(text: str) -> str:
+    """Return `text` on one line, without what would control a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(" " if c.isspace() else c for c in text if c.isspace() or c.isprintable())

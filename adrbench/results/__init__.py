@@ -1,0 +1,1 @@
+"""Result records, where their figures come from, and published baselines. No torch."""

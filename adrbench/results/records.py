@@ -1,0 +1,292 @@
+"""Result files: one JSON record per finished training or evaluation.
+
+Records store counts and how they were made; percentages are derived where they are shown. A
+record carries a schema number: an older one is migrated when read, a newer one is refused.
+"""
+
+import base64
+import json
+import math
+import reprlib
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from adrbench.errors import RecordError
+from adrbench.runtime.files import write_atomically
+from adrbench.runtime.typed_json import from_json, to_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+SCHEMA = 2
+
+#: A directory within results that is only read when it is named.
+PUBLISHED = "published"
+#: No record is as large, in bytes; other files that are JSON may be.
+LARGEST = 64 * 2**20
+
+#: schema number -> function that turns a record of that schema into one of the next.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda record: record,  # without `processes` and `sessions`, which have defaults
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One attack of a suite: how many examples it left standing, and how long it took."""
+
+    name: str
+    survivors: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Threat:
+    """The set of allowed perturbations: `norm` is Linf or L2, `eps` a fraction of 1."""
+
+    norm: Literal["Linf", "L2"]
+    eps: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.eps < math.inf:
+            raise ValueError(f"eps should be a radius above 0, not {self.eps}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Software:
+    """What made a record: package versions, and the commit of this project where known."""
+
+    versions: dict[str, str]
+    commit: str | None
+    dirty: bool | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdicts:
+    """Per-example outcomes in test-set order, as packed bits in base64 (first image first)."""
+
+    clean: str
+    robust: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttackRecord:
+    """One evaluation of one set of weights under one suite.
+
+    `weights` is student, average, or file (weights that are neither); `selection` is best, last
+    or file; `selected_on` the split that chose the best epoch. `n` images out of `num_test` were
+    used, in official order; `published_test_set` says whether they are a benchmark's own.
+    `seed` (of the training) and `epoch` are null for weights of unknown history.
+
+    `checkpoint_sha256` is of the file, `weights_sha256` of the model as it was evaluated, with its
+    normalisation; `training_sha256` is of the training settings without the seed, so that only
+    runs that differ in nothing else are averaged, and null for weights of unknown history.
+    `folded` says whether the attacks ran on a form of the model with BatchNorm folded into its
+    convolutions; `processes` is how many shared the work, which changes no verdict.
+    """
+
+    kind: Literal["attack"] = "attack"
+    dataset: str
+    split: str
+    n: int
+    num_test: int
+    num_classes: int
+    published_test_set: bool
+    data_sha256: str
+    arch: str
+    activation: str
+    method: str
+    weights: Literal["student", "average", "file"]
+    selection: Literal["best", "last", "file"]
+    selected_on: Literal["val", "test"] | None
+    epoch: int | None
+    seed: int | None
+    run: str
+    checkpoint_sha256: str
+    weights_sha256: str
+    training_sha256: str | None
+    threat_model: Threat
+    suite: str
+    parameters: dict[str, Any]
+    attack_seed: int
+    batch_size: int
+    clean_correct: int
+    robust_correct: int
+    stages: tuple[Stage, ...]
+    verdicts: Verdicts
+    warnings: tuple[str, ...]
+    software: Software
+    device: str
+    precision: str
+    folded: bool = False
+    processes: int = 1
+    created: str
+    seconds: float
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.robust_correct <= self.clean_correct <= self.n <= self.num_test:
+            raise ValueError(
+                "counts should satisfy robust_correct <= clean_correct <= n <= num_test, not "
+                f"{self.robust_correct}, {self.clean_correct}, {self.n}, {self.num_test}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """A part of a training run: so many processes, from step `first_step` (from 0) on.
+
+    `device` is what the first of them computed on, `started` when, UTC.
+    """
+
+    first_step: int
+    processes: int
+    device: str
+    started: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainRecord:
+    """One finished training run: its configuration and a history row per epoch.
+
+    `sessions` says how often it was taken up, `software`, `device` and `precision` are those of
+    the last time.
+    """
+
+    kind: Literal["train"] = "train"
+    run: str
+    dataset: str
+    arch: str
+    method: str
+    seed: int
+    config: dict[str, Any]
+    history: tuple[dict[str, Any], ...]
+    num_train: int
+    num_val: int
+    seconds: float
+    images_per_second: float
+    software: Software
+    device: str
+    precision: str
+    sessions: tuple[Session, ...] = ()
+    created: str
+    schema: int = SCHEMA
+
+
+Record = AttackRecord | TrainRecord
+KINDS: dict[str, type[AttackRecord] | type[TrainRecord]] = {
+    "attack": AttackRecord,
+    "train": TrainRecord,
+}
+
+
+@dataclass
+class Skipped:
+    """Files in a results directory that are not records, with the reason for each."""
+
+    reasons: dict[Path, str] = field(default_factory=dict)
+
+
+def pack_verdicts(correct: "npt.NDArray[np.bool_]") -> str:
+    """Pack booleans of shape (n,) into base64 text, eight to a byte."""
+    import numpy as np
+
+    return base64.b64encode(np.packbits(correct).tobytes()).decode("ascii")
+
+
+def unpack_verdicts(packed: str, n: int) -> "npt.NDArray[np.bool_]":
+    """Return the n booleans that `pack_verdicts` packed."""
+    import numpy as np
+
+    try:
+        raw = base64.b64decode(packed, validate=True)
+    except ValueError as error:
+        raise RecordError(f"the verdicts are not base64 ({error})") from error
+    if len(raw) != (n + 7) // 8:
+        raise RecordError(f"{len(raw)} bytes of verdicts cannot hold {n} images")
+    return np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=n).astype(np.bool_)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write `record` as JSON, by rename."""
+    write_atomically(path, (json.dumps(to_json(record), indent=1) + "\n").encode())
+
+
+def read_record(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        RecordError: when the file is not a record, is broken, or is of a newer schema.
+
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for its writer
+            raise OSError("it is not a file")
+        if status.st_size > LARGEST:
+            raise OSError("it is too large")
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(f"{path} is not readable as JSON ({error}).") from error
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if not isinstance(kind, str) or kind not in KINDS or "schema" not in data:
+        raise RecordError(f"{path} is not an adrbench record (no schema and kind in it).")
+    try:
+        return from_json(KINDS[kind], migrate(data))
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path} is not a valid record: {error}.") from error
+
+
+def migrate(data: dict[str, Any]) -> dict[str, Any]:
+    """Bring a record of an older schema to the present one; refuse a newer one."""
+    schema = data["schema"]
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise RecordError(
+            f"its schema is {reprlib.repr(schema)}, this version reads up to {SCHEMA}; update "
+            "adrbench"
+        )
+    while schema < SCHEMA:
+        if schema not in MIGRATIONS:
+            raise RecordError(f"its schema {reprlib.repr(schema)} was never published")
+        data = MIGRATIONS[schema](data) | {"schema": schema + 1}
+        schema += 1
+    return data
+
+
+def read_records(directory: Path, skipped: Skipped | None = None) -> list[Record]:
+    """Read every record under `directory`, in the order of file names.
+
+    Files that are not records are noted in `skipped` and left out.
+
+    Raises:
+        RecordError: when the directory is missing or holds no record at all.
+
+    """
+    if not directory.is_dir():
+        raise RecordError(f"{directory} is not a directory: run `adrbench attack` first.")
+    skipped = skipped if skipped is not None else Skipped()
+    records: list[Record] = []
+    for path in record_paths(directory):
+        try:
+            records.append(read_record(path))
+        except RecordError as error:
+            skipped.reasons[path] = str(error)
+    if not records:
+        foreign = " among the JSON files there" if skipped.reasons else ""
+        raise RecordError(f"no results in {directory}{foreign}: run `adrbench attack` first.")
+    return records
+
+
+def record_paths(directory: Path) -> Iterator[Path]:
+    """Yield the JSON files under `directory`, sorted, without hidden ones and what is published.
+
+    Results that came with the project lie in PUBLISHED, and would mix with one's own.
+    """
+    published = directory / PUBLISHED
+    for path in sorted(directory.rglob("*.json")):
+        if not path.name.startswith(".") and published not in path.parents:
+            yield path

@@ -1,0 +1,1 @@
+"""The machine under the work: devices, CUDA graphs, process groups, signals, files, seeds."""

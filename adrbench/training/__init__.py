@@ -1,0 +1,1 @@
+"""A training run: its state, the loop, one step, and the checkpointer."""

@@ -1,0 +1,205 @@
+"""The official AutoAttack through our stages: the same verdicts, and no side effects."""
+
+import sys
+import warnings
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from pyautoattack import AutoAttack, checks
+from torch import Tensor, nn
+
+from adrbench.attacks.autoattack import (
+    ATTACKS,
+    ReliabilityWarning,
+    inspect_model,
+    review_square,
+    split_runnable,
+)
+from adrbench.attacks.suites import build_suite
+from adrbench.config.settings import AttackConfig
+from adrbench.config.threat import ThreatModel
+from adrbench.data import Images, load_dataset, to_float
+from adrbench.evaluation.evaluate import Evaluation, evaluate
+from tiny import Linear, labelled_by, make_images, train_small_net
+
+
+def run(model: nn.Module, images: Images, classes: int, **settings: Any) -> Evaluation:
+    config = AttackConfig(**settings)
+    suite = build_suite(config, classes)
+    return evaluate(model, images, suite, config.threat_model, batch_size=config.batch_size)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[nn.Module, Images]:
+    """Return a small net trained on digits, and the first 12 test images."""
+    dataset = load_dataset("digits", data_dir=Path("unused"))
+    return train_small_net(dataset.train, classes=10), dataset.test.first(12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("norm", "eps", "n"), [("Linf", 0.08, 12), ("L2", 0.45, 6)])
+def test_verdicts_equal_those_of_the_official_run(
+    norm: str, eps: float, n: int, digits: tuple[nn.Module, Images]
+) -> None:
+    model, images = digits[0], digits[1].first(n)
+    ours = run(
+        model,
+        images,
+        10,
+        suite="autoattack",
+        threat_model=ThreatModel(norm=norm, eps=eps),
+        batch_size=5,
+        seed=3,
+    )
+    official = AutoAttack(model.requires_grad_(False), norm=norm, eps=eps, seed=3)
+    x, y = to_float(images.pixels), images.labels
+    x_adv, _ = official.run_standard_evaluation(x, y, batch_size=5)
+    with torch.no_grad():
+        theirs = model(x_adv).argmax(1) == y
+    assert torch.equal(ours.robust, theirs)
+    survivors = [stage.survivors for stage in ours.stages]
+    assert ours.clean_correct > survivors[0] >= survivors[-1] > 0, "every stage should have work"
+    assert [stage.name for stage in ours.stages] == list(ATTACKS["standard"])
+
+
+@pytest.mark.parametrize("suite", ["apgd-ce", "apgd-t", "fab-t"])
+def test_single_stages_attack(suite: str, digits: tuple[nn.Module, Images]) -> None:
+    model, images = digits
+    verdicts = run(model, images.first(8), 10, suite=suite, threat_model=ThreatModel(eps=0.1))
+    assert verdicts.robust_correct < verdicts.clean_correct
+    assert [stage.name for stage in verdicts.stages] == [suite]
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (2, ["apgd-ce", "fab", "square"]),
+        (3, ["apgd-ce", "fab-t", "square"]),
+        (4, ["apgd-ce", "apgd-t", "fab-t", "square"]),
+        (200, ["apgd-ce", "apgd-t", "fab-t", "square"]),
+    ],
+)
+def test_what_runs_with_few_classes(classes: int, expected: list[str]) -> None:
+    runnable, left_out = split_runnable(ATTACKS["standard"], classes)
+    assert runnable == expected
+    assert len(left_out) == len(set(ATTACKS["standard"]) - set(expected))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", ["autoattack", "autoattack-plus"])
+@pytest.mark.parametrize("classes", [2, 3, 4, 5])
+def test_any_number_of_classes_is_attacked(classes: int, suite: str) -> None:
+    model = Linear(classes=classes)
+    images = labelled_by(model, make_images(6, classes=classes))
+    verdicts = run(model, images, classes, suite=suite, threat_model=ThreatModel(eps=0.3))
+    assert verdicts.robust_correct == 0
+    left_out = [text for text in verdicts.warnings if "left out" in text]
+    assert len(left_out) == {2: 2, 3: 1}.get(classes, 0) + (classes == 2 and "plus" in suite)
+
+
+def test_side_effects_stay_inside(digits: tuple[nn.Module, Images]) -> None:
+    model, images = digits
+    model.requires_grad_(True).train().zero_grad()
+
+    def tracer(frame: FrameType, event: str, argument: object) -> None:
+        return None
+
+    before = torch.get_rng_state()
+    counters = dict(checks.funcs)
+    tracing = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        run(model, images.first(4), 10, suite="fab-t", threat_model=ThreatModel(eps=0.1))
+        assert sys.gettrace() is tracer
+    finally:
+        sys.settrace(tracing)
+    assert torch.equal(before, torch.get_rng_state())
+    assert checks.funcs == counters
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert model.training
+    model.eval()
+
+
+class Softmax(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.inner(x), 1)
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.inner(x)
+        return logits + torch.randn_like(logits)
+
+
+class Dynamic(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            z = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.inner(z).sum(), z)
+        logits: Tensor = self.inner(x + 0 * gradient)
+        return logits
+
+
+class Masked(nn.Module):
+    """Rounds the logits, so that gradients are zero almost everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Linear(classes=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.round(10 * self.inner(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (Softmax(), "look like probabilities"),
+        (Noisy(), "differ from one pass to the next"),
+        (Dynamic(), "gradients inside its forward pass"),
+    ],
+)
+def test_the_official_checks_warn_in_plain_words(model: nn.Module, words: str) -> None:
+    images = make_images(8)
+    with pytest.warns(ReliabilityWarning, match=words):
+        inspect_model(model, to_float(images.pixels), images.labels)
+
+
+def test_an_ordinary_model_raises_no_warning_even_after_a_dynamic_one() -> None:
+    images = make_images(8)
+    x, y = to_float(images.pixels), images.labels
+    with pytest.warns(ReliabilityWarning):
+        inspect_model(Dynamic(), x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inspect_model(Linear(), x, y)
+
+
+def test_zero_gradients_land_in_the_verdicts() -> None:
+    model = Masked()
+    images = labelled_by(model, make_images(8))
+    verdicts = run(model, images, 4, suite="apgd-t", threat_model=ThreatModel(eps=0.1))
+    assert any("gradient of exactly zero" in text for text in verdicts.warnings)
+
+
+def test_square_beating_the_others_is_said() -> None:
+    with pytest.warns(ReliabilityWarning, match=r"Square, which needs no gradients, took 10.00%"):
+        review_square({"clean": 0.9, "apgd-ce": 0.5, "square": 0.4})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        review_square({"clean": 0.9, "apgd-ce": 0.5, "square": 0.499})

@@ -1,0 +1,66 @@
+"""Every registered suite on a tiny model."""
+
+import pytest
+
+from adrbench.attacks.suites import SUITES, build_suite
+from adrbench.config.settings import AttackConfig
+from adrbench.config.threat import ThreatModel
+from adrbench.errors import UsageError
+from adrbench.evaluation.evaluate import evaluate
+from tiny import Linear, labelled_by, make_images
+
+QUICK = ["fgsm", "pgd", "pgd-3", "cw", "apgd-ce", "apgd-t", "fab-t"]
+LONG = [name for name in SUITES if name not in QUICK]
+
+
+def config(suite: str, norm: str = "Linf") -> AttackConfig:
+    eps = {"Linf": 0.3, "L2": 1.5}[norm]
+    return AttackConfig(suite=suite, threat_model=ThreatModel(norm=norm, eps=eps))
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize(
+    "suite", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)]
+)
+def test_every_suite_fools_a_linear_model(suite: str, norm: str) -> None:
+    model = Linear(classes=5, size=6)
+    images = labelled_by(model, make_images(6, classes=5, size=6))
+    attack = config(suite, norm)
+    built = build_suite(attack, 5)
+    verdicts = evaluate(model, images, built, attack.threat_model, batch_size=4)
+    assert verdicts.clean_correct == 6
+    assert verdicts.robust_correct < 6
+    assert [stage.name for stage in verdicts.stages] == [stage.name for stage in built.stages]
+    assert not verdicts.warnings
+
+
+def test_pgd_is_pgd_20() -> None:
+    assert build_suite(config("pgd"), 5) == build_suite(config("pgd-20"), 5)
+
+
+def test_parameters_say_what_was_run() -> None:
+    attack = AttackConfig(suite="pgd-7", threat_model=ThreatModel(eps=0.1), alpha=0.05, restarts=2)
+    assert build_suite(attack, 5).parameters == {"steps": 7, "alpha": 0.05, "restarts": 2}
+    official = build_suite(config("autoattack"), 5).parameters
+    assert official["version"] == "standard"
+    assert official["num_targets"] == 4
+
+
+@pytest.mark.parametrize(
+    ("suite", "words"),
+    [
+        ("autoatack", "did you mean autoattack"),
+        ("pgd-0", "unknown suite 'pgd-0'"),
+        ("pgd-K", "unknown suite 'pgd-K'"),
+        ("pgd-x", "unknown suite 'pgd-x'"),
+        ("", "unknown suite"),
+    ],
+)
+def test_unknown_suites_are_refused(suite: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        build_suite(config(suite), 5)
+
+
+def test_a_single_attack_that_cannot_run_is_refused() -> None:
+    with pytest.raises(UsageError, match="needs at least 4 classes, the model has 3"):
+        build_suite(config("apgd-t"), 3)

@@ -1,0 +1,297 @@
+"""Checkpoints: what is written comes back bit for bit, and what is broken is refused by name."""
+
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import adrbench
+from adrbench.checkpoints import format as checkpoints
+from adrbench.checkpoints.format import SCHEMA, Checkpoint, ModelShape, Snapshot
+from adrbench.config.method import parse_method
+from adrbench.config.presets import find_preset
+from adrbench.config.settings import TrainConfig
+from adrbench.errors import AdrbenchError, CheckpointError, UsageError
+
+
+def snapshot(shape: ModelShape, seed: int, epoch: int) -> Snapshot:
+    torch.manual_seed(seed)
+    return Snapshot(
+        state=shape.build().state_dict(), epoch=epoch, clean_correct=90, robust_correct=50 + seed
+    )
+
+
+def make(method: str = "adr", **changes: Any) -> Checkpoint:
+    preset = find_preset("digits", "small-cnn", parse_method(method), num_train=1437)
+    config = TrainConfig(
+        dataset="digits", arch="small-cnn", method=method, val_size=143, **preset.values
+    )
+    shape = ModelShape(arch="small-cnn", activation="silu", num_classes=10, in_channels=1)
+    snapshots = {"student": snapshot(shape, 0, 3)}
+    if config.parsed_method().averages:
+        snapshots["average"] = snapshot(shape, 1, 4)
+    checkpoint = Checkpoint(
+        selection="last",
+        config=config,
+        shape=shape,
+        run="a run",
+        data_sha256="d" * 64,
+        snapshots=snapshots,
+        training={"optimizer": {"state": {0: torch.ones(2)}}, "history": [{"epoch": 1}]},
+    )
+    return replace(checkpoint, **changes)
+
+
+def write(path: Path, **changes: Any) -> dict[str, Any]:
+    """Save a checkpoint and return what the file holds."""
+    checkpoints.save(path, make(**changes))
+    held: dict[str, Any] = torch.load(path, weights_only=True)
+    return held
+
+
+def rewrite(path: Path, held: dict[str, Any]) -> None:
+    """Write altered content with a sum that fits it, as whoever alters it on purpose would."""
+    fields = {key: value for key, value in held.items() if key != "tensors_sha256"}
+    torch.save(held | {"tensors_sha256": checkpoints.sum_tensors(fields)}, path)
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(first[key], second[key]) for key in first
+    )
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    written = make()
+    checkpoints.save(tmp_path / "last.pt", written)
+    read = checkpoints.load(tmp_path / "last.pt")
+    assert replace(read, snapshots={}, training=None) == replace(
+        written, snapshots={}, training=None
+    )
+    assert read.snapshots.keys() == written.snapshots.keys()
+    for name, kept in written.snapshots.items():
+        assert same(read.snapshots[name].state, kept.state)
+        assert replace(read.snapshots[name], state={}) == replace(kept, state={})
+    assert read.training is not None
+    assert read.training["history"] == [{"epoch": 1}]
+    assert torch.equal(read.training["optimizer"]["state"][0], torch.ones(2))
+
+
+def test_a_file_holds_plain_values_and_tensors_only(tmp_path: Path) -> None:
+    held = write(tmp_path / "last.pt")
+    assert (held["format"], held["schema"]) == (checkpoints.MARK, SCHEMA)
+    assert held["config"]["method"] == "adr"
+    with zipfile.ZipFile(tmp_path / "last.pt") as archive:
+        (pickle,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        assert b"adrbench.c" not in archive.read(pickle)
+
+
+@pytest.mark.parametrize(
+    ("method", "weights", "expected"),
+    [
+        ("at", None, "student"),
+        ("adr", None, "student"),
+        ("adr+wa", None, "average"),
+        ("adr", "average", "average"),
+        ("adr+wa", "student", "student"),
+    ],
+)
+def test_load_model_gives_the_weights_that_the_method_deploys_or_those_asked_for(
+    tmp_path: Path, method: str, weights: Any, expected: str
+) -> None:
+    checkpoint = make(method)
+    checkpoints.save(tmp_path / "best.pt", checkpoint)
+    for place in (tmp_path, tmp_path / "best.pt", str(tmp_path)):
+        model = adrbench.load_model(place, weights=weights)
+        assert not model.training
+        assert same(model.state_dict(), checkpoint.snapshots[expected].state)
+    x = torch.rand(2, 1, 8, 8)
+    assert model(x).shape == (2, 10)
+
+
+def test_a_run_directory_without_a_best_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match=r"best\.pt: No such file"):
+        adrbench.load_model(tmp_path)
+
+
+def test_weights_that_do_not_exist(tmp_path: Path) -> None:
+    write(tmp_path / "best.pt", method="at")
+    with pytest.raises(CheckpointError, match="has no average weights but student of method at"):
+        adrbench.load_model(tmp_path, weights="average")
+    with pytest.raises(UsageError, match="weights are 'ema': choose student or average"):
+        adrbench.load_model(tmp_path, weights="ema")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.999])
+def test_a_truncated_file(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "best.pt"
+    write(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CheckpointError, match="is truncated or damaged: copy or train it again"):
+        checkpoints.load(path)
+
+
+def test_no_flipped_bit_goes_unnoticed_where_it_matters(tmp_path: Path) -> None:
+    """Wherever a bit flips, either the file is refused or the weights are what they were."""
+    path = tmp_path / "best.pt"
+    write(path)
+    content, good = path.read_bytes(), checkpoints.load(path)
+    refused = 0
+    for place in range(0, len(content), len(content) // 60):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        try:
+            read = checkpoints.load(path)
+        except CheckpointError:
+            refused += 1
+        else:
+            assert same(read.snapshots["student"].state, good.snapshots["student"].state)
+            assert same(read.snapshots["average"].state, good.snapshots["average"].state)
+    assert refused > 30
+
+
+def test_tensors_that_are_not_those_written(tmp_path: Path) -> None:
+    """One bit of one weight, in a file whose other sums are right."""
+    held = write(tmp_path / "best.pt")
+    weight = next(iter(held["snapshots"]["student"]["state"].values()))
+    weight.view(torch.int32).view(-1)[0] ^= 1
+    torch.save(held, tmp_path / "best.pt")
+    with pytest.raises(CheckpointError, match="its tensors are not those that were written"):
+        checkpoints.load(tmp_path / "best.pt")
+
+
+def test_sums_tell_tensors_apart() -> None:
+    one = torch.arange(6.0)
+    others = (one + 0.5, one.double(), one.view(2, 3), one.flip(0), one.bfloat16())
+    assert len({checkpoints.sum_tensors({"a": t}) for t in (one, *others)}) == 6
+    assert checkpoints.sum_tensors({"a": one}) != checkpoints.sum_tensors({"b": one})
+    assert checkpoints.sum_tensors([one]) == checkpoints.sum_tensors((one.clone(),))
+    assert checkpoints.sum_tensors({"a": torch.tensor(3)})
+
+
+def test_a_file_of_schema_1(tmp_path: Path) -> None:
+    """It has no sums, no fingerprint of the images that choose, and can be resumed."""
+    held = write(tmp_path / "last.pt")
+    del held["tensors_sha256"], held["selection_sha256"]
+    torch.save(held | {"schema": 1}, tmp_path / "last.pt")
+    assert checkpoints.load(tmp_path / "last.pt").selection_sha256 == ""
+
+
+class Payload:
+    """A pickle that would write a file when it is loaded without care."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_never_runs_code(tmp_path: Path, zipped: bool) -> None:
+    held = {"format": checkpoints.MARK, "schema": SCHEMA, "config": Payload(tmp_path / "ran")}
+    torch.save(held, tmp_path / "best.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match="which could run code: copy or train it again"):
+        checkpoints.load(tmp_path / "best.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("schema", [SCHEMA + 1, "1", None, 0])
+def test_another_schema(tmp_path: Path, schema: object) -> None:
+    held = write(tmp_path / "best.pt")
+    torch.save(held | {"schema": schema}, tmp_path / "best.pt")
+    with pytest.raises(CheckpointError, match="this version reads up to 2: update adrbench"):
+        checkpoints.load(tmp_path / "best.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"selection": "first"}, "field selection should be 'best' or 'last'"),
+        ({"config": {}}, "field config.dataset is missing"),
+        ({"shape": None}, "field shape should be a table of fields"),
+        ({"snapshots": {"student": {"state": {}}}}, "field snapshots.student.epoch is missing"),
+        ({"snapshots": 3}, "field snapshots should be a table"),
+        ({"run": 3}, "field run should be str"),
+        ({"training": []}, "field training should be"),
+        ({"further": 1}, "unknown field further"),
+    ],
+)
+def test_a_header_that_is_not_one(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    held = write(tmp_path / "best.pt")
+    rewrite(tmp_path / "best.pt", held | change)
+    with pytest.raises(CheckpointError, match=rf"is damaged \({words}.*: copy or train it again"):
+        checkpoints.load(tmp_path / "best.pt")
+
+
+def test_a_setting_out_of_its_range(tmp_path: Path) -> None:
+    held = write(tmp_path / "best.pt")
+    held["config"]["eps"] = 8.0
+    torch.save(held, tmp_path / "best.pt")
+    with pytest.raises(CheckpointError, match=r"is damaged .*eps is 8"):
+        checkpoints.load(tmp_path / "best.pt")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"arch": "wrn-10-1"}, {"num_classes": 7}, {"in_channels": 3}, {"activation": "tanh"}],
+)
+def test_weights_that_do_not_fit_the_model(tmp_path: Path, change: dict[str, Any]) -> None:
+    held = write(tmp_path / "best.pt")
+    held["shape"] |= change
+    torch.save(held, tmp_path / "best.pt")
+    with pytest.raises(CheckpointError, match="do not fit the model it names") as caught:
+        adrbench.load_model(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("state", [{}, {"conv": 3}])
+def test_a_state_that_is_not_one(tmp_path: Path, state: object) -> None:
+    held = write(tmp_path / "best.pt")
+    held["snapshots"]["student"]["state"] = state
+    rewrite(tmp_path / "best.pt", held)
+    with pytest.raises(CheckpointError, match="do not fit the model it names"):
+        adrbench.load_model(tmp_path, weights="student")
+
+
+def test_files_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.pt"
+    for content in ({"state_dict": {"weight": torch.ones(2, 2)}}, [1, 2], torch.ones(2)):
+        torch.save(content, path)
+        with pytest.raises(CheckpointError, match="is not an adrbench checkpoint: to attack"):
+            adrbench.load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\n<HTML><body>", "is a web page, not weights"),
+        (b"epoch,loss\n1,2\n", "is not a file that torch.save wrote"),
+        (b"PK\x03\x04 and no more", "is truncated or damaged"),
+    ],
+)
+def test_what_is_no_checkpoint_at_all(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "best.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=words):
+        adrbench.load_model(tmp_path)
+
+
+def test_a_directory_or_nothing_in_place_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is a directory without best\.pt or last\.pt"):
+        checkpoints.load(tmp_path)
+    with pytest.raises(AdrbenchError, match=r"cannot read .*: No such file or directory"):
+        checkpoints.load(tmp_path / "gone.pt")
+
+
+def test_the_same_content_has_the_same_fingerprint(tmp_path: Path) -> None:
+    for name in ("a.pt", "b.pt"):
+        checkpoints.save(tmp_path / name, make())
+    assert checkpoints.sha256(tmp_path / "a.pt") == checkpoints.sha256(tmp_path / "b.pt")
+    checkpoints.save(tmp_path / "b.pt", make(run="another"))
+    assert checkpoints.sha256(tmp_path / "a.pt") != checkpoints.sha256(tmp_path / "b.pt")

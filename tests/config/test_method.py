@@ -1,0 +1,79 @@
+"""The vocabulary of methods."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adrbench.config.method import TOKENS, Method, parse_method
+from adrbench.errors import UsageError
+
+SWITCHES = ("adr", "wa", "awp")
+METHODS = [
+    "+".join([objective, *chosen])
+    for objective in ("at", "trades", "standard")
+    for count in range(4)
+    for chosen in itertools.combinations(SWITCHES, count)
+]
+
+
+@pytest.mark.parametrize(
+    ("spelling", "canonical"),
+    [
+        ("at", "at"),
+        ("adr", "adr"),
+        ("at+adr", "adr"),
+        ("awp+adr", "adr+awp"),
+        ("wa", "at+wa"),
+        ("AWP + wa + ADR + Trades", "trades+adr+wa+awp"),
+        ("standard", "standard"),
+        ("wa+at+awp", "at+wa+awp"),
+    ],
+)
+def test_canonical_spelling(spelling: str, canonical: str) -> None:
+    assert str(parse_method(spelling)) == canonical
+
+
+@given(st.sampled_from(METHODS).flatmap(lambda m: st.permutations(m.split("+"))))
+def test_order_does_not_matter(tokens: list[str]) -> None:
+    method = parse_method("+".join(tokens))
+    assert method == parse_method("+".join(sorted(tokens)))
+    assert parse_method(str(method)) == method
+
+
+@pytest.mark.parametrize(
+    ("spelling", "words"),
+    [
+        ("adrr", "did you mean adr"),
+        ("adr+adr", "twice"),
+        ("at+trades", "two objectives, at and trades"),
+        ("adr+", "unknown method token ''"),
+        ("", "unknown method token ''"),
+    ],
+)
+def test_impossible_methods_are_refused(spelling: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse_method(spelling)
+
+
+def test_one_adr_run_serves_two_rows() -> None:
+    for run in ("adr", "adr+wa"):
+        assert parse_method(run).row("student") == "adr"
+        assert parse_method(run).row("average") == "adr+wa"
+    assert parse_method("trades+wa+awp").row("student") == "trades+awp"
+
+
+def test_the_average_exists_for_adr_and_wa_and_is_deployed_for_wa() -> None:
+    facts = {m: (parse_method(m).averages, parse_method(m).deployed) for m in ("at", "adr", "wa")}
+    assert facts == {"at": (False, "student"), "adr": (True, "student"), "wa": (True, "average")}
+
+
+def test_every_token_fills_one_slot() -> None:
+    assert {slot for slot, _ in TOKENS.values()} == {
+        "objective",
+        "targets",
+        "averaging",
+        "perturbation",
+    }
+    assert Method().objective in TOKENS

@@ -1,0 +1,84 @@
+"""The table of hyper-parameters against the published configurations."""
+
+import pytest
+
+from adrbench.config.method import parse_method
+from adrbench.config.presets import PUBLISHED, find_preset
+from adrbench.config.settings import TrainConfig
+
+ADR_KEYS = ("temperature_high", "temperature_low", "interpolation_low", "interpolation_high")
+
+#: dataset, architecture, method, temperature high and low, lambda low and high, rho, epochs.
+PUBLISHED_ROWS = [
+    ("cifar10", "resnet18", "adr", (2.5, 2.0, 0.70, 0.95), None, 200),
+    ("cifar10", "wrn-34-10", "adr", (2.5, 2.0, 0.70, 0.95), None, 200),
+    ("cifar10", "wrn-34-10", "adr+awp", (2.5, 1.5, 0.70, 0.85), 0.005, 200),
+    ("cifar10", "resnet18", "trades+adr", (2.5, 2.0, 0.70, 0.95), None, 200),
+    ("cifar10", "resnet18", "trades+adr+awp", (2.5, 1.5, 0.70, 0.85), 0.005, 200),
+    ("cifar100", "resnet18", "adr", (1.5, 1.0, 0.70, 0.95), None, 200),
+    ("cifar100", "wrn-34-10", "adr+awp", (2.0, 1.0, 0.70, 0.85), 0.005, 200),
+    ("cifar100", "resnet18", "trades+adr", (1.5, 1.0, 0.70, 0.95), None, 200),
+    ("cifar100", "resnet18", "trades+adr+awp", (1.5, 1.0, 0.70, 0.95), 0.005, 200),
+    ("tiny-imagenet", "resnet18", "adr", (2.0, 1.5, 0.50, 0.90), None, 80),
+    ("tiny-imagenet", "wrn-34-10", "adr+awp", (2.0, 1.5, 0.50, 0.90), 0.001, 80),
+    ("tiny-imagenet", "resnet18", "adr+awp", (2.0, 1.5, 0.30, 0.90), 0.001, 80),
+    ("tiny-imagenet", "resnet18", "trades+adr+awp", (2.0, 1.5, 0.50, 0.90), 0.001, 80),
+]
+
+
+@pytest.mark.parametrize(("dataset", "arch", "method", "adr", "rho", "epochs"), PUBLISHED_ROWS)
+def test_published_rows(
+    dataset: str,
+    arch: str,
+    method: str,
+    adr: tuple[float, ...],
+    rho: float | None,
+    epochs: int,
+) -> None:
+    preset = find_preset(dataset, arch, parse_method(method), num_train=50_000)
+    assert tuple(preset.values[key] for key in ADR_KEYS) == adr
+    assert preset.values.get("awp_rho") == rho
+    assert preset.values["epochs"] == epochs
+    assert preset.values["nesterov"] is (rho is None)
+    assert preset.source == PUBLISHED
+
+
+def test_milestones_are_the_published_epochs() -> None:
+    values = find_preset("cifar10", "resnet18", parse_method("at"), num_train=50_000).values
+    assert [round(f * values["epochs"]) for f in values["milestones"]] == [100, 150]
+
+
+def test_values_of_empty_slots_are_left_out() -> None:
+    values = find_preset("cifar10", "resnet18", parse_method("at"), num_train=50_000).values
+    assert not {*ADR_KEYS, "ema_decay", "awp_rho", "beta"} & values.keys()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "num_train", "words"),
+    [
+        ("cifar10", 50_000, "carried over"),
+        ("mine", 500, "our own"),
+        ("mine", 10**6, "carried over"),
+    ],
+)
+def test_what_was_not_published_says_so(dataset: str, num_train: int, words: str) -> None:
+    preset = find_preset(dataset, "wrn-28-10", parse_method("adr"), num_train=num_train)
+    assert words in preset.source
+
+
+@pytest.mark.parametrize("dataset", ["digits", "cifar10", "cifar100", "tiny-imagenet", "mine"])
+@pytest.mark.parametrize("method", ["standard", "at", "trades+adr+wa+awp", "wa", "awp"])
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_every_preset_is_a_valid_configuration(dataset: str, method: str, norm: str) -> None:
+    parsed = parse_method(method)
+    preset = find_preset(dataset, "resnet18", parsed, norm=norm, num_train=5000)
+    config = TrainConfig(
+        dataset=dataset,
+        arch="resnet18",
+        method=str(parsed),
+        norm=norm,
+        val_size=100,
+        preset=preset.source,
+        **preset.values,
+    )
+    assert TrainConfig.from_json(config.to_json()) == config

@@ -1,0 +1,103 @@
+"""Configurations: what is refused, and what a difference is called."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from adrbench.config.method import parse_method
+from adrbench.config.presets import find_preset
+from adrbench.config.settings import AttackConfig, TrainConfig, parse_fraction
+from adrbench.config.threat import ThreatModel
+from adrbench.errors import UsageError
+
+
+def config(method: str = "adr+awp", **changes: Any) -> TrainConfig:
+    preset = find_preset("digits", "small-cnn", parse_method(method), num_train=1437)
+    values: dict[str, Any] = {**preset.values, "val_size": 143, **changes}
+    return TrainConfig(dataset="digits", arch="small-cnn", method=method, **values)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epochs": 0}, "--epochs is 0: give a number at least 1"),
+        ({"batch_size": 0}, "--batch-size is 0"),
+        ({"lr": -1.0}, "--lr is -1"),
+        ({"lr": float("nan")}, "--lr is nan"),
+        ({"momentum": 1.5}, "--momentum is 1.5: give a number from 0 to 1"),
+        ({"eps": 8.0}, "write 8/255"),
+        ({"alpha": 0.0}, "--alpha is 0"),
+        ({"steps": 0}, "--steps is 0"),
+        ({"temperature_low": 0.0}, "--temperature-low is 0"),
+        ({"interpolation_high": 1.2}, "--interpolation-high is 1.2"),
+        ({"ema_decay": -0.1}, "--ema-decay is -0.1"),
+        ({"awp_rho": -1.0}, "--awp-rho is -1"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"precision": "float16"}, "choose float32 or bfloat16"),
+        ({"select": "train"}, "choose val or test"),
+        ({"crafting_mode": "off"}, "choose train or eval"),
+        ({"milestones": (0.5, 1.5)}, "fractions of the run"),
+        ({"val_size": 0}, "say --select test"),
+        ({"temperature_high": None}, "needs --temperature-high"),
+    ],
+)
+def test_impossible_settings_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        config(**change)
+
+
+def test_a_difference_names_the_setting_and_both_values() -> None:
+    one = config()
+    changed = dataclasses.replace(one, lr=0.5, steps=7)
+    assert one.differences(changed) == [("lr", 0.05, 0.5), ("steps", 10, 7)]
+    assert one.differences(dataclasses.replace(one, preset="elsewhere")) == []
+
+
+def test_a_broken_configuration_names_its_field() -> None:
+    data = config().to_json()
+    with pytest.raises(ValueError, match="field epochs should be int, not 'ten'"):
+        TrainConfig.from_json(data | {"epochs": "ten"})
+    with pytest.raises(ValueError, match="unknown field colour"):
+        TrainConfig.from_json(data | {"colour": 1})
+    with pytest.raises(ValueError, match="field lr is missing"):
+        TrainConfig.from_json({key: data[key] for key in data if key != "lr"})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("8/255", 8 / 255), ("0.0314", 0.0314), (" 1 / 2 ", 0.5), ("2", 2.0), ("1e-2", 0.01)],
+)
+def test_fractions(text: str, value: float) -> None:
+    assert parse_fraction(text, "eps") == value
+
+
+@pytest.mark.parametrize("text", ["", "eight", "8/", "8/0", "nan", "inf", "8/255/2", "8,5"])
+def test_what_is_not_a_number_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--eps is .* write a number such as 8/255"):
+        parse_fraction(text, "eps")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n": 0}, "--n is 0"),
+        ({"batch_size": 0}, "--batch-size is 0"),
+        ({"restarts": 0}, "--restarts is 0"),
+        ({"alpha": -0.1}, "--alpha is -0.1"),
+        ({"seed": -5}, "--seed is -5"),
+    ],
+)
+def test_impossible_attacks_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        AttackConfig(threat_model=ThreatModel(eps=0.1), **change)
+
+
+def test_fingerprints_outlive_new_settings_and_count_processes() -> None:
+    """The first is as it was before there was a setting `sync_batch_norm`."""
+    plain, synchronised = config("at"), config("at", sync_batch_norm=True)
+    assert plain.sha256()[:8] == "1690a239"
+    assert plain.sha256() == plain.sha256(processes=1)
+    others = (plain.sha256(2), plain.sha256(8), synchronised.sha256())
+    assert len({plain.sha256(), *others}) == 4
+    assert synchronised.sha256(8) == synchronised.sha256()

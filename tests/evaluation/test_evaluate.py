@@ -1,0 +1,168 @@
+"""The evaluation takes no attack's word."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adrbench.attacks.pgd import fgsm
+from adrbench.attacks.suites import Suite
+from adrbench.config.threat import ThreatModel
+from adrbench.evaluation.evaluate import evaluate
+from adrbench.runtime.devices import full_precision
+from tiny import Linear, labelled_by, make_images
+
+THREAT = ThreatModel(eps=0.05)
+
+
+@dataclass
+class Shifting:
+    """Moves every pixel of every image by a constant; remembers which images it was given."""
+
+    shift: float
+    name: str = "shift"
+    seen: tuple[int, ...] = ()
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        self.seen += tuple(indices.tolist())
+        return x + self.shift
+
+
+def suite(*stages: object) -> Suite:
+    return Suite(name="made", stages=stages, parameters={})  # type: ignore[arg-type]
+
+
+class AlwaysZero(nn.Module):
+    """Says class 0 unless the image left [0, 1] or moved."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("images", images)
+
+    def forward(self, x: Tensor) -> Tensor:
+        moved = (x[:, None] - self.images[None]).abs().flatten(2).amax(2).amin(1) > 0  # type: ignore[index]
+        return torch.stack([(~moved).float(), moved.float()], 1)
+
+
+@pytest.mark.parametrize(("shift", "robust"), [(0.04, 0), (0.06, 5), (-0.04, 0), (float("nan"), 5)])
+def test_images_outside_the_ball_do_not_count(shift: float, robust: int) -> None:
+    images = make_images(5)
+    images = type(images)(images.pixels.clamp(50, 200), torch.zeros_like(images.labels))
+    model = AlwaysZero(images.pixels / 255)
+    verdicts = evaluate(model, images, suite(Shifting(shift)), THREAT, batch_size=2)
+    assert verdicts.clean_correct == 5
+    assert verdicts.robust_correct == robust
+    assert bool(verdicts.warnings) == (robust == 5)
+
+
+def test_images_outside_the_pixel_range_do_not_count() -> None:
+    images = make_images(5)
+    images = type(images)(torch.full_like(images.pixels, 255), torch.zeros_like(images.labels))
+    model = AlwaysZero(images.pixels / 255)
+    verdicts = evaluate(model, images, suite(Shifting(0.01)), THREAT, batch_size=5)
+    assert verdicts.robust_correct == 5
+    assert "left the allowed perturbations" in verdicts.warnings[0]
+
+
+def test_each_stage_sees_only_the_survivors_of_the_last() -> None:
+    model = Linear()
+    images = make_images(40)
+    first, second = fgsm(THREAT), Shifting(0.0)
+    verdicts = evaluate(model, images, suite(first, second), THREAT, batch_size=7)
+    survivors = verdicts.robust.nonzero().squeeze(1).tolist()
+    assert second.seen == tuple(survivors)
+    assert 0 < len(survivors) < verdicts.clean_correct < 40
+    assert [stage.survivors for stage in verdicts.stages] == [len(survivors)] * 2
+
+
+def test_misclassified_images_are_not_attacked() -> None:
+    model = Linear()
+    images = make_images(40)
+    stage = Shifting(0.0)
+    verdicts = evaluate(model, images, suite(stage), THREAT, batch_size=40)
+    assert stage.seen == tuple(verdicts.clean.nonzero().squeeze(1).tolist())
+    with torch.no_grad():
+        expected = model(images.pixels / 255).argmax(1) == images.labels
+    assert torch.equal(verdicts.clean, expected)
+
+
+@pytest.mark.parametrize("can_be_traced", [True, False])
+def test_an_evaluation_says_whether_batch_norm_was_folded(can_be_traced: bool) -> None:
+    class Branching(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) if x.sum() > 0 else -super().forward(x)
+
+    model = Linear() if can_be_traced else Branching()
+    verdicts = evaluate(model, make_images(4), suite(fgsm(THREAT)), THREAT, batch_size=4)
+    assert verdicts.folded == can_be_traced
+
+
+def test_the_model_comes_back_as_it_was() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(1), Linear()).train()
+    model[0].eval()
+    model[1].weight.requires_grad_(False)
+    evaluate(model, make_images(6), suite(fgsm(THREAT)), THREAT, batch_size=3)
+    assert model.training
+    assert not model[0].training
+    assert model[0].weight.requires_grad
+    assert not model[1].weight.requires_grad
+    assert int(model[0].num_batches_tracked) == 0  # type: ignore[arg-type]
+
+
+def test_progress_counts_every_image_once() -> None:
+    model = Linear()
+    images = labelled_by(model, make_images(10))
+    heard: list[tuple[str, int, int, int]] = []
+    verdicts = evaluate(
+        model,
+        images,
+        suite(fgsm(THREAT)),
+        THREAT,
+        batch_size=4,
+        on_batch=lambda *seen: heard.append(seen),
+    )
+    assert heard[:4] == [("clean", done, 10, 10) for done in (0, 4, 8, 10)]
+    assert heard[4] == ("fgsm", 0, 10, 10)
+    assert heard[-1] == ("fgsm", 10, 10, verdicts.robust_correct)
+
+
+def test_other_warnings_come_through() -> None:
+    class Warning_(Shifting):  # noqa: N801
+        def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+            warnings.warn("something of torch", UserWarning, stacklevel=1)
+            return x
+
+    with pytest.warns(UserWarning, match="something of torch"):
+        evaluate(Linear(), make_images(4), suite(Warning_(0.0)), THREAT, batch_size=4)
+
+
+def test_full_precision_is_put_back() -> None:
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    with full_precision():
+        assert not any(switch.allow_tf32 for switch in switches)
+    assert [switch.allow_tf32 for switch in switches] == before
+    assert torch.backends.cudnn.allow_tf32, "cuDNN allows TF32 unless told otherwise"
+
+
+def test_a_stage_that_nobody_enters() -> None:
+    model = Linear()
+    images = make_images(5)
+    with torch.no_grad():
+        wrong = (model(images.pixels / 255).argmax(1) + 1) % 3
+    heard: list[tuple[str, int, int, int]] = []
+    stage = Shifting(0.0)
+    verdicts = evaluate(
+        model,
+        type(images)(images.pixels, wrong),
+        suite(stage),
+        THREAT,
+        batch_size=2,
+        on_batch=lambda *seen: heard.append(seen),
+    )
+    assert (verdicts.clean_correct, verdicts.robust_correct) == (0, 0)
+    assert heard[-1] == ("shift", 0, 0, 0)
+    assert stage.seen == ()

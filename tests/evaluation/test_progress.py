@@ -1,0 +1,301 @@
+"""Progress of an evaluation: kept after every batch, taken up after any, and put together."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adrbench.attacks.autoattack import ReliabilityWarning
+from adrbench.attacks.pgd import PGD
+from adrbench.attacks.suites import Suite, build_suite
+from adrbench.config.settings import AttackConfig
+from adrbench.config.threat import ThreatModel
+from adrbench.evaluation.evaluate import Evaluation, evaluate
+from adrbench.evaluation.progress import Progress, ProgressFiles, begin, combine
+from adrbench.results.records import Stage
+from adrbench.runtime.process_group import SingleProcess
+from tiny import Linear, make_images, train_small_net
+
+THREAT = ThreatModel(eps=0.05)
+IMAGES = make_images(53)
+T = TypeVar("T")
+
+
+def pgd_suite() -> Suite:
+    stages = tuple(
+        PGD(name=f"pgd-{steps}", threat=THREAT, steps=steps, alpha=0.01, seed=steps)
+        for steps in (1, 3, 10)
+    )
+    return Suite(name="pgds", stages=stages, parameters={})
+
+
+def progress_store(directory: Path, rank: int = 0, **changes: Any) -> ProgressFiles:
+    said = changes.pop("said", [])
+    settings: dict[str, Any] = {"fingerprint": "f", "n": 53, **changes}
+    return ProgressFiles(record=directory / "run-[1].json", rank=rank, say=said.append, **settings)
+
+
+@dataclass
+class KilledAfter:
+    """Keeps in files, and is killed once it has kept `allowed` times."""
+
+    kept: ProgressFiles
+    allowed: int
+
+    def load(self) -> Progress | None:
+        return self.kept.load()
+
+    def save(self, progress: Progress) -> None:
+        self.kept.save(progress)
+        self.allowed -= 1
+        if self.allowed < 0:
+            raise KeyboardInterrupt
+
+
+def run(
+    suite: Suite, progress_store: Any = None, model: nn.Module | None = None, **more: Any
+) -> Evaluation:
+    return evaluate(
+        model or Linear(),
+        IMAGES,
+        suite,
+        THREAT,
+        batch_size=7,
+        progress_store=progress_store,
+        **more,
+    )
+
+
+def same(one: Evaluation, other: Evaluation) -> None:
+    assert torch.equal(one.clean, other.clean)
+    assert torch.equal(one.robust, other.robust)
+    assert [(s.name, s.survivors) for s in one.stages] == [
+        (s.name, s.survivors) for s in other.stages
+    ]
+    assert one.warnings == other.warnings
+
+
+def test_an_evaluation_killed_after_any_batch_ends_in_the_same_verdicts(tmp_path: Path) -> None:
+    undisturbed = run(pgd_suite())
+    assert 0 < undisturbed.robust_correct < undisturbed.clean_correct
+    for allowed in range(100):
+        directory = tmp_path / str(allowed)
+        try:
+            run(pgd_suite(), KilledAfter(progress_store(directory), allowed))
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        heard: list[tuple[str, int, int, int]] = []
+        same(
+            run(
+                pgd_suite(),
+                progress_store(directory),
+                on_batch=lambda *seen, to=heard: to.append(seen),
+            ),
+            undisturbed,
+        )
+        assert heard[0][1] > 0 or heard[0][0] != "clean", "it began where it was killed"
+    assert allowed > 15
+
+
+@pytest.mark.slow
+def test_autoattack_killed_again_and_again_ends_in_the_same_verdicts(tmp_path: Path) -> None:
+    config = AttackConfig(suite="autoattack", threat_model=THREAT, batch_size=7)
+    suite, model = build_suite(config, 3), train_small_net(IMAGES, 3)
+    undisturbed = run(suite, model=model)
+    lives = 0
+    while True:
+        lives += 1
+        try:
+            result = run(suite, KilledAfter(progress_store(tmp_path), 1), model=model)
+        except KeyboardInterrupt:
+            continue
+        break
+    assert lives > 5
+    same(result, undisturbed)
+
+
+def test_warnings_of_earlier_lives_are_not_lost(tmp_path: Path) -> None:
+    class Doubtful:
+        name = "doubtful"
+
+        def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+            import warnings
+
+            if 0 in indices:
+                warnings.warn(ReliabilityWarning("the first image is odd"), stacklevel=2)
+            return x
+
+    images = make_images(53)
+    images = type(images)(images.pixels, torch.zeros_like(images.labels))
+
+    class Zero(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([1.0, 0.0]).expand(len(x), 2) + 0 * x.flatten(1).sum(1, True)
+
+    suite = Suite(name="doubt", stages=(Doubtful(),), parameters={})
+    killed = KilledAfter(progress_store(tmp_path), 12)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Zero(), images, suite, THREAT, batch_size=7, progress_store=killed)
+    result = evaluate(
+        Zero(), images, suite, THREAT, batch_size=7, progress_store=progress_store(tmp_path)
+    )
+    assert result.warnings == ("the first image is odd",)
+
+
+def progress() -> Progress:
+    made = begin(53)
+    made.standing[3] = False
+    made.done = {0, 2}
+    made.finish_stage("clean")
+    made.standing[10:20] = False
+    made.done = {1}
+    made.warnings = ["odd"]
+    made.seconds, made.stage_seconds, made.form = 12.5, 2.25, "contiguous"
+    return made
+
+
+def test_going_on_is_said_in_words(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        run(pgd_suite(), KilledAfter(progress_store(tmp_path), 9))
+    run(pgd_suite(), progress_store(tmp_path), say=said.append)
+    (told,) = said
+    assert re.fullmatch(r"going on after 2 batches of pgd-1; standing: \d+ after clean\.", told), (
+        told
+    )
+
+
+def equal(one: Progress, other: Progress) -> bool:
+    masks = ("entered", "standing", "clean")
+    plain = ("done", "stages", "warnings", "seconds", "stage_seconds", "form")
+    return all(torch.equal(getattr(one, m), getattr(other, m)) for m in masks) and all(
+        getattr(one, name) == getattr(other, name) for name in plain
+    )
+
+
+def test_progress_comes_back_as_it_was_and_goes_away(tmp_path: Path) -> None:
+    kept = progress_store(tmp_path)
+    assert kept.load() is None
+    kept.save(progress())
+    (file,) = tmp_path.iterdir()
+    assert file.name.startswith("."), "no reader of records should find it"
+    loaded = kept.load()
+    assert loaded is not None
+    assert equal(loaded, progress())
+    kept.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    said: list[str] = []
+    kept = progress_store(tmp_path, said=said)
+    kept.save(progress())
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+    for place in range(len(content)):
+        for bit in (0, 2, 5):
+            changed = bytes([content[place] ^ (1 << bit)])
+            file.write_bytes(content[:place] + changed + content[place + 1 :])
+            loaded = kept.load()
+            assert loaded is None or equal(loaded, progress()), (place, bit)
+    assert len(said) > len(content)
+    assert all(text.count("\n") == 0 and "is not used: " in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "Expecting value"),
+        (b"[" * 100_000, "recursion"),
+        (b"[]", "list indices"),
+        (b'{"sha256": ""}', "state"),
+        (b"\xff\xfe\x00", "decode"),
+    ],
+)
+def test_what_is_no_state(tmp_path: Path, content: bytes, words: str) -> None:
+    said: list[str] = []
+    kept = progress_store(tmp_path, said=said)
+    (tmp_path / ".run-[1].0.state").write_bytes(content)
+    assert kept.load() is None
+    assert len(said) == 1
+    assert words in said[0]
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "g"}, {"n": 52}])
+def test_the_state_of_another_evaluation_is_not_used(tmp_path: Path, change: Any) -> None:
+    said: list[str] = []
+    progress_store(tmp_path).save(progress())
+    assert progress_store(tmp_path, said=said, **change).load() is None
+    assert "it is of another evaluation, or of other settings" in said[0]
+
+
+def test_the_state_of_a_longer_name_is_another_ones(tmp_path: Path) -> None:
+    other = ProgressFiles(record=tmp_path / "run-1.json", fingerprint="f", n=53, rank=0, say=print)
+    other.save(progress())
+    assert progress_store(tmp_path).files() == []
+
+
+def test_several_processes_are_put_together_by_hand(tmp_path: Path) -> None:
+    """Of images 0 to 5 in batches of two: one did batches 0 and 2, another 1, a third is behind."""
+    stages = [Stage(name="clean", survivors=6, seconds=1.0)]
+    parts = []
+    for rank, (standing, done, finished) in enumerate(
+        [
+            ([0, 1, 1, 1, 1, 0], {0, 2}, stages),
+            ([1, 1, 1, 0, 1, 1], {1}, stages),
+            ([0, 0, 0, 0, 0, 0], {0}, []),
+        ]
+    ):
+        part = begin(6)
+        part.clean = torch.ones(6, dtype=torch.bool) if finished else None
+        part.standing = torch.tensor(standing).bool()
+        part.done, part.stages, part.warnings = set(done), list(finished), [f"of {rank}", "all"]
+        part.seconds = part.stage_seconds = float(rank)
+        progress_store(tmp_path, rank, n=6).save(part)
+        parts.append(part)
+    whole = progress_store(tmp_path, n=6).load()
+    assert whole is not None
+    assert whole.standing.int().tolist() == [0, 1, 1, 0, 1, 0]
+    assert whole.done == {0, 1, 2}
+    assert whole.warnings == ["of 0", "all", "of 1"]
+    assert (whole.seconds, whole.stages) == (1.0, stages)
+    assert torch.equal(combine(parts[::-1]).standing, whole.standing)
+
+
+@dataclass(kw_only=True)
+class HalfOf(SingleProcess):
+    """One of two processes that share every stage evenly and are killed before they compare."""
+
+    kept: ProgressFiles
+    rank: int = 0
+
+    def distribute(self, items: Sequence[T]) -> Iterator[T]:
+        return iter(items[self.rank :: 2])
+
+    def broadcast(self, value: T) -> T:
+        if value is None and self.rank:
+            return self.kept.load()  # type: ignore[return-value]
+        return value
+
+    def all_true(self, mask: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("finished_by", [1, 2])
+def test_one_process_goes_on_with_what_two_have_done(tmp_path: Path, finished_by: int) -> None:
+    """They are killed in every stage, and in each the next two, or one, find every batch done."""
+    undisturbed = run(pgd_suite())
+    for _ in range(3):
+        for rank in range(finished_by):
+            kept = progress_store(tmp_path, rank)
+            with pytest.raises(KeyboardInterrupt):
+                run(pgd_suite(), kept, process_group=HalfOf(rank=rank, kept=kept))
+    assert len(list(tmp_path.iterdir())) == finished_by
+    same(run(pgd_suite(), progress_store(tmp_path)), undisturbed)

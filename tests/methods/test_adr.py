@@ -1,0 +1,111 @@
+"""ADR's rectified labels against arithmetic by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import adrbench
+from adrbench.errors import UsageError
+from adrbench.methods.adr import ADR, OneHot, Rectified
+
+
+def test_by_hand_where_the_teacher_agrees() -> None:
+    """Three classes, first step of many: tau = 2, lambda = 0.7, label 0.
+
+    Logits (2 ln 4, 2 ln 2, 0) over tau are (ln 4, ln 2, 0), so P = (4, 2, 1) / 7. The teacher's
+    favourite is the label, so the share stays 0.7 and the target is
+    0.7 (4/7, 2/7, 1/7) + 0.3 (1, 0, 0) = (0.7, 0.2, 0.1).
+    """
+    logits = torch.tensor([[2 * math.log(4), 2 * math.log(2), 0.0]], dtype=torch.float64)
+    adr = ADR(total_steps=10**9, temperature=(2.0, 1.0), interpolation=(0.7, 0.9))
+    target = adr(logits, torch.tensor([0]), step=0)
+    torch.testing.assert_close(target, torch.tensor([[0.7, 0.2, 0.1]], dtype=torch.float64))
+
+
+def test_by_hand_where_the_teacher_errs() -> None:
+    """The same teacher, label 2: max P - P_y = 4/7 - 1/7 = 3/7, so the share is 0.7 - 3/7.
+
+    With w = 0.7 - 3/7 the target is (4w/7, 2w/7, w/7 + 1 - w).
+    """
+    logits = torch.tensor([[2 * math.log(4), 2 * math.log(2), 0.0]], dtype=torch.float64)
+    adr = ADR(total_steps=10**9, temperature=(2.0, 1.0), interpolation=(0.7, 0.9))
+    share = 0.7 - 3 / 7
+    expected = [[4 * share / 7, 2 * share / 7, share / 7 + 1 - share]]
+    target = adr(logits, torch.tensor([2]), step=0)
+    torch.testing.assert_close(target, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_halfway_both_numbers_are_in_the_middle() -> None:
+    adr = ADR(total_steps=100, temperature=(2.5, 2.0), interpolation=(0.7, 0.9))
+    assert adr.temperature(50) == pytest.approx(2.25)
+    assert adr.interpolation(50) == pytest.approx(0.8)
+
+
+def test_a_teacher_that_is_sure_and_wrong_is_not_heard() -> None:
+    logits = torch.tensor([[100.0, 0.0, 0.0]])
+    target = ADR(total_steps=10)(logits, torch.tensor([1]), step=3)
+    torch.testing.assert_close(target, torch.tensor([[0.0, 1.0, 0.0]]))
+
+
+@given(
+    logits=st.lists(st.lists(st.floats(-50, 50), min_size=3, max_size=3), min_size=1, max_size=6),
+    step=st.integers(0, 20),
+    data=st.data(),
+)
+@settings(deadline=None, max_examples=60)
+def test_targets_are_probabilities_that_favour_the_label_over_the_teacher(
+    logits: list[list[float]], step: int, data: st.DataObject
+) -> None:
+    teacher = torch.tensor(logits, dtype=torch.float64)
+    y = torch.tensor(
+        data.draw(st.lists(st.integers(0, 2), min_size=len(logits), max_size=len(logits)))
+    )
+    adr = ADR(total_steps=20)
+    target = adr(teacher, y, step)
+    torch.testing.assert_close(target.sum(1), torch.ones(len(y), dtype=torch.float64))
+    assert (target >= 0).all()
+    probabilities = torch.softmax(teacher / adr.temperature(step), 1)
+    of_label = target.gather(1, y[:, None])
+    assert (of_label >= probabilities.gather(1, y[:, None]) - 1e-12).all()
+
+
+def test_a_share_of_zero_is_the_label() -> None:
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([0, 1, 2, 3, 0])
+    target = ADR(total_steps=10, interpolation=(0.0, 0.0))(logits, y, step=4)
+    torch.testing.assert_close(target, OneHot(4)(torch.empty(5, 1, 1, 1), y, {}))
+
+
+def test_the_rectifier_is_public_and_leaves_the_teacher_without_gradients() -> None:
+    logits = torch.zeros(2, 3, requires_grad=True)
+    target = adrbench.ADR(total_steps=10)(logits, torch.tensor([0, 1]), step=0)
+    assert not target.requires_grad
+    assert "total_steps=10, temperature=(2.5, 2.0)" in repr(adrbench.ADR(total_steps=10))
+
+
+def test_the_teacher_sees_the_clean_batch() -> None:
+    teacher = torch.nn.Flatten()
+    x = torch.randn(2, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([2, 0])
+    adr = ADR(total_steps=10)
+    targets = Rectified(adr, teacher)
+    expected = adr(x.flatten(1), y, 5)
+    torch.testing.assert_close(targets(x, y, targets.annealed(5)), expected)
+    as_tensors = {name: torch.tensor(value) for name, value in targets.annealed(5).items()}
+    torch.testing.assert_close(targets(x, y, as_tensors), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"total_steps": 0}, "total_steps is 0"),
+        ({"total_steps": 5, "temperature": (2.0, 0.0)}, "temperature is"),
+        ({"total_steps": 5, "interpolation": (0.5, 1.5)}, "interpolation is"),
+    ],
+)
+def test_impossible_rectifiers_are_refused(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        ADR(**arguments)  # type: ignore[arg-type]

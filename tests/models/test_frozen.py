@@ -1,0 +1,209 @@
+"""The frozen form of a model: the same answers, BatchNorm folded away where that is safe."""
+
+import os
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adrbench.data import load_split, to_float
+from adrbench.models.architectures import build_model
+from adrbench.models.frozen import TOLERANCE, agree, difference, fastest, fold, freeze
+from tiny import build_trained
+
+#: architecture -> how many BatchNorm layers follow something else than a convolution.
+ARCHS = {"small-cnn": 0, "resnet18": 0, "preact-resnet18": 9, "wrn-10-1": 4}
+
+
+def images(n: int = 4) -> Tensor:
+    return torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def input_gradient(model: nn.Module, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    labels = torch.arange(len(x)) % 10
+    (gradient,) = torch.autograd.grad(F.cross_entropy(model(x), labels), x)
+    return gradient
+
+
+@pytest.mark.parametrize(
+    "formats", [(torch.channels_last,), (torch.channels_last, torch.contiguous_format)]
+)
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_frozen_model_answers_as_the_model_does(
+    arch: str, formats: tuple[torch.memory_format, ...]
+) -> None:
+    model, x = build_trained(arch), images()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    frozen = freeze(model, x, formats).model
+    assert len([m for m in frozen.modules() if isinstance(m, nn.BatchNorm2d)]) == ARCHS[arch]
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert not any(module.training for module in frozen.modules())
+    assert model.training
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    model.eval()
+    assert difference(model(x), frozen(x)) < 1e-5
+    expected = input_gradient(model, x)
+    torch.testing.assert_close(
+        input_gradient(frozen, x), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
+    )
+
+
+class Around(nn.Module):
+    """A small network, and what is done around it: `answer` takes the network and the images."""
+
+    def __init__(self, answer: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.body = build_trained("small-cnn")
+        self.answer = answer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.answer(self.body, x)
+
+
+def branching() -> nn.Module:
+    """Return a model with a branch that depends on what it sees, which no trace can follow."""
+    return Around(lambda body, x: body(x) if x.mean() > 0.3 else -body(x))
+
+
+def noisy() -> nn.Module:
+    """Return a model with noise that a trace would keep as it fell once."""
+    return Around(lambda body, x: body(x + torch.randn(1)))
+
+
+def test_a_model_that_cannot_be_traced_stays_as_it_is() -> None:
+    model = branching().eval()
+    with pytest.raises(Exception, match="control flow"):
+        fold(model)
+    frozen = freeze(model, images()).model
+    for x in (images(), images() * 0.2):
+        torch.testing.assert_close(frozen(x), model(x))
+
+
+def test_a_model_that_answers_differently_each_time_goes_on_doing_so() -> None:
+    model, x = noisy().eval(), images()
+    assert freeze(model, x).model is model
+    assert not torch.equal(model(x), model(x))
+
+
+class StraightThrough(torch.autograd.Function):
+    """Rounds to steps of a sixteenth, and passes gradients on as if it had not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return (16 * x).round() / 16
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def quantised() -> nn.Module:
+    """Return a defense whose trace has the same logits and no gradient at all."""
+    return Around(lambda body, x: body(StraightThrough.apply(x)))
+
+
+class Withholding(nn.Module):
+    """Leaves one of its parts out of the gradient, which a trace does not see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.other = build_trained("small-cnn"), build_trained("small-cnn")
+        nn.init.normal_(self.other.get_submodule("linear").weight)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            other = self.other(x)
+        logits: Tensor = self.body(x) + other
+        return logits
+
+
+class Flattening(nn.Module):
+    """Says `view`, which only works on pixels that lie in the usual order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4))
+        self.head = nn.Linear(4 * 16 * 16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(x).view(len(x), -1))
+        return logits
+
+
+class Remembering(nn.Module):
+    """Keeps what it computed, and with that cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = build_trained("small-cnn")
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.body(x)
+        self.last = logits
+        return logits
+
+
+@pytest.mark.parametrize("make", [quantised, Withholding, Flattening, Remembering])
+def test_awkward_models_keep_their_logits_and_gradients(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x = make().eval(), images(12)
+    expected, gradient = model(x), input_gradient(model, x)
+    frozen = freeze(model, x).model
+    torch.testing.assert_close(frozen(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        input_gradient(frozen, x), gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max())
+    )
+    assert float(gradient.abs().max()) > 0
+
+
+def test_the_fastest_form_is_chosen_by_running_it() -> None:
+    class Slow(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            time.sleep(0.02)
+            return x.flatten(1)
+
+    slow, quick = Slow(), nn.Flatten()
+    assert fastest({"slow": slow, "quick": quick}, images()) == "quick"
+    assert fastest({"slow": slow}, images()) == "slow"
+
+
+def test_agreement_is_of_gradients_too() -> None:
+    model, x = quantised().eval(), images()
+    trace = fold(model)
+    with torch.no_grad():
+        assert difference(model(x), trace(x)) < TOLERANCE
+    assert not agree(model, trace, x)
+    assert agree(model, model, x)
+
+
+def test_a_hook_goes_on_working() -> None:
+    model = build_trained("resnet18").eval()
+    model.get_submodule("bn1").register_forward_hook(lambda module, args, output: 2 * output)
+    x = images()
+    torch.testing.assert_close(freeze(model, x).model(x), model(x))
+
+
+@pytest.mark.data
+def test_folding_moves_no_logit_of_a_trained_network_on_real_images(real_images: Path) -> None:
+    found = find_spec("pyautoattack")
+    assert found is not None
+    assert found.origin is not None
+    weights = Path(found.origin).parent / "examples" / "model_test.pt"
+    if not weights.exists():
+        pytest.skip("this installation of pyautoattack comes without its example")
+    model = build_model("resnet18", num_classes=10)
+    state = torch.load(weights, weights_only=True, map_location="cpu")
+    model.load_state_dict(state | {key: model.state_dict()[key] for key in ("mean", "std")})
+    test, _ = load_split(os.fspath(real_images / "cifar10-first.npz"), "test", data_dir=Path())
+    x = to_float(test.first(100).pixels)
+    folded = fold(model.eval())
+    with torch.no_grad():
+        assert (model(x) - folded(x)).abs().max() < TOLERANCE

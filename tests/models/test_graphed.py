@@ -1,0 +1,206 @@
+"""A model replayed in padded batches; the capture is stood in for where there is no GPU."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adrbench.attacks.suites import build_suite
+from adrbench.config.settings import AttackConfig
+from adrbench.config.threat import ThreatModel
+from adrbench.evaluation.evaluate import evaluate
+from adrbench.models.frozen import freeze
+from adrbench.models.graphed import SMALLEST_BATCH, GraphedModel, Passes, batch_sizes
+from adrbench.runtime.devices import full_precision
+from tiny import build_trained, make_images, no_word, train_small_net
+
+LARGEST = 40
+
+
+class SharedMemory:
+    """Stands in for CUDA graphs of one pool: a backward pass needs the latest forward pass.
+
+    It eats what that pass left, as the memory of the graphs is written over by what follows.
+    """
+
+    def __init__(self) -> None:
+        self.left: tuple[Tensor, Tensor] | None = None
+        self.sizes: list[int] = []
+
+    def __call__(self, model: nn.Module, x: Tensor) -> Passes:
+        self.sizes.append(len(x))
+        static = x.clone()
+        logits = torch.empty_like(model(x)).detach()
+        d_logits, d_x = torch.empty_like(logits), torch.empty_like(x)
+
+        def forward() -> None:
+            with torch.enable_grad():
+                leaf = static.clone().requires_grad_()
+                self.left = leaf, model(leaf)
+            logits.copy_(self.left[1].detach())
+
+        def backward() -> None:
+            assert self.left is not None, "nothing was left of the forward pass"
+            leaf, output = self.left
+            assert output.shape == logits.shape, "the memory holds another pass"
+            d_x.copy_(torch.autograd.grad(output, leaf, d_logits)[0])
+            self.left = None
+
+        return Passes(
+            x=static,
+            logits=logits,
+            d_logits=d_logits,
+            d_x=d_x,
+            forward=forward,
+            backward=backward,
+        )
+
+
+@pytest.fixture(scope="module")
+def frozen() -> nn.Module:
+    """Return a small frozen model."""
+    return freeze(build_trained("small-cnn"), batch(4)).model
+
+
+def batch(n: int, seed: int = 0) -> Tensor:
+    return torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def replayed(model: nn.Module) -> tuple[GraphedModel, SharedMemory]:
+    memory = SharedMemory()
+    return GraphedModel(model, batch(LARGEST), LARGEST, no_word, memory), memory
+
+
+def gradient_of(model: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((model(x) * weight).sum(), x)
+    return gradient
+
+
+def test_sizes_go_down_in_steps_to_the_smallest() -> None:
+    assert batch_sizes(250) == (16, 20, 26, 34, 45, 60, 80, 106, 141, 188, 250)
+    assert batch_sizes(SMALLEST_BATCH) == (SMALLEST_BATCH,)
+    assert batch_sizes(5) == (5,)
+    for largest in range(1, 600):
+        sizes = batch_sizes(largest)
+        assert sizes[-1] == largest
+        assert all(one < other <= 4 / 3 * one for one, other in pairwise(sizes))
+
+
+@pytest.mark.parametrize("n", [1, 16, 17, 20, 21, 39, 40])
+def test_padding_changes_no_answer(n: int, frozen: nn.Module) -> None:
+    model, memory = replayed(frozen)
+    x, weight = batch(n, seed=1), torch.randn(n, 10, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(model(x), frozen(x))
+    torch.testing.assert_close(gradient_of(model, x, weight), gradient_of(frozen, x, weight))
+    assert memory.sizes == [next(size for size in batch_sizes(LARGEST) if size >= n)]
+
+
+def test_batches_out_of_range_run_as_they_are(frozen: nn.Module) -> None:
+    model, memory = replayed(frozen)
+    for x in (batch(LARGEST + 1), batch(5)[:, :, :6], batch(0)):
+        torch.testing.assert_close(model(x), frozen(x))
+    assert memory.sizes == []
+
+
+def test_passes_may_come_in_any_order(frozen: nn.Module) -> None:
+    """Forward on three batches of two sizes, then backward on each, the first one twice."""
+    model, memory = replayed(frozen)
+    check_any_order(model, frozen, torch.device("cpu"))
+    assert sorted(memory.sizes) == [16, 40]
+
+
+def check_any_order(model: nn.Module, frozen: nn.Module, device: torch.device) -> None:
+    batches = [batch(n, seed=n).to(device).requires_grad_() for n in (31, 12, 33)]
+    outputs = [model(x) for x in batches]
+    for x, output in [*zip(batches, outputs, strict=True), (batches[0], outputs[0])]:
+        weight = torch.ones_like(output)
+        (gradient,) = torch.autograd.grad(output, x, weight, retain_graph=True)
+        expected = gradient_of(frozen, x.detach(), weight)
+        torch.testing.assert_close(
+            gradient, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+        )
+
+
+def test_what_is_done_to_logits_stays_with_the_caller(frozen: nn.Module) -> None:
+    model, _ = replayed(frozen)
+    x = batch(8)
+    expected = frozen(x)
+    with torch.no_grad():
+        first = model(x)
+        second = model(batch(8, seed=5))
+        torch.testing.assert_close(first, expected)
+        second[:, 0] = -torch.inf
+        torch.testing.assert_close(model(x), expected)
+
+
+def test_a_model_that_cannot_be_captured_runs_as_it_is(frozen: nn.Module) -> None:
+    said: list[str] = []
+
+    def refuse(model: nn.Module, x: Tensor) -> Passes:
+        raise RuntimeError("not permitted.\nMore.")
+
+    model = GraphedModel(frozen, batch(8), 8, said.append, refuse)
+    for seed in range(3):
+        torch.testing.assert_close(model(batch(8, seed)), frozen(batch(8, seed)))
+    assert len(said) == 1
+    assert "(not permitted)." in said[0]
+
+
+class Crowd(nn.Module):
+    """Answers for each image by what the whole batch looks like."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :10] * x.mean()
+
+
+def test_a_model_that_looks_at_the_whole_batch_is_not_padded() -> None:
+    said: list[str] = []
+    model = GraphedModel(Crowd(), batch(LARGEST), LARGEST, said.append, SharedMemory())
+    for n in (LARGEST, 7, 30, 7):
+        torch.testing.assert_close(model(batch(n, seed=n)), Crowd()(batch(n, seed=n)))
+    assert len(said) == 1
+    assert "depend on the others in its batch" in said[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("arch", ["small-cnn", "resnet18", "wrn-10-1"])
+def test_cuda_graphs_give_the_answers_of_the_model(arch: str) -> None:
+    x = batch(LARGEST).cuda()
+    with full_precision():
+        frozen = freeze(build_trained(arch).cuda(), x).model
+        model = GraphedModel(frozen, x, LARGEST, no_word)
+        for n in (40, 7, 25, 40, 12):
+            inputs = batch(n, seed=n).cuda()
+            weight = torch.randn(n, 10, generator=torch.Generator().manual_seed(n)).cuda()
+            torch.testing.assert_close(model(inputs), frozen(inputs), rtol=1e-4, atol=1e-4)
+            expected = gradient_of(frozen, inputs, weight)
+            found = gradient_of(model, inputs, weight)
+            torch.testing.assert_close(
+                found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+            )
+        check_any_order(model, frozen, torch.device("cuda"))
+    assert set(model.passes) == {16, 30, 40}
+
+
+@pytest.mark.gpu
+def test_autoattack_runs_on_graphs_and_gives_the_same_verdicts() -> None:
+    images = make_images(60, classes=5, size=8)
+    model = train_small_net(images, classes=5).cuda()
+    config = AttackConfig(suite="autoattack", threat_model=ThreatModel(eps=0.05), batch_size=25)
+    suite = build_suite(config, 5)
+    verdicts = [
+        evaluate(
+            model,
+            images.to("cuda"),
+            suite,
+            config.threat_model,
+            batch_size=25,
+            many_passes=graphs,
+            say=no_word,
+        )
+        for graphs in (False, True)
+    ]
+    assert (verdicts[0].robust != verdicts[1].robust).sum() <= 1, "rounding may tip one image"
+    assert 0 < verdicts[1].robust_correct < verdicts[1].clean_correct

@@ -1,0 +1,86 @@
+"""Where a figure comes from."""
+
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+import adrbench
+from adrbench.results import provenance
+
+
+def test_versions_are_those_that_run() -> None:
+    versions = provenance.describe_software().versions
+    assert versions["python"] == platform.python_version()
+    assert torch.__version__.partition("+")[0] == versions["torch"].partition("+")[0]
+    assert {"numpy", "torchvision", "pyautoattack", "robustbench"} <= versions.keys()
+
+
+def checkout(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a repository of one commit in which this package would lie, and return its file."""
+    file = place / "adrbench" / "provenance.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("first")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for line in (("init", "-q"), ("add", "."), (*identity, "commit", "-q", "-m", "first")):
+        subprocess.run(["git", "-C", str(place), *line], check=True)
+    monkeypatch.setattr(provenance, "__file__", str(file))
+    return file
+
+
+def test_the_commit_and_whether_it_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = checkout(tmp_path / "clone", monkeypatch)
+    clean = provenance.describe_software()
+    assert clean.commit is not None
+    assert re.fullmatch("[0-9a-f]{40}", clean.commit)
+    assert clean.dirty is False
+    (file.parent / "untracked.txt").write_text("results and checkpoints lie about")
+    assert provenance.describe_software().dirty is False
+    file.write_text("second")
+    assert provenance.describe_software().dirty is True
+
+
+def test_outside_of_a_checkout_there_is_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    software = provenance.describe_software()
+    assert (software.commit, software.dirty) == (None, None)
+
+
+def test_an_installed_package_does_not_ask_the_repository_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A virtual environment often lies within somebody's own repository."""
+    checkout(tmp_path, monkeypatch)
+    inside = tmp_path / ".venv" / "lib" / "site-packages" / "adrbench" / "provenance.py"
+    inside.parent.mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(inside))
+    assert provenance.describe_software().commit is None
+
+
+def test_no_git_means_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    software = provenance.describe_software()
+    assert (software.commit, software.dirty) == (None, None)
+
+
+def test_the_device_in_words() -> None:
+    words = provenance.describe_device(torch.device("cpu"))
+    assert re.fullmatch(rf".+, {torch.get_num_threads()} threads?", words)
+
+
+def test_now_is_in_utc_to_the_second() -> None:
+    text = provenance.now()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", text)
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(text)) < timedelta(seconds=30)
+
+
+def test_the_package_itself_lies_where_git_is_asked() -> None:
+    assert Path(provenance.__file__).parent == Path(adrbench.__file__).parent

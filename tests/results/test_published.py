@@ -1,0 +1,56 @@
+"""What is published: the page is the report on the records, and kept weights give them again."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adrbench.results.records import AttackRecord, TrainRecord, read_records
+from benchmarks.reproduce.check import Checked, attack_again
+from benchmarks.reproduce.jobs import WEIGHTS_DIR, Places, read_book
+from benchmarks.reproduce.matrix import STUDIES
+from benchmarks.reproduce.work import jobs_of
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT / "results" / "published"
+RECORDS = read_records(PUBLISHED)
+PLACES = Places(out=PUBLISHED, runs=Path("runs"), data_dir=Path("data"), device="cpu")
+COMPLETE = tuple(name for name, study in STUDIES.items() if not study.needs_gpu)
+
+
+def test_the_page_is_made_by_the_report_alone() -> None:
+    command = [sys.executable, "-m", "adrbench", "report", str(PUBLISHED), "--format", "markdown"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert (PUBLISHED / "RESULTS.md").read_bytes() == done.stdout
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize("study", COMPLETE)
+def test_the_matrix_is_complete(study: str) -> None:
+    book = read_book(PUBLISHED)
+    jobs = jobs_of({study: STUDIES[study]}, PLACES)
+    missing = [job.name for job in jobs if job.took(book) is None]
+    assert missing == []
+
+
+def test_every_record_is_of_committed_code_and_of_no_machine() -> None:
+    for record in RECORDS:
+        assert record.software.commit
+        assert record.software.dirty is False
+        if isinstance(record, TrainRecord):
+            assert not Path(record.config["dataset"]).is_absolute()
+
+
+def test_kept_weights_give_the_published_verdicts_again(tmp_path: Path) -> None:
+    """On another processor rounding may turn a verdict, so one image in a hundred may differ."""
+    (published,) = [
+        record
+        for record in RECORDS
+        if isinstance(record, AttackRecord)
+        and (record.run, record.suite) == ("digits-float16-adr+wa-seed0", "pgd-20")
+    ]
+    file = PUBLISHED / "digits" / WEIGHTS_DIR / f"{published.run}.pt"
+    places = Places(out=tmp_path, runs=tmp_path, data_dir=tmp_path, device="cpu")
+    made = attack_again(file, published, places)
+    assert Checked(published=published, made=made).agrees

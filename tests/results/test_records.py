@@ -1,0 +1,208 @@
+"""Records: round trips, what is refused and why, and writes that arrive whole or not at all."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import adrbench.results.records
+from adrbench.errors import RecordError
+from adrbench.results.records import (
+    SCHEMA,
+    AttackRecord,
+    Skipped,
+    TrainRecord,
+    pack_verdicts,
+    read_record,
+    read_records,
+    unpack_verdicts,
+    write_record,
+)
+from report_records import attack_record, train_record
+
+KEPT = Path(__file__).parents[1] / "fixtures" / "records"
+
+
+@given(st.lists(st.booleans(), max_size=70))
+def test_verdicts_survive_packing(verdicts: list[bool]) -> None:
+    packed = pack_verdicts(np.array(verdicts, dtype=np.bool_))
+    assert unpack_verdicts(packed, len(verdicts)).tolist() == verdicts
+
+
+def test_verdicts_are_packed_first_image_first() -> None:
+    """Ten images of which the first and the tenth stand: bytes 1000 0000, 0100 0000."""
+    packed = pack_verdicts(np.array([True] + 8 * [False] + [True]))
+    assert packed == "gEA="
+
+
+@pytest.mark.parametrize(
+    ("packed", "words"),
+    [
+        ("gEA=", "2 bytes of verdicts cannot hold 17 images"),
+        ("g!", "the verdicts are not base64"),
+        ("ł", "the verdicts are not base64"),
+    ],
+)
+def test_verdicts_that_cannot_be_those_of_n_images(packed: str, words: str) -> None:
+    with pytest.raises(RecordError, match=words):
+        unpack_verdicts(packed, 17)
+
+
+@given(
+    counts=st.lists(st.integers(0, 10**6), min_size=4, max_size=4).map(sorted),
+    eps=st.floats(1e-9, 1),
+    text=st.text(),
+    parameters=st.dictionaries(st.text(), st.integers() | st.text() | st.booleans()),
+    seed=st.none() | st.integers(0, 2**63 - 1),
+)
+def test_an_attack_record_survives_a_round_trip(
+    tmp_path_factory: pytest.TempPathFactory,
+    counts: list[int],
+    eps: float,
+    text: str,
+    parameters: dict[str, Any],
+    seed: int | None,
+) -> None:
+    robust, clean, n, num_test = counts
+    record = attack_record(
+        clean,
+        robust,
+        n=n,
+        num_test=num_test,
+        threat_model=adrbench.results.records.Threat(norm="L2", eps=eps),
+        run=text,
+        warnings=(text, text),
+        parameters=parameters,
+        seed=seed,
+        stages=(adrbench.results.records.Stage(name=text, survivors=robust, seconds=eps),),
+    )
+    path = tmp_path_factory.mktemp("records") / "record.json"
+    write_record(path, record)
+    assert read_record(path) == record
+
+
+def test_a_train_record_survives_a_round_trip(tmp_path: Path) -> None:
+    record = train_record(history=({"epoch": 1, "temperature": None, "train_loss": 0.1},))
+    write_record(tmp_path / "record.json", record)
+    assert read_record(tmp_path / "record.json") == record
+
+
+def test_records_of_schema_1_are_read() -> None:
+    attack, train = read_records_named("attack-1.json", "train-1.json")
+    assert isinstance(attack, AttackRecord)
+    assert (attack.method, attack.weights, attack.selection) == ("adr+wa+awp", "average", "best")
+    assert (attack.clean_correct, attack.robust_correct, attack.n) == (5, 4, 20)
+    for packed, count in ((attack.verdicts.clean, 5), (attack.verdicts.robust, 4)):
+        assert unpack_verdicts(packed, attack.n).sum() == count
+    assert isinstance(train, TrainRecord)
+    assert train.history[0]["average_robust_correct"] == 19
+    assert train.config["eps"] == 0.1
+
+
+def read_records_named(*names: str) -> list[AttackRecord | TrainRecord]:
+    return [read_record(KEPT / name) for name in names]
+
+
+BROKEN = {
+    "newer.json": f"its schema is 99, this version reads up to {SCHEMA}; update adrbench",
+    "unknown-schema.json": "its schema 0 was never published",
+    "text-schema.json": "its schema is '1'",
+    "foreign.json": "is not an adrbench record",
+    "list.json": "is not an adrbench record",
+    "odd-kind.json": "is not an adrbench record",
+    "other-kind.json": "is not an adrbench record",
+    "missing-field.json": "field suite is missing",
+    "extra-field.json": "unknown field robust_accuracy",
+    "text-count.json": "field robust_correct should be int, not '1'",
+    "impossible-counts.json": "counts should satisfy robust_correct <= clean_correct",
+    "infinite-eps.json": "eps should be a radius above 0, not inf",
+    "cut.json": "is not readable as JSON",
+    "binary.json": "is not readable as JSON",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_and_foreign_files_are_refused_by_name(name: str) -> None:
+    with pytest.raises(RecordError, match=BROKEN[name]) as caught:
+        read_record(KEPT / name)
+    assert str(KEPT / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_kept_file_is_spoken_of() -> None:
+    kept = {path.name for path in KEPT.iterdir()}
+    assert kept == {*BROKEN, "attack-1.json", "train-1.json"}
+
+
+def test_json_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(RecordError, match="is not readable as JSON"):
+        read_record(path)
+
+
+def test_older_records_are_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A future in which schema 3 says `suite_name`, and schema 2 said `attack`, for `suite`."""
+
+    def rename(old: str, new: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        return lambda data: {new if key == old else key: value for key, value in data.items()}
+
+    steps = {1: rename("suite", "attack"), 2: rename("attack", "suite")}
+    monkeypatch.setattr(adrbench.results.records, "MIGRATIONS", steps)
+    monkeypatch.setattr(adrbench.results.records, "SCHEMA", 3)
+    record = read_record(KEPT / "attack-1.json")
+    assert isinstance(record, AttackRecord)
+    assert (record.schema, record.suite) == (3, "pgd-2")
+
+
+def test_a_directory_gives_its_records_in_order_and_tells_of_the_rest(tmp_path: Path) -> None:
+    shutil.copytree(KEPT, tmp_path / "deep" / "er")
+    shutil.copy(KEPT / "train-1.json", tmp_path / "a.json")
+    shutil.copy(KEPT / "attack-1.json", tmp_path / ".hidden.json")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "notes.txt").write_text("not looked at")
+    skipped = Skipped()
+    records = read_records(tmp_path, skipped)
+    assert [record.kind for record in records] == ["train", "attack", "train"]
+    names = {path.name for path in skipped.reasons}
+    assert names == {*BROKEN, "folder.json"}
+
+
+@pytest.mark.parametrize("content", [{}, {"other.json": "{}"}])
+def test_a_directory_without_records_says_what_to_do(
+    tmp_path: Path, content: dict[str, str]
+) -> None:
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(RecordError, match=r"no results in .*: run `adrbench attack` first"):
+        read_records(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["clean_correct", "robust_correct", "n"])
+def test_counts_that_cannot_be(field: str) -> None:
+    record = attack_record(90, 50, n=100, num_test=100)
+    with pytest.raises(ValueError, match="counts should satisfy"):
+        dataclasses.replace(record, **{field: 101})  # type: ignore[arg-type]
+
+
+def test_a_record_is_json_that_others_can_read(tmp_path: Path) -> None:
+    write_record(tmp_path / "record.json", attack_record(90, 50, n=100))
+    data = json.loads((tmp_path / "record.json").read_text())
+    assert (data["schema"], data["kind"], data["robust_correct"]) == (SCHEMA, "attack", 50)
+    assert data["threat_model"] == {"norm": "Linf", "eps": 8 / 255}
+
+
+def test_what_is_published_does_not_mix_with_results_of_ones_own(tmp_path: Path) -> None:
+    own, published = tmp_path / "own.json", tmp_path / "published" / "digits" / "theirs.json"
+    for path in (own, published):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_record(path, attack_record(8_000, 4_700, run=path.stem))
+    assert [record.run for record in read_records(tmp_path)] == ["own"]
+    assert [record.run for record in read_records(tmp_path / "published")] == ["theirs"]
