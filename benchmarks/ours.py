@@ -1,7 +1,6 @@
 """adrbench as the benchmarks call it: the one place to change when its interface does."""
 
 import math
-import sys
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ Step = Callable[[Tensor, Tensor, int], Tensor]
 
 def make_step(run: Run) -> Step:
     """Return what takes a step of the run: images (N, C, H, W), labels (N,), step; the loss."""
-    return Stepper(run, complain)
+    return Stepper(run)
 
 
 def make_epoch(run: Run, step: Step) -> Callable[[], object]:
@@ -37,7 +36,7 @@ def make_epoch(run: Run, step: Step) -> Callable[[], object]:
 def make_attacked(model: nn.Module, x: Tensor) -> nn.Module:
     """Return the form of a model that an evaluation attacks, for batches like `x` (N, C, H, W)."""
     frozen = freeze(model, x, formats_for(x)).model
-    return GraphedModel(frozen, x, len(x), complain) if x.is_cuda else frozen
+    return GraphedModel(frozen, x, len(x)) if x.is_cuda else frozen
 
 
 def run_suite(
@@ -46,11 +45,4 @@ def run_suite(
     """Evaluate a model of ten classes as `adrbench attack` does."""
     config = AttackConfig(suite=name, threat_model=threat, batch_size=batch_size, seed=0)
     suite = build_suite(config, num_classes=10)
-    return evaluate(
-        model, images, suite, threat, batch_size=batch_size, many_passes=True, say=complain
-    )
-
-
-def complain(text: str) -> None:
-    """Say on stderr why something cannot be as fast as it should."""
-    sys.stderr.write(f"{text}\n")
+    return evaluate(model, images, suite, threat, batch_size=batch_size, many_passes=True)

@@ -16,7 +16,7 @@ from adrbench.checkpoints import format as checkpoint
 from adrbench.checkpoints.format import Checkpoint
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError
-from adrbench.evaluation.progress import SUFFIX, Progress, ProgressFiles
+from adrbench.evaluation.progress import SUFFIX, Progress, ProgressFiles, combine
 from adrbench.results.records import read_record
 
 #: What may be left behind by a kill: locks, and files that were being written.
@@ -106,18 +106,13 @@ def read(path: Path) -> Any:
 def read_state(path: Path) -> Progress:
     """Return the progress of an evaluation, read as that evaluation would."""
     held = json.loads(path.read_bytes())["state"]
-    complaints: list[str] = []
     progress_store = ProgressFiles(
         record=path.with_name(f"{stem_of(path)}.json"),
         fingerprint=held["fingerprint"],
         n=held["n"],
         rank=0,
-        say=complaints.append,
     )
-    progress = progress_store.load()
-    if progress is None or complaints:
-        raise ValueError(" ".join(complaints) or "nothing is in it")
-    return progress
+    return combine([progress_store.read(file) for file in progress_store.files()])
 
 
 def stem_of(state: Path) -> str:

@@ -1,10 +1,13 @@
 """What every test module shares: options, markers, one thread, and where real images lie."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from logs import logged
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -43,3 +46,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def real_images() -> Path:
     """Return the directory of real images; tests that ask for it are marked `data`."""
     return Path(os.environ["ADRBENCH_TEST_DATA"])
+
+
+@pytest.fixture
+def nothing_logged() -> Iterator[None]:
+    """Fail a test in which the package logs anything."""
+    with logged() as messages:
+        yield
+    assert messages == []

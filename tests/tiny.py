@@ -72,7 +72,3 @@ def build_trained(arch: str) -> nn.Module:
 
 def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
     return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-
-
-def no_word(text: str) -> None:
-    raise AssertionError(text)

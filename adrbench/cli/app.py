@@ -6,11 +6,10 @@ Results go to stdout, everything else to stderr. This is the only file that exit
 
 import functools
 import io
+import logging
 import os
-import shutil
 import signal
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -18,8 +17,10 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from adrbench.cli.notes import complain, notes_on_stderr
 from adrbench.errors import AdrbenchError, unknown_name
 from adrbench.runtime.signals import SIGNALS
+from adrbench.runtime.torchrun import is_launched
 
 app = typer.Typer(
     help="Train adversarially robust image classifiers with ADR and its baselines, attack them "
@@ -30,6 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+logger = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 #: The exit code of a program that a signal ended is this and the signal's number.
 SIGNALLED = 128
@@ -41,7 +43,8 @@ def exits(command: F) -> F:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            with notes_on_stderr():
+                return command(*args, **kwargs)
         except AdrbenchError as error:
             if not error.is_reported:
                 complain(str(error))
@@ -67,24 +70,6 @@ def describe_stop(where: str, force: bool | None) -> str:
     if where:
         return f"interrupted: {where}; the same command{without} goes on from there."
     return f"interrupted: whatever was saved is kept; give the same command{without} again."
-
-
-def say(message: str) -> None:
-    """Print a note to stderr."""
-    typer.echo(wrap(f"note: {message}"), err=True)
-
-
-def complain(message: str) -> None:
-    """Print the one sentence of an error to stderr."""
-    typer.secho(wrap(f"error: {message}"), fg="red", err=True)
-
-
-def wrap(line: str) -> str:
-    """Break a line for stderr between words where that is a terminal; elsewhere it stays one."""
-    if not sys.stderr.isatty():
-        return line
-    width = shutil.get_terminal_size().columns
-    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def leave(number: int, frame: FrameType | None) -> None:
@@ -232,7 +217,7 @@ def train(
     given = dict(locals())
     from adrbench.cli.commands import train_command
 
-    train_command(given, say)
+    train_command(given)
 
 
 @app.command()
@@ -289,7 +274,7 @@ def attack(
     given = dict(locals())
     from adrbench.cli.commands import attack_command
 
-    attack_command(given, say)
+    attack_command(given)
 
 
 @app.command()
@@ -315,7 +300,7 @@ def report(
         records = [record for directory in results for record in read_records(directory, skipped)]
     finally:
         for reason in skipped.reasons.values():
-            say(f"left out: {reason}")
+            logger.info(f"left out: {reason}")
     built = build_report(records, baselines=baselines, intervals=intervals)
     is_terminal = form == "terminal" and sys.stdout.isatty()
     typer.echo(render(built, form, color=is_terminal), nl=False)
@@ -345,15 +330,12 @@ def main() -> None:
     try:
         app(prog_name="adrbench")
     except SystemExit as ending:
-        if "adrbench.runtime.launch" in sys.modules:
-            from adrbench.runtime.launch import is_launched
-
-            if is_launched():
-                # Threads that connect processes, taken down with the interpreter, abort it now
-                # and then (torch 2.15, gloo).
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(ending.code if isinstance(ending.code, int) else 0)
+        if is_launched() and "torch" in sys.modules:
+            # Threads that connect processes, taken down with the interpreter, abort it now
+            # and then (torch 2.15, gloo).
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ending.code if isinstance(ending.code, int) else 0)
         raise
     finally:
         # What it came to is decided and said; the rest is Python's own end.

@@ -1,5 +1,6 @@
 """What the commands do between the parsed command line and the work: put the pieces together."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,13 +34,15 @@ from adrbench.report.grouping import format_eps
 from adrbench.results.records import AttackRecord, TrainRecord, read_record
 from adrbench.runtime.devices import choose_device
 from adrbench.runtime.files import check_writable
-from adrbench.runtime.launch import is_restarted, joined_process_group, local_rank
-from adrbench.runtime.notes import Say
+from adrbench.runtime.launch import is_restarted, joined_process_group
 from adrbench.runtime.process_group import ProcessGroup, same_on_all_ranks
 from adrbench.runtime.signals import Interrupted, StopRequest
+from adrbench.runtime.torchrun import local_rank
 from adrbench.training import loop as training
 from adrbench.training import resuming, saving
 from adrbench.training import state as runs
+
+logger = logging.getLogger(__name__)
 
 #: More classes than any attack of a suite needs, to build a suite before the data are known.
 MANY_CLASSES = 1000
@@ -47,16 +50,16 @@ MANY_CLASSES = 1000
 Given = Mapping[str, Any]
 
 
-def train_command(given: Given, say: Say) -> None:
+def train_command(given: Given) -> None:
     """Train as the flags `given` say (None for those that were not), and record the run."""
     device = choose_device(given["device"], local_rank())
     stop = StopRequest()
     with joined_process_group(device) as process_group, stop.handling_signals():
-        train_in(process_group, given, device, stop, say if process_group.is_rank_zero else unheard)
+        train_in(process_group, given, device, stop)
 
 
 def train_in(
-    process_group: ProcessGroup, given: Given, device: torch.device, stop: StopRequest, say: Say
+    process_group: ProcessGroup, given: Given, device: torch.device, stop: StopRequest
 ) -> None:
     """Train on this rank of `process_group`; rank 0 prints and writes."""
     if not given["save_minutes"] >= 0:
@@ -64,7 +67,7 @@ def train_in(
             f"--save-minutes is {given['save_minutes']:g}: give a number of minutes, at least 0."
         )
     with first_before_others(process_group):
-        config, dataset = build_train_config(given, say)
+        config, dataset = build_train_config(given)
     name = given["name"] or runs.run_name(config, dataset.name)
     directory: Path = given["out"] / name
     path: Path = given["results"] / f"train-{name}.json"
@@ -93,11 +96,11 @@ def train_in(
     if not process_group.is_rank_zero:
         return
     if not display.started:
-        say(f"{directory} was finished before, see {path}: --force trains it again.")
+        logger.info(f"{directory} was finished before, see {path}: --force trains it again.")
     typer.echo(summarise_training(record, directory))
 
 
-def build_train_config(given: Given, say: Say) -> tuple[TrainConfig, Dataset]:
+def build_train_config(given: Given) -> tuple[TrainConfig, Dataset]:
     """Complete the given settings from the preset that fits the run, and load its data set.
 
     Settings are checked before anything is read or downloaded, and completed once more when the
@@ -123,7 +126,7 @@ def build_train_config(given: Given, say: Say) -> tuple[TrainConfig, Dataset]:
         settings, dataset_name(dataset), num_train=0, val_size=1 if val_size is None else val_size
     )
     for name in ignored:
-        say(f"{flag(name)} is ignored: method {method} does not use it.")
+        logger.info(f"{flag(name)} is ignored: method {method} does not use it.")
     loaded = load_dataset(dataset, data_dir=given["data_dir"], val_size=val_size, seed=draft.seed)
     num_train, num_val = len(loaded.train), len(loaded.val)
     config = complete_settings(
@@ -155,10 +158,6 @@ def check_run_name(name: str | None) -> None:
     """Raise UsageError unless `name` can be that of a directory within another."""
     if name is not None and (Path(name).name != name or name == ".."):
         raise UsageError(f"--name is {name!r}: give a plain name, and the place with --out.")
-
-
-def unheard(text: str) -> None:
-    """Say nothing: one process of several speaks for all."""
 
 
 @contextmanager
@@ -222,16 +221,14 @@ def summarise_training(record: TrainRecord, directory: Path) -> str:
     return "\n".join(lines)
 
 
-def attack_command(given: Given, say: Say) -> None:
+def attack_command(given: Given) -> None:
     """Attack every target, or say which was done before and where its record lies."""
     device = choose_device(given["device"], local_rank())
     with joined_process_group(device) as process_group, StopRequest().handling_signals():
-        attack_in(
-            process_group, given, device, cache(say if process_group.is_rank_zero else unheard)
-        )
+        attack_in(process_group, given, device)
 
 
-def attack_in(process_group: ProcessGroup, given: Given, device: torch.device, say: Say) -> None:
+def attack_in(process_group: ProcessGroup, given: Given, device: torch.device) -> None:
     """Attack on this rank of `process_group`; rank 0 prints and writes."""
     fractions = parse_settings({key: value for key, value in given.items() if value is not None})
     config = AttackConfig(
@@ -255,13 +252,11 @@ def attack_in(process_group: ProcessGroup, given: Given, device: torch.device, s
     jobs = []
     with first_before_others(process_group):
         for target in given["targets"]:
-            for target_model in resolve_targets(target, options, say):
+            for target_model in resolve_targets(target, options):
                 test, info = load_test(target_model.dataset)
                 threatened = replace(config, threat_model=target_model.threat)
                 jobs.append(
-                    attacking.plan(
-                        target_model, threatened, test=test, info=info, out=given["out"], say=say
-                    )
+                    attacking.plan(target_model, threatened, test=test, info=info, out=given["out"])
                 )
     if not same_on_all_ranks(process_group, [job.fingerprint for job in jobs]):
         raise AdrbenchError(
@@ -272,22 +267,20 @@ def attack_in(process_group: ProcessGroup, given: Given, device: torch.device, s
     records: list[AttackRecord] = []
     try:
         for job in jobs:
-            records.append(
-                attack_once(job, device, force=force, say=say, process_group=process_group)
-            )
+            records.append(attack_once(job, device, force=force, process_group=process_group))
     finally:
         if records and process_group.is_rank_zero:
             print_attacks(records)
 
 
 def attack_once(
-    job: attacking.Job, device: torch.device, *, force: bool, say: Say, process_group: ProcessGroup
+    job: attacking.Job, device: torch.device, *, force: bool, process_group: ProcessGroup
 ) -> AttackRecord:
     """Return the record of an evaluation, made now unless it was made before."""
     label = f"{job.target_model.label} {job.suite.name}"
     if process_group.broadcast(not force and attacking.is_done(job)):
         record = read_finished(job.path)
-        say(f"{label} was done before, see {job.path}: --force does it again.")
+        logger.info(f"{label} was done before, see {job.path}: --force does it again.")
         return record
     if process_group.is_rank_zero:
         check_writable(job.path.parent)
@@ -295,7 +288,7 @@ def attack_once(
     try:
         with AttackDisplay(console, label) as display, enough_memory(job.config.batch_size):
             return attacking.run(
-                job, device, display.batch, say, process_group=process_group, force=force
+                job, device, display.batch, process_group=process_group, force=force
             )
     except Interrupted as interruption:
         where = f"{label} is kept up to the last batch that was finished"

@@ -134,10 +134,6 @@ class TrainingDisplay:
         self.epoch_began = time.perf_counter()
         print_line(self.console, "  ".join(parts))
 
-    def note(self, text: str) -> None:
-        """Show something worth a line."""
-        print_line(self.console, f"{self.name}: {text}", style="dim")
-
 
 def _annealed(values: dict[str, Any]) -> list[str]:
     """Return ADR's two annealed numbers as text, where they are there."""

@@ -4,6 +4,7 @@ The evaluation takes no attack's word: it checks that every adversarial image is
 and inside [0, 1], and judges for itself whether the model is fooled.
 """
 
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +24,9 @@ from adrbench.models.graphed import GraphedModel
 from adrbench.models.modes import in_mode, without_parameter_gradients
 from adrbench.results.records import Stage as StageRecord
 from adrbench.runtime.devices import IMAGE_FORMAT, full_precision
-from adrbench.runtime.notes import Say
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
+
+logger = logging.getLogger(__name__)
 
 #: How far outside the ball float32 arithmetic may leave an image: a share of eps, and a rest.
 RELATIVE_SLACK, ABSOLUTE_SLACK = 1e-4, 1e-6
@@ -81,15 +83,14 @@ def evaluate(
     batch_size: int,
     on_batch: OnBatch = lambda stage, done, total, standing: None,
     many_passes: bool = False,
-    say: Say = lambda text: None,
     progress_store: ProgressStore | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Evaluation:
     """Attack `model` on `images`, on the device both are on, in float32.
 
     The attacks run on the frozen form of the model. With `many_passes` to come its memory format is
-    chosen with more care, and on a GPU its passes are replayed as CUDA graphs; `say` hears where
-    that cannot be done. The model itself comes back as it was, and so does torch's random state.
+    chosen with more care, and on a GPU its passes are replayed as CUDA graphs where
+    possible. The model itself comes back as it was, and so does torch's random state.
 
     After every batch the progress is saved in `progress_store`, from where an interrupted
     evaluation resumes. Every rank of
@@ -105,7 +106,7 @@ def evaluate(
     earlier = progress.seconds
     left = (CleanPass(), *suite.stages)[len(progress.stages) :]
     if left and (progress.stages or progress.done):
-        say(f"going on {progress.describe(left[0].name)}.")
+        logger.info(f"resuming {progress.describe(left[0].name)}.")
     with (
         in_mode(model, training=False),
         without_parameter_gradients(model),
@@ -123,7 +124,7 @@ def evaluate(
 
         is_graphed = many_passes and x.is_cuda
         work = _Work(
-            model=GraphedModel(frozen.model, x, len(x), say) if is_graphed else frozen.model,
+            model=GraphedModel(frozen.model, x, len(x)) if is_graphed else frozen.model,
             images=images,
             threat=threat,
             batch_size=batch_size,

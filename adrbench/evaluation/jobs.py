@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from adrbench.evaluation.targets import TargetModel
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import AttackRecord, Threat, Verdicts, pack_verdicts, write_record
 from adrbench.runtime.files import only_writer
-from adrbench.runtime.notes import Say
 from adrbench.runtime.process_group import ProcessGroup
+
+logger = logging.getLogger(__name__)
 
 #: What networks raise on images of a size they were not made for.
 UNFIT = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
@@ -50,7 +52,6 @@ def plan(
     test: Images,
     info: Source,
     out: Path,
-    say: Say,
 ) -> Job:
     """Return the evaluation of `target_model` on `test` images, its model known to fit them.
 
@@ -60,10 +61,12 @@ def plan(
     """
     check_fit(target_model, test, info)
     if config.n is not None and config.n > len(test):
-        say(f"{info.name} has {len(test):,} test images, not {config.n:,}: all of them are used.")
+        logger.warning(
+            f"{info.name} has {len(test):,} test images, not {config.n:,}: all of them are used."
+        )
     images = test.first(min(config.n or len(test), len(test)))
     suite = build_suite(config, info.num_classes)
-    say_ignored(config, suite, say)
+    warn_of_ignored(config, suite)
     identity = {
         "model": [target_model.weights_sha256, target_model.arch, target_model.activation],
         "weights": target_model.weights,
@@ -115,19 +118,18 @@ def check_fit(target_model: TargetModel, images: Images, info: Source) -> None:
         )
 
 
-def say_ignored(config: AttackConfig, suite: Suite, say: Say) -> None:
-    """Tell of the settings that were given and that `suite` does not use."""
+def warn_of_ignored(config: AttackConfig, suite: Suite) -> None:
+    """Log the settings that were given and that `suite` does not use."""
     given = {"alpha": config.alpha is not None, "restarts": config.restarts > 1}
     for name, is_given in given.items():
         if is_given and name not in suite.parameters:
-            say(f"--{name} is ignored: suite {suite.name} does not use it.")
+            logger.warning(f"--{name} is ignored: suite {suite.name} does not use it.")
 
 
 def run(
     job: Job,
     device: torch.device,
     on_batch: OnBatch,
-    say: Say,
     *,
     process_group: ProcessGroup,
     force: bool,
@@ -140,8 +142,8 @@ def run(
         AdrbenchError: when somebody else is making it.
 
     """
-    with only_ours(job, process_group, say):
-        progress_store = progress_files(job, process_group.rank, say)
+    with only_ours(job, process_group):
+        progress_store = progress_files(job, process_group.rank)
         if force and process_group.is_rank_zero:
             progress_store.remove()
         evaluation = evaluate(
@@ -152,7 +154,6 @@ def run(
             batch_size=job.config.batch_size,
             on_batch=on_batch,
             many_passes=True,
-            say=say,
             progress_store=progress_store,
             process_group=process_group,
         )
@@ -167,24 +168,22 @@ def run(
     return record
 
 
-def progress_files(job: Job, rank: int, say: Say) -> ProgressFiles:
+def progress_files(job: Job, rank: int) -> ProgressFiles:
     """Return where the progress of an evaluation is kept."""
-    return ProgressFiles(
-        record=job.path, fingerprint=job.fingerprint, n=len(job.images), rank=rank, say=say
-    )
+    return ProgressFiles(record=job.path, fingerprint=job.fingerprint, n=len(job.images), rank=rank)
 
 
 def is_done(job: Job) -> bool:
     """Tell whether an evaluation was made before, and is not being made again."""
-    return job.path.exists() and not progress_files(job, 0, lambda text: None).files()
+    return job.path.exists() and not progress_files(job, 0).files()
 
 
-def only_ours(job: Job, process_group: ProcessGroup, say: Say) -> AbstractContextManager[None]:
+def only_ours(job: Job, process_group: ProcessGroup) -> AbstractContextManager[None]:
     """Be the only ones who make an evaluation; the first of the processes has the lock."""
     if not process_group.is_rank_zero:
         return nullcontext()
     lock = job.path.with_name(f".{job.path.stem}.lock")
-    return only_writer(lock, str(job.path), "give another --out", say)
+    return only_writer(lock, str(job.path), "give another --out")
 
 
 def _record(job: Job, evaluation: Evaluation, device: torch.device, processes: int) -> AttackRecord:

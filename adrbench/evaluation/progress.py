@@ -7,6 +7,7 @@ began, so batches can be done by anyone, in any order, and again after a break.
 import glob
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,9 @@ from torch import Tensor
 from adrbench.errors import AdrbenchError, RecordError
 from adrbench.results.records import Stage, pack_verdicts, unpack_verdicts
 from adrbench.runtime.files import write_atomically
-from adrbench.runtime.notes import Say
 from adrbench.runtime.typed_json import from_json, to_json
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 SUFFIX = ".state"
@@ -48,8 +50,8 @@ class Progress:
     def describe(self, stage: str) -> str:
         """Return in words how far it is; `stage` is the name of the one in hand."""
         batches = f"after {len(self.done)} batch{'' if len(self.done) == 1 else 'es'} of {stage}"
-        standing = ", ".join(f"{done.survivors:,} after {done.name}" for done in self.stages)
-        return f"{batches}; standing: {standing}" if standing else batches
+        robust = ", ".join(f"{done.survivors:,} after {done.name}" for done in self.stages)
+        return f"{batches}; robust: {robust}" if robust else batches
 
     def finish_stage(self, name: str) -> None:
         """Let the next stage begin with what stands."""
@@ -133,23 +135,22 @@ class ProgressFiles:
     """Files beside the record to come, one per process.
 
     `fingerprint` is of all that the verdicts of a batch depend on; a state of another one, or a
-    damaged one, is not used, and `say` hears of it.
+    damaged one, is not used, with a warning.
     """
 
     record: Path
     fingerprint: str
     n: int
     rank: int
-    say: Say
 
     def load(self) -> Progress | None:
         """Return what all processes of an earlier evaluation have done together."""
         parts = []
         for path in self.files():
             try:
-                parts.append(self._read(path))
+                parts.append(self.read(path))
             except AdrbenchError as error:
-                self.say(f"{path} is not used: {error}.")
+                logger.warning(f"{path} is not used: {error}.")
         return combine(parts) if parts else None
 
     def save(self, progress: Progress) -> None:
@@ -182,7 +183,8 @@ class ProgressFiles:
         for path in self.files():
             path.unlink(missing_ok=True)
 
-    def _read(self, path: Path) -> Progress:
+    def read(self, path: Path) -> Progress:
+        """Return what one process has saved; RecordError for a file that is not used."""
         try:
             held: Any = json.loads(path.read_bytes())
             data = held["state"]

@@ -4,6 +4,7 @@ Whatever can be refused without reading or downloading anything is refused first
 """
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from adrbench.data import DATASETS, dataset_name, load_split
 from adrbench.errors import CheckpointError, DataError, UsageError, unknown_name
 from adrbench.models.architectures import ACTIVATIONS, build_model, canonical_arch
 from adrbench.models.robustbench_zoo import ZOO_DATASETS, load_zoo_model
-from adrbench.runtime.notes import Say
+
+logger = logging.getLogger(__name__)
 
 ZOO = "robustbench:"
 #: RobustBench's radii, for weights whose own threat model is not known.
@@ -108,8 +110,8 @@ class TargetOptions:
         return ThreatModel(norm=norm, eps=standard if self.eps is None else self.eps)
 
 
-def resolve_targets(target: str, options: TargetOptions, say: Say) -> list[TargetModel]:
-    """Return the weights that `target` names; `say` is told of what is assumed or ignored.
+def resolve_targets(target: str, options: TargetOptions) -> list[TargetModel]:
+    """Return the weights that `target` names; logs what is assumed or ignored.
 
     Raises:
         UsageError: when something must be said that was not.
@@ -117,14 +119,14 @@ def resolve_targets(target: str, options: TargetOptions, say: Say) -> list[Targe
 
     """
     if target.startswith(ZOO):
-        return [_zoo_model(target, options, say)]
+        return [_zoo_model(target, options)]
     path = Path(target)
     if not path.exists():
         raise CheckpointError(
             f"{target} does not exist: give a run directory, a checkpoint, or {ZOO}NAME."
         )
     if not path.is_dir():
-        return _models_in_file(path, options, say)
+        return _models_in_file(path, options)
     files = [path / name for name in (checkpoints.BEST, checkpoints.LAST)]
     found = [file for file in files if file.exists()]
     if not found:
@@ -132,26 +134,28 @@ def resolve_targets(target: str, options: TargetOptions, say: Say) -> list[Targe
             f"{target} holds no {checkpoints.BEST} or {checkpoints.LAST}: "
             "give the directory of a run, as `adrbench train` printed it."
         )
-    return [target_model for file in found for target_model in _models_in_file(file, options, say)]
+    return [target_model for file in found for target_model in _models_in_file(file, options)]
 
 
-def _models_in_file(path: Path, options: TargetOptions, say: Say) -> list[TargetModel]:
+def _models_in_file(path: Path, options: TargetOptions) -> list[TargetModel]:
     file = read_torch_file(path)
     if not checkpoints.is_ours(file.content):
         if file.unread:
-            say(
+            logger.warning(
                 f"{path} holds objects too, which were left unread: {describe_unread(file.unread)}."
             )
-        return [_third_party_model(path, file.content, options, say)]
+        return [_third_party_model(path, file.content, options)]
     checkpoint = checkpoints.parse(file, path)
-    _say_ignored(options, ("arch", "activation", "normalize"), f"{path} says its own", say)
+    _warn_of_ignored(options, ("arch", "activation", "normalize"), f"{path} says its own")
     target_models = [
         _own_model(path, checkpoint, name, options) for name in _wanted(checkpoint, options)
     ]
     done, epochs = target_models[0].epoch or 0, checkpoint.config.epochs
     if checkpoint.selection == "last" and done < epochs:
         more = " and some steps" if is_within_epoch(checkpoint) else ""
-        say(f"{checkpoint.run} is not finished: {done} of {epochs} epochs{more} are attacked.")
+        logger.warning(
+            f"{checkpoint.run} is not finished: {done} of {epochs} epochs{more} are attacked."
+        )
     return target_models
 
 
@@ -196,9 +200,7 @@ def _own_model(
     )
 
 
-def _third_party_model(
-    path: Path, content: object, options: TargetOptions, say: Say
-) -> TargetModel:
+def _third_party_model(path: Path, content: object, options: TargetOptions) -> TargetModel:
     if options.arch is None or options.dataset is None:
         raise UsageError(
             f"{path} is not an adrbench checkpoint: for weights from elsewhere, give --arch and "
@@ -223,17 +225,19 @@ def _third_party_model(
     )
     if report.other_entries and options.weights is None:
         others = ", ".join(report.other_entries)
-        say(f"{path} holds {others} too; {report.entry} is attacked, see --weights.")
+        logger.warning(f"{path} holds {others} too; {report.entry} is attacked, see --weights.")
     chosen = options.weights if report.entry else None
     if chosen is None:
-        _say_ignored(options, ("weights",), f"{path} holds one set of weights", say)
+        _warn_of_ignored(options, ("weights",), f"{path} holds one set of weights")
     if options.normalize is None and not report.normalization_in_file:
-        say(
+        logger.warning(
             f"{path} holds no normalisation, so pixels go in as they are, in [0, 1]; if it was "
             "trained on normalised images, give --normalize (such as --normalize cifar10)."
         )
     if options.eps is None:
-        say(f"{path} does not say what it was trained against: eps {threat.eps:.4g} is taken.")
+        logger.warning(
+            f"{path} does not say what it was trained against: eps {threat.eps:.4g} is taken."
+        )
     return _without_history(
         dataset=options.dataset,
         arch=canonical_arch(options.arch),
@@ -253,16 +257,16 @@ NORMALIZATIONS: dict[str, Normalization] = {
 }
 
 
-def _zoo_model(target: str, options: TargetOptions, say: Say) -> TargetModel:
+def _zoo_model(target: str, options: TargetOptions) -> TargetModel:
     name = target.removeprefix(ZOO)
     if options.dataset is None:
         raise UsageError(f"{target} needs --dataset {' or '.join(ZOO_DATASETS)}.")
     threat = options.threat()
     ignored = ("weights", "arch", "activation", "normalize")
-    _say_ignored(options, ignored, f"{target} says its own", say)
+    _warn_of_ignored(options, ignored, f"{target} says its own")
     model = load_zoo_model(
         name,
-        dataset=_zoo_dataset(name, options, say),
+        dataset=_zoo_dataset(name, options),
         norm=threat.norm,
         zoo_dir=options.zoo_dir,
     )
@@ -277,7 +281,7 @@ def _zoo_model(target: str, options: TargetOptions, say: Say) -> TargetModel:
     )
 
 
-def _zoo_dataset(name: str, options: TargetOptions, say: Say) -> str:
+def _zoo_dataset(name: str, options: TargetOptions) -> str:
     """Return whose models of the zoo are meant: for images of one's own, by number of classes."""
     assert options.dataset is not None
     if options.dataset in DATASETS:
@@ -290,7 +294,7 @@ def _zoo_dataset(name: str, options: TargetOptions, say: Say) -> str:
             f"{options.dataset} has {info.num_classes} classes, but RobustBench has models of "
             f"{listed}: give a --dataset with as many."
         )
-    say(f"{name} is taken from the zoo's {fitting[0]} models.")
+    logger.warning(f"{name} is taken from the zoo's {fitting[0]} models.")
     return fitting[0]
 
 
@@ -322,10 +326,10 @@ def _without_history(
     )
 
 
-def _say_ignored(options: TargetOptions, names: tuple[str, ...], why: str, say: Say) -> None:
+def _warn_of_ignored(options: TargetOptions, names: tuple[str, ...], why: str) -> None:
     for name in names:
         if getattr(options, name) is not None:
-            say(f"--{name} is ignored: {why}.")
+            logger.warning(f"--{name} is ignored: {why}.")
 
 
 def sha256_of_weights(model: nn.Module) -> str:

@@ -3,6 +3,7 @@
 To its callers it is the model: attack code that knows nothing of graphs runs on it unchanged.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from adrbench.errors import first_line
 from adrbench.models.frozen import TOLERANCE, difference
 from adrbench.runtime.cuda_graphs import PLAIN_CALLS, capture_graph, side_stream
-from adrbench.runtime.notes import Say
+
+logger = logging.getLogger(__name__)
 
 #: The smallest batch that has a graph of its own; fewer images are padded to it.
 SMALLEST_BATCH = 16
@@ -47,7 +49,7 @@ class GraphedModel(nn.Module):
     A batch is padded to the next of a few sizes; a larger one runs as it is. Logits, and gradients
     with respect to images, are the model's, whatever the order of forward and backward passes.
     Where its passes cannot be captured, or an image's answer depends on the others in the batch,
-    it runs as it is, and `say` hears why, once.
+    it runs as it is, with a warning.
     """
 
     def __init__(
@@ -55,14 +57,12 @@ class GraphedModel(nn.Module):
         model: nn.Module,
         x: Tensor,
         largest: int,
-        say: Say,
         make_passes: MakePasses | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.like = x[:1].detach().clone()
         self.sizes = batch_sizes(largest)
-        self.say = say
         self.make_passes = make_passes or GraphedPasses(x.device)
         self.passes: dict[int, Passes] = {}
         #: Whose forward pass the memory of the graphs, which they share, still holds.
@@ -108,7 +108,7 @@ class GraphedModel(nn.Module):
     def _give_up(self, reason: str) -> None:
         self.sizes = ()
         self.passes.clear()
-        self.say(f"without CUDA graphs, kernel by kernel: {reason}.")
+        logger.warning(f"without CUDA graphs, kernel by kernel: {reason}.")
 
 
 def batch_sizes(largest: int) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ A graph records the kernels of a piece of work once and launches them at one go 
 that the host's share of a step no longer counts.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from adrbench.errors import first_line
-from adrbench.runtime.notes import Say
+
+logger = logging.getLogger(__name__)
 
 #: What goes into work, by name: tensors of the same shapes every time, and numbers.
 Inputs = Mapping[str, float | Tensor]
@@ -29,19 +31,17 @@ class GraphedCall:
 
     Every call copies its inputs into tensors that stay where they are and works on those, numbers
     included, so that plain and replayed calls are one computation. `work` maps these tensors to
-    a tensor. Where it cannot be captured it goes on plainly and `say` hears why, once.
+    a tensor. Where capture fails, a warning gives the reason and the calls stay plain.
     """
 
     def __init__(
         self,
         work: Callable[[Mapping[str, Tensor]], Tensor],
         device: torch.device,
-        say: Say,
         capture: Capture | None = None,
     ) -> None:
         self.work = work
         self.device = device
-        self.say = say
         self.stream = (
             torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             if device.type == "cuda"
@@ -81,7 +81,9 @@ class GraphedCall:
         except RuntimeError as error:
             self.capture = None
             reason = first_line(error)
-            self.say(f"without a CUDA graph, kernel by kernel: it cannot be captured ({reason}).")
+            logger.warning(
+                f"without a CUDA graph, kernel by kernel: it cannot be captured ({reason})."
+            )
 
     def _capture(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
         assert self.stream is not None

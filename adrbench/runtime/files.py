@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import logging
 import os
 import socket
 import tempfile
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from adrbench.errors import AdrbenchError
-from adrbench.runtime.notes import Say
+
+logger = logging.getLogger(__name__)
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -75,13 +77,13 @@ def check_writable(directory: Path) -> None:
 
 
 @contextmanager
-def only_writer(path: Path, of: str, instead: str, say: Say) -> Iterator[None]:
+def only_writer(path: Path, of: str, instead: str) -> Iterator[None]:
     """Be the only process that holds the lock file `path`, which goes away at the end.
 
     `of` is what the lock guards and `instead` what a user can do who may not wait, for the error.
-    The system drops the lock of a process that has ended, however it ended; `say` hears that such
-    a file was found. On a file system without locks it hears that nothing guards the files. Where
-    nothing can be written, nothing has to be guarded.
+    The system drops the lock of a process that has ended, however it ended; a lock file that such a
+    process left is taken over, with a note. On a file system without locks a warning says that
+    nothing guards the files. Where nothing can be written, nothing has to be guarded.
 
     Raises:
         AdrbenchError: naming the process that holds the lock, or when it cannot be written.
@@ -91,7 +93,7 @@ def only_writer(path: Path, of: str, instead: str, say: Say) -> Iterator[None]:
     us = json.dumps({"process": os.getpid(), "host": socket.gethostname(), "life": time.time_ns()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = _lock(path, us, of, instead, say)
+        stream = _lock(path, us, of, instead)
     except OSError as error:
         if error.errno in READ_ONLY:
             yield
@@ -111,7 +113,7 @@ def only_writer(path: Path, of: str, instead: str, say: Say) -> Iterator[None]:
                 place.rmdir()
 
 
-def _lock(path: Path, us: str, of: str, instead: str, say: Say) -> IO[bytes]:
+def _lock(path: Path, us: str, of: str, instead: str) -> IO[bytes]:
     """Return the open lock file, which holds who we are and is locked where that is possible."""
     while True:
         stream = path.open("a+b", buffering=0)
@@ -125,14 +127,14 @@ def _lock(path: Path, us: str, of: str, instead: str, say: Say) -> IO[bytes]:
             ) from None
         except OSError as error:
             holder = _read_holder(stream) or "somebody else"
-            say(
+            logger.warning(
                 f"{path} cannot be locked ({error.strerror}): make sure that {holder} is not "
                 f"writing {of} now."
             )
             break
         if _is_at(path, stream):
             if former := _read_holder(stream):
-                say(f"{of} was left by {former}, which is gone: its lock is taken over.")
+                logger.info(f"{of} was left by {former}, which is gone: its lock is taken over.")
             break
         stream.close()  # whoever held it has just removed it
     try:

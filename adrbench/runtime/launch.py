@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,11 +17,8 @@ from torch.distributed.rendezvous import rendezvous
 from adrbench.errors import AdrbenchError, LostProcessError, first_line
 from adrbench.runtime.process_group import SINGLE_PROCESS, DistributedGroup, ProcessGroup
 from adrbench.runtime.signals import Interrupted
+from adrbench.runtime.torchrun import is_launched, was_restarted
 
-#: What torchrun tells each process it starts.
-LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-#: Where torchrun and SLURM count how often they have started a process again.
-RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 #: How long processes look for each other.
 JOINING = timedelta(minutes=10)
 LOOK_AGAIN_SECONDS = 0.02
@@ -32,20 +28,9 @@ FIRST_GOES_FIRST_SECONDS = 0.5
 WORKING = timedelta(days=1)
 
 
-def is_launched() -> bool:
-    """Tell whether torchrun, or something that sets what it sets, started several processes."""
-    return all(name in os.environ for name in LAUNCHED) and os.environ["WORLD_SIZE"] != "1"
-
-
-def local_rank() -> int | None:
-    """Return the number of this process on its machine, None for one that is alone."""
-    return int(os.environ["LOCAL_RANK"]) if is_launched() else None
-
-
 def is_restarted(process_group: ProcessGroup) -> bool:
     """Tell whether this is the same command again, given by torchrun or SLURM, not by the user."""
-    counts = [os.environ.get(name, "0") for name in RESTARTS]
-    return bool(process_group.maximum(int(any(count not in ("", "0") for count in counts))))
+    return bool(process_group.maximum(int(was_restarted())))
 
 
 @contextmanager

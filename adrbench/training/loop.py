@@ -1,6 +1,7 @@
 """Training: the loop over epochs, who hears of it, and what chooses the best epoch."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -19,13 +20,14 @@ from adrbench.results.provenance import describe_device, now
 from adrbench.results.records import Session, TrainRecord
 from adrbench.runtime.cuda_graphs import LossBuffer
 from adrbench.runtime.files import only_writer, write_atomically
-from adrbench.runtime.notes import Say
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup, same_on_all_ranks
 from adrbench.runtime.signals import Interrupted, StopRequest
 from adrbench.training.resuming import has_state, keep_record, read_own_record, remove, resume
 from adrbench.training.saving import CONFIG, LOCK, Saver, check_finite, save
 from adrbench.training.state import HistoryRow, Run, describe, prepare, selection_images
 from adrbench.training.step import Stepper
+
+logger = logging.getLogger(__name__)
 
 VALIDATION_BATCH = 250
 SAVE_SECONDS = 300.0
@@ -46,9 +48,6 @@ class Callbacks(Protocol):
     def epoch(self, row: HistoryRow) -> None:
         """Hear of an epoch that is done, validated and saved."""
 
-    def note(self, text: str) -> None:
-        """Hear of something worth a line."""
-
 
 class NoCallbacks:
     """Tells nobody."""
@@ -60,9 +59,6 @@ class NoCallbacks:
         """Do nothing."""
 
     def epoch(self, row: HistoryRow) -> None:
-        """Do nothing."""
-
-    def note(self, text: str) -> None:
         """Do nothing."""
 
 
@@ -101,7 +97,7 @@ def train(
             f"the processes have different settings or images of {config.dataset}: give all the "
             "same command and the same files."
         )
-    with only_ours(directory, record, process_group, callbacks.note):
+    with only_ours(directory, record, process_group):
         if force and process_group.is_rank_zero:
             remove(directory)
             if record:
@@ -113,7 +109,7 @@ def train(
             read_own_record(record, config)
         if not run.finished:
             start_session(run, callbacks)
-        stepper = Stepper(run, callbacks.note)
+        stepper = Stepper(run)
         saver = Saver(run, save_seconds, stop)
         with stop.deferred():
             while not run.finished:
@@ -125,18 +121,16 @@ def train(
 
 
 @contextmanager
-def only_ours(
-    directory: Path, record: Path | None, process_group: ProcessGroup, say: Say
-) -> Iterator[None]:
+def only_ours(directory: Path, record: Path | None, process_group: ProcessGroup) -> Iterator[None]:
     """Be the only run that writes to a directory and a record; the first process has the locks."""
     with ExitStack() as locks:
         if process_group.is_rank_zero:
-            lock = only_writer(directory / LOCK, str(directory), "give another --name", say)
+            lock = only_writer(directory / LOCK, str(directory), "give another --name")
             locks.enter_context(lock)
         if process_group.is_rank_zero and record:
             path = record.with_name(f".{record.stem}.lock")
             instead = "give another --name or --results"
-            lock = only_writer(path, str(record), instead, lambda text: None)
+            lock = only_writer(path, str(record), instead)
             locks.enter_context(lock)
         yield
 
@@ -153,14 +147,14 @@ def start_session(run: Run, callbacks: Callbacks) -> None:
     if run.sessions:
         former = run.sessions[-1]
         if former.processes != session.processes:
-            callbacks.note(
+            logger.warning(
                 f"processes now: {session.processes}, before: {former.processes}; other shares of "
                 "a batch give BatchNorm other statistics."
             )
         if former.device != session.device:
-            callbacks.note(f"device now: {session.device}, before: {former.device}.")
+            logger.warning(f"device now: {session.device}, before: {former.device}.")
     if run.config.sync_batch_norm and run.process_group.size == 1:
-        callbacks.note("--sync-batch-norm has nothing to do with one process.")
+        logger.warning("--sync-batch-norm has nothing to do with one process.")
     run.sessions[:] = [earlier for earlier in run.sessions if earlier.first_step < step]
     run.sessions.append(session)
     if run.process_group.is_rank_zero:

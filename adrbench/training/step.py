@@ -15,7 +15,6 @@ from adrbench.models.modes import running_statistics
 from adrbench.runtime import seeds
 from adrbench.runtime.cuda_graphs import GraphedCall, Inputs
 from adrbench.runtime.devices import IMAGE_FORMAT, full_precision
-from adrbench.runtime.notes import Say
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 from adrbench.training.state import Run
 
@@ -73,15 +72,15 @@ def train_step(
 class Stepper:
     """Takes the steps of a run: on a GPU as one CUDA graph, captured once for the whole run.
 
-    `say` hears why where that cannot be done. Several processes take them kernel by kernel, with
-    their messages in between.
+    With several ranks it runs kernel by kernel, with
+    communication in between.
     """
 
-    def __init__(self, run: Run, say: Say) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
         work = partial(take_step, run)
         is_graph = run.device.type == "cuda" and run.process_group.size == 1
-        self.take = GraphedCall(work, run.device, say) if is_graph else work
+        self.take = GraphedCall(work, run.device) if is_graph else work
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Take step number `step` on our share of its batch; return its loss, on the device."""

@@ -71,7 +71,7 @@ def fill(directory: Path) -> None:
     state = begin(8)
     state.done |= {0, 2}
     progress_store = ProgressFiles(
-        record=record.with_name("two-4567.json"), fingerprint="f", n=8, rank=0, say=print
+        record=record.with_name("two-4567.json"), fingerprint="f", n=8, rank=0
     )
     progress_store.save(state)
 

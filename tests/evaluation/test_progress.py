@@ -19,6 +19,7 @@ from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.progress import Progress, ProgressFiles, begin, combine
 from adrbench.results.records import Stage
 from adrbench.runtime.process_group import SingleProcess
+from logs import logged
 from tiny import Linear, make_images, train_small_net
 
 THREAT = ThreatModel(eps=0.05)
@@ -35,9 +36,8 @@ def pgd_suite() -> Suite:
 
 
 def progress_store(directory: Path, rank: int = 0, **changes: Any) -> ProgressFiles:
-    said = changes.pop("said", [])
     settings: dict[str, Any] = {"fingerprint": "f", "n": 53, **changes}
-    return ProgressFiles(record=directory / "run-[1].json", rank=rank, say=said.append, **settings)
+    return ProgressFiles(record=directory / "run-[1].json", rank=rank, **settings)
 
 
 @dataclass
@@ -162,14 +162,12 @@ def progress() -> Progress:
 
 
 def test_going_on_is_said_in_words(tmp_path: Path) -> None:
-    said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         run(pgd_suite(), KilledAfter(progress_store(tmp_path), 9))
-    run(pgd_suite(), progress_store(tmp_path), say=said.append)
-    (told,) = said
-    assert re.fullmatch(r"going on after 2 batches of pgd-1; standing: \d+ after clean\.", told), (
-        told
-    )
+    with logged() as messages:
+        run(pgd_suite(), progress_store(tmp_path))
+    (message,) = messages
+    assert re.fullmatch(r"resuming after 2 batches of pgd-1; robust: \d+ after clean\.", message)
 
 
 def equal(one: Progress, other: Progress) -> bool:
@@ -194,19 +192,19 @@ def test_progress_comes_back_as_it_was_and_goes_away(tmp_path: Path) -> None:
 
 
 def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
-    said: list[str] = []
-    kept = progress_store(tmp_path, said=said)
+    kept = progress_store(tmp_path)
     kept.save(progress())
     (file,) = tmp_path.iterdir()
     content = file.read_bytes()
-    for place in range(len(content)):
-        for bit in (0, 2, 5):
-            changed = bytes([content[place] ^ (1 << bit)])
-            file.write_bytes(content[:place] + changed + content[place + 1 :])
-            loaded = kept.load()
-            assert loaded is None or equal(loaded, progress()), (place, bit)
-    assert len(said) > len(content)
-    assert all(text.count("\n") == 0 and "is not used: " in text for text in said)
+    with logged() as messages:
+        for place in range(len(content)):
+            for bit in (0, 2, 5):
+                changed = bytes([content[place] ^ (1 << bit)])
+                file.write_bytes(content[:place] + changed + content[place + 1 :])
+                loaded = kept.load()
+                assert loaded is None or equal(loaded, progress()), (place, bit)
+    assert len(messages) > len(content)
+    assert all(text.count("\n") == 0 and "is not used: " in text for text in messages)
 
 
 @pytest.mark.parametrize(
@@ -220,24 +218,23 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_state(tmp_path: Path, content: bytes, words: str) -> None:
-    said: list[str] = []
-    kept = progress_store(tmp_path, said=said)
     (tmp_path / ".run-[1].0.state").write_bytes(content)
-    assert kept.load() is None
-    assert len(said) == 1
-    assert words in said[0]
+    with logged() as messages:
+        assert progress_store(tmp_path).load() is None
+    (message,) = messages
+    assert words in message
 
 
 @pytest.mark.parametrize("change", [{"fingerprint": "g"}, {"n": 52}])
 def test_the_state_of_another_evaluation_is_not_used(tmp_path: Path, change: Any) -> None:
-    said: list[str] = []
     progress_store(tmp_path).save(progress())
-    assert progress_store(tmp_path, said=said, **change).load() is None
-    assert "it is of another evaluation, or of other settings" in said[0]
+    with logged() as messages:
+        assert progress_store(tmp_path, **change).load() is None
+    assert "it is of another evaluation, or of other settings" in messages[0]
 
 
 def test_the_state_of_a_longer_name_is_another_ones(tmp_path: Path) -> None:
-    other = ProgressFiles(record=tmp_path / "run-1.json", fingerprint="f", n=53, rank=0, say=print)
+    other = ProgressFiles(record=tmp_path / "run-1.json", fingerprint="f", n=53, rank=0)
     other.save(progress())
     assert progress_store(tmp_path).files() == []
 

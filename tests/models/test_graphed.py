@@ -13,7 +13,8 @@ from adrbench.evaluation.evaluate import evaluate
 from adrbench.models.frozen import freeze
 from adrbench.models.graphed import SMALLEST_BATCH, GraphedModel, Passes, batch_sizes
 from adrbench.runtime.devices import full_precision
-from tiny import build_trained, make_images, no_word, train_small_net
+from logs import logged
+from tiny import build_trained, make_images, train_small_net
 
 LARGEST = 40
 
@@ -69,7 +70,7 @@ def batch(n: int, seed: int = 0) -> Tensor:
 
 def replayed(model: nn.Module) -> tuple[GraphedModel, SharedMemory]:
     memory = SharedMemory()
-    return GraphedModel(model, batch(LARGEST), LARGEST, no_word, memory), memory
+    return GraphedModel(model, batch(LARGEST), LARGEST, memory), memory
 
 
 def gradient_of(model: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
@@ -89,6 +90,7 @@ def test_sizes_go_down_in_steps_to_the_smallest() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 16, 17, 20, 21, 39, 40])
+@pytest.mark.usefixtures("nothing_logged")
 def test_padding_changes_no_answer(n: int, frozen: nn.Module) -> None:
     model, memory = replayed(frozen)
     x, weight = batch(n, seed=1), torch.randn(n, 10, generator=torch.Generator().manual_seed(2))
@@ -97,6 +99,7 @@ def test_padding_changes_no_answer(n: int, frozen: nn.Module) -> None:
     assert memory.sizes == [next(size for size in batch_sizes(LARGEST) if size >= n)]
 
 
+@pytest.mark.usefixtures("nothing_logged")
 def test_batches_out_of_range_run_as_they_are(frozen: nn.Module) -> None:
     model, memory = replayed(frozen)
     for x in (batch(LARGEST + 1), batch(5)[:, :, :6], batch(0)):
@@ -104,6 +107,7 @@ def test_batches_out_of_range_run_as_they_are(frozen: nn.Module) -> None:
     assert memory.sizes == []
 
 
+@pytest.mark.usefixtures("nothing_logged")
 def test_passes_may_come_in_any_order(frozen: nn.Module) -> None:
     """Forward on three batches of two sizes, then backward on each, the first one twice."""
     model, memory = replayed(frozen)
@@ -123,6 +127,7 @@ def check_any_order(model: nn.Module, frozen: nn.Module, device: torch.device) -
         )
 
 
+@pytest.mark.usefixtures("nothing_logged")
 def test_what_is_done_to_logits_stays_with_the_caller(frozen: nn.Module) -> None:
     model, _ = replayed(frozen)
     x = batch(8)
@@ -136,16 +141,15 @@ def test_what_is_done_to_logits_stays_with_the_caller(frozen: nn.Module) -> None
 
 
 def test_a_model_that_cannot_be_captured_runs_as_it_is(frozen: nn.Module) -> None:
-    said: list[str] = []
-
     def refuse(model: nn.Module, x: Tensor) -> Passes:
         raise RuntimeError("not permitted.\nMore.")
 
-    model = GraphedModel(frozen, batch(8), 8, said.append, refuse)
-    for seed in range(3):
-        torch.testing.assert_close(model(batch(8, seed)), frozen(batch(8, seed)))
-    assert len(said) == 1
-    assert "(not permitted)." in said[0]
+    model = GraphedModel(frozen, batch(8), 8, refuse)
+    with logged() as messages:
+        for seed in range(3):
+            torch.testing.assert_close(model(batch(8, seed)), frozen(batch(8, seed)))
+    (message,) = messages
+    assert "(not permitted)." in message
 
 
 class Crowd(nn.Module):
@@ -156,21 +160,22 @@ class Crowd(nn.Module):
 
 
 def test_a_model_that_looks_at_the_whole_batch_is_not_padded() -> None:
-    said: list[str] = []
-    model = GraphedModel(Crowd(), batch(LARGEST), LARGEST, said.append, SharedMemory())
-    for n in (LARGEST, 7, 30, 7):
-        torch.testing.assert_close(model(batch(n, seed=n)), Crowd()(batch(n, seed=n)))
-    assert len(said) == 1
-    assert "depend on the others in its batch" in said[0]
+    model = GraphedModel(Crowd(), batch(LARGEST), LARGEST, SharedMemory())
+    with logged() as messages:
+        for n in (LARGEST, 7, 30, 7):
+            torch.testing.assert_close(model(batch(n, seed=n)), Crowd()(batch(n, seed=n)))
+    (message,) = messages
+    assert "depend on the others in its batch" in message
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("arch", ["small-cnn", "resnet18", "wrn-10-1"])
+@pytest.mark.usefixtures("nothing_logged")
 def test_cuda_graphs_give_the_answers_of_the_model(arch: str) -> None:
     x = batch(LARGEST).cuda()
     with full_precision():
         frozen = freeze(build_trained(arch).cuda(), x).model
-        model = GraphedModel(frozen, x, LARGEST, no_word)
+        model = GraphedModel(frozen, x, LARGEST)
         for n in (40, 7, 25, 40, 12):
             inputs = batch(n, seed=n).cuda()
             weight = torch.randn(n, 10, generator=torch.Generator().manual_seed(n)).cuda()
@@ -185,6 +190,7 @@ def test_cuda_graphs_give_the_answers_of_the_model(arch: str) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("nothing_logged")
 def test_autoattack_runs_on_graphs_and_gives_the_same_verdicts() -> None:
     images = make_images(60, classes=5, size=8)
     model = train_small_net(images, classes=5).cuda()
@@ -198,7 +204,6 @@ def test_autoattack_runs_on_graphs_and_gives_the_same_verdicts() -> None:
             config.threat_model,
             batch_size=25,
             many_passes=graphs,
-            say=no_word,
         )
         for graphs in (False, True)
     ]

@@ -3,15 +3,17 @@
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from adrbench.runtime.cuda_graphs import PLAIN_CALLS, GraphedCall, Inputs, LossBuffer
-from tiny import no_word
+from logs import logged
 
 CPU = torch.device("cpu")
+TESTS = Path(__file__).parents[1]
 
 
 def again(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
@@ -36,6 +38,7 @@ def calls(replay: GraphedCall, count: int) -> list[float]:
     return [float(replay({"x": torch.full((2,), float(i)), "scale": 0.5})) for i in range(count)]
 
 
+@pytest.mark.usefixtures("nothing_logged")
 def test_a_replay_is_captured_once_and_follows_its_inputs() -> None:
     captured = []
 
@@ -43,7 +46,7 @@ def test_a_replay_is_captured_once_and_follows_its_inputs() -> None:
         captured.append(work)
         return again(work)
 
-    replay = GraphedCall(scaled, CPU, no_word, capture)
+    replay = GraphedCall(scaled, CPU, capture)
     assert calls(replay, PLAIN_CALLS) == [0.0, 1.0, 2.0]
     assert not captured
     assert calls(replay, 5) == [0.0, 1.0, 2.0, 3.0, 4.0]
@@ -52,14 +55,15 @@ def test_a_replay_is_captured_once_and_follows_its_inputs() -> None:
 
 
 def test_work_that_cannot_be_captured_goes_on_plainly_and_says_so_once() -> None:
-    said: list[str] = []
-    replay = GraphedCall(scaled, CPU, said.append, refuse)
-    assert calls(replay, 6) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
-    assert len(said) == 1
-    assert "(operation not permitted when stream is capturing)." in said[0]
-    assert "\n" not in said[0]
+    replay = GraphedCall(scaled, CPU, refuse)
+    with logged() as messages:
+        assert calls(replay, 6) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    (message,) = messages
+    assert "(operation not permitted when stream is capturing)." in message
+    assert "\n" not in message
 
 
+@pytest.mark.usefixtures("nothing_logged")
 def test_what_the_caller_does_to_its_inputs_afterwards_plays_no_part() -> None:
     kept: list[Tensor] = []
 
@@ -67,7 +71,7 @@ def test_what_the_caller_does_to_its_inputs_afterwards_plays_no_part() -> None:
         kept.append(inputs["x"])
         return inputs["x"].sum()
 
-    replay = GraphedCall(keep, CPU, no_word, again)
+    replay = GraphedCall(keep, CPU, again)
     x = torch.ones(2)
     replay({"x": x})
     x.zero_()
@@ -112,9 +116,10 @@ def test_losses_of_a_gpu_all_arrive() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("nothing_logged")
 def test_a_cuda_graph_follows_its_inputs() -> None:
     device = torch.device("cuda")
-    replay = GraphedCall(scaled, device, no_word)
+    replay = GraphedCall(scaled, device)
     for i in range(PLAIN_CALLS + 3):
         inputs: Inputs = {"x": torch.full((2,), float(i), device=device), "scale": 0.5}
         assert float(replay(inputs)) == float(i)
@@ -124,15 +129,16 @@ def test_a_cuda_graph_follows_its_inputs() -> None:
 REFUSED = """
 import torch
 from adrbench.runtime.cuda_graphs import PLAIN_CALLS, GraphedCall
+from logs import logged
 
 device = torch.device("cuda")
-said = []
-replay = GraphedCall(lambda inputs: inputs["x"] * inputs["x"].sum().item(), device, said.append)
+replay = GraphedCall(lambda inputs: inputs["x"] * inputs["x"].sum().item(), device)
 before = torch.cuda.current_stream()
-for i in range(PLAIN_CALLS + 3):
-    x = torch.full((2,), float(i), device=device)
-    assert replay({"x": x}).tolist() == [2.0 * i * i] * 2, i
-assert len(said) == 1, said
+with logged() as messages:
+    for i in range(PLAIN_CALLS + 3):
+        x = torch.full((2,), float(i), device=device)
+        assert replay({"x": x}).tolist() == [2.0 * i * i] * 2, i
+assert len(messages) == 1, messages
 assert torch.cuda.current_stream() == before
 """
 
@@ -140,5 +146,7 @@ assert torch.cuda.current_stream() == before
 @pytest.mark.gpu
 def test_work_that_waits_for_the_device_is_not_captured() -> None:
     """In a process of its own: some versions of PyTorch do not clean up after a failed capture."""
-    done = subprocess.run([sys.executable, "-c", REFUSED], check=False, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED], check=False, capture_output=True, cwd=TESTS
+    )
     assert done.returncode == 0, done.stderr.decode()

@@ -14,13 +14,14 @@ import pytest
 from adrbench.errors import AdrbenchError
 from adrbench.runtime.files import check_writable, only_writer, write_atomically
 from full_disk import disk_of
+from logs import logged
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import os, sys
 from pathlib import Path
 from adrbench.runtime.files import only_writer
-with only_writer(Path(sys.argv[1]), "the run", "give another --name", print):
+with only_writer(Path(sys.argv[1]), "the run", "give another --name"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -118,12 +119,11 @@ def held_elsewhere(lock: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def take(lock: Path) -> list[str]:
-    """Take the lock and return what was said."""
-    said: list[str] = []
-    with only_writer(lock, "the run", "give another --name", said.append):
+    """Take the lock and return what was logged."""
+    with logged() as messages, only_writer(lock, "the run", "give another --name"):
         assert json.loads(lock.read_text())["process"]
     assert not lock.exists()
-    return said
+    return messages
 
 
 def test_a_second_writer_is_told_of_the_first(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_lock_file_that_says_nothing(tmp_path: Path) -> None:
 def test_a_lock_leaves_no_directories_behind(tmp_path: Path) -> None:
     take(tmp_path / "checkpoints" / "run" / ".lock")
     assert list(tmp_path.iterdir()) == []
-    with only_writer(tmp_path / "checkpoints" / "run" / ".lock", "", "", print):
+    with only_writer(tmp_path / "checkpoints" / "run" / ".lock", "", ""):
         (tmp_path / "checkpoints" / "run" / "last.pt").write_bytes(b"")
     assert [path.name for path in tmp_path.rglob("*")] == ["checkpoints", "run", "last.pt"]
 
@@ -192,13 +192,14 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     lock = tmp_path / ".lock"
     (said,) = take(lock)
     assert "cannot be locked (No locks available): make sure that somebody else is not" in said
-    with only_writer(lock, "the run", "", lambda text: None):
+    with only_writer(lock, "the run", ""):
         (said,) = take(lock)
         assert "make sure that process" in said
         lock.write_text("of another process")
     assert lock.read_text() == "of another process", "whose file it is removes it"
 
 
+@pytest.mark.usefixtures("nothing_logged")
 def test_where_nothing_can_be_written_nothing_is_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +207,7 @@ def test_where_nothing_can_be_written_nothing_is_locked(
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with only_writer(tmp_path / ".lock", "the run", "", pytest.fail):
+    with only_writer(tmp_path / ".lock", "the run", ""):
         assert list(tmp_path.iterdir()) == []
 
 

@@ -18,8 +18,9 @@ import torch
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.errors import AdrbenchError, LostProcessError
-from adrbench.runtime.launch import joined_process_group, local_rank
+from adrbench.runtime.launch import joined_process_group
 from adrbench.runtime.process_group import SINGLE_PROCESS, lost_peers_reported
+from adrbench.runtime.torchrun import local_rank
 from adrbench.training import saving
 from runner import command, succeed
 

@@ -22,6 +22,7 @@ from adrbench.training import loop as training
 from adrbench.training import resuming, saving
 from adrbench.training import state as runs
 from adrbench.training.state import Run
+from logs import logged
 from training_runs import CPU, EPOCHS, assert_same_run, make_config, stable_history
 
 STEPS = 3
@@ -390,26 +391,19 @@ def test_the_best_weights_of_another_run_are_never_taken_up(
         training.train(make_config("at"), digits, directory, device=CPU)
 
 
+@pytest.mark.usefixtures("nothing_logged")
 def test_a_request_to_stop_that_comes_at_the_end_is_too_late(
     digits: Dataset, tmp_path: Path
 ) -> None:
     """The last epoch is saved by then, and the record is all that is left to write."""
     stop, path = StopRequest(), tmp_path / "record.json"
-
-    def ask() -> None:
-        stop.number = signal.SIGTERM
-
-    class AtTheEnd(training.NoCallbacks):
-        def note(self, text: str) -> None:
-            raise AssertionError(text)
-
     run_validate = training.validate
 
     def validate(run: Run) -> dict[str, Any]:
         counts = run_validate(run)
         if run.epochs_done + 1 == EPOCHS:
             stop._patient = True
-            ask()
+            stop.number = signal.SIGTERM
         return counts
 
     with pytest.MonkeyPatch.context() as patch:
@@ -421,7 +415,6 @@ def test_a_request_to_stop_that_comes_at_the_end_is_too_late(
             device=CPU,
             stop=stop,
             record=path,
-            callbacks=AtTheEnd(),
         )
     assert read_record(path) == record
 
@@ -459,12 +452,6 @@ def test_the_record_of_a_former_run_goes_with_it(
 def test_going_on_elsewhere_is_said(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
-
-    class Listener(training.NoCallbacks):
-        def note(self, text: str) -> None:
-            said.append(text)
-
     with pytest.raises(PulledPlug):
         training.train(
             make_config(),
@@ -475,5 +462,6 @@ def test_going_on_elsewhere_is_said(
             save_seconds=0,
         )
     monkeypatch.setattr(training, "describe_device", lambda device: "another processor")
-    training.train(make_config(), digits, tmp_path, device=CPU, callbacks=Listener())
-    assert any("device now: another processor, before: " in text for text in said)
+    with logged() as messages:
+        training.train(make_config(), digits, tmp_path, device=CPU)
+    assert any("device now: another processor, before: " in text for text in messages)

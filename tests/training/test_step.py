@@ -17,7 +17,6 @@ from adrbench.runtime.cuda_graphs import PLAIN_CALLS, Capture, GraphedCall, Loss
 from adrbench.training.resuming import lay_out_momenta
 from adrbench.training.state import Run, prepare
 from adrbench.training.step import Stepper, take_step
-from tiny import no_word
 from training_runs import make_config
 
 CPU = torch.device("cpu")
@@ -70,8 +69,8 @@ def state(run: Run) -> dict[str, Tensor]:
 
 def through(digits: Dataset, method: str, capture: Capture | None) -> tuple[Run, list[Tensor]]:
     run = start(digits, method)
-    stepper = Stepper(run, no_word)
-    replay = GraphedCall(partial(take_step, run), CPU, no_word)
+    stepper = Stepper(run)
+    replay = GraphedCall(partial(take_step, run), CPU)
     replay.capture = capture
     stepper.take = replay
     return run, take(run, stepper)
@@ -104,9 +103,10 @@ def capture_once() -> Capture:
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("nothing_logged")
 def test_steps_on_tensors_agree_with_steps_on_numbers(method: str, digits: Dataset) -> None:
     run = start(digits, method)
-    losses = take(run, Stepper(run, no_word))
+    losses = take(run, Stepper(run))
     other, other_losses = through(digits, method, None)
     torch.testing.assert_close(torch.stack(losses), torch.stack(other_losses))
     for key, value in state(run).items():
@@ -115,12 +115,13 @@ def test_steps_on_tensors_agree_with_steps_on_numbers(method: str, digits: Datas
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("nothing_logged")
 def test_a_step_never_waits_for_the_device(
     method: str, precision: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start(digits, method, precision=precision)
-    stepper = Stepper(run, no_word)
-    on_tensors = GraphedCall(partial(take_step, run), CPU, no_word)
+    stepper = Stepper(run)
+    on_tensors = GraphedCall(partial(take_step, run), CPU)
     on_tensors.capture = None
     x, y = next(
         epoch_batches(run.dataset.train, batch_size=64, seed=0, epoch=1, padding=1, flip=False)
@@ -142,11 +143,12 @@ def test_the_guard_against_waiting_notices() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.usefixtures("nothing_logged")
 def test_a_loss_that_is_not_finite_leaves_the_parameters(device: str, digits: Dataset) -> None:
     run = start(digits, "at", torch.device(device))
     before = {key: value.clone() for key, value in run.model.named_parameters()}
     x = torch.full((64, 1, 8, 8), torch.nan, device=device)
-    loss = Stepper(run, no_word)(x, torch.zeros(64, dtype=torch.int64, device=device), 0)
+    loss = Stepper(run)(x, torch.zeros(64, dtype=torch.int64, device=device), 0)
     assert not loss.isfinite()
     for key, value in run.model.named_parameters():
         assert torch.equal(value, before[key]), key
@@ -171,6 +173,7 @@ def test_momenta_lie_as_their_parameters_do() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("nothing_logged")
 def test_a_cuda_graph_gives_bitwise_the_weights_of_plain_steps(
     method: str, precision: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,7 +181,7 @@ def test_a_cuda_graph_gives_bitwise_the_weights_of_plain_steps(
     states = []
     for captured in (False, True):
         run = start(digits, method, torch.device("cuda"), precision=precision)
-        stepper = Stepper(run, no_word)
+        stepper = Stepper(run)
         assert isinstance(stepper.take, GraphedCall)
         if not captured:
             stepper.take.capture = None
@@ -191,10 +194,11 @@ def test_a_cuda_graph_gives_bitwise_the_weights_of_plain_steps(
 
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.usefixtures("nothing_logged")
 def test_an_epoch_on_a_gpu_never_waits_for_it(digits: Dataset) -> None:
     """Once the graph is there, making batches, stepping and reading losses all run ahead."""
     run = start(digits, "adr+awp", torch.device("cuda"))
-    stepper = Stepper(run, no_word)
+    stepper = Stepper(run)
     take(run, stepper)
     losses = LossBuffer(STEPS, run.device)
     batches = epoch_batches(run.dataset.train, batch_size=64, seed=0, epoch=2, padding=1, flip=True)
