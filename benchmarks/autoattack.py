@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import adrbench
-from adrbench.config.settings import parse_fraction
+from adrbench.config.declare import parse_fraction
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images
 from adrbench.errors import AdrbenchError

@@ -33,10 +33,10 @@ def count_step(config: TrainConfig, forward: int) -> int:
     at the clean image too, and twice again for AWP, which takes the gradients twice.
     """
     method = config.parsed_method()
-    trades = method.objective == "trades"
+    trades = "trades" in method.tokens
     craft = config.steps * 2 + (1 if trades else 0)
-    update = 3 * (2 if trades else 1) * (2 if method.awp else 1)
-    return forward * (craft + (1 if method.adr else 0) + update)
+    update = 3 * (2 if trades else 1) * (2 if "awp" in method.tokens else 1)
+    return forward * (craft + (1 if "adr" in method.tokens else 0) + update)
 
 
 def show_shares(shares: Mapping[str, float]) -> str:

@@ -46,7 +46,7 @@ def make_config(
     parsed = parse_method(method)
     preset = find_preset("cifar10", arch, parsed, num_train=NUM_TRAIN)
     sizes = {"batch_size": batch_size, "steps": steps, **ENDLESS}
-    return TrainConfig(
+    return TrainConfig.of(
         dataset="random",
         arch=arch,
         method=str(parsed),

@@ -38,7 +38,7 @@ class Trainer:
         self.method = config.parsed_method()
         self.total_steps = total_steps
         self.start = start
-        self.average = copy.deepcopy(model).eval() if self.method.averages else None
+        self.average = copy.deepcopy(model).eval() if self.method.has_average else None
         self.optimizer = torch.optim.SGD(
             model.parameters(),
             lr=config.lr,
@@ -58,23 +58,23 @@ class Trainer:
         self.optimizer.zero_grad()
         loss = self.compute_loss(x, x_adv, targets)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.method.awp:
+        if "awp" in self.method.tokens:
             self.take_gradients_nearby(x, x_adv, targets)
         self.optimizer.step()
         if self.average is not None:
-            update_average(self.average, self.model, required(self.config.ema_decay))
+            update_average(self.average, self.model, self.config.method_settings["ema_decay"])
         return loss.detach()
 
     def make_targets(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Return the labels themselves, or ADR's mixtures of them and the average's opinion."""
-        if not self.method.adr:
+        if "adr" not in self.method.tokens:
             return y
         assert self.average is not None
-        config = self.config
+        settings = self.config.method_settings
         annealed = (1 + math.cos(math.pi * step / self.total_steps)) / 2
-        low, high = required(config.temperature_low), required(config.temperature_high)
+        low, high = settings["temperature_low"], settings["temperature_high"]
         temperature = low + (high - low) * annealed
-        low, high = required(config.interpolation_low), required(config.interpolation_high)
+        low, high = settings["interpolation_low"], settings["interpolation_high"]
         interpolation = high + (low - high) * annealed
         with torch.no_grad():
             teacher = F.softmax(self.average(x) / temperature, dim=1)
@@ -84,7 +84,7 @@ class Trainer:
 
     def craft(self, x: Tensor, targets: Tensor) -> Tensor:
         """Return the images to train on, by PGD on the objective's inner loss."""
-        if self.method.objective == "trades":
+        if "trades" in self.method.tokens:
             with torch.no_grad():
                 clean = F.softmax(self.model(x), dim=1)
             return climb(self.config, x, self.begin(x), lambda x_adv: self.diverge(x_adv, clean))
@@ -99,7 +99,7 @@ class Trainer:
         """Return where the attack starts."""
         if self.start is not None:
             return self.start(x)
-        if self.method.objective == "trades":
+        if "trades" in self.method.tokens:
             return x + TRADES_NOISE * torch.rand_like(x)
         noise = torch.empty_like(x).uniform_(-self.config.eps, self.config.eps)
         return torch.clamp(x + noise, 0, 1)
@@ -110,17 +110,18 @@ class Trainer:
 
     def compute_loss(self, x: Tensor, x_adv: Tensor, targets: Tensor) -> Tensor:
         """Return the outer loss, a scalar."""
-        if self.method.objective != "trades":
+        if "trades" not in self.method.tokens:
             return F.cross_entropy(self.model(x_adv), targets)
         clean, adversarial = self.model(torch.cat([x, x_adv])).chunk(2)
         consistency = F.kl_div(
             F.log_softmax(adversarial, dim=1), F.softmax(clean, dim=1), reduction="batchmean"
         )
-        return F.cross_entropy(clean, targets) + required(self.config.beta) * consistency
+        beta = float(self.config.method_settings["beta"])
+        return F.cross_entropy(clean, targets) + beta * consistency
 
     def take_gradients_nearby(self, x: Tensor, x_adv: Tensor, targets: Tensor) -> None:
         """Replace the gradients by those at adversarially perturbed weights (AWP)."""
-        rho = required(self.config.awp_rho)
+        rho = self.config.method_settings["awp_rho"]
         kept = {}
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
@@ -172,9 +173,3 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
                 value.copy_(decay * value + (1 - decay) * current[name])
             else:
                 value.copy_(current[name])
-
-
-def required(value: float | None) -> float:
-    """Return a setting that the configuration has checked to be there."""
-    assert value is not None
-    return value

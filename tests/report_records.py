@@ -109,7 +109,7 @@ def digits_config(**changes: Any) -> TrainConfig:
         "flip": False,
         "val_size": 143,
     }
-    return TrainConfig(**(values | changes))
+    return TrainConfig.of(**(values | changes))
 
 
 def cifar10_records() -> list[Record]:

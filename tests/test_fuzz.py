@@ -27,9 +27,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from adrbench.config.declare import parse_fraction
 from adrbench.config.method import Method, parse_method
 from adrbench.config.presets import find_preset
-from adrbench.config.settings import AttackConfig, TrainConfig, parse_fraction
+from adrbench.config.settings import AttackConfig, TrainConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.data import DATASETS, Images, dataset_name, decode, load_dataset, load_split
 from adrbench.data.builtin import read_cifar, read_tiny_imagenet
@@ -281,7 +282,7 @@ def test_the_report_command_ends_well(
 def good_config() -> Any:
     preset = find_preset("digits", "small-cnn", parse_method("adr+awp"), num_train=1437)
     values: dict[str, Any] = {**preset.values, "val_size": 143}
-    config = TrainConfig(dataset="digits", arch="small-cnn", method="adr+awp", **values)
+    config = TrainConfig.of(dataset="digits", arch="small-cnn", method="adr+awp", **values)
     return json.loads(json.dumps(config.to_json()))
 
 

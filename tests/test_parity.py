@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from adrbench.config.settings import TrainConfig
-from adrbench.methods.build import Slots, build_method
+from adrbench.methods.build import build_method
+from adrbench.methods.slots import Slots
 from adrbench.training.state import build_optimizer, learning_rate
 from adrbench.training.step import StepResult, train_step
 from benchmarks.reference import Trainer
@@ -48,7 +49,7 @@ def recorded_config(golden: dict[str, Any]) -> TrainConfig:
         "interpolation_high",
     )
     same += ("ema_decay", "awp_rho", "epochs", "lr", "momentum", "nesterov", "weight_decay")
-    return TrainConfig(
+    return TrainConfig.of(
         dataset="recorded",
         arch="recorded",
         method="+".join(tokens),

@@ -20,7 +20,7 @@ def make_config(method: str = "adr+wa+awp", **changes: Any) -> TrainConfig:
     preset = find_preset("digits", "small-cnn", parse_method(method), num_train=1437)
     short = {"epochs": EPOCHS, "steps": 2, "val_size": 40, "milestones": (0.4,)}
     values: dict[str, Any] = {**preset.values, **short, **changes}
-    return TrainConfig(dataset="digits", arch="small-cnn", method=method, **values)
+    return TrainConfig.of(dataset="digits", arch="small-cnn", method=method, **values)
 
 
 def assert_same_run(one: Path, other: Path) -> None:

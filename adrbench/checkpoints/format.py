@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from adrbench.checkpoints.torch_files import TorchFile, describe_unread, read_torch_file
 from adrbench.config.method import WEIGHTS, Weights
-from adrbench.config.settings import TrainConfig
+from adrbench.config.settings import TrainConfig, nest_method_settings
 from adrbench.errors import CheckpointError, UsageError
 from adrbench.models.architectures import build_model
 from adrbench.runtime.files import write_atomically
@@ -168,6 +168,8 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
     try:
         if schema > 1 and content.get("tensors_sha256") != sum_tensors(fields):
             raise ValueError("its tensors are not those that were written")
+        if "config" in fields:
+            fields["config"] = nest_method_settings(fields["config"])
         return from_json(Checkpoint, fields)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): copy or train it again.") from error

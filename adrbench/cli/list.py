@@ -1,26 +1,31 @@
-"""What `adrbench list` prints: every name that the other commands take, with a line on each."""
+"""`adrbench list`: every name that the other commands take, a line each."""
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Annotated
 
-from rich.table import Table
+import typer
 
-from adrbench.attacks.suites import PGD_K_MEANING, SUITES
-from adrbench.cli.display import print_table
-from adrbench.config.method import TOKENS
-from adrbench.data import DATASETS
+from adrbench.config.components import COMPONENTS
+from adrbench.config.declare import format_eps
 from adrbench.errors import unknown_name
-from adrbench.models.architectures import ARCHITECTURES
-from adrbench.report.grouping import format_eps
-from adrbench.results.baselines import read_paper, read_robustbench
 
 
-def list_command(what: str | None) -> None:
-    """Print what exists of one kind, or of all."""
+def list_(
+    what: Annotated[
+        str | None,
+        typer.Argument(help="datasets, archs, methods, suites or baselines; all if left out."),
+    ] = None,
+) -> None:
+    """List what exists, a line each."""
+    from rich.table import Table
+
+    from adrbench.cli.display import print_table
+
     kinds: dict[str, Callable[[], dict[str, str]]] = {
         "datasets": list_datasets,
-        "archs": lambda: {name: arch.explanation for name, arch in ARCHITECTURES.items()},
-        "methods": lambda: {token: f"{slot}: {text}" for token, (slot, text) in TOKENS.items()},
+        "archs": list_architectures,
+        "methods": list_methods,
         "suites": list_suites,
         "baselines": list_baselines,
     }
@@ -33,13 +38,29 @@ def list_command(what: str | None) -> None:
         print_table(table)
 
 
+def list_architectures() -> dict[str, str]:
+    """Return the built-in architectures."""
+    from adrbench.models.architectures import ARCHITECTURES
+
+    return {name: architecture.explanation for name, architecture in ARCHITECTURES.items()}
+
+
+def list_methods() -> dict[str, str]:
+    """Return the tokens of methods, each with its slot."""
+    return {token: f"{one.slot}: {one.summary}" for token, one in COMPONENTS.items()}
+
+
 def list_suites() -> dict[str, str]:
     """Return the named suites, and the family that has a number in its name."""
+    from adrbench.attacks.suites import PGD_K_MEANING, SUITES
+
     return {name: text for name, (text, _) in SUITES.items()} | {"pgd-K": PGD_K_MEANING}
 
 
 def list_baselines() -> dict[str, str]:
     """Return how many published rows each data set and threat model has."""
+    from adrbench.results.baselines import read_paper, read_robustbench
+
     counts = Counter((entry.dataset, entry.norm, entry.eps) for entry in read_robustbench())
     listed = {
         f"robustbench {dataset} {norm} {format_eps(eps)}": f"{count} models of the leaderboard"
@@ -50,7 +71,9 @@ def list_baselines() -> dict[str, str]:
 
 
 def list_datasets() -> dict[str, str]:
-    """Return the table's data sets and the two forms of one's own."""
+    """Return the built-in data sets and the two forms of a user's own."""
+    from adrbench.data import DATASETS
+
     return {name: source.summary for name, source in DATASETS.items()} | {
         "FILE.npz": "x_train, y_train, x_test, y_test (x_val, y_val): uint8 NHWC or NHW images",
         "FOLDER": "train/CLASS/* and test/CLASS/* (or val/CLASS/*), images of one size",

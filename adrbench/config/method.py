@@ -1,57 +1,76 @@
-"""The vocabulary of methods: tokens joined by `+`, and their one canonical spelling.
+"""The method spec: tokens joined by `+`, one component a slot, one canonical spelling."""
 
-A method fills four slots: an objective, targets, a perturbation and an averaging. This module
-only names them, so that the report and `--help` can speak of methods without importing torch;
-`adrbench.methods` builds what the names stand for.
-"""
-
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from adrbench.config.components import COMPONENTS, DEFAULTS, SLOTS, Component, Slot
+from adrbench.config.declare import Setting, settings_of
 from adrbench.errors import UsageError, unknown_name
 
-Slot = Literal["objective", "targets", "averaging", "perturbation"]
 Weights = Literal["student", "average"]
 WEIGHTS: tuple[Weights, ...] = ("student", "average")
-DEFAULT_OBJECTIVE = "at"
-
-TOKENS: dict[str, tuple[Slot, str]] = {
-    "standard": ("objective", "cross-entropy on clean images; no attack while training"),
-    "at": ("objective", "PGD adversarial training (Madry et al. 2018); the default objective"),
-    "trades": (
-        "objective",
-        "clean cross-entropy + beta KL(clean || adversarial) (Zhang et al. 2019)",
-    ),
-    "adr": ("targets", "annealed self-distilled soft labels (Wu et al., ICLR 2024)"),
-    "wa": ("averaging", "validate and deploy the averaged (EMA) weights"),
-    "awp": ("perturbation", "adversarial weight perturbation (Wu et al. 2020)"),
-}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Method:
-    """Which token fills each slot. `str(method)` is the canonical spelling."""
+    """The components of a method, in the order of `SLOTS`; `str(method)` is its spelling."""
 
-    objective: str = DEFAULT_OBJECTIVE
-    adr: bool = False
-    wa: bool = False
-    awp: bool = False
+    components: tuple[Component, ...]
 
     def __str__(self) -> str:
-        implied = self.objective == DEFAULT_OBJECTIVE and self.adr
-        switches = {"adr": self.adr, "wa": self.wa, "awp": self.awp}
-        tokens = [] if implied else [self.objective]
-        return "+".join(tokens + [token for token, on in switches.items() if on])
+        tokens = [component.token for component in self.components]
+        # "at+adr" is spelled "adr": new targets need an objective, and this is the default.
+        is_implied = tokens[0] == DEFAULTS["objective"] and "targets" in self.filled
+        return "+".join(tokens[1:] if is_implied else tokens)
 
     @property
-    def averages(self) -> bool:
-        """Whether an EMA of the weights exists: as ADR's teacher, or to be deployed."""
-        return self.adr or self.wa
+    def filled(self) -> Mapping[Slot, Component]:
+        """The components by the slot they fill."""
+        return {component.slot: component for component in self.components}
+
+    @property
+    def tokens(self) -> frozenset[str]:
+        """Every token, the objective's included."""
+        return frozenset(component.token for component in self.components)
+
+    @property
+    def built(self) -> Mapping[Slot, Component]:
+        """The components to build: those named, and those that they need in other slots."""
+        needed = {slot for component in self.components for slot in component.needs}
+        added = {slot: COMPONENTS[DEFAULTS[slot]] for slot in needed if slot not in self.filled}
+        return {**self.filled, **added}
+
+    @property
+    def has_average(self) -> bool:
+        """Whether averaged weights exist, be it as a teacher or to be deployed."""
+        return "averaging" in self.built
 
     @property
     def deployed(self) -> Weights:
         """The weights that are validated and attacked by default."""
-        return "average" if self.wa else "student"
+        return "average" if "averaging" in self.filled else "student"
+
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        """The settings that this method uses beyond those of every run, by name."""
+        return {
+            name: one
+            for slot in SLOTS
+            if slot in self.built
+            for name, one in settings_of(self.built[slot].settings).items()
+        }
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Sort key: objectives in the order of `COMPONENTS`, then by what is added to them."""
+        position = list(COMPONENTS).index
+        added: tuple[Slot, ...] = ("targets", "perturbation", "averaging")
+        objective, *_ = self.components
+        return (
+            position(objective.token),
+            *(position(self.filled[slot].token) if slot in self.filled else -1 for slot in added),
+        )
 
     def row(self, weights: str) -> str:
         """Return the method that `weights` of this run stand for in a table.
@@ -60,31 +79,34 @@ class Method:
         """
         if weights not in WEIGHTS:
             return str(self)
-        is_average = weights == "average"
-        return str(Method(objective=self.objective, adr=self.adr, wa=is_average, awp=self.awp))
+        filled = dict(self.filled)
+        filled.pop("averaging", None)
+        if weights == "average":
+            filled["averaging"] = self.built.get("averaging", COMPONENTS[DEFAULTS["averaging"]])
+        return str(Method(tuple(filled[slot] for slot in SLOTS if slot in filled)))
 
 
 def parse_method(spelling: str) -> Method:
     """Parse tokens joined by `+`, in any order.
 
     Raises:
-        UsageError: for an unknown or repeated token, or two objectives.
+        UsageError: for an unknown or repeated token, or two components for one slot.
 
     """
     tokens = [token.strip().lower() for token in spelling.split("+")]
+    filled: dict[Slot, Component] = {}
     for token in tokens:
-        if token not in TOKENS:
-            raise unknown_name("method token", token, TOKENS)
+        if token not in COMPONENTS:
+            raise unknown_name("method token", token, COMPONENTS)
         if tokens.count(token) > 1:
             raise UsageError(f"method {spelling!r} names {token!r} twice: name each token once.")
-    objectives = [token for token in tokens if TOKENS[token][0] == "objective"]
-    if len(objectives) > 1:
-        raise UsageError(
-            f"method {spelling!r} has two objectives, {' and '.join(objectives)}: keep one of them."
-        )
-    return Method(
-        objective=objectives[0] if objectives else DEFAULT_OBJECTIVE,
-        adr="adr" in tokens,
-        wa="wa" in tokens,
-        awp="awp" in tokens,
-    )
+        filled.setdefault(COMPONENTS[token].slot, COMPONENTS[token])
+    for slot in SLOTS:
+        rivals = [token for token in tokens if COMPONENTS[token].slot == slot]
+        if len(rivals) > 1:
+            kind = f"two {slot}s" if slot == "objective" else f"two tokens for its {slot}"
+            raise UsageError(
+                f"method {spelling!r} has {kind}, {' and '.join(rivals)}: keep one of them."
+            )
+    filled.setdefault("objective", COMPONENTS[DEFAULTS["objective"]])
+    return Method(tuple(filled[slot] for slot in SLOTS if slot in filled))

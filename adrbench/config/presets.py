@@ -1,8 +1,8 @@
 """Hyper-parameters as one table, each row with its source.
 
-Rows are read from top to bottom; every row that fits the data set, architecture, method and norm
-overrides what the rows above it said. The published rows are those of the configuration files
-of the published ADR code (yuyuwu5/ADR at 515da0e); a row of our own says why it is there.
+Rows are applied from top to bottom: every row that fits the data set, architecture, method and
+norm overrides the rows above it. The published rows are those of the configuration files of the
+published ADR code (yuyuwu5/ADR at 515da0e); a row of our own gives its reason.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,9 @@ PUBLISHED = "published ADR configurations (yuyuwu5/ADR, 515da0e)"
 PUBLISHED_ARCHS: dict[str, tuple[str, ...]] = {
     "at": ("resnet18", "wrn-34-10"),
     "trades": ("resnet18",),
-    "standard": (),
 }
 
-#: A training set of one's own below this many images is the data set "small", else "large".
+#: A user's own training set with fewer images is the data set "small", others are "large".
 SMALL_SET = 10_000
 
 
@@ -36,34 +35,35 @@ def adr(temperature: tuple[float, float], interpolation: tuple[float, float]) ->
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Values for the runs that fit; `None` in a condition, or the glob `*`, fits anything."""
+    """Values for the runs that fit: `None` in a condition, or the glob `*`, fits anything.
+
+    `has` and `lacks` are tokens of the method, the objective's included.
+    """
 
     values: Mapping[str, Any]
     source: str = PUBLISHED
     dataset: str = "*"
     arch: str = "*"
     norm: str | None = None
-    objective: str | None = None
-    adr: bool | None = None
-    awp: bool | None = None
-    averages: bool | None = None
+    has: frozenset[str] = frozenset()
+    lacks: frozenset[str] = frozenset()
+    has_average: bool | None = None
 
     def fits(self, dataset: str, arch: str, method: Method, norm: str) -> bool:
-        """Tell whether this row speaks of the given run."""
+        """Return whether this row applies to a run."""
         return (
             fnmatch(dataset, self.dataset)
             and fnmatch(arch, self.arch)
             and self.norm in (None, norm)
-            and self.objective in (None, method.objective)
-            and self.adr in (None, method.adr)
-            and self.awp in (None, method.awp)
-            and self.averages in (None, method.averages)
+            and self.has <= method.tokens
+            and not self.lacks & method.tokens
+            and self.has_average in (None, method.has_average)
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """The values for one run, and where they come from."""
+    """The values for one run, and their source."""
 
     values: Mapping[str, Any]
     source: str
@@ -89,35 +89,37 @@ DIGITS = "our own: 8x8 images, seconds per epoch on a CPU"
 SHARP = "our own: a sharper teacher, see CONTRIBUTING.md"
 SMALL = "our own: fewer steps per epoch want smaller batches and a shorter average"
 
+
+def tokens(spelling: str) -> frozenset[str]:
+    """Return the tokens of a condition."""
+    return frozenset(spelling.split("+"))
+
+
 ROWS: tuple[Row, ...] = (
     Row(values=EVERYWHERE),
-    Row(values={"ema_decay": 0.995}, averages=True),
-    Row(values={"beta": 6.0}, objective="trades"),
-    Row(values={"awp_rho": 0.005, "nesterov": False}, awp=True),
-    Row(values=adr((2.5, 2.0), (0.70, 0.95)), adr=True, awp=False),
-    Row(values=adr((2.5, 1.5), (0.70, 0.85)), adr=True, awp=True),
-    Row(values=adr((1.5, 1.0), (0.70, 0.95)), dataset="cifar100", adr=True),
+    Row(values={"ema_decay": 0.995}, has_average=True),
+    Row(values={"beta": 6.0}, has=tokens("trades")),
+    Row(values={"awp_rho": 0.005}, has=tokens("awp")),
+    Row(values=adr((2.5, 2.0), (0.70, 0.95)), has=tokens("adr"), lacks=tokens("awp")),
+    Row(values=adr((2.5, 1.5), (0.70, 0.85)), has=tokens("adr+awp")),
+    Row(values=adr((1.5, 1.0), (0.70, 0.95)), dataset="cifar100", has=tokens("adr")),
     Row(
         values=adr((2.0, 1.0), (0.70, 0.85)),
         dataset="cifar100",
-        objective="at",
-        adr=True,
-        awp=True,
+        has=tokens("at+adr+awp"),
     ),
     Row(values={"epochs": 80}, dataset="tiny-imagenet"),
-    Row(values={"awp_rho": 0.001}, dataset="tiny-imagenet", awp=True),
-    Row(values=adr((2.0, 1.5), (0.50, 0.90)), dataset="tiny-imagenet", adr=True),
+    Row(values={"awp_rho": 0.001}, dataset="tiny-imagenet", has=tokens("awp")),
+    Row(values=adr((2.0, 1.5), (0.50, 0.90)), dataset="tiny-imagenet", has=tokens("adr")),
     Row(
         values=adr((2.0, 1.5), (0.30, 0.90)),
         dataset="tiny-imagenet",
         arch="resnet18",
-        objective="at",
-        adr=True,
-        awp=True,
+        has=tokens("at+adr+awp"),
     ),
     Row(values={"eps": 128 / 255, "alpha": 15 / 255}, norm="L2", source=RICE_2020),
     Row(values={"epochs": 60, "batch_size": 64, "lr": 0.05}, dataset="small", source=SMALL),
-    Row(values={"ema_decay": 0.98}, dataset="small", averages=True, source=SMALL),
+    Row(values={"ema_decay": 0.98}, dataset="small", has_average=True, source=SMALL),
     Row(
         values={
             "epochs": 30,
@@ -130,8 +132,8 @@ ROWS: tuple[Row, ...] = (
         source=DIGITS,
     ),
     Row(values={"eps": 0.1, "alpha": 0.025}, dataset="digits", norm="Linf", source=DIGITS),
-    Row(values={"ema_decay": 0.98}, dataset="digits", averages=True, source=DIGITS),
-    Row(values=adr((1.0, 0.7), (0.30, 0.90)), dataset="digits", adr=True, source=SHARP),
+    Row(values={"ema_decay": 0.98}, dataset="digits", has_average=True, source=DIGITS),
+    Row(values=adr((1.0, 0.7), (0.30, 0.90)), dataset="digits", has=tokens("adr"), source=SHARP),
 )
 
 
@@ -146,7 +148,7 @@ def find_preset(
 ) -> Preset:
     """Return the hyper-parameters for a run, from every row that fits it.
 
-    `dataset` is a name of the data-set table or, for a set of one's own, any other name;
+    `dataset` is the name of a built-in data set or, for a user's own, any other name;
     `num_train` is its number of training images.
     """
     known = {"cifar10", "cifar100", "tiny-imagenet", "digits"}
@@ -155,10 +157,11 @@ def find_preset(
     values: dict[str, Any] = {}
     for row in rows:
         values |= row.values
+    for component in method.components:
+        values |= component.implies
     sources = list(dict.fromkeys(row.source for row in rows))
-    was_published = (
-        family != "large" and activation == "relu" and arch in PUBLISHED_ARCHS[method.objective]
-    )
+    published_archs = PUBLISHED_ARCHS.get(method.filled["objective"].token, ())
+    was_published = family != "large" and activation == "relu" and arch in published_archs
     if sources == [PUBLISHED] and not was_published:
         sources.append(f"our own: carried over to {dataset} {arch} {method}")
     return Preset(values=values, source="; ".join(sources))

@@ -2,10 +2,20 @@
 
 import hashlib
 import json
-import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, Literal
 
+from adrbench.config.components import component_settings
+from adrbench.config.declare import (
+    MAX_INT,
+    Setting,
+    check_settings,
+    flag,
+    setting,
+    settings_of,
+)
 from adrbench.config.method import Method, parse_method
 from adrbench.config.threat import ThreatModel, check_eps
 from adrbench.errors import UsageError
@@ -21,14 +31,13 @@ BATCH_NORM_MODES: tuple[BatchNormMode, ...] = ("train", "eval")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that decides a training run's weights.
+    """Everything that determines a training run's weights.
 
-    `dataset` is a table name or a path; `method` is spelt canonically. eps and alpha are in
-    units of the pixel range. `milestones` are fractions of the run after which the learning
-    rate is multiplied by `lr_factor`, rounded to whole steps. Numbers of a slot the method
-    leaves empty are None. `crafting_mode` is the mode of BatchNorm while adversarial examples
-    are made ("train" in the published code). `sync_batch_norm` lets the BatchNorm of several
-    processes see the whole batch. `preset` says where the defaults came from.
+    `dataset` is a built-in name or a path; `method` is spelled canonically. eps and alpha are in
+    units of the pixel range. `milestones` are fractions of the run, rounded to whole steps.
+    `method_settings` are the settings of the method's components by name (see
+    `config.components`); stored as JSON they stand beside the others. `preset` is the source of
+    the defaults.
 
     Raises:
         UsageError: naming the first setting that is out of its range.
@@ -39,88 +48,98 @@ class TrainConfig:
     arch: str
     method: str
     activation: str = "relu"
-    seed: int = 0
-    epochs: int
-    batch_size: int
-    lr: float
-    milestones: tuple[float, ...]
-    lr_factor: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    norm: str = "Linf"
-    eps: float
-    alpha: float
-    steps: int
-    crop_padding: int
-    flip: bool
-    temperature_high: float | None = None
-    temperature_low: float | None = None
-    interpolation_low: float | None = None
-    interpolation_high: float | None = None
-    ema_decay: float | None = None
-    awp_rho: float | None = None
-    beta: float | None = None
-    crafting_mode: BatchNormMode = "train"
-    val_size: int
-    select: Select = "val"
-    precision: Precision = "float32"
-    sync_batch_norm: bool = False
+    seed: int = setting(default=0, low=0, high=2**63 - 1, help="Seed of everything random.")
+    epochs: int = setting(low=1, high=MAX_INT, help="Epochs.")
+    batch_size: int = setting(low=1, high=MAX_INT, help="Images per step.")
+    lr: float = setting(low=1e-12, high=1e6, help="Learning rate at the start.")
+    milestones: tuple[float, ...] = setting(
+        help="Fractions of the run at which the learning rate decays: 0.5,0.75; '' for none."
+    )
+    lr_factor: float = setting(low=0, high=1, help="Learning-rate decay factor.")
+    momentum: float = setting(low=0, high=1, help="SGD momentum.")
+    nesterov: bool = setting(help="Nesterov SGD.")
+    weight_decay: float = setting(low=0, high=1, help="Weight decay.")
+    norm: str = setting(default="Linf", help="Linf or L2.")
+    eps: float = setting(in_pixels=True, help="Radius of the ball: 8/255 or 0.0314.")
+    alpha: float = setting(in_pixels=True, low=1e-12, high=1e6, help="Attack step: 2/255.")
+    steps: int = setting(low=1, high=MAX_INT, help="Attack steps in training.")
+    crop_padding: int = setting(low=0, high=1024, help="Random crop: zero padding in pixels.")
+    flip: bool = setting(help="Random horizontal flip.")
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+    crafting_mode: BatchNormMode = setting(
+        default="train",
+        choices=BATCH_NORM_MODES,
+        help="BatchNorm mode of the inner attack: train (published) or eval.",
+    )
+    val_size: int = setting(
+        low=0,
+        high=MAX_INT,
+        help="Training images held out to choose the best epoch.",
+        show_default="1,000, or 10 % of a small set",
+    )
+    select: Select = setting(
+        default="val",
+        choices=SELECTS,
+        help="Split that chooses the best epoch: val, or test as published.",
+    )
+    precision: Precision = setting(
+        default="float32", choices=PRECISIONS, help="float32 or bfloat16."
+    )
+    sync_batch_norm: bool = setting(
+        default=False, help="With torchrun on GPUs: BatchNorm over the whole batch."
+    )
     preset: str = ""
 
     def __post_init__(self) -> None:
-        check_eps(self.eps, self.norm)
-        for name, low, high in RANGES:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise out_of_range(name, value, low, high)
-        for name in self.required():
-            if getattr(self, name) is None:
+        check_values(self.values())
+        for name in self.parsed_method().settings:
+            if self.method_settings.get(name) is None:
                 raise UsageError(f"method {self.method} needs {flag(name)}.")
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"{flag(name)} is {getattr(self, name)!r}: choose {' or '.join(allowed)}."
-                )
-        if any(not 0 < fraction < 1 for fraction in self.milestones):
-            raise UsageError(
-                f"--milestones are {self.milestones}: give fractions of the run, such as 0.5,0.75."
-            )
-        if self.select == "val" and self.val_size == 0:
-            raise UsageError("--val-size is 0: hold images out, or say --select test.")
+
+    @classmethod
+    def of(cls, **values: Any) -> "TrainConfig":
+        """Return the configuration with these values, the method's settings among them."""
+        own, method_settings = _split(values)
+        return cls(**own, method_settings=method_settings)
 
     def parsed_method(self) -> Method:
-        """Return the method's slots."""
+        """Return the method's components."""
         return parse_method(self.method)
-
-    def required(self) -> tuple[str, ...]:
-        """Return the names of the optional numbers that this method uses."""
-        return method_settings(self.parsed_method())
 
     def threat_model(self) -> ThreatModel:
         """Return the threat model trained against."""
         return ThreatModel(norm=self.norm, eps=self.eps)
 
+    def with_settings(self, **changes: Any) -> "TrainConfig":
+        """Return a copy with other values, the method's settings among them."""
+        return TrainConfig.of(**{**self.values(), **changes})
+
+    def values(self) -> dict[str, Any]:
+        """Return every setting by name; of components, those that the run has."""
+        own = {one.name: getattr(self, one.name) for one in fields(self)}
+        del own["method_settings"]
+        return {**own, **self.method_settings}
+
     def to_json(self) -> dict[str, Any]:
-        """Return this configuration as plain JSON values."""
-        config: dict[str, Any] = to_json(self)
+        """Return this configuration as plain JSON values; settings that are not used are null."""
+        config: dict[str, Any] = to_json(self._stored())
         return config
 
     @classmethod
     def from_json(cls, data: object) -> "TrainConfig":
-        """Read a configuration back; ValueError names the field that is wrong."""
-        return from_json(cls, data)
+        """Read a configuration; ValueError names the field that is wrong."""
+        return from_json(cls, nest_method_settings(data))
 
     def sha256(self, processes: int = 1) -> str:
-        """Return a fingerprint of everything that decides the weights but data and seed.
+        """Return a fingerprint of everything that determines the weights but data and seed.
 
-        The number of `processes` does, where BatchNorm sees the shares of a batch one by one.
+        The number of `processes` counts where BatchNorm normalizes the shares of a batch apart.
 
-        `adr` and `adr+wa` train alike, so the token `wa` plays no part. A setting that came later
-        counts only where it is used, so that fingerprints stay what they were.
+        `adr` and `adr+wa` train alike, so averaging is left out of the method. A setting that
+        was added later counts only where it is used, so that older fingerprints stay valid.
         """
         later = {name for name, default in LATER.items() if getattr(self, name) == default}
-        method = str(replace(self.parsed_method(), wa=False))
+        method = self.parsed_method().row("student")
         apart = {"seed": 0, "dataset": "", "preset": "", "method": method}
         settings = {**self.to_json(), **apart}
         if processes > 1 and not self.sync_batch_norm:
@@ -133,74 +152,66 @@ class TrainConfig:
     def differences(self, other: "TrainConfig") -> list[tuple[str, Any, Any]]:
         """Return the settings that differ, each with both values.
 
-        How the data set's path was spelt and where defaults came from play no part.
+        The spelling of the data set's path and the source of the defaults are left out.
         """
-        names = [field.name for field in fields(self) if field.name not in ("preset", "dataset")]
-        values = [(name, getattr(self, name), getattr(other, name)) for name in names]
-        return [(name, mine, theirs) for name, mine, theirs in values if mine != theirs]
+        mine, theirs = self._stored(), other._stored()
+        names = [name for name in mine if name not in ("preset", "dataset")]
+        return [(name, mine[name], theirs[name]) for name in names if mine[name] != theirs[name]]
+
+    def _stored(self) -> dict[str, Any]:
+        """Return every setting by name, None for those of components that the run lacks."""
+        values = self.values()
+        return values | {name: values.get(name) for name in component_settings()}
 
 
-#: Settings that fingerprints made before them know nothing of, with their defaults.
+def _split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the general values, and the component settings that are not None."""
+    known = component_settings()
+    own = {name: value for name, value in values.items() if name not in known}
+    method_settings = {
+        name: value for name, value in values.items() if name in known and value is not None
+    }
+    return own, method_settings
+
+
+#: Settings that older fingerprints do not include, with their defaults.
 LATER: dict[str, Any] = {"sync_batch_norm": False}
-#: Larger whole numbers overflow wherever they meet a float or a tensor.
-MOST = 2**31 - 1
-#: setting, smallest and largest allowed value.
-RANGES: tuple[tuple[str, float, float], ...] = (
-    ("seed", 0, 2**63 - 1),
-    ("epochs", 1, MOST),
-    ("batch_size", 1, MOST),
-    ("lr", 1e-12, 1e6),
-    ("lr_factor", 0, 1),
-    ("momentum", 0, 1),
-    ("weight_decay", 0, 1),
-    ("alpha", 1e-12, 1e6),
-    ("steps", 1, MOST),
-    ("crop_padding", 0, 1024),
-    ("temperature_high", 1e-6, 1e6),
-    ("temperature_low", 1e-6, 1e6),
-    ("interpolation_low", 0, 1),
-    ("interpolation_high", 0, 1),
-    ("ema_decay", 0, 1),
-    ("awp_rho", 0, 1e6),
-    ("beta", 0, 1e6),
-    ("val_size", 0, MOST),
-)
-CHOICES: dict[str, tuple[str, ...]] = {
-    "precision": PRECISIONS,
-    "select": SELECTS,
-    "crafting_mode": BATCH_NORM_MODES,
-}
 
 
-def method_settings(method: Method) -> tuple[str, ...]:
-    """Return the settings that only some methods use, and this one does."""
-    names: tuple[str, ...] = ()
-    if method.adr:
-        names += ("temperature_high", "temperature_low", "interpolation_low", "interpolation_high")
-    if method.averages:
-        names += ("ema_decay",)
-    if method.awp:
-        names += ("awp_rho",)
-    if method.objective == "trades":
-        names += ("beta",)
-    return names
+def nest_method_settings(data: object) -> object:
+    """Return stored settings with those of components under `method_settings`, as in the class.
+
+    Raises:
+        ValueError: naming a component's setting that has another type.
+
+    """
+    if not isinstance(data, Mapping) or "method_settings" in data:
+        return data
+    own, method_settings = _split(data)
+    for name, value in method_settings.items():
+        component_settings()[name].check_type(value)
+    return own | {"method_settings": method_settings}
 
 
-METHOD_SETTINGS = method_settings(Method(objective="trades", adr=True, wa=True, awp=True))
+def check_values(values: Mapping[str, Any]) -> None:
+    """Raise UsageError for the first setting of a run, among those in `values`, that is wrong."""
+    for name, one in train_settings().items():
+        if name in values:
+            one.check(values[name])
+    if "eps" in values:
+        check_eps(values["eps"], values.get("norm", TrainConfig.norm))
+    if any(not 0 < fraction < 1 for fraction in values.get("milestones", ())):
+        raise UsageError(
+            f"--milestones are {values['milestones']}: give fractions of the run, such as 0.5,0.75."
+        )
+    if values.get("select", TrainConfig.select) == "val" and values.get("val_size") == 0:
+        raise UsageError("--val-size is 0: hold images out, or give --select test.")
 
 
-def flag(name: str) -> str:
-    """Return how the command line spells a setting."""
-    return "--" + name.replace("_", "-")
-
-
-def out_of_range(name: str, value: float, low: float, high: float) -> UsageError:
-    """Return the error for a number outside what is allowed."""
-    bounds = f"from {low:g} to {high:g}"
-    if high == MOST:
-        bounds = f"at least {low:g}" if value < low else f"at most {MOST}"
-    shown = value if isinstance(value, int) else f"{value:g}"
-    return UsageError(f"{flag(name)} is {shown}: give a number {bounds}.")
+@cache
+def train_settings() -> Mapping[str, Setting]:
+    """Return every declared setting of a training run, those of all components included."""
+    return {**settings_of(TrainConfig), **component_settings()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +219,7 @@ class AttackConfig:
     """What an evaluation does to a set of weights, whatever the weights are.
 
     `n` counts test images from the first on, None is all of them. `alpha` is the step of the
-    PGD suites, None for their default of eps / 4; `restarts` is theirs too.
+    PGD suites, None for their default of eps / 4.
 
     Raises:
         UsageError: naming the first setting that is out of its range.
@@ -217,40 +228,20 @@ class AttackConfig:
 
     suite: str = "autoattack"
     threat_model: ThreatModel
-    n: int | None = None
-    alpha: float | None = None
-    restarts: int = 1
-    batch_size: int = 250
-    seed: int = 0
+    n: int | None = setting(
+        default=None, low=1, high=MAX_INT, help="The first n test images.", show_default="all"
+    )
+    alpha: float | None = setting(
+        default=None,
+        low=1e-12,
+        high=1e6,
+        in_pixels=True,
+        help="PGD suites: step size.",
+        show_default="eps/4",
+    )
+    restarts: int = setting(default=1, low=1, high=MAX_INT, help="PGD suites: random restarts.")
+    batch_size: int = setting(default=250, low=1, high=MAX_INT, help="Images at a time.")
+    seed: int = setting(default=0, low=0, high=2**63 - 1, help="Seed of the attacks.")
 
     def __post_init__(self) -> None:
-        for name, low, high in ATTACK_RANGES:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise out_of_range(name, value, low, high)
-
-
-ATTACK_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("n", 1, MOST),
-    ("alpha", 1e-12, 1e6),
-    ("restarts", 1, MOST),
-    ("batch_size", 1, MOST),
-    ("seed", 0, 2**63 - 1),
-)
-
-
-def parse_fraction(text: str, name: str) -> float:
-    """Return the number that `text` writes as `8/255` or `0.0314`.
-
-    Raises:
-        UsageError: when it is neither.
-
-    """
-    numerator, slash, denominator = text.partition("/")
-    try:
-        value = float(numerator) / (float(denominator) if slash else 1)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise UsageError(f"{flag(name)} is {text!r}: write a number such as 8/255 or 0.0314.")
-    return value
+        check_settings(self)

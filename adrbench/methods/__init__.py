@@ -1,1 +1,1 @@
-"""Methods: an objective, targets, a perturbation of the weights, an averaging of the weights."""
+"""Training methods: one module per component, four slots, and what builds them."""

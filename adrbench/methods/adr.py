@@ -1,58 +1,26 @@
-"""Targets: what the loss compares the model's outputs with, as probabilities."""
-
-from collections.abc import Mapping
-from typing import Protocol
+"""ADR: annealing self-distillation rectification (Wu, Wang and Chen, ICLR 2024)."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adrbench.config.components import ADRSettings
 from adrbench.errors import UsageError
 from adrbench.methods.schedules import Schedule, cosine
-
-#: What changes from step to step, by name: numbers, or 0-dimensional tensors that hold them.
-Values = Mapping[str, float | Tensor]
-
-
-class Targets(Protocol):
-    """Rows of probabilities for a batch."""
-
-    def __call__(self, x: Tensor, y: Tensor, values: Values) -> Tensor:
-        """Return (N, C) probabilities for images (N, C, H, W) of labels (N,).
-
-        `values` holds at least what `annealed` names.
-        """
-
-    def annealed(self, step: int) -> dict[str, float]:
-        """Return what changes over a run, by name, at an optimisation step counted from 0."""
-
-
-class OneHot:
-    """The labels as they are."""
-
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-
-    def __call__(self, x: Tensor, y: Tensor, values: Values) -> Tensor:
-        """Return one-hot rows of the images' type."""
-        return F.one_hot(y, self.num_classes).to(torch.promote_types(x.dtype, torch.float32))
-
-    def annealed(self, step: int) -> dict[str, float]:
-        """Return nothing: labels do not change."""
-        return {}
+from adrbench.methods.slots import BuildContext, Values
 
 
 class ADR:
     """The target rectifier of ADR (Wu, Wang and Chen, ICLR 2024, arXiv 2305.12118).
 
-    A label becomes a mixture of itself and of what a teacher, usually a moving average of the
-    model, thinks of the clean image. Over a run of `total_steps` optimisation steps the
-    teacher's temperature anneals along half a cosine from `temperature[0]` to `temperature[1]`
-    while its share grows from `interpolation[0]` to `interpolation[1]`. Where the teacher
-    prefers a wrong class, its share shrinks by the difference.
+    A label becomes a mixture of its one-hot row and the output of a teacher, usually an EMA of the
+    model, on the clean image. Over a run of `total_steps` optimization steps the teacher's
+    temperature is annealed along half a cosine from `temperature[0]` to `temperature[1]`, and the
+    interpolation factor lambda rises from `interpolation[0]` to `interpolation[1]`. Where the
+    teacher prefers a wrong class, lambda is reduced by the difference of the probabilities.
 
     Raises:
-        UsageError: for a temperature not above 0, a share outside [0, 1], or no steps.
+        UsageError: for a temperature not above 0, a factor outside [0, 1], or no steps.
 
     """
 
@@ -83,7 +51,7 @@ class ADR:
         Args:
             logits: the teacher's outputs on the clean images, (N, C).
             y: labels, (N,) int64.
-            step: the optimisation step, counted from 0 over the whole run.
+            step: the optimization step, counted from 0 over the whole run.
 
         """
         return rectify(logits, y, **self.annealed(step))
@@ -98,19 +66,20 @@ def rectify(
 ) -> Tensor:
     """Return ADR's targets, (N, C), for a teacher's `logits` (N, C) on images of labels (N,).
 
-    With P the teacher's softmax at `temperature`, an image's target is s P + (1 - s) onehot(y),
-    where s = clamp(interpolation - (max P - P_y), 0, 1) (Wu, Wang and Chen, ICLR 2024).
+    With P the teacher's softmax at `temperature`, the target of an image is
+    l P + (1 - l) onehot(y), where l = clamp(interpolation - (max P - P_y), 0, 1) (Wu, Wang and
+    Chen, ICLR 2024).
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     teacher = F.softmax(logits.detach().to(dtype) / temperature, dim=1)
-    of_label = teacher.gather(1, y[:, None])
-    mistake = teacher.amax(1, keepdim=True) - of_label
-    share = (interpolation - mistake).clamp(0, 1)
-    return share * teacher + (1 - share) * F.one_hot(y, logits.shape[1]).to(dtype)
+    label_probability = teacher.gather(1, y[:, None])  # (N, 1)
+    excess = teacher.amax(1, keepdim=True) - label_probability  # (N, 1)
+    factor = (interpolation - excess).clamp(0, 1)  # (N, 1)
+    return factor * teacher + (1 - factor) * F.one_hot(y, logits.shape[1]).to(dtype)
 
 
 class Rectified:
-    """Labels rectified by ADR, with `teacher` (in eval mode) looking at the clean batch."""
+    """Labels rectified by ADR with the outputs of `teacher`, in eval mode, on the clean batch."""
 
     def __init__(self, rectifier: ADR, teacher: nn.Module) -> None:
         self.rectifier = rectifier
@@ -129,3 +98,14 @@ class Rectified:
     def annealed(self, step: int) -> dict[str, float]:
         """Return the temperature and the interpolation factor."""
         return self.rectifier.annealed(step)
+
+
+def build(context: BuildContext, settings: ADRSettings) -> Rectified:
+    """Return the targets, with the averaged model as teacher."""
+    assert context.average is not None, "ADR needs averaging"
+    rectifier = ADR(
+        total_steps=context.total_steps,
+        temperature=(settings.temperature_high, settings.temperature_low),
+        interpolation=(settings.interpolation_low, settings.interpolation_high),
+    )
+    return Rectified(rectifier, context.average)

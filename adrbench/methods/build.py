@@ -1,65 +1,15 @@
 """From a configuration to the four slots of its method."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 from torch import nn
 
+from adrbench.config.components import Component, Slot
+from adrbench.config.declare import settings_of
 from adrbench.config.settings import TrainConfig
-from adrbench.methods.adr import ADR, OneHot, Rectified, Targets
-from adrbench.methods.awp import AWP, NoPerturbation, Perturbation
-from adrbench.methods.ema import EMA, Averaging, NoAveraging
-from adrbench.methods.objectives import (
-    AdversarialTraining,
-    Crafting,
-    Objective,
-    Standard,
-    Start,
-    Trades,
-    nearby_start,
-    uniform_start,
-)
+from adrbench.methods.slots import BuildContext, NoAveraging, NoPerturbation, OneHot, Slots
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slots:
-    """A method, ready to train with."""
-
-    objective: Objective
-    targets: Targets
-    perturbation: Perturbation
-    averaging: Averaging
-
-
-def _crafting(config: TrainConfig, start: Start) -> Crafting:
-    return Crafting(
-        threat=config.threat_model(),
-        steps=config.steps,
-        alpha=config.alpha,
-        start=start,
-        mode=config.crafting_mode,
-    )
-
-
-def _standard(config: TrainConfig) -> Objective:
-    return Standard()
-
-
-def _adversarial(config: TrainConfig) -> Objective:
-    return AdversarialTraining(_crafting(config, uniform_start(config.threat_model())))
-
-
-def _trades(config: TrainConfig) -> Objective:
-    return Trades(_crafting(config, nearby_start()), beta=_set(config.beta))
-
-
-#: objective token -> its builder.
-OBJECTIVES: dict[str, Callable[[TrainConfig], Objective]] = {
-    "standard": _standard,
-    "at": _adversarial,
-    "trades": _trades,
-}
 
 
 def build_method(
@@ -70,31 +20,34 @@ def build_method(
     total_steps: int,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Slots:
-    """Fill the slots that `config.method` names, for one run of `total_steps` steps."""
-    method = config.parsed_method()
-    averaging = EMA(model, _set(config.ema_decay)) if method.averages else NoAveraging()
-    targets: Targets = OneHot(num_classes)
-    if method.adr:
-        rectifier = ADR(
+    """Build the method that `config` names, for one run of `total_steps` steps."""
+    components = config.parsed_method().built
+
+    def fill(slot: Slot, average: nn.Module | None = None) -> Any:
+        if slot not in components:
+            return None
+        context = BuildContext(
+            config=config,
+            model=model,
+            num_classes=num_classes,
             total_steps=total_steps,
-            temperature=(_set(config.temperature_high), _set(config.temperature_low)),
-            interpolation=(_set(config.interpolation_low), _set(config.interpolation_high)),
+            process_group=process_group,
+            average=average,
         )
-        assert averaging.model is not None
-        targets = Rectified(rectifier, averaging.model)
+        return _build(components[slot], context)
+
+    averaging = fill("averaging") or NoAveraging()
     return Slots(
-        objective=OBJECTIVES[method.objective](config),
-        targets=targets,
-        perturbation=(
-            AWP(_set(config.awp_rho), process_group)
-            if method.awp
-            else NoPerturbation(process_group)
-        ),
+        objective=fill("objective"),
+        targets=fill("targets", averaging.model) or OneHot(num_classes),
+        perturbation=fill("perturbation") or NoPerturbation(process_group),
         averaging=averaging,
     )
 
 
-def _set(value: float | None) -> float:
-    """Return a setting that the configuration has checked to be there."""
-    assert value is not None
-    return value
+def _build(component: Component, context: BuildContext) -> Any:
+    module, _, name = component.builder.partition(":")
+    builder = getattr(import_module(module), name)
+    values = context.config.method_settings
+    settings = component.settings(**{key: values[key] for key in settings_of(component.settings)})
+    return builder(context, settings)

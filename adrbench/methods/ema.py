@@ -1,38 +1,20 @@
-"""Averaging of the weights over a run."""
+"""The exponential moving average of the weights: ADR's teacher, and the "WA" model."""
 
 import copy
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-
-class Averaging(Protocol):
-    """A running average of a model; `model` is None where there is none."""
-
-    @property
-    def model(self) -> nn.Module | None:
-        """The averaged model, in eval mode."""
-
-    def update(self, model: nn.Module) -> None:
-        """Take in the weights of `model` after an optimizer step."""
-
-
-class NoAveraging:
-    """No average."""
-
-    model: None = None
-
-    def update(self, model: nn.Module) -> None:
-        """Do nothing."""
+from adrbench.config.components import EMASettings
+from adrbench.methods.slots import BuildContext
 
 
 class EMA:
     """An exponential moving average of weights and BatchNorm statistics.
 
     average <- decay * average + (1 - decay) * model, over every floating-point entry of the
-    state dict, from the initial weights on. Serves as ADR's teacher and as the "WA" model.
+    state dict, from the initial weights on. `model` is the averaged model, in eval mode.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -42,9 +24,14 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights and statistics of `model`."""
+        """Add the weights and statistics of `model` to the average."""
         self._average(_floating(self.model), _floating(model), None)
 
 
 def _floating(model: nn.Module) -> list[Tensor]:
     return [entry for entry in model.state_dict().values() if entry.is_floating_point()]
+
+
+def build(context: BuildContext, settings: EMASettings) -> EMA:
+    """Return the averaging."""
+    return EMA(context.model, settings.ema_decay)

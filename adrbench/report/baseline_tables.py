@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from adrbench.config.declare import format_eps
 from adrbench.report import columns as c
 from adrbench.report.accuracy import autoattack_figure, ranked
 from adrbench.report.footnotes import figure_notes, marks
@@ -11,7 +12,6 @@ from adrbench.report.grouping import (
     Setting,
     context,
     describe,
-    format_eps,
     shown_lines,
 )
 from adrbench.report.statistics import Figure

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from adrbench.report.grouping import Attack, Line, format_eps
+from adrbench.config.declare import format_eps
+from adrbench.report.grouping import Attack, Line
 from adrbench.report.tables import Cell, Column
 
 

@@ -166,7 +166,7 @@ def _find_references(
         return []
     found = list(references.get(_conditions(line, settings), ()))
     config = settings.get(line.subject.training)
-    if config and config.parsed_method().awp and not config.nesterov:
+    if config and "awp" in config.parsed_method().tokens and not config.nesterov:
         found += references.get(_conditions(line, settings, nesterov=True), ())
     return found
 

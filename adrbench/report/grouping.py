@@ -12,7 +12,9 @@ from fractions import Fraction
 from functools import cache, cached_property
 from typing import NamedTuple
 
-from adrbench.config.method import TOKENS, WEIGHTS, parse_method
+from adrbench.config.components import COMPONENTS
+from adrbench.config.declare import format_eps
+from adrbench.config.method import WEIGHTS, parse_method
 from adrbench.errors import AdrbenchError
 from adrbench.report.statistics import Figure, accuracy
 from adrbench.results.baselines import canonical_architecture, zoo_architecture
@@ -21,7 +23,6 @@ from adrbench.results.records import AttackRecord, TrainRecord
 ZOO_PREFIX = "robustbench:"
 FINAL_PRECISION = "float32"
 SELECTIONS = ("best", "last", "file")
-OBJECTIVES = tuple(token for token, (slot, _) in TOKENS.items() if slot == "objective")
 
 #: Parameters as one text, whatever their order.
 _canonical = json.JSONEncoder(sort_keys=True).encode
@@ -155,14 +156,6 @@ def shown_lines(lines: list[Line]) -> list[Line]:
     return [line for line in lines if line.selection != "last" or line.subject not in with_best]
 
 
-def format_eps(eps: float) -> str:
-    """Return `eps` (a fraction of 1) as k/255 where it is within 1e-6 of that, else decimal."""
-    k = round(eps * 255) if 0 < eps < 1 else 0
-    if 0 < k < 255 and abs(eps - k / 255) < 1e-6:
-        return f"{k}/255"
-    return f"{eps:g}"
-
-
 def row_label(record: AttackRecord) -> str:
     """Return the method a record's weights stand for, or the run's name for foreign weights."""
     method = _method_row(record.method, record.weights) if record.weights in WEIGHTS else None
@@ -275,7 +268,6 @@ def _line_order(line: Line) -> tuple[object, ...]:
 def method_order(label: str) -> tuple[int, ...]:
     """Return where a method stands among others; what is none comes last."""
     try:
-        method = parse_method(label)
+        return parse_method(label).order
     except AdrbenchError:
-        return (len(OBJECTIVES),)
-    return (OBJECTIVES.index(method.objective), method.adr, method.awp, method.wa)
+        return (len(COMPONENTS),)

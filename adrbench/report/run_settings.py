@@ -1,13 +1,14 @@
 """What runs were trained with, where their training records tell, and in what rows differ by it."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields
 from typing import Any
 
+from adrbench.config.components import component_settings
+from adrbench.config.declare import flag
 from adrbench.config.method import parse_method
-from adrbench.config.settings import METHOD_SETTINGS, TrainConfig, flag, method_settings
+from adrbench.config.settings import TrainConfig, train_settings
 from adrbench.errors import AdrbenchError
-from adrbench.report.grouping import Line, format_eps
+from adrbench.report.grouping import Line
 from adrbench.results.records import TrainRecord
 
 #: By the fingerprint that attack records carry, which leaves out the seed.
@@ -15,8 +16,6 @@ Settings = Mapping[str, TrainConfig]
 
 #: Which run it is, rather than how it trains.
 IDENTITY = ("dataset", "method", "seed", "preset")
-#: Settings that are shown in /255.
-IN_PIXELS = ("eps", "alpha")
 
 
 def read_settings(trained: Iterable[TrainRecord]) -> Settings:
@@ -44,8 +43,8 @@ def fingerprint(config: TrainConfig, record: TrainRecord) -> str:
 
 def around_method(config: TrainConfig, **changes: Any) -> tuple[tuple[str, Any], ...]:
     """Return the settings that two methods have to share to be compared: all but their own."""
-    values = {field.name: getattr(config, field.name) for field in fields(config)} | changes
-    apart = (*IDENTITY, *METHOD_SETTINGS)
+    values = config.values() | changes
+    apart = (*IDENTITY, *component_settings())
     return tuple((name, value) for name, value in values.items() if name not in apart)
 
 
@@ -78,10 +77,10 @@ def settings_key(line: Line) -> tuple[str, str, str]:
 def _of_others(label: str) -> tuple[str, ...]:
     """Return the settings that a row's method does not use, such as the average's of a student."""
     try:
-        used = method_settings(parse_method(label))
+        used = parse_method(label).settings
     except AdrbenchError:
         return ()
-    return tuple(name for name in METHOD_SETTINGS if name not in used)
+    return tuple(name for name in component_settings() if name not in used)
 
 
 def describe_differences(
@@ -89,11 +88,8 @@ def describe_differences(
 ) -> dict[str, tuple[str, ...]]:
     """Return a mark for each of several settings, with what is not the same in all."""
     apart = (*IDENTITY, *ignored)
-    names = [
-        field.name
-        for field in fields(TrainConfig)
-        if field.name not in apart and _varies(field.name, known.values())
-    ]
+    every = dict.fromkeys(name for config in known.values() for name in config.values())
+    names = [name for name in every if name not in apart and _varies(name, known.values())]
     return {
         sha256: ("settings: " + ", ".join(_spell(name, config) for name in names),)
         for sha256, config in known.items()
@@ -102,20 +98,13 @@ def describe_differences(
 
 
 def _varies(name: str, configs: Collection[TrainConfig]) -> bool:
-    return len({getattr(config, name) for config in configs}) > 1
+    return len({config.values().get(name) for config in configs}) > 1
 
 
 def _spell(name: str, config: TrainConfig) -> str:
-    value = getattr(config, name)
-    if value is None or value is False:
-        return f"without {flag(name)}"
-    if value is True:
-        return f"with {flag(name)}"
-    if isinstance(value, tuple):
-        return f"{flag(name)} {','.join(f'{one:g}' for one in value)}"
-    if name in IN_PIXELS:
-        return f"{flag(name)} {format_eps(value)}"
-    return f"{flag(name)} {value:g}" if isinstance(value, float) else f"{flag(name)} {value}"
+    value = config.values().get(name)
+    declared = train_settings().get(name)
+    return declared.spell(value) if declared else f"{flag(name)} {value}"
 
 
 def _places(rows: Iterable[Line]) -> dict[str, tuple[str, ...]]:

@@ -76,6 +76,16 @@ def joined_process_group(device: torch.device) -> Iterator[ProcessGroup]:
         raise
 
 
+@contextmanager
+def rank_zero_first(process_group: ProcessGroup) -> Iterator[None]:
+    """Let rank 0 run the context before the others, such as to download what they then find."""
+    if not process_group.is_rank_zero:
+        process_group.barrier()
+    yield
+    if process_group.is_rank_zero:
+        process_group.barrier()
+
+
 def reports_first(store: Any, rank: int, error: AdrbenchError) -> bool:
     """Tell whether no other process has met the same error, or the same loss of one.
 

@@ -7,7 +7,8 @@ import torch
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint, Snapshot
-from adrbench.config.settings import TrainConfig, flag
+from adrbench.config.declare import flag
+from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, CheckpointError, RecordError, first_line
 from adrbench.results.records import Session, TrainRecord, read_record, write_record
 from adrbench.runtime.cuda_graphs import LossBuffer

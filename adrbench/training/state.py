@@ -16,8 +16,9 @@ from adrbench.checkpoints.format import Snapshot
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, Images, check_shares, steps_per_epoch
 from adrbench.errors import UsageError
-from adrbench.methods.build import Slots, build_method
+from adrbench.methods.build import build_method
 from adrbench.methods.schedules import Schedule, steps
+from adrbench.methods.slots import Slots
 from adrbench.models.architectures import build_model
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import Session, TrainRecord

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adrbench.methods.adr import Values
-from adrbench.methods.build import Slots
+from adrbench.methods.slots import Slots, Values
 from adrbench.models.modes import running_statistics
 from adrbench.runtime import seeds
 from adrbench.runtime.cuda_graphs import GraphedCall, Inputs

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from adrbench.checkpoints.format import LAST
-from adrbench.cli.commands import complete_settings
+from adrbench.config.declare import flag
 from adrbench.config.method import WEIGHTS, parse_method
-from adrbench.config.settings import TrainConfig, flag
+from adrbench.config.resolve import TrainRequest
+from adrbench.config.settings import TrainConfig
 from adrbench.errors import RecordError
 from adrbench.report.run_settings import fingerprint, read_config
 from adrbench.results.records import AttackRecord, Record, TrainRecord, read_records
@@ -100,7 +101,7 @@ def training_job(training: Training, places: Places) -> Job:
 
 def attack_job(training: Training, attack: Attack, places: Places, *, needs: Job) -> Job:
     """Return the job that attacks checkpoints of a run."""
-    averages = parse_method(training.method).averages
+    averages = parse_method(training.method).has_average
     weights = (attack.weights,) if attack.weights else WEIGHTS if averages else WEIGHTS[:1]
     target = places.runs / training.run
     if len(attack.checkpoints) == 1:
@@ -184,12 +185,23 @@ def find_training(training: Training, book: Book) -> tuple[TrainRecord, TrainCon
     if not record or not config:
         return None
     wanted = complete_settings(
-        {"dataset": training.dataset, **training.all_settings},
-        training.dataset,
+        training,
         num_train=record.num_train + record.num_val,
         val_size=record.num_val,
     )
     return None if wanted.differences(config) else (record, config)
+
+
+def complete_settings(training: Training, *, num_train: int, val_size: int) -> TrainConfig:
+    """Return the configuration with which `adrbench train` would train a run now."""
+    settings = dict(training.all_settings)
+    request = TrainRequest(
+        dataset=training.dataset,
+        method=str(settings.pop("method")),
+        arch=str(settings.pop("arch")),
+        given=settings,
+    )
+    return request.resolve(training.dataset, num_train=num_train, val_size=val_size)
 
 
 def attack_took(

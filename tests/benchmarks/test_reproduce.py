@@ -19,7 +19,6 @@ import typer
 
 from adrbench.checkpoints.format import load
 from adrbench.cli.app import app
-from adrbench.cli.commands import complete_settings
 from adrbench.config.method import parse_method
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Images
@@ -321,9 +320,10 @@ def test_a_run_of_another_preset_does_not_count(
     made: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the matrix leaves to presets is compared too."""
+    complete = reproduce_jobs.complete_settings
 
     def changed(*args: Any, **options: Any) -> TrainConfig:
-        return replace(complete_settings(*args, **options), weight_decay=0.25)
+        return replace(complete(*args, **options), weight_decay=0.25)
 
     monkeypatch.setattr(reproduce_jobs, "complete_settings", changed)
     assert redone(made) == everything()

@@ -27,12 +27,12 @@ def snapshot(shape: ModelShape, seed: int, epoch: int) -> Snapshot:
 
 def make(method: str = "adr", **changes: Any) -> Checkpoint:
     preset = find_preset("digits", "small-cnn", parse_method(method), num_train=1437)
-    config = TrainConfig(
+    config = TrainConfig.of(
         dataset="digits", arch="small-cnn", method=method, val_size=143, **preset.values
     )
     shape = ModelShape(arch="small-cnn", activation="silu", num_classes=10, in_channels=1)
     snapshots = {"student": snapshot(shape, 0, 3)}
-    if config.parsed_method().averages:
+    if config.parsed_method().has_average:
         snapshots["average"] = snapshot(shape, 1, 4)
     checkpoint = Checkpoint(
         selection="last",

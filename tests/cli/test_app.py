@@ -120,8 +120,8 @@ def test_a_lost_record_is_written_again(here: Path) -> None:
 def test_options_that_a_method_does_not_use_are_said_to_be_ignored(empty: Path) -> None:
     outcome = succeed("train", "digits", "--method", "at", "--beta", "3", "--awp-rho", "1", *QUICK)
     assert outcome.notes == [
-        "note: --awp-rho is ignored: method at does not use it.",
         "note: --beta is ignored: method at does not use it.",
+        "note: --awp-rho is ignored: method at does not use it.",
     ]
 
 

@@ -222,7 +222,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "n": (f"attack {AT} --n 0", 2, "--n is 0: give a number at least 1"),
     "restarts": (f"attack {AT} --restarts 0", 2, "--restarts is 0"),
     "attack alpha": (f"attack {AT} --alpha 0", 2, "--alpha is 0"),
-    "val size 0": ("train digits --val-size 0", 2, "say --select test"),
+    "val size 0": ("train digits --val-size 0", 2, "give --select test"),
     "val size": ("train digits --val-size 1437", 2, "must be from 0 to 1436"),
     "batch larger than the data": ("train few.npz", 1, "18 images, too few for one batch of 64"),
     # places

@@ -35,7 +35,7 @@ STEP = {"loss": torch.tensor(1.5), "lr": 0.1, "temperature": 2.2, "interpolation
 
 def config() -> TrainConfig:
     preset = find_preset("cifar10", "resnet18", parse_method("adr"), num_train=50_000)
-    return TrainConfig(
+    return TrainConfig.of(
         dataset="cifar10", arch="resnet18", method="adr", val_size=1000, **preset.values, preset="p"
     )
 

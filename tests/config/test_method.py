@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adrbench.config.method import TOKENS, Method, parse_method
+from adrbench.config.components import COMPONENTS, DEFAULTS, SLOTS
+from adrbench.config.method import parse_method
 from adrbench.errors import UsageError
 
 SWITCHES = ("adr", "wa", "awp")
@@ -65,15 +66,13 @@ def test_one_adr_run_serves_two_rows() -> None:
 
 
 def test_the_average_exists_for_adr_and_wa_and_is_deployed_for_wa() -> None:
-    facts = {m: (parse_method(m).averages, parse_method(m).deployed) for m in ("at", "adr", "wa")}
+    facts = {
+        m: (parse_method(m).has_average, parse_method(m).deployed) for m in ("at", "adr", "wa")
+    }
     assert facts == {"at": (False, "student"), "adr": (True, "student"), "wa": (True, "average")}
 
 
-def test_every_token_fills_one_slot() -> None:
-    assert {slot for slot, _ in TOKENS.values()} == {
-        "objective",
-        "targets",
-        "averaging",
-        "perturbation",
-    }
-    assert Method().objective in TOKENS
+def test_every_slot_has_a_component() -> None:
+    assert {component.slot for component in COMPONENTS.values()} == set(SLOTS)
+    assert all(COMPONENTS[token].slot == slot for slot, token in DEFAULTS.items())
+    assert parse_method("awp").filled["objective"] is COMPONENTS[DEFAULTS["objective"]]

@@ -72,7 +72,7 @@ def test_what_was_not_published_says_so(dataset: str, num_train: int, words: str
 def test_every_preset_is_a_valid_configuration(dataset: str, method: str, norm: str) -> None:
     parsed = parse_method(method)
     preset = find_preset(dataset, "resnet18", parsed, norm=norm, num_train=5000)
-    config = TrainConfig(
+    config = TrainConfig.of(
         dataset=dataset,
         arch="resnet18",
         method=str(parsed),

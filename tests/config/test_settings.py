@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from adrbench.config.declare import parse_fraction
 from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
-from adrbench.config.settings import AttackConfig, TrainConfig, parse_fraction
+from adrbench.config.settings import AttackConfig, TrainConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError
 
@@ -15,7 +16,7 @@ from adrbench.errors import UsageError
 def config(method: str = "adr+awp", **changes: Any) -> TrainConfig:
     preset = find_preset("digits", "small-cnn", parse_method(method), num_train=1437)
     values: dict[str, Any] = {**preset.values, "val_size": 143, **changes}
-    return TrainConfig(dataset="digits", arch="small-cnn", method=method, **values)
+    return TrainConfig.of(dataset="digits", arch="small-cnn", method=method, **values)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def config(method: str = "adr+awp", **changes: Any) -> TrainConfig:
         ({"select": "train"}, "choose val or test"),
         ({"crafting_mode": "off"}, "choose train or eval"),
         ({"milestones": (0.5, 1.5)}, "fractions of the run"),
-        ({"val_size": 0}, "say --select test"),
+        ({"val_size": 0}, "give --select test"),
         ({"temperature_high": None}, "needs --temperature-high"),
     ],
 )

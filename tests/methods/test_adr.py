@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import adrbench
 from adrbench.errors import UsageError
-from adrbench.methods.adr import ADR, OneHot, Rectified
+from adrbench.methods.adr import ADR, Rectified
+from adrbench.methods.slots import OneHot
 
 
 def test_by_hand_where_the_teacher_agrees() -> None:

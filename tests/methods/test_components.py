@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -10,25 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adrbench.config.method import TOKENS, parse_method
+from adrbench.config.components import COMPONENTS, Component
+from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import BatchNormMode, TrainConfig
 from adrbench.config.threat import ThreatModel
-from adrbench.methods.awp import AWP, NoPerturbation
-from adrbench.methods.build import OBJECTIVES, build_method
-from adrbench.methods.ema import EMA, NoAveraging
-from adrbench.methods.objectives import (
-    Crafting,
-    Trades,
-    cross_entropy,
-    divergence,
-    log_softmax,
-    nearby_start,
-)
+from adrbench.methods.awp import AWP
+from adrbench.methods.build import build_method
+from adrbench.methods.ema import EMA
+from adrbench.methods.inner_attack import InnerAttack
+from adrbench.methods.losses import cross_entropy, divergence, log_softmax
+from adrbench.methods.slots import NoAveraging, NoPerturbation
+from adrbench.methods.trades import Trades, nearby_start
 from adrbench.training.state import build_optimizer
 from adrbench.training.step import train_step
 
 STEPS = 4
+OBJECTIVES = [token for token, one in COMPONENTS.items() if one.slot == "objective"]
 
 
 def tiny_model() -> nn.Module:
@@ -47,7 +46,7 @@ def tiny_batch(step: int = 0) -> tuple[Tensor, Tensor]:
 def tiny_config(method: str, **changes: Any) -> TrainConfig:
     preset = find_preset("digits", "small-cnn", parse_method(method), num_train=1437)
     values: dict[str, Any] = {**preset.values, "val_size": 1, "steps": 2, **changes}
-    return TrainConfig(dataset="digits", arch="small-cnn", method=method, **values)
+    return TrainConfig.of(dataset="digits", arch="small-cnn", method=method, **values)
 
 
 def batch_loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -80,8 +79,10 @@ METHODS = [
 ]
 
 
-def test_every_objective_token_has_a_builder() -> None:
-    assert {token for token, (slot, _) in TOKENS.items() if slot == "objective"} == set(OBJECTIVES)
+@pytest.mark.parametrize("component", COMPONENTS.values(), ids=lambda one: one.token)
+def test_every_component_has_a_builder(component: Component) -> None:
+    module, _, name = component.builder.partition(":")
+    assert callable(getattr(import_module(module), name))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -94,7 +95,7 @@ def test_every_combination_trains(method: str) -> None:
     assert (average is not None) == ("adr" in method or "wa" in method)
 
 
-@pytest.mark.parametrize("objective", list(OBJECTIVES))
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_adr_with_lambda_zero_is_the_plain_objective(objective: str) -> None:
     off = {"interpolation_low": 0.0, "interpolation_high": 0.0}
     with_adr, _ = train_steps(tiny_config(f"{objective}+adr", **off))
@@ -102,7 +103,7 @@ def test_adr_with_lambda_zero_is_the_plain_objective(objective: str) -> None:
     assert_same_weights(with_adr, plain)
 
 
-@pytest.mark.parametrize("objective", list(OBJECTIVES))
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_awp_with_rho_zero_is_none(objective: str) -> None:
     """The second pass sees the same weights, so its gradients are those of the first."""
     with_awp, _ = train_steps(tiny_config(f"{objective}+awp", awp_rho=0.0))
@@ -219,7 +220,7 @@ def test_the_clean_side_of_trades_keeps_its_gradient() -> None:
     """At equal inputs KL is 0 whichever side is detached; at others its gradient differs."""
     x, y = tiny_batch()
     model = tiny_model().eval()
-    crafting = Crafting(threat=ThreatModel(eps=0.1), steps=1, alpha=0.1, start=nearby_start())
+    crafting = InnerAttack(threat=ThreatModel(eps=0.1), steps=1, alpha=0.1, start=nearby_start())
     targets = F.one_hot(y, 3).float()
     x_adv = (x + 0.1).clamp(0, 1)
     loss = Trades(crafting, beta=6.0).loss(model, x, x_adv, targets)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adrbench.report.grouping import format_eps
+from adrbench.config.declare import format_eps
 from adrbench.report.statistics import accuracy, difference, wilson_interval
 from report_records import (
     figure,

@@ -79,7 +79,7 @@ def test_settings_that_a_row_does_not_use_do_not_mark_it() -> None:
     records: list[Record] = []
     for seed, config in enumerate((*configs, slower)):
         own = {"method": config.method, "seed": seed, "training_sha256": config.sha256()}
-        weights = ("student", "average") if config.ema_decay else ("student",)
+        weights = ("student", "average") if config.parsed_method().has_average else ("student",)
         records += [attack_record(8_000, 4_700, **own, weights=name) for name in weights]
         records.append(train_record(method=config.method, seed=seed, config=config.to_json()))
     found = [(row["method"], row["marks"]) for row in accuracy_rows(records)]

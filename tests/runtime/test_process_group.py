@@ -186,7 +186,8 @@ method, out = sys.argv[1:]
 with joined_process_group(torch.device("cpu")) as process_group:
     preset = find_preset("digits", "small-cnn", parse_method(method), num_train=1437)
     values = preset.values | {"epochs": 1, "steps": 2, "batch_size": 128}
-    config = TrainConfig(dataset="digits", arch="small-cnn", method=method, val_size=143, **values)
+    values |= {"dataset": "digits", "arch": "small-cnn", "method": method, "val_size": 143}
+    config = TrainConfig.of(**values)
     data = load_dataset("digits", data_dir=Path("unused"))
     run = prepare(config, data, Path("unused"), torch.device("cpu"), process_group)
     for layer in run.model.modules():

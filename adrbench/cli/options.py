@@ -1,0 +1,68 @@
+"""Command-line flags made from declared settings."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adrbench.config.declare import Setting
+
+DataDir = Annotated[
+    Path, typer.Option(help="Where CIFAR and TinyImageNet are, or are downloaded to.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:K.")]
+
+#: The parameter of a command that the flags of its settings replace.
+GIVEN = "given"
+
+
+def takes_settings(
+    settings: Mapping[str, Setting],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace the parameter `given` of a command by a flag for each of the `settings`.
+
+    The command receives, as `given`, the values of the flags that were given and those with a
+    default of their own, parsed. A range is checked where the values are used.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            is_given = parameter.name == GIVEN
+            parameters += map(_parameter, settings.values()) if is_given else [parameter]
+
+        @functools.wraps(command)
+        def wrapped(**values: Any) -> None:
+            found = {name: values.pop(name) for name in settings}
+            given = {
+                name: settings[name].parse(value) if isinstance(value, str) else value
+                for name, value in found.items()
+                if value is not None
+            }
+            command(**values, given=given)
+
+        wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return wrapped
+
+    return decorate
+
+
+def _parameter(setting: Setting) -> inspect.Parameter:
+    """Return the parameter that Typer turns into the flag of a setting."""
+    is_text = setting.in_pixels or setting.kind is tuple
+    kind = str if is_text else setting.kind
+    has_default = setting.default is not None
+    option = typer.Option(
+        help=setting.help,
+        show_default=has_default or setting.show_default or "preset",
+    )
+    return inspect.Parameter(
+        setting.name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=setting.default if has_default else None,
+        annotation=Annotated[kind if has_default else kind | None, option],
+    )

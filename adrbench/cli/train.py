@@ -1,0 +1,189 @@
+"""`adrbench train`: resolve the settings, load the data, train, print what came of it."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adrbench.cli.options import DataDir, Device, takes_settings
+from adrbench.config.declare import flag
+from adrbench.config.settings import train_settings
+from adrbench.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from adrbench.config.resolve import TrainRequest
+    from adrbench.config.settings import TrainConfig
+    from adrbench.data import Dataset
+    from adrbench.results.records import TrainRecord
+    from adrbench.runtime.context import Context
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where a run's files go, and how often its state is saved; `name` is None for the default."""
+
+    name: str | None
+    checkpoints: Path
+    results: Path
+    data_dir: Path
+    save_minutes: float
+    force: bool
+
+    def __post_init__(self) -> None:
+        if self.name is not None and (Path(self.name).name != self.name or self.name == ".."):
+            raise UsageError(
+                f"--name is {self.name!r}: give a plain name, and the place with --out."
+            )
+        if not self.save_minutes >= 0:
+            raise UsageError(
+                f"--save-minutes is {self.save_minutes:g}: give a number of minutes, at least 0."
+            )
+
+
+@takes_settings(train_settings())
+def train(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="digits, cifar10, cifar100, tiny-imagenet, an .npz file or an image folder."
+        ),
+    ],
+    method: Annotated[
+        str,
+        typer.Option(
+            help="Tokens joined by +: at, trades or standard; adr, wa, awp. See `list methods`."
+        ),
+    ] = "adr+wa+awp",
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            help="small-cnn, resnet18, preact-resnet18 or wrn-D-K.",
+            show_default="small-cnn for digits, else resnet18",
+        ),
+    ] = None,
+    activation: Annotated[str, typer.Option(help="relu or silu.")] = "relu",
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the run.", show_default="dataset-arch-method-seedK"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where run directories go.")] = Path("checkpoints"),
+    results: Annotated[Path, typer.Option(help="Where the record goes.")] = Path("results"),
+    data_dir: DataDir = Path("data"),
+    given: Mapping[str, Any] = {},
+    save_minutes: Annotated[
+        float, typer.Option(help="How often to save within an epoch; each epoch is saved anyway.")
+    ] = 5,
+    device: Device = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Start over, replacing the run.")] = False,
+) -> None:
+    """Train a model, or resume a run that was interrupted."""
+    from adrbench.config.resolve import TrainRequest
+    from adrbench.models.architectures import ACTIVATIONS, canonical_arch
+    from adrbench.runtime.context import Context
+    from adrbench.runtime.devices import choose_device
+    from adrbench.runtime.launch import joined_process_group
+    from adrbench.runtime.signals import StopRequest
+    from adrbench.runtime.torchrun import local_rank
+
+    chosen, stop = choose_device(device, local_rank()), StopRequest()
+    with joined_process_group(chosen) as process_group, stop.handling_signals():
+        places = Places(
+            name=name,
+            checkpoints=out,
+            results=results,
+            data_dir=data_dir,
+            save_minutes=save_minutes,
+            force=force,
+        )
+        if activation not in ACTIVATIONS:
+            raise unknown_name("activation", activation, ACTIVATIONS)
+        default_arch = "small-cnn" if dataset == "digits" else "resnet18"
+        request = TrainRequest(
+            dataset=dataset,
+            method=method,
+            arch=canonical_arch(arch or default_arch),
+            activation=activation,
+            given=given,
+        )
+        run(request, places, Context(device=chosen, process_group=process_group, stop=stop))
+
+
+def run(request: "TrainRequest", places: Places, context: "Context") -> None:
+    """Train on this rank; rank 0 prints and writes."""
+    from rich.console import Console
+
+    from adrbench.cli.display import TrainingDisplay
+    from adrbench.cli.memory import enough_memory
+    from adrbench.runtime.files import check_writable
+    from adrbench.runtime.launch import is_restarted, rank_zero_first
+    from adrbench.training import loop, resuming, state
+
+    group = context.process_group
+    with rank_zero_first(group):
+        config, dataset = load(request, places.data_dir)
+    name = places.name or state.run_name(config, dataset.name)
+    directory = places.checkpoints / name
+    path = places.results / f"train-{name}.json"
+    force = places.force and not is_restarted(group)
+    if group.is_rank_zero and (force or not resuming.is_finished(directory, config)):
+        for place in (directory, path.parent):
+            check_writable(place)
+    console = Console(stderr=True, quiet=not group.is_rank_zero)
+    with TrainingDisplay(console, name) as display, enough_memory(config.batch_size):
+        record = loop.train(
+            config,
+            dataset,
+            directory,
+            device=context.device,
+            force=force,
+            callbacks=display,
+            save_seconds=60 * places.save_minutes,
+            stop=context.stop,
+            process_group=group,
+            record=path,
+        )
+    if not group.is_rank_zero:
+        return
+    if not display.started:
+        logger.info(f"{directory} was finished before, see {path}: --force trains it again.")
+    typer.echo(summarize(record, directory))
+
+
+def load(request: "TrainRequest", data_dir: Path) -> tuple["TrainConfig", "Dataset"]:
+    """Load the data set of a run, and complete its settings for that many images."""
+    from adrbench.data import load_dataset
+
+    for name in request.ignored:
+        logger.warning(f"{flag(name)} is ignored: method {request.method} does not use it.")
+    seed = request.given.get("seed", 0)
+    dataset = load_dataset(request.dataset, data_dir=data_dir, val_size=request.val_size, seed=seed)
+    num_val = len(dataset.val)
+    num_train = len(dataset.train) + num_val
+    return request.resolve(dataset.name, num_train=num_train, val_size=num_val), dataset
+
+
+def summarize(record: "TrainRecord", directory: Path) -> str:
+    """Return the accuracies of a finished run, and the command that comes next."""
+    from adrbench.training import saving
+
+    lines = []
+    for weights in ("student", "average"):
+        if f"{weights}_robust_correct" not in record.history[-1]:
+            continue
+        best, last = saving.best_row(record.history, weights), record.history[-1]
+        criterion = best["criterion"]
+        figures = ", ".join(
+            f"{100 * row[f'{weights}_{criterion}_correct'] / row['select_n']:.1f} % "
+            f"at the {name} epoch ({row['epoch']})"
+            for name, row in (("best", best), ("last", last))
+        )
+        split = {"val": "validation", "test": "test"}[best["select"]]
+        accuracy = {"robust": "PGD accuracy", "clean": "clean accuracy"}[criterion]
+        lines.append(f"{weights}: {split} {accuracy} {figures}")
+    lines.append(f"trained in {record.seconds:,.0f} s; next: adrbench attack {directory}")
+    return "\n".join(lines)

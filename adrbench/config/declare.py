@@ -1,0 +1,173 @@
+"""Settings declared once: a dataclass field that carries its range, choices and help.
+
+Checks, command-line flags, error texts and listings are derived from the declaration.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from adrbench.errors import UsageError
+
+#: Larger whole numbers overflow wherever they meet a float or a tensor.
+MAX_INT = 2**31 - 1
+_KEY = "setting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One declared setting.
+
+    `low` and `high` bound numbers, `choices` are the allowed texts, `in_pixels` marks radii and
+    step sizes, which the command line spells as 8/255. A value may be None where `is_optional`.
+    `default` is None for a setting that a preset supplies.
+    """
+
+    name: str
+    kind: type
+    help: str
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+    in_pixels: bool = False
+    is_optional: bool = False
+    default: Any = None
+    show_default: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """The name of the setting on the command line."""
+        return flag(self.name)
+
+    def check(self, value: Any) -> None:
+        """Raise UsageError unless `value`, of the right type, is allowed."""
+        if value is None and self.is_optional:
+            return
+        if self.choices:
+            if value not in self.choices:
+                allowed = " or ".join(self.choices)
+                raise UsageError(f"{self.flag} is {value!r}: choose {allowed}.")
+        elif self.kind in (int, float) and not self.low <= value <= self.high:
+            raise self._out_of_range(value)
+
+    def check_type(self, value: Any) -> None:
+        """Raise ValueError unless `value` has the type of the setting; an int is a float too."""
+        allowed = (int, float) if self.kind is float else (self.kind,)
+        if not isinstance(value, allowed) or (isinstance(value, bool) and self.kind is not bool):
+            raise ValueError(f"field {self.name} should be {self.kind.__name__}, not {value!r:.40}")
+
+    def parse(self, text: str) -> Any:
+        """Return the value that the command line spells as `text`; UsageError for none."""
+        if self.kind is tuple:
+            parts = [part for part in text.split(",") if part.strip()]
+            return tuple(parse_fraction(part, self.name) for part in parts)
+        return parse_fraction(text, self.name) if self.in_pixels else text
+
+    def spell(self, value: Any) -> str:
+        """Return how flags and tables spell `value`, with the flag."""
+        if value is None or value is False:
+            return f"without {self.flag}"
+        if value is True:
+            return f"with {self.flag}"
+        if isinstance(value, tuple):
+            return f"{self.flag} {','.join(f'{one:g}' for one in value)}"
+        if self.in_pixels:
+            return f"{self.flag} {format_eps(value)}"
+        return f"{self.flag} {value:g}" if isinstance(value, float) else f"{self.flag} {value}"
+
+    def _out_of_range(self, value: float) -> UsageError:
+        low, high = self.low, self.high
+        bounds = f"from {low:g} to {high:g}"
+        if high == MAX_INT:
+            bounds = f"at least {low:g}" if value < low else f"at most {MAX_INT}"
+        shown = value if isinstance(value, int) else f"{value:g}"
+        return UsageError(f"{self.flag} is {shown}: give a number {bounds}.")
+
+
+def setting(
+    *,
+    help: str,  # noqa: A002
+    default: Any = dataclasses.MISSING,
+    low: float = -math.inf,
+    high: float = math.inf,
+    choices: tuple[str, ...] = (),
+    in_pixels: bool = False,
+    show_default: str | None = None,
+) -> Any:
+    """Declare a dataclass field as a setting; the arguments are those of `Setting`."""
+    declared = {
+        "help": help,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "in_pixels": in_pixels,
+        "show_default": show_default,
+    }
+    return dataclasses.field(default=default, metadata={_KEY: declared})
+
+
+@cache
+def settings_of(declaration: Hashable) -> Mapping[str, Setting]:
+    """Return the settings that a dataclass declares, by name, in the order of its fields."""
+    assert isinstance(declaration, type)
+    return {one.name: one for one in _declared(declaration)}
+
+
+def check_settings(values: Any) -> None:
+    """Check every setting of a dataclass instance; UsageError names the first that is wrong."""
+    for name, one in settings_of(values.__class__).items():
+        one.check(getattr(values, name))
+
+
+def flag(name: str) -> str:
+    """Return how the command line spells a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def parse_fraction(text: str, name: str) -> float:
+    """Return the number that `text` writes as `8/255` or `0.0314`.
+
+    Raises:
+        UsageError: when it is neither.
+
+    """
+    numerator, slash, denominator = text.partition("/")
+    try:
+        value = float(numerator) / (float(denominator) if slash else 1)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{flag(name)} is {text!r}: write a number such as 8/255 or 0.0314.")
+    return value
+
+
+def format_eps(eps: float) -> str:
+    """Return `eps` (a fraction of 1) as k/255 where it is within 1e-6 of that, else decimal."""
+    k = round(eps * 255) if 0 < eps < 1 else 0
+    if 0 < k < 255 and abs(eps - k / 255) < 1e-6:
+        return f"{k}/255"
+    return f"{eps:g}"
+
+
+def _declared(declaration: type) -> Iterator[Setting]:
+    hints = typing.get_type_hints(declaration)
+    for field in dataclasses.fields(declaration):
+        if _KEY not in field.metadata:
+            continue
+        options = typing.get_args(hints[field.name])
+        is_optional = types.NoneType in options
+        hint = options[0] if is_optional else hints[field.name]
+        kind = typing.get_origin(hint) or hint
+        default = None if field.default is dataclasses.MISSING else field.default
+        yield Setting(
+            name=field.name,
+            kind=str if kind is typing.Literal else kind,
+            is_optional=is_optional,
+            default=default,
+            **field.metadata[_KEY],
+        )

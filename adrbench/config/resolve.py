@@ -1,0 +1,87 @@
+"""From what a user asked for to a complete configuration: given settings over a preset."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from adrbench.config.components import component_settings
+from adrbench.config.declare import flag
+from adrbench.config.method import Method, parse_method
+from adrbench.config.presets import find_preset
+from adrbench.config.settings import TrainConfig, check_values
+from adrbench.config.threat import NORMS
+from adrbench.errors import unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """A run as asked for.
+
+    `given` holds the settings that were given, by name, with values of their declared types; a
+    preset supplies the others. Settings of components that the method lacks are ignored.
+
+    Raises:
+        UsageError: for a method that does not exist, or the first given setting that is wrong.
+
+    """
+
+    dataset: str
+    method: str
+    arch: str
+    activation: str = TrainConfig.activation
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        norm = self.given.get("norm", TrainConfig.norm)
+        if norm not in NORMS:
+            raise unknown_name("norm", norm, NORMS)
+        parse_method(self.method)
+        check_values(self.used)
+
+    @property
+    def parsed_method(self) -> Method:
+        """The method's components."""
+        return parse_method(self.method)
+
+    @property
+    def ignored(self) -> list[str]:
+        """The names of the given settings that the method does not use."""
+        used = self.parsed_method.settings
+        return [name for name in component_settings() if name in self.given and name not in used]
+
+    @property
+    def used(self) -> Mapping[str, Any]:
+        """The given settings that the run uses."""
+        ignored = self.ignored
+        return {name: value for name, value in self.given.items() if name not in ignored}
+
+    @property
+    def val_size(self) -> int | None:
+        """The number of images to hold out, None for the default."""
+        chooses_on_test = self.given.get("select") == "test"
+        size: int | None = self.given.get("val_size", 0 if chooses_on_test else None)
+        return size
+
+    def resolve(self, dataset: str, *, num_train: int, val_size: int) -> TrainConfig:
+        """Return the configuration for the data set whose short name is `dataset`.
+
+        `num_train` is its number of training images, of which `val_size` are held out.
+        """
+        given = self.used
+        preset = find_preset(
+            dataset,
+            self.arch,
+            self.parsed_method,
+            norm=given.get("norm", TrainConfig.norm),
+            activation=self.activation,
+            num_train=num_train,
+        )
+        flags = [flag(name) for name in preset.values if name in given]
+        source = "; ".join([preset.source, *([f"given: {', '.join(flags)}"] if flags else [])])
+        return TrainConfig.of(
+            dataset=self.dataset,
+            arch=self.arch,
+            method=str(self.parsed_method),
+            activation=self.activation,
+            **{**preset.values, **given, "val_size": val_size, "preset": source},
+        )

@@ -1,0 +1,146 @@
+"""The four slots of a method: what fills each, and what an empty one does.
+
+An objective crafts examples and has a loss; targets are what the loss compares outputs with; a
+perturbation decides where gradients are taken; an averaging follows the weights.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adrbench.config.settings import TrainConfig
+from adrbench.config.threat import ThreatModel
+from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
+
+#: What changes from step to step, by name: numbers, or 0-dimensional tensors that hold them.
+Values = Mapping[str, float | Tensor]
+#: The accuracy by which epochs are compared; the other breaks ties.
+Criterion = Literal["robust", "clean"]
+
+
+class Objective(Protocol):
+    """The inner maximization and the loss of a step; `criterion` compares its epochs."""
+
+    @property
+    def criterion(self) -> Criterion:
+        """The accuracy that this objective is meant to raise."""
+
+    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw the noise with which crafting starts on images like `x` (N, C, H, W)."""
+
+    def craft(self, model: nn.Module, x: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
+        """Return the images to train on beside `x` (N, C, H, W) in [0, 1]."""
+
+    def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, targets: Tensor) -> Tensor:
+        """Return the scalar loss for `targets` (N, C), probabilities."""
+
+
+class Targets(Protocol):
+    """Rows of probabilities for a batch."""
+
+    def __call__(self, x: Tensor, y: Tensor, values: Values) -> Tensor:
+        """Return (N, C) probabilities for images (N, C, H, W) of labels (N,).
+
+        `values` holds at least what `annealed` names.
+        """
+
+    def annealed(self, step: int) -> dict[str, float]:
+        """Return what changes over a run, by name, at an optimization step counted from 0."""
+
+
+class Perturbation(Protocol):
+    """How gradients are taken."""
+
+    def backward(self, model: nn.Module, closure: Callable[[], Tensor]) -> Tensor:
+        """Leave in `.grad` the gradients to step with; return the loss at the present weights.
+
+        `closure` runs the forward pass and returns the scalar loss. Both are means over the
+        ranks that share a batch.
+        """
+
+
+class Averaging(Protocol):
+    """A running average of a model; `model` is None where there is none."""
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The averaged model, in eval mode."""
+
+    def update(self, model: nn.Module) -> None:
+        """Add the weights of `model` to the average after an optimizer step."""
+
+
+class OneHot:
+    """The labels as they are: the targets of a method that names none."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    def __call__(self, x: Tensor, y: Tensor, values: Values) -> Tensor:
+        """Return one-hot rows of the images' type."""
+        return F.one_hot(y, self.num_classes).to(torch.promote_types(x.dtype, torch.float32))
+
+    def annealed(self, step: int) -> dict[str, float]:
+        """Return nothing: labels do not change."""
+        return {}
+
+
+@dataclass(frozen=True)
+class NoPerturbation:
+    """A plain backward pass."""
+
+    process_group: ProcessGroup = SINGLE_PROCESS
+
+    def backward(self, model: nn.Module, closure: Callable[[], Tensor]) -> Tensor:
+        """Take the gradients at the present weights."""
+        model.zero_grad()
+        loss = closure()
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss = loss.detach()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        self.process_group.average([loss, *gradients])
+        return loss
+
+
+class NoAveraging:
+    """No average."""
+
+    model: None = None
+
+    def update(self, model: nn.Module) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slots:
+    """A method, ready to train with."""
+
+    objective: Objective
+    targets: Targets
+    perturbation: Perturbation
+    averaging: Averaging
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildContext:
+    """What a component's builder can use.
+
+    `model` is the student at its initial weights, `average` the averaged model where the method
+    has one and it is built already: averaging comes first. `total_steps` counts the whole run.
+    """
+
+    config: TrainConfig
+    model: nn.Module
+    num_classes: int
+    total_steps: int
+    process_group: ProcessGroup
+    average: nn.Module | None = None
+
+    @property
+    def threat_model(self) -> ThreatModel:
+        """The threat model trained against."""
+        return self.config.threat_model()

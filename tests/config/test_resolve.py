@@ -1,0 +1,54 @@
+"""From what a user asked for to a complete configuration."""
+
+from typing import Any
+
+import pytest
+
+from adrbench.config.presets import find_preset
+from adrbench.config.resolve import TrainRequest
+from adrbench.errors import UsageError
+
+
+def request(method: str = "adr+wa", **given: Any) -> TrainRequest:
+    return TrainRequest(dataset="digits", method=method, arch="small-cnn", given=given)
+
+
+def test_a_preset_supplies_what_was_not_given() -> None:
+    asked = request(lr=0.2, ema_decay=0.9)
+    config = asked.resolve("digits", num_train=1437, val_size=143)
+    preset = find_preset("digits", "small-cnn", asked.parsed_method, num_train=1437)
+    assert (config.lr, config.method_settings["ema_decay"], config.val_size) == (0.2, 0.9, 143)
+    assert config.epochs == preset.values["epochs"]
+    assert config.preset == f"{preset.source}; given: --lr, --ema-decay"
+
+
+def test_settings_of_absent_components_are_ignored() -> None:
+    asked = request("at", awp_rho=0.1, lr=0.2)
+    assert asked.ignored == ["awp_rho"]
+    config = asked.resolve("digits", num_train=1437, val_size=143)
+    assert "awp_rho" not in config.method_settings
+    assert "--awp-rho" not in config.preset
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epochs": 0}, "--epochs is 0"),
+        ({"eps": 8.0}, "write 8/255"),
+        ({"norm": "L3"}, "unknown norm 'L3'"),
+        ({"milestones": (2.0,)}, "fractions of the run"),
+        ({"val_size": 0}, "give --select test"),
+        ({"temperature_low": -1.0}, "--temperature-low is -1"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_any_data_are_read(
+    change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        request(**change)
+
+
+def test_selection_on_the_test_split_holds_nothing_out() -> None:
+    assert request().val_size is None
+    assert request(select="test").val_size == 0
+    assert request(select="test", val_size=5).val_size == 5
