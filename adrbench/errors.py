@@ -4,7 +4,7 @@ The text of each is the whole message: what was wrong, the value, what is allowe
 action. The command line prints it after `error:` and exits with `exit_code`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 #: How many valid names an error lists when none is near.
@@ -52,10 +52,20 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
         if len(by_lower) <= FEW:
             hint += f" There are {', '.join(by_lower.values())}."
     else:
-        shown = list(by_lower.values())
-        rest = f" and {len(shown) - MOST_SHOWN} more" if len(shown) > MOST_SHOWN else ""
-        hint = f"choose from {', '.join(shown[:MOST_SHOWN])}{rest}."
+        hint = f"choose from {list_first(list(by_lower.values()), MOST_SHOWN)}."
     return UsageError(f"unknown {kind} {name!r}: {hint}")
+
+
+def list_first(names: Sequence[str], max_shown: int) -> str:
+    """Return the first `max_shown` names as a list, such as "a, b and 2 more"."""
+    more = f" and {len(names) - max_shown} more" if len(names) > max_shown else ""
+    return ", ".join(names[:max_shown]) + more
+
+
+def one_line(error: object) -> str:
+    """Return an error's text on one line, shortened to 200 characters, to be part of a sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def first_line(error: BaseException) -> str:

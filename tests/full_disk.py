@@ -1,4 +1,4 @@
-"""A disk that fills up."""
+"""A full disk."""
 
 import resource
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def disk_of(limit: int) -> Iterator[None]:
-    """Let the system refuse files above `limit` bytes, as a full disk does in mid-write."""
+    """Make writes beyond `limit` bytes per file fail, as they do on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:

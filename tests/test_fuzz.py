@@ -1,6 +1,6 @@
-"""Whatever lies in a file, its reader gives a result or refuses it in one sentence.
+"""Readers of files return a result or one sentence of error, whatever the file contains.
 
-Results, configurations and data come from elsewhere: cut off, altered by hand, or made to harm.
+Results, configurations and data may be truncated, edited by hand or malicious.
 """
 
 import copy
@@ -32,8 +32,9 @@ from adrbench.config.method import Method, parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import AttackConfig, TrainConfig
 from adrbench.config.threat import ThreatModel
-from adrbench.data import DATASETS, Images, dataset_name, decode, load_dataset, load_split
-from adrbench.data.builtin import read_cifar, read_tiny_imagenet
+from adrbench.data import DATASETS, Images, dataset_name, load_dataset, load_split, memory
+from adrbench.data.builtin import read_cifar
+from adrbench.data.tiny_imagenet import read_tiny_imagenet
 from adrbench.errors import DataError, RecordError, UsageError, unknown_name
 from adrbench.models.architectures import canonical_arch
 from adrbench.report import FORMATS, build_report, render, results_frame
@@ -54,10 +55,10 @@ def assert_one_sentence(message: str) -> None:
     assert message.endswith((".", "?")), message
 
 
-# Values that JSON can hold and nobody expects
+# Unusual values in JSON
 
 
-#: In the text of a file this becomes as many brackets as it says.
+#: In a file, this prefix and a number are replaced by that many nested lists.
 DEEP = "deep"
 SURROGATES = "".join(map(chr, (0xD800, 0xDC80, 0xDFFF)))
 texts = st.text(st.characters(codec=None, exclude_categories=()), max_size=12)
@@ -81,7 +82,7 @@ json_values = st.recursive(
 
 
 def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path to everything inside `value`."""
+    """Yield the path to every value nested in `value`."""
     keys = list(value) if isinstance(value, dict) else []
     if isinstance(value, list):
         keys = list(range(len(value)))
@@ -91,7 +92,7 @@ def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def like(value: Any) -> st.SearchStrategy[Any]:
-    """Return values of the type of `value`, which get further than others."""
+    """Return values of the type of `value`, which pass more checks than others."""
     if isinstance(value, str):
         return texts | odd_texts
     if isinstance(value, float):
@@ -105,7 +106,7 @@ def like(value: Any) -> st.SearchStrategy[Any]:
 
 @st.composite
 def mutated(draw: st.DrawFn, whole: Any) -> Any:
-    """Return `whole` with something in it removed, renamed, added or replaced."""
+    """Return `whole` with one nested value removed, renamed, added or replaced."""
     changed = copy.deepcopy(whole)
     *above, last = draw(st.sampled_from(list(places(whole))))
     inside = changed
@@ -126,7 +127,7 @@ def mutated(draw: st.DrawFn, whole: Any) -> Any:
 
 
 def spell(value: Any) -> str:
-    """Return `value` as JSON, with the nesting that it asks for."""
+    """Return `value` as JSON, with the nested lists that DEEP stands for."""
     text = json.dumps(value)
     while (start := text.find(f'"{DEEP}')) >= 0:
         levels, end = text[start + len(DEEP) + 1 :].split('."', 1)
@@ -152,12 +153,12 @@ DOCUMENTS = [json.loads(json.dumps(to_json(record))) for record in (*ATTACKS, TR
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return one directory for all examples: each replaces the files of the last."""
+    """Return one directory for all examples, each of which replaces the previous files."""
     return tmp_path_factory.mktemp("fuzz")
 
 
 def assert_reported(folder: Path, documents: Sequence[Any]) -> int:
-    """Every document shows in every format, or its file is left out; return how many show."""
+    """Check that every format shows every document or skips its file; return how many it shows."""
     for old in folder.glob("*.json"):
         old.unlink()
     for number, document in enumerate(documents):
@@ -188,9 +189,7 @@ def assert_reported(folder: Path, documents: Sequence[Any]) -> int:
 
 @fuzz
 @given(changes=st.lists(st.sampled_from(DOCUMENTS).flatmap(mutated), min_size=1, max_size=3))
-def test_a_report_shows_altered_records_or_leaves_them_out(
-    folder: Path, changes: list[Any]
-) -> None:
+def test_a_report_shows_or_skips_altered_records(folder: Path, changes: list[Any]) -> None:
     assert_reported(folder, [*changes, *DOCUMENTS[:2]])
 
 
@@ -228,13 +227,15 @@ FIRST, LAST = DOCUMENTS[0], DOCUMENTS[-1]
     ],
     ids=itertools.count(),
 )
-def test_a_report_with_an_odd_record(folder: Path, document: Any, is_shown: bool) -> None:
+def test_a_report_shows_or_skips_an_unusual_record(
+    folder: Path, document: Any, is_shown: bool
+) -> None:
     assert assert_reported(folder, [document, *DOCUMENTS]) == is_shown + len(DOCUMENTS)
 
 
 @fuzz
 @given(content=st.binary(max_size=60) | json_values.map(lambda value: spell(value).encode()))
-def test_any_file_is_a_record_or_none(folder: Path, content: bytes) -> None:
+def test_an_arbitrary_file_is_rejected_as_a_record(folder: Path, content: bytes) -> None:
     path = folder / "any.json"
     path.write_bytes(content)
     with pytest.raises(RecordError) as caught:
@@ -245,7 +246,7 @@ def test_any_file_is_a_record_or_none(folder: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     "schema", ['"a\\nb"', f'"{"x" * 9999}"', "[" * 99 + "]" * 99, "-" + "9" * 4000]
 )
-def test_an_odd_schema_is_refused_in_a_short_sentence(tmp_path: Path, schema: str) -> None:
+def test_an_invalid_schema_is_rejected_in_a_short_sentence(tmp_path: Path, schema: str) -> None:
     path = tmp_path / "record.json"
     path.write_text(f'{{"kind": "attack", "schema": {schema}}}')
     with pytest.raises(RecordError, match="its schema") as caught:
@@ -254,10 +255,10 @@ def test_an_odd_schema_is_refused_in_a_short_sentence(tmp_path: Path, schema: st
     assert len(str(caught.value)) < 200 + len(str(path))
 
 
-def test_pipes_and_huge_files_are_no_records(tmp_path: Path) -> None:
+def test_pipes_and_huge_files_are_rejected_as_records(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     with (tmp_path / "large.json").open("wb") as file:
-        file.truncate(2**40)  # of which no byte is on the disk
+        file.truncate(2**40)  # a sparse file, which takes no space
     for name, words in (("pipe", "it is not a file"), ("large", "it is too large")):
         with pytest.raises(RecordError, match=words):
             read_record(tmp_path / f"{name}.json")
@@ -265,7 +266,7 @@ def test_pipes_and_huge_files_are_no_records(tmp_path: Path) -> None:
 
 @rarely
 @given(document=st.sampled_from(DOCUMENTS).flatmap(mutated), form=st.sampled_from(FORMATS))
-def test_the_report_command_ends_well(
+def test_the_report_command_succeeds_beside_an_altered_record(
     tmp_path_factory: pytest.TempPathFactory, document: Any, form: str
 ) -> None:
     results = tmp_path_factory.mktemp("results")
@@ -289,8 +290,8 @@ def good_config() -> Any:
 GOOD_ATTACK = to_json(AttackConfig(threat_model=ThreatModel(eps=0.1), n=3, alpha=0.1))
 
 
-def refusal(read: Callable[[], object]) -> str:
-    """Return the text of the ValueError that `read` raises, or that nothing was raised."""
+def error_text(read: Callable[[], object]) -> str:
+    """Return the text of the ValueError that `read` raises, or "none"."""
     try:
         read()
     except ValueError as error:
@@ -300,31 +301,31 @@ def refusal(read: Callable[[], object]) -> str:
 
 @fuzz
 @given(data=json_values | mutated(good_config()))
-def test_a_training_configuration_is_read_or_refused(data: Any) -> None:
+def test_a_training_configuration_is_read_or_rejected(data: Any) -> None:
     nested = json.loads(spell(data)) if "deep2000" not in json.dumps(data) else data
-    assert len(refusal(lambda: TrainConfig.from_json(nested)).splitlines()) == 1
+    assert len(error_text(lambda: TrainConfig.from_json(nested)).splitlines()) == 1
 
 
 @fuzz
 @given(data=json_values | mutated(GOOD_ATTACK))
-def test_an_attack_configuration_is_read_or_refused(data: Any) -> None:
-    assert len(refusal(lambda: from_json(AttackConfig, data)).splitlines()) == 1
+def test_an_attack_configuration_is_read_or_rejected(data: Any) -> None:
+    assert len(error_text(lambda: from_json(AttackConfig, data)).splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["n", "restarts", "batch_size", "seed"])
 @pytest.mark.parametrize("value", [-(10**400), 10**400])
-def test_numbers_beyond_all_use_are_refused(name: str, value: int) -> None:
+def test_extreme_numbers_are_rejected(name: str, value: int) -> None:
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is "):
         AttackConfig(threat_model=ThreatModel(eps=0.1), **{name: value})  # type: ignore[arg-type]
 
 
-# Words
+# Command line arguments
 
 
 @fuzz
 @given(text=texts | odd_texts | st.from_regex(r"[-+0-9./e_ ]{1,9}", fullmatch=True))
 @example("9" * 5000 + "/" + "9" * 5000)
-def test_words_are_understood_or_refused(text: str) -> None:
+def test_arguments_are_parsed_or_rejected(text: str) -> None:
     uses: list[tuple[Callable[[str], object], type]] = [
         (lambda word: parse_fraction(word, "eps"), float),
         (parse_method, Method),
@@ -346,7 +347,7 @@ Array = npt.NDArray[Any]
 
 
 class Payload:
-    """A pickle that would write a file when it is loaded without care."""
+    """An object whose pickle creates a file when it is loaded without restrictions."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -383,8 +384,8 @@ COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zip
 ARCHIVES = [npz_bytes(good_arrays(), compression) for compression in COMPRESSIONS]
 
 
-def assert_loaded_or_refused(path: Path) -> str:
-    """Load a data set, and return the error's text, empty for none."""
+def assert_loaded_or_rejected(path: Path) -> str:
+    """Load a data set; return the error message, or "" if there is none."""
     try:
         dataset = load_dataset(str(path), data_dir=NOWHERE)
     except (DataError, UsageError) as error:
@@ -398,7 +399,7 @@ def assert_loaded_or_refused(path: Path) -> str:
 
 
 def damaged(content: bytes, seed: int) -> bytes:
-    """Return `content` with a few bytes changed, cut out or put in, often in what describes it."""
+    """Return `content` with a few bytes changed, removed or inserted, often near the end."""
     draws = random.Random(seed)
     altered = bytearray(content)
     for _ in range(draws.randint(1, 4)):
@@ -422,10 +423,10 @@ def damaged(content: bytes, seed: int) -> bytes:
 
 @settings(fuzz, max_examples=400)
 @given(content=st.sampled_from(ARCHIVES), seed=st.integers(0, 2**32))
-def test_a_damaged_npz_is_loaded_or_refused(folder: Path, content: bytes, seed: int) -> None:
+def test_a_damaged_npz_is_loaded_or_rejected(folder: Path, content: bytes, seed: int) -> None:
     path = folder / "damaged.npz"
     path.write_bytes(damaged(content, seed))
-    assert_loaded_or_refused(path)
+    assert_loaded_or_rejected(path)
 
 
 dtypes = st.sampled_from(
@@ -452,13 +453,13 @@ shapes = st.lists(st.integers(0, 5), max_size=5).map(tuple)
 
 @fuzz
 @given(key=st.sampled_from(list(good_arrays())), dtype=dtypes, shape=shapes, fortran=st.booleans())
-def test_any_array_is_loaded_or_refused(
+def test_an_array_of_any_type_and_shape_is_loaded_or_rejected(
     folder: Path, key: str, dtype: str, shape: tuple[int, ...], fortran: bool
 ) -> None:
     array = np.zeros(shape, dtype, order="F" if fortran else "C")
     path = folder / "any.npz"
     path.write_bytes(npz_bytes(good_arrays() | {key: array}))
-    assert_loaded_or_refused(path)
+    assert_loaded_or_rejected(path)
 
 
 HEADER = "{'descr': '|u1', 'fortran_order': False, 'shape': (12, 4, 4, 3), }"
@@ -490,40 +491,42 @@ headers = st.sampled_from(
 
 @fuzz
 @given(header=headers | st.text(max_size=30), version=st.sampled_from([1, 2, 3, 9]))
-def test_a_header_may_say_what_it_wants(folder: Path, header: str, version: int) -> None:
-    said = header.encode("utf-8")
-    length = len(said).to_bytes(2 if version == 1 else 4, "little")
-    content = b"\x93NUMPY" + bytes([version, 0]) + length + said + bytes(12 * 4 * 4 * 3)
+def test_an_array_with_any_header_is_loaded_or_rejected(
+    folder: Path, header: str, version: int
+) -> None:
+    encoded = header.encode("utf-8")
+    length = len(encoded).to_bytes(2 if version == 1 else 4, "little")
+    content = b"\x93NUMPY" + bytes([version, 0]) + length + encoded + bytes(12 * 4 * 4 * 3)
     members = {f"{key}.npy": npy_bytes(array) for key, array in good_arrays().items()}
     path = folder / "header.npz"
     path.write_bytes(zip_bytes(members | {"x_train.npy": content}))
     tracemalloc.start()
     try:
-        assert_loaded_or_refused(path)
+        assert_loaded_or_rejected(path)
         assert tracemalloc.get_traced_memory()[1] < 20 * MEBIBYTE
     finally:
         tracemalloc.stop()
 
 
-def test_what_inflates_to_much_more_is_refused_before_it_does(
+def test_a_decompression_bomb_is_rejected_before_it_is_decompressed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bomb of zeros that is no array, one whose labels are too few, one larger than memory."""
+    """Zeros that are not an array, an array with too few labels, an array larger than memory."""
     good = {f"{key}.npy": npy_bytes(array) for key, array in good_arrays().items()}
     large = npy_bytes(np.zeros((12, 1024, 1024, 3), np.uint8))
     other = npy_bytes(np.zeros((13, 1024, 1024, 3), np.uint8))
-    monkeypatch.setattr(decode, "machine_memory", lambda: 30 * MEBIBYTE)
+    monkeypatch.setattr(memory, "total_memory", lambda: 30 * MEBIBYTE)
     path = tmp_path / "bomb.npz"
     for content, words in (
         (bytes(len(large)), "not a plain array"),
         (b"\x93NUMPY\2\0" + len(large).to_bytes(4, "little") + bytes(len(large)), "not a plain"),
         (other, "13 images but y_train has 12 labels"),
-        (large, "which memory cannot hold"),
+        (large, "does not fit into memory"),
     ):
         path.write_bytes(zip_bytes(good | {"x_train.npy": content}, zipfile.ZIP_DEFLATED))
         assert path.stat().st_size < MEBIBYTE
         tracemalloc.start()
-        message = assert_loaded_or_refused(path)
+        message = assert_loaded_or_rejected(path)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert words in message
@@ -531,7 +534,7 @@ def test_what_inflates_to_much_more_is_refused_before_it_does(
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_odd_archives(tmp_path: Path) -> None:
+def test_unusual_archives_are_loaded_or_rejected(tmp_path: Path) -> None:
     good = npz_bytes(good_arrays())
     arrays = {f"{key}.npy": npy_bytes(array) for key, array in good_arrays().items()}
     encrypted = bytearray(good)
@@ -558,26 +561,26 @@ def test_odd_archives(tmp_path: Path) -> None:
     for name, (content, words) in contents.items():
         path = tmp_path / f"{name}.npz"
         path.write_bytes(content)
-        message = assert_loaded_or_refused(path)
+        message = assert_loaded_or_rejected(path)
         assert words in message, name
         assert bool(words) == bool(message), name
 
 
-def test_no_array_runs_code(tmp_path: Path) -> None:
+def test_loading_an_array_never_runs_code(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     payload = np.array([Payload(ran)] * 12, object)
     for key in good_arrays():
         path = tmp_path / "hostile.npz"
         path.write_bytes(npz_bytes(good_arrays() | {key: payload}))
-        assert f"{key} in" in assert_loaded_or_refused(path)
+        assert f"{key} in" in assert_loaded_or_rejected(path)
         path.write_bytes(zip_bytes({f"{key}.npy": pickle.dumps(Payload(ran))}))
-        assert assert_loaded_or_refused(path)
+        assert assert_loaded_or_rejected(path)
     path.write_bytes(pickle.dumps(Payload(ran)))
-    assert "not an .npz file" in assert_loaded_or_refused(path)
+    assert "not an .npz file" in assert_loaded_or_rejected(path)
     assert not ran.exists()
 
 
-def test_paths_that_are_no_files(tmp_path: Path) -> None:
+def test_paths_that_are_not_files_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "folder.npz").mkdir()
     os.mkfifo(tmp_path / "pipe.npz")
     (tmp_path / "device.npz").symlink_to("/dev/zero")
@@ -591,7 +594,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
         ("circle", "levels of symbolic links"),
         ("x" * 300, "File name too long"),
     ):
-        assert words in assert_loaded_or_refused(tmp_path / f"{name}.npz")
+        assert words in assert_loaded_or_rejected(tmp_path / f"{name}.npz")
 
 
 # Images in folders
@@ -606,7 +609,7 @@ def image_bytes(form: str, mode: str = "RGB", side: int = 8, **options: Any) -> 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of two classes; tests add one file, train/a/odd.png, or look beside it."""
+    """Return a folder of two classes, to which tests add one file, such as train/a/odd.png."""
     root = tmp_path_factory.mktemp("images")
     for file in ("train/a/1.png", "train/b/1.png", "test/b/1.png"):
         (root / file).parent.mkdir(parents=True)
@@ -620,16 +623,16 @@ PICTURES = [image_bytes(form) for form in (*FORMS, "JPEG2000")]
 
 @settings(fuzz, max_examples=400)
 @given(content=st.sampled_from(PICTURES), seed=st.integers(0, 2**32))
-def test_a_damaged_image_is_loaded_or_refused(images: Path, content: bytes, seed: int) -> None:
+def test_a_damaged_image_is_loaded_or_rejected(images: Path, content: bytes, seed: int) -> None:
     (images / "train" / "a" / "odd.png").write_bytes(damaged(content, seed))
-    assert_loaded_or_refused(images)
+    assert_loaded_or_rejected(images)
 
 
 def png_header(width: int, height: int) -> bytes:
-    """Return the start of a PNG of that size, whose pixels are missing."""
-    said = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\2\0\0\0"
-    check = zlib.crc32(said).to_bytes(4, "big")
-    return b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + said + check + bytes(4) + b"IDAT\x35\xaf\x06\x1e"
+    """Return the start of a PNG of that size, without its pixels."""
+    header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\2\0\0\0"
+    check = zlib.crc32(header).to_bytes(4, "big")
+    return b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + header + check + bytes(4) + b"IDAT\x35\xaf\x06\x1e"
 
 
 def animation() -> bytes:
@@ -662,21 +665,23 @@ def animation() -> bytes:
         (image_bytes("JPEG", "CMYK"), ""),
     ],
 )
-def test_odd_images(images: Path, content: bytes, words: str) -> None:
+def test_unusual_images_are_loaded_or_rejected(images: Path, content: bytes, words: str) -> None:
     (images / "train" / "a" / "odd.png").write_bytes(content)
-    message = assert_loaded_or_refused(images)
+    message = assert_loaded_or_rejected(images)
     assert words in message
     assert bool(words) == bool(message)
 
 
-def test_images_beyond_memory_are_refused(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_do_not_fit_into_memory_are_rejected(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (images / "train" / "a" / "odd.png").write_bytes(image_bytes("PNG"))
-    monkeypatch.setattr(decode, "machine_memory", lambda: 3 * 8 * 8 * 2.5)
-    assert "3 images as large as" in assert_loaded_or_refused(images)
+    monkeypatch.setattr(memory, "total_memory", lambda: 3 * 8 * 8 * 2.5)
+    assert "3 images as large as" in assert_loaded_or_rejected(images)
 
 
-def test_links_in_circles_come_to_an_end(images: Path, tmp_path: Path) -> None:
-    """Followed wherever they lead, two of them make 2**40 folders."""
+def test_cyclic_links_do_not_repeat_images(images: Path, tmp_path: Path) -> None:
+    """Two links to the parent folder make 2**40 paths if they are followed without a check."""
     (images / "train" / "a" / "odd.png").unlink(missing_ok=True)
     for name in ("one", "two"):
         (images / "train" / "b" / name).symlink_to("..")
@@ -689,11 +694,11 @@ def test_links_in_circles_come_to_an_end(images: Path, tmp_path: Path) -> None:
     assert len(part) == 3
 
 
-def test_a_pipe_among_images_is_refused(images: Path) -> None:
+def test_a_pipe_among_images_is_rejected(images: Path) -> None:
     pipe = images / "train" / "a" / "pipe.png"
     os.mkfifo(pipe)
     try:
-        assert "it is not a file" in assert_loaded_or_refused(images)
+        assert "it is not a file" in assert_loaded_or_rejected(images)
     finally:
         pipe.unlink()
 
@@ -703,7 +708,7 @@ def test_a_pipe_among_images_is_refused(images: Path) -> None:
 
 @fuzz
 @given(data=st.data())
-def test_tiny_imagenet_with_altered_lists(
+def test_tiny_imagenet_with_altered_lists_is_read_or_rejected(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     words = st.sampled_from(
@@ -723,7 +728,7 @@ def test_tiny_imagenet_with_altered_lists(
             assert_one_sentence(str(error))
 
 
-def test_more_classes_than_tiny_imagenet_has(tmp_path: Path) -> None:
+def test_tiny_imagenet_with_too_many_classes_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "tiny-imagenet-200").mkdir()
     (tmp_path / "tiny-imagenet-200" / "wnids.txt").write_text(" ".join(map(str, range(201))))
     with pytest.raises(DataError, match="201 classes instead of 200"):
@@ -731,10 +736,10 @@ def test_more_classes_than_tiny_imagenet_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100"])
-def test_a_pickle_that_is_not_the_published_one_is_never_opened(
+def test_a_cifar_pickle_that_is_not_the_published_one_is_never_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Every file of the folder is one, so that whichever is opened first would run."""
+    """Every file in the folder is such a pickle, whichever is loaded first."""
     cifar = getattr(torchvision.datasets, name)
 
     def fail(*args: object, **kwargs: object) -> None:

@@ -1,4 +1,4 @@
-"""Small models and images that several test modules share."""
+"""Small models and images for several test modules."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from adrbench.models.architectures import build_model
 
 
 class Linear(nn.Module):
-    """Logits linear in the pixels, so that attacks have known optima."""
+    """Logits that are linear in the pixels, so that attacks have known optima."""
 
     def __init__(self, classes: int = 3, size: int = 4, seed: int = 0) -> None:
         super().__init__()
@@ -28,13 +28,13 @@ def make_images(n: int, classes: int = 3, size: int = 4, seed: int = 0) -> Image
 
 
 def labelled_by(model: nn.Module, images: Images) -> Images:
-    """Return the images with the labels that `model` gives them."""
+    """Return the images with the predictions of `model` as labels."""
     with torch.no_grad():
         return Images(images.pixels, model(images.pixels / 255).argmax(1))
 
 
 def train_small_net(images: Images, classes: int, steps: int = 60) -> nn.Module:
-    """Return a small network trained on the images, robust enough to leave work to every stage."""
+    """Return a small network trained on the images, robust enough to have survivors."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(images.pixels.shape[1], 8, 3, stride=2, padding=1),
@@ -57,7 +57,7 @@ def train_small_net(images: Images, classes: int, steps: int = 60) -> nn.Module:
 
 
 def build_trained(arch: str) -> nn.Module:
-    """Return a model whose BatchNorm statistics and weights are far from fresh."""
+    """Return a model whose BatchNorm statistics and weights differ from their initial values."""
     torch.manual_seed(0)
     model = build_model(arch, num_classes=10, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
     for layer in batch_norms(model):

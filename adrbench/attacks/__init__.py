@@ -1,1 +1,1 @@
-"""Attacks, and the suites that name them."""
+"""Attacks, and the suites that combine them."""

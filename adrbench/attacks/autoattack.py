@@ -1,16 +1,16 @@
 """The official AutoAttack, one attack at a time (Croce and Hein 2020).
 
-Each stage drives the attack object that the official package itself configures, so
-hyper-parameters, code and random draws are the official ones; only the loop over batches of
-survivors is ours. What the package does to the whole process (it reseeds torch's generator,
-clears the tracer of debuggers and coverage, counts calls in module globals) stays in here.
+Each stage runs the attack object that the official package configures, so hyper-parameters, code
+and random draws are the official ones; only the loop over batches of survivors is ours. This
+module also undoes the package's side effects on the process: it reseeds torch's generator, clears
+the trace function of debuggers and coverage tools, and counts calls in module globals.
 """
 
 import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -34,13 +34,13 @@ ATTACKS: dict[Version, tuple[str, ...]] = {
     "rand": ("apgd-ce", "apgd-dlr"),
 }
 TARGET_CLASSES = 9
-#: The fewest classes an attack can run with: the DLR loss looks at the third highest logit, its
-#: targeted form at the fourth.
-FEWEST_CLASSES = {"apgd-t": 4, "apgd-dlr": 3, "fab-t": 3}
+#: The fewest classes an attack supports: the DLR loss uses the third highest logit, its targeted
+#: form the fourth.
+MIN_CLASSES = {"apgd-t": 4, "apgd-dlr": 3, "fab-t": 3}
 
 
 class ReliabilityWarning(UserWarning):
-    """Something seen during an evaluation that makes its figure doubtful, in plain words."""
+    """A finding during an evaluation that makes its robust accuracy unreliable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,22 +54,22 @@ class OfficialAttack:
     version: Version = "standard"
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
-        """Attack `x` (N, C, H, W) in [0, 1] of labels `y`; `indices` play no part.
+        """Attack images `x` (N, C, H, W) in [0, 1] with labels `y` (N,); `indices` are unused.
 
-        The noise depends on the seed and on the whole batch, as it does officially.
+        The noise depends on the seed and on the whole batch, as in the official code.
         """
         del indices
-        with contained(x.device), torch.no_grad():
+        with isolated(x.device), torch.no_grad():
             attack = configure(self, model, x.device)
-            # With several passes per gradient one wrong answer decides nothing yet.
+            # With several passes per gradient, one misclassification does not decide the outcome.
             if getattr(attack, "eot_iter", None) == 1:
                 add_early_exit(attack)
             x_adv: Tensor = attack.perturb(x.clone(), y.clone())
         return x_adv
 
 
-def package() -> ModuleType:
-    """Return the installed official package: its release, or the repository's own name for it.
+def import_package() -> ModuleType:
+    """Return the official package, imported under its name on PyPI or in its repository.
 
     Raises:
         AdrbenchError: when neither is installed.
@@ -82,14 +82,14 @@ def package() -> ModuleType:
 
 
 def package_version() -> str:
-    """Return the name and version of the installed AutoAttack, as records keep it."""
-    name = package().__name__
+    """Return the name and version of the installed AutoAttack, in the form that records store."""
+    name = import_package().__name__
     return f"{name} {metadata.version(name)}"
 
 
 def configure(stage: OfficialAttack, model: nn.Module, device: torch.device) -> Any:
-    """Return the official attack object of one stage, as its package sets it up."""
-    constructor = package().AutoAttack
+    """Return the official attack object of one stage, with the official settings."""
+    constructor = import_package().AutoAttack
     quiet = {"verbose": False} if "verbose" in inspect.signature(constructor).parameters else {}
     ensemble = constructor(
         model,
@@ -102,7 +102,7 @@ def configure(stage: OfficialAttack, model: nn.Module, device: torch.device) -> 
     )
     num_targets = min(TARGET_CLASSES, stage.num_classes - 1)
     ensemble.apgd_targeted.n_target_classes = ensemble.fab.n_target_classes = num_targets
-    # Without a logger the official checks raise Python warnings, which `contained` collects.
+    # Without a logger the official checks issue Python warnings, which `isolated` collects.
     ensemble.apgd.logger = ensemble.apgd_targeted.logger = None
     match stage.name:
         case "apgd-ce" | "apgd-dlr":
@@ -121,36 +121,37 @@ def configure(stage: OfficialAttack, model: nn.Module, device: torch.device) -> 
 
 
 def split_runnable(names: tuple[str, ...], num_classes: int) -> tuple[list[str], list[str]]:
-    """Return the attacks that can run with `num_classes` classes, and a sentence for each other.
+    """Return the attacks that can run with `num_classes` classes, and why each other cannot.
 
-    With two classes FAB has one class to aim at, so its untargeted form stands in for FAB-T.
+    With two classes FAB has a single target class, so its untargeted form replaces FAB-T.
     """
     runnable: list[str] = []
     left_out: list[str] = []
     for name in names:
-        fewest = FEWEST_CLASSES.get(name, 2)
-        if num_classes >= fewest:
+        min_classes = MIN_CLASSES.get(name, 2)
+        if num_classes >= min_classes:
             runnable.append(name)
             continue
-        stand_in = name == "fab-t" and "fab" not in names
-        if stand_in:
+        is_replaced = name == "fab-t" and "fab" not in names
+        if is_replaced:
             runnable.append("fab")
         left_out.append(
-            f"{name} was left out: it needs at least {fewest} classes, the model has {num_classes}"
-            + ("; untargeted fab ran instead." if stand_in else ".")
+            f"{name} was left out: it needs at least {min_classes} classes, "
+            f"the model has {num_classes}"
+            + ("; untargeted fab ran instead." if is_replaced else ".")
         )
     return runnable, left_out
 
 
 def inspect_model(model: nn.Module, x: Tensor, y: Tensor, *, randomness: bool = True) -> None:
-    """Run the official checks of a model on one batch, before it is attacked.
+    """Run the official checks of a model on one batch, before the attack.
 
-    Warns (ReliabilityWarning) when the outputs vary between passes, look like probabilities, or
-    when the forward pass itself calls for gradients. `randomness=False` is for the version that
-    is made for random models.
+    Issues a ReliabilityWarning if the outputs vary between passes or look like probabilities, or
+    if the forward pass computes gradients. `randomness=False` skips the first check, for the
+    version that is made for randomized models.
     """
-    checks = import_module(f"{package().__name__}.checks")
-    with contained(x.device), torch.no_grad():
+    checks = import_module(f"{import_package().__name__}.checks")
+    with isolated(x.device), torch.no_grad():
         if randomness:
             checks.check_randomized(model, x, y, bs=len(x))
         checks.check_range_output(model, x)
@@ -158,82 +159,67 @@ def inspect_model(model: nn.Module, x: Tensor, y: Tensor, *, randomness: bool = 
 
 
 def review_square(accuracies: Mapping[str, float]) -> None:
-    """Warn when Square fooled images the white-box attacks before it could not.
+    """Issue a ReliabilityWarning if Square succeeds where the white-box attacks failed.
 
-    `accuracies` maps "clean" and each stage, in order, to the accuracy left after it.
+    `accuracies` maps "clean" and each stage, in order, to the accuracy after it, in [0, 1].
     """
-    checks = import_module(f"{package().__name__}.checks")
-    with contained(torch.device("cpu")):
+    checks = import_module(f"{import_package().__name__}.checks")
+    with isolated(torch.device("cpu")):
         checks.check_square_sr(dict(accuracies))
 
 
 @contextmanager
-def contained(device: torch.device) -> Iterator[None]:
-    """Keep the package's side effects inside, and put its warnings into plain words."""
-    checks = import_module(f"{package().__name__}.checks")
-    tracer = sys.gettrace()
-    counters = dict(checks.funcs)
+def isolated(device: torch.device) -> Iterator[None]:
+    """Undo the package's side effects, and replace its warnings by ReliabilityWarnings."""
+    checks = import_module(f"{import_package().__name__}.checks")
+    trace_function = sys.gettrace()
+    call_counts = dict(checks.funcs)
     devices = [device] if device.type == "cuda" else []
-    checks.funcs.update(dict.fromkeys(counters, 0))
+    checks.funcs.update(dict.fromkeys(call_counts, 0))
     try:
         with warnings.catch_warnings(record=True) as caught, torch.random.fork_rng(devices):
             warnings.simplefilter("always")
             yield
     finally:
-        checks.funcs.update(counters)
-        sys.settrace(tracer)
-    meanings = {warning: translate(str(warning.message)) for warning in caught}
-    for other in (warning for warning, meaning in meanings.items() if meaning is None):
+        checks.funcs.update(call_counts)
+        sys.settrace(trace_function)
+    explanations = {warning: explain_warning(str(warning.message)) for warning in caught}
+    for other in (warning for warning, text in explanations.items() if text is None):
         warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-    for meaning in dict.fromkeys(meanings.values()):
-        if meaning is not None:
-            warnings.warn(ReliabilityWarning(meaning), stacklevel=3)
+    for text in dict.fromkeys(explanations.values()):
+        if text is not None:
+            warnings.warn(ReliabilityWarning(text), stacklevel=3)
 
 
-#: how an official message begins to be recognised -> what it means.
-MEANINGS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
-    (
-        "randomized defense",
-        lambda found: (
-            "the model's outputs differ from one pass to the next, so gradients are noisy and "
-            "the robust accuracy may be too high: use --suite autoattack-rand."
-        ),
+#: Pattern of an official warning -> its explanation, formatted with the pattern's groups.
+EXPLANATIONS = {
+    "randomized defense": (
+        "the model's outputs differ from one pass to the next, so gradients are noisy and "
+        "the robust accuracy may be too high: use --suite autoattack-rand."
     ),
-    (
-        "output is a probability distribution",
-        lambda found: (
-            "the model's outputs look like probabilities: attacks need logits, a softmax at the "
-            "end hides gradients and makes the robust accuracy too high."
-        ),
+    "output is a probability distribution": (
+        "the model's outputs look like probabilities: attacks need logits, and a final softmax "
+        "masks gradients and makes the robust accuracy too high."
     ),
-    (
-        r"zero gradient",
-        lambda found: (
-            "some images had a gradient of exactly zero, so gradient attacks could not move "
-            "them: the robust accuracy may be too high (gradient masking)."
-        ),
+    "zero gradient": (
+        "some images had a gradient of exactly zero, so gradient attacks could not change "
+        "them: the robust accuracy may be too high (gradient masking)."
     ),
-    (
-        r"Square Attack has decreased the robust accuracy of ([\d.]+%)",
-        lambda found: (
-            f"Square, which needs no gradients, took {found[1]} off what the gradient attacks "
-            "had left: gradients are probably masked and the robust accuracy is too high."
-        ),
+    r"Square Attack has decreased the robust accuracy of ([\d.]+%)": (
+        "Square, which needs no gradients, took {0} off the robust accuracy under the gradient "
+        "attacks: gradients are probably masked and the robust accuracy is too high."
     ),
-    (
-        "dynamic defense",
-        lambda found: (
-            "the model computes gradients inside its forward pass: AutoAttack may not be enough, "
-            "use an adaptive attack."
-        ),
+    "dynamic defense": (
+        "the model computes gradients inside its forward pass: AutoAttack may not be enough, "
+        "use an adaptive attack."
     ),
-)
+}
 
 
-def translate(message: str) -> str | None:
-    """Return an official warning in plain words; None for a warning of something else."""
-    for pattern, meaning in MEANINGS:
-        found = re.search(pattern, message)
-        if found:
-            return meaning(found)
+def explain_warning(message: str) -> str | None:
+    """Return what an official warning means; None for a warning from elsewhere."""
+    for pattern, explanation in EXPLANATIONS.items():
+        match = re.search(pattern, message)
+        if match:
+            return explanation.format(*match.groups())
     return None

@@ -1,10 +1,10 @@
-"""A model that is not asked again about images on which it was clearly fooled.
+"""Early exit: images that are clearly misclassified leave APGD's batch.
 
-AutoAttack's APGD goes on with the whole batch to its last iteration, and an image counts as fooled
-if the model was wrong about it in any. From then on it makes no difference to the image what is
-answered, as long as the answer is its label, and none to others: APGD treats the images of a batch
-apart, and its random draws depend on the batch's shape alone. Verdicts are those of the whole
-batch, up to the rounding of a forward pass in another batch size.
+AutoAttack's APGD runs the whole batch to its last iteration, and an attack succeeds on an image if
+the model misclassified any iterate. After that, the image's own outcome does not change as long as
+its logits predict its label, and neither do those of other images: APGD treats the images of a
+batch independently, and its random draws depend only on the batch's shape. Per-example outcomes
+are those of the whole batch, up to the rounding of a forward pass at another batch size.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,78 +15,82 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adrbench.models.frozen import TOLERANCE, difference
+from adrbench.attacks.pgd import margins
+from adrbench.models.frozen import TOLERANCE, relative_difference
 
-#: By how much a wrong logit has to lead before its image is spared. APGD keeps the latest image
-#: that fools, which is the one found by then, and it should still fool when it is judged again.
+#: The margin above which an image leaves the batch. APGD returns the iterate that was misclassified
+#: last, which is the one from that pass, and it should still be misclassified when the evaluation
+#: checks it.
 EXIT_MARGIN = 0.01
 
 
 class EarlyExit(nn.Module):
-    """`model`, which while `watching` is not asked about images that clearly fooled it before.
+    """`model`, which within `tracking` is run only on images it has not clearly misclassified yet.
 
-    The first batch that is cut short is asked in full as well: where an image's answer depends on
-    the others in its batch, none is spared.
+    The first reduced batch is also run in full: where an image's logits depend on the rest of its
+    batch, no image leaves.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.labels: Tensor | None = None
-        self.open = torch.empty(0, dtype=torch.int64)
-        self.images_are_apart: bool | None = None
-        self.like = torch.empty(0)
+        #: Indices of the images that are still in the batch.
+        self.active = torch.empty(0, dtype=torch.int64)
+        #: Whether an image's logits depend on it alone; None until this has been checked.
+        self.is_batch_independent: bool | None = None
+        #: The logits of the last full batch, for their width, type and device.
+        self.full_logits = torch.empty(0)
 
     @contextmanager
-    def watching(self, labels: Tensor) -> Iterator[None]:
-        """Take every batch for the images of these `labels` (N,), until each was fooled."""
-        self.labels, self.open = labels, torch.arange(len(labels), device=labels.device)
+    def tracking(self, labels: Tensor) -> Iterator[None]:
+        """Treat every batch as the images of these `labels` (N,), initially all active."""
+        self.labels, self.active = labels, torch.arange(len(labels), device=labels.device)
         try:
             yield
         finally:
             self.labels = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes); a spared image's say its label and have no gradient."""
+        """Return logits (N, num_classes); an inactive image has its one-hot label, no gradient."""
         labels = self.labels
-        if labels is None or len(labels) != len(x) or self.images_are_apart is False:
-            answers: Tensor = self.model(x)
-            return answers
         logits: Tensor
-        if len(self.open) == len(x):
+        if labels is None or len(labels) != len(x) or self.is_batch_independent is False:
             logits = self.model(x)
-            self.like = logits.detach()
+            return logits
+        if len(self.active) == len(x):
+            logits = self.model(x)
+            self.full_logits = logits.detach()
         else:
-            logits = self._ask_open(x, labels)
-        wrong = logits.detach().scatter(1, labels[:, None], -torch.inf).amax(1)
-        lead = wrong - logits.detach().gather(1, labels[:, None]).squeeze(1)
-        self.open = self.open[~(lead[self.open] > EXIT_MARGIN)]
+            logits = self._run_active(x, labels)
+        is_clear = margins(logits.detach(), labels) > EXIT_MARGIN
+        self.active = self.active[~is_clear[self.active]]
         return logits
 
-    def _ask_open(self, x: Tensor, labels: Tensor) -> Tensor:
-        spared = F.one_hot(labels, self.like.shape[1]).to(self.like)
-        if len(self.open) == 0:
-            # Connected to the images, with a gradient of zero even where they are not finite.
+    def _run_active(self, x: Tensor, labels: Tensor) -> Tensor:
+        one_hot = F.one_hot(labels, self.full_logits.shape[1]).to(self.full_logits)
+        if len(self.active) == 0:
+            # Depends on x, with a gradient of zero even where x is not finite.
             never = torch.zeros((), dtype=torch.bool, device=x.device)
-            unread = x.flatten(1).sum(1, keepdim=True).to(self.like)
-            return torch.where(never, unread, spared)
-        asked: Tensor = self.model(x[self.open])
-        if self.images_are_apart is None:
-            whole: Tensor = self.model(x)
-            same = difference(whole[self.open], asked) <= TOLERANCE
-            self.images_are_apart = same
-            if not same:
-                return whole
-        return spared.index_put((self.open,), asked)
+            unused = x.flatten(1).sum(1, keepdim=True).to(self.full_logits)
+            return torch.where(never, unused, one_hot)
+        active_logits: Tensor = self.model(x[self.active])
+        if self.is_batch_independent is None:
+            logits: Tensor = self.model(x)
+            difference = relative_difference(logits[self.active], active_logits)
+            self.is_batch_independent = difference <= TOLERANCE
+            if not self.is_batch_independent:
+                return logits
+        return one_hot.index_put((self.active,), active_logits)
 
 
 def add_early_exit(attack: Any) -> None:
-    """Let an official APGD object spare its model the images of a run that fooled it already."""
+    """Make an official APGD object skip images that are clearly misclassified, in each run."""
     model = EarlyExit(attack.model)
     run: Callable[..., Any] = attack.attack_single_run
 
-    def watched(x: Tensor, y: Tensor, x_init: Tensor | None = None) -> Any:
-        with model.watching(y):
+    def run_with_early_exit(x: Tensor, y: Tensor, x_init: Tensor | None = None) -> Any:
+        with model.tracking(y):
             return run(x, y, x_init)
 
-    attack.model, attack.attack_single_run = model, watched
+    attack.model, attack.attack_single_run = model, run_with_early_exit

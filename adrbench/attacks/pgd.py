@@ -1,8 +1,8 @@
-"""Projected gradient ascent, for making training examples and for evaluation.
+"""Projected gradient descent (PGD), for the inner maximization in training and for evaluation.
 
-How to search (`ascend`) is apart from what counts as further up (a loss) and how far is allowed
-(a threat model). Evaluation noise is drawn per image from (seed, index, restart), so a verdict
-depends neither on the batch size nor on which process saw the image.
+The search (`ascend`), the objective (a loss) and the allowed perturbations (a threat model) are
+separate. Evaluation noise is drawn per image from (seed, index, restart), so an image's outcome
+depends neither on the batch size nor on the process that attacks it.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from adrbench.config.threat import ThreatModel
 from adrbench.runtime import seeds
 
-#: (logits (N, C), labels (N,)) -> a scalar that grows as the model errs.
+#: (logits (N, num_classes), labels (N,)) -> a scalar to maximize.
 LabelLoss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -28,10 +28,10 @@ def ascend(
     steps: int,
     alpha: float,
 ) -> Tensor:
-    """Climb `loss`, a function of images to a scalar, from `start` in the ball around `x`.
+    """Maximize `loss`, a function from images to a scalar, from `start` in the ball around `x`.
 
-    Each of `steps` steps of size `alpha` follows the steepest ascent of the norm and projects
-    back (Madry et al. 2018). Returns the last iterate, shape (N, C, H, W), without gradient.
+    Takes `steps` steepest-ascent steps of size `alpha` in the norm, each followed by a projection
+    (Madry et al. 2018). Returns the last iterate, shape (N, C, H, W), without gradient.
     """
     x_adv = start.detach()
     for _ in range(steps):
@@ -42,27 +42,32 @@ def ascend(
     return x_adv
 
 
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return (highest wrong logit - true logit) of each image, (N,): above 0 if misclassified."""
+    true = logits.gather(1, labels[:, None]).squeeze(1)
+    wrong = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    return wrong - true
+
+
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the sum over images of (best wrong logit - true logit), the loss of C&W.
+    """Return the sum of the margins of all images, a scalar.
 
     Carlini and Wagner 2017, f_6 without its clipping at zero.
     """
-    true = logits.gather(1, labels[:, None]).squeeze(1)
-    wrong = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
-    return (wrong - true).sum()
+    return margins(logits, labels).sum()
 
 
 def cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy summed over the batch, so that no image scales another's."""
+    """Return the cross-entropy summed over the batch: gradients do not depend on its size."""
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
-    """PGD as an evaluation: `restarts` random starts of `steps` steps of `alpha`.
+    """PGD for evaluation: `restarts` random starts, each with `steps` steps of size `alpha`.
 
-    An image stays with the first restart that fools the model; one that none fools comes back
-    as the last restart left it. `random_start=False` begins at the image itself.
+    Returns the first misclassified result of each image, or the last restart's if there is none.
+    `random_start=False` starts at the image itself.
     """
 
     name: str
@@ -75,23 +80,23 @@ class PGD:
     random_start: bool = True
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
-        """Attack images `x` (N, C, H, W) of labels `y`; `indices` are their test-set positions."""
+        """Attack images `x` (N, C, H, W) with labels `y` at test-set positions `indices` (N,)."""
         x_adv = x.clone()
-        standing = torch.arange(len(x), device=x.device)
+        remaining = torch.arange(len(x), device=x.device)
         for restart in range(self.restarts):
-            images, labels = x[standing], y[standing]
-            start = self._start(images, indices[standing], restart)
-            found = self._climb(model, images, labels, start)
-            x_adv[standing] = found
+            images, labels = x[remaining], y[remaining]
+            start = self._start(images, indices[remaining], restart)
+            found = self._maximize(model, images, labels, start)
+            x_adv[remaining] = found
             if restart + 1 == self.restarts:
                 break
             with torch.no_grad():
-                standing = standing[model(found).argmax(1) == labels]
-            if len(standing) == 0:
+                remaining = remaining[model(found).argmax(1) == labels]
+            if len(remaining) == 0:
                 break
         return x_adv
 
-    def _climb(self, model: nn.Module, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+    def _maximize(self, model: nn.Module, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
         return ascend(
             self.threat,
             x,
@@ -104,14 +109,14 @@ class PGD:
     def _start(self, x: Tensor, indices: Tensor, restart: int) -> Tensor:
         if not self.random_start:
             return x.clone()
-        like = torch.empty((1, *x.shape[1:]), dtype=x.dtype)
+        one_image = torch.empty((1, *x.shape[1:]), dtype=x.dtype)
         noise = [
-            self.threat.draw(like, seeds.generator("cpu", self.seed, "pgd", index, restart))
+            self.threat.draw(one_image, seeds.generator("cpu", self.seed, "pgd", index, restart))
             for index in indices.tolist()
         ]
         return (x + torch.cat(noise).to(x.device)).clamp(0, 1)
 
 
 def fgsm(threat: ThreatModel) -> PGD:
-    """Return one full step from the image itself (Goodfellow et al. 2015)."""
+    """Return FGSM: one step of size eps from the image itself (Goodfellow et al. 2015)."""
     return PGD(name="fgsm", threat=threat, steps=1, alpha=threat.eps, random_start=False)

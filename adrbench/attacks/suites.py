@@ -1,4 +1,4 @@
-"""Suites: the names a user gives to attacks, and the stages each stands for."""
+"""Suites: named sequences of attacks."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ class Stage(Protocol):
 
     @property
     def name(self) -> str:
-        """The name in records and tables."""
+        """The attack's name in records and tables."""
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """Return perturbed images, (N, C, H, W), for the images at `indices` of the test set."""
@@ -33,10 +33,10 @@ def _nothing_to_review(accuracies: Mapping[str, float]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """Stages that run in order, each on the survivors of those before it.
+    """Stages that run in order, each on the survivors of the previous ones.
 
-    `inspect` may warn about a model before, `review` about the accuracies after. Verdicts of a
-    suite that is `batch_dependent` are reproduced only with the same batch size.
+    `inspect` may warn about a model before the attack, `review` about the accuracies after it.
+    Outcomes of a `batch_dependent` suite are reproducible only at the same batch size.
     """
 
     name: str
@@ -58,7 +58,7 @@ def build_suite(config: AttackConfig, num_classes: int) -> Suite:
     """Return the suite that `config` names, for a model of `num_classes` classes.
 
     Raises:
-        UsageError: for an unknown suite, or one that cannot run with so few classes.
+        UsageError: for an unknown suite, or one that needs more classes.
 
     """
     found = PGD_K.fullmatch(config.suite)
@@ -101,7 +101,7 @@ def _fgsm(config: AttackConfig, num_classes: int) -> Suite:
 
 
 def _official(version: autoattack.Version, only: str | None = None) -> Builder:
-    """Return the builder of an AutoAttack version, or of `only` one of its attacks."""
+    """Return the builder of an AutoAttack version, or of the single attack `only`."""
 
     def build(config: AttackConfig, num_classes: int) -> Suite:
         names = (only,) if only else autoattack.ATTACKS[version]
@@ -141,7 +141,7 @@ def _official(version: autoattack.Version, only: str | None = None) -> Builder:
 
 PGD_K = re.compile(r"pgd-([1-9]\d*)")
 PGD_K_MEANING = "PGD on cross-entropy, K steps of eps/4, random start per image"
-#: name -> what it is, and how it is built. `pgd-K`, for any K, stands beside them.
+#: name -> summary and builder. `build_suite` also accepts `pgd-K` for any K.
 SUITES: dict[str, tuple[str, Builder]] = {
     "fgsm": ("one step of size eps from the image itself", _fgsm),
     "pgd": ("pgd-20", _pgd),
@@ -152,5 +152,5 @@ SUITES: dict[str, tuple[str, Builder]] = {
     "square": ("AutoAttack's Square alone, 5,000 queries", _official("standard", "square")),
     "autoattack": ("the official standard version: the four above", _official("standard")),
     "autoattack-plus": ("the official plus version: six attacks, 5 restarts", _official("plus")),
-    "autoattack-rand": ("the official version for random models", _official("rand")),
+    "autoattack-rand": ("the official version for randomized models", _official("rand")),
 }

@@ -1,8 +1,8 @@
-"""Pickles rewritten so that torch's restricted unpickler reads them, whatever they name.
+"""Rewriting of pickles so that torch's restricted unpickler can read them, whatever they name.
 
-Every name it does not allow becomes an inert placeholder, and what a pickle does to one (a call, a
-state, items) is dropped, opcode by opcode. Nothing is imported or called here, so a mistake can
-lose data but cannot run code.
+Every name that it does not allow is replaced by an inert placeholder, and the operations on a
+placeholder (calls, states, items) are dropped, opcode by opcode. Nothing is imported or called
+here, so a mistake can lose data but cannot run code.
 """
 
 import io
@@ -15,17 +15,17 @@ import torch
 
 OBJECTS = "holds objects, not only tensors: reading them could run code, save a state dict."
 DAMAGED = "is truncated or damaged: copy or train it again."
-#: More than pickle can write; hashing a tuple nested deeper still overflows the C stack.
+#: Deeper than pickle can write; hashing a tuple that is nested much deeper overflows the C stack.
 MAX_DEPTH = 1000
 MAX_NAMES = 1000
 
 
 class RefusedError(Exception):
-    """A file that is not read; the text is what follows its name in the message."""
+    """A file that is not read; the text follows the file's name in the error message."""
 
 
 class PickledObject:
-    """Stands for an object of a class that was not imported; keeps nothing of it."""
+    """A placeholder without content for an object whose class was not imported."""
 
     def __new__(cls, *_: object) -> "PickledObject":
         """Take any arguments."""
@@ -40,41 +40,41 @@ class PickledObject:
 
 
 def _add_items(target: set[object], items: tuple[object, ...]) -> set[object]:
-    """Do what the opcode ADDITEMS does, which torch's unpickler does not know."""
+    """Implement the opcode ADDITEMS, which torch's unpickler does not support."""
     target.update(items)
     return target
 
 
 def _last(*items: object) -> object:
-    """Return the last item: takes from the stack what was only there to name it."""
+    """Return the last item: drops the operands below it from the stack."""
     return items[-1]
 
 
 def _rebuild_plain(
     rebuild: Callable[..., object], kind: object, arguments: Sequence[object], state: object
 ) -> object:
-    """Rebuild a tensor of a subclass as a tensor."""
+    """Rebuild a tensor of a subclass as a plain tensor."""
     return rebuild(*arguments)
 
 
-#: What torch's unpickler has to be allowed for a pickle that was rewritten.
+#: The names that torch's unpickler must allow in a rewritten pickle.
 REGISTERED = (PickledObject, _add_items, _last, _rebuild_plain)
 
 
-class _Known(NamedTuple):
-    """What stands for a thing on the stack that is more than a constant."""
+class _Symbol(NamedTuple):
+    """Represents a value on the stack that is not a constant."""
 
     kind: str
     num_elements: int = 0
 
 
-CLASS, OBJECT, MARK = _Known("class"), _Known("object"), _Known("mark")
+CLASS, OBJECT, MARK = _Symbol("class"), _Symbol("object"), _Symbol("mark")
 
 
 class _Item(NamedTuple):
-    """A place on the stack: the index of the chunk that pushes it, and its value if constant.
+    """A stack entry: the index of the chunk that starts pushing it, and its value if known.
 
-    `depth` and `weight` are of a tuple: how deep it is nested, and all the items in it.
+    For a tuple, `depth` is its nesting depth and `weight` the total number of nested items.
     """
 
     start: int
@@ -83,28 +83,29 @@ class _Item(NamedTuple):
     weight: int = 1
 
 
-def _push(named: Callable[..., object]) -> bytes:
-    return f"c{named.__module__}\n{named.__qualname__}\n".encode()
+def _push_global(target: Callable[..., object]) -> bytes:
+    return f"c{target.__module__}\n{target.__qualname__}\n".encode()
 
 
-def _text(text: str) -> bytes:
+def _push_text(text: str) -> bytes:
     encoded = text.encode("utf-8", "surrogatepass")
     return b"X" + len(encoded).to_bytes(4, "little") + encoded
 
 
-def _bytes(content: bytes) -> bytes:
-    """Return bytes as protocol 2 writes them: text, encoded by a call."""
-    return b"c_codecs\nencode\n" + _text(content.decode("latin1")) + _text("latin1") + b"\x86R"
+def _push_bytes(content: bytes) -> bytes:
+    """Push bytes as protocol 2 does: as text that a call encodes."""
+    text = _push_text(content.decode("latin1")) + _push_text("latin1")
+    return b"c_codecs\nencode\n" + text + b"\x86R"
 
 
-#: Constants that torch's unpickler does not know, in words that it knows.
+#: Opcodes of constants that torch's unpickler does not support -> equivalents that it supports.
 CONSTANTS: dict[str, Callable[[Any], bytes]] = {
     "FRAME": lambda _: b"",
-    **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING"), _text),
-    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"), _bytes),
-    "BYTEARRAY8": lambda content: b"cbuiltins\nbytearray\n" + _bytes(content) + b"\x85R",
+    **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING"), _push_text),
+    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"), _push_bytes),
+    "BYTEARRAY8": lambda content: b"cbuiltins\nbytearray\n" + _push_bytes(content) + b"\x85R",
 }
-#: What gathers an opcode's operands, above the first, into one that BUILD takes as a state.
+#: The opcode that packs an opcode's operands, above the first, into one state for BUILD.
 GATHER = {
     **dict.fromkeys(("REDUCE", "NEWOBJ", "BUILD", "APPEND"), b""),
     **dict.fromkeys(("NEWOBJ_EX", "SETITEM"), b"\x86"),
@@ -115,9 +116,9 @@ TUPLES = ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
 
 
 class Rewriter:
-    """Rewrites pickles of a file of `size` bytes and collects in `unread` the names they want.
+    """Rewrites pickles in a file of `size` bytes; `unread` collects the names it replaced.
 
-    A pickle is a program without branches, so following its stack once is exact.
+    A pickle is a program without branches, so a single simulation of its stack is exact.
     """
 
     def __init__(self, size: int) -> None:
@@ -126,7 +127,7 @@ class Rewriter:
         self._names: dict[tuple[str, str], str | None] = {}
 
     def rewrite(self, stream: io.BytesIO) -> bytes:
-        """Rewrite the pickle that begins where `stream` stands, and leave it behind its end."""
+        """Return the rewritten pickle at the position of `stream`, and move `stream` to its end."""
         self._chunks: list[bytes] = []
         self._stack: list[_Item] = []
         self._memo: dict[int, _Item] = {}
@@ -148,10 +149,10 @@ class Rewriter:
         elif name in CONSTANTS:
             raw = CONSTANTS[name](argument)
         if name == "MEMOIZE" or name.endswith("GET"):
-            held = operands[0] if operands else self._memo[argument]
-            item = held._replace(start=start)
+            memoized = operands[0] if operands else self._memo[argument]
+            item = memoized._replace(start=start)
         else:
-            value, raw = self._follow(name, argument, raw, start, operands)
+            value, raw = self._simulate(name, argument, raw, start, operands)
             item = _Item(start, value)
             if name in TUPLES:
                 depth = 1 + max((item.depth for item in operands), default=0)
@@ -163,7 +164,7 @@ class Rewriter:
         self._stack += [item] * len(opcode.stack_after)
 
     def _pop(self, opcode: pickletools.OpcodeInfo) -> tuple[int, list[_Item]]:
-        """Take an opcode's operands; return them and the chunk with which the first begins."""
+        """Pop an opcode's operands; return the chunk at which they start, and the operands."""
         before, operands = opcode.stack_before, []
         start = len(self._chunks)
         if pickletools.markobject in before:
@@ -174,10 +175,10 @@ class Rewriter:
         operands += [self._stack.pop() for _ in before]
         return (operands[-1].start if before else start), operands[::-1]
 
-    def _follow(
+    def _simulate(
         self, name: str, argument: Any, raw: bytes, start: int, operands: list[_Item]
     ) -> tuple[object, bytes]:
-        """Return what an opcode leaves on the stack, and the bytes to have it done."""
+        """Return the value that an opcode pushes, and the bytes to write for it."""
         values = tuple(item.value for item in operands)
         value: object = argument if not operands else None
         if name == "MARK":
@@ -188,13 +189,13 @@ class Rewriter:
         elif name == "GLOBAL":
             value, raw = self._resolve(*raw[1:-1].decode().split("\n"))
         elif name == "STACK_GLOBAL":
-            module, own = values
-            if not isinstance(module, str) or not isinstance(own, str):
+            module, attribute = values
+            if not isinstance(module, str) or not isinstance(attribute, str):
                 raise RefusedError(DAMAGED)
-            value, found = self._resolve(module, own)
-            raw = self._call(_last, start, found + b"\x87R")
+            value, push = self._resolve(module, attribute)
+            raw = self._call(_last, start, push + b"\x87R")
         elif name == "BINPERSID":
-            value, raw = self._follow_persistent(values[0], raw, start)
+            value, raw = self._resolve_persistent(values[0], raw, start)
         elif name == "FROZENSET":
             self.unread.add("builtins.frozenset")
             value, raw = OBJECT, self._call(PickledObject, start, b"tR")
@@ -208,13 +209,13 @@ class Rewriter:
             self._check_sizes(values[1])
         return value, raw
 
-    def _call(self, named: Callable[..., object], start: int, raw: bytes) -> bytes:
-        """Put a name below the operand that begins at `start`, for `raw` to call."""
-        self._chunks[start] = _push(named) + self._chunks[start]
+    def _call(self, target: Callable[..., object], start: int, raw: bytes) -> bytes:
+        """Push `target` below the operand that begins at chunk `start`, for `raw` to call."""
+        self._chunks[start] = _push_global(target) + self._chunks[start]
         return raw
 
     def _resolve(self, module: str, name: str) -> tuple[object, bytes]:
-        """Return what stands for a name and the bytes that push it."""
+        """Return the value that represents a global name, and the bytes that push it."""
         if "\n" in module + name or len(self._names) > MAX_NAMES:
             raise RefusedError(OBJECTS)
         if (module, name) not in self._names:
@@ -222,19 +223,21 @@ class Rewriter:
         unsafe = self._names[module, name]
         if unsafe is not None:
             self.unread.add(unsafe)
-            return CLASS, _push(PickledObject)
+            return CLASS, _push_global(PickledObject)
         if name == "_rebuild_from_type_v2":
-            return None, _push(_rebuild_plain)
+            return None, _push_global(_rebuild_plain)
         return None, f"c{module}\n{name}\n".encode()
 
-    def _follow_persistent(self, identity: object, raw: bytes, start: int) -> tuple[object, bytes]:
-        """Follow a reference to a storage, or to a class with its source in legacy files."""
-        match identity:
+    def _resolve_persistent(
+        self, persistent_id: object, raw: bytes, start: int
+    ) -> tuple[object, bytes]:
+        """Resolve a reference to a storage or, in legacy files, to a class with its source."""
+        match persistent_id:
             case ("module", *_):
-                return CLASS, self._call(_last, start, _push(PickledObject) + b"\x86R")
+                return CLASS, self._call(_last, start, _push_global(PickledObject) + b"\x86R")
             case ("storage", _, _, _, int(num_elements), *_):
                 self._check_sizes((num_elements,))
-                return _Known("storage", num_elements), raw
+                return _Symbol("storage", num_elements), raw
         return None, raw
 
     def _check_sizes(self, values: tuple[object, ...]) -> None:
@@ -244,7 +247,7 @@ class Rewriter:
 
     def _check_bounds(self, values: tuple[object, ...]) -> None:
         """Refuse a tensor larger than its storage, which torch would enlarge."""
-        if len(values) < 4 or not isinstance(values[0], _Known) or values[0].kind != "storage":
+        if len(values) < 4 or not isinstance(values[0], _Symbol) or values[0].kind != "storage":
             return
         match values[1:4]:
             case (int(offset), tuple(size), tuple(stride)) if len(size) == len(stride):
@@ -258,9 +261,9 @@ class Rewriter:
 
 
 def _unsafe_name(module: str, name: str) -> str | None:
-    """Return the full name of what torch's unpickler would refuse, None for what it knows.
+    """Return the full name if torch's unpickler does not allow it, otherwise None.
 
-    Asked of torch with a file that holds nothing but the name.
+    Queries torch with a file that holds only the name.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -1,7 +1,7 @@
-"""State dicts inside files of other code: find them, and strip what wraps their names.
+"""Finding state dicts in third-party files, and stripping prefixes from their keys.
 
-A file holds one bare or several by name (a student and its average, say), under prefixes such as
-`module.`, with normalisation constants beside the network's own weights or without.
+A file holds one bare state dict, or several under names (such as a student and its average). Keys
+may have prefixes such as `module.`, and normalization constants may be among the weights.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from adrbench.config.method import Weights
-from adrbench.errors import CheckpointError
+from adrbench.errors import CheckpointError, list_first
 
 STUDENT_ENTRIES = (
     "state_dict",
@@ -33,15 +33,15 @@ AVERAGE_ENTRIES = (
 )
 PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "network.", "backbone.", "1.")
 NORMALIZATION_NAMES = {"mean": "mean", "mu": "mean", "std": "std", "sigma": "std"}
-# A count kept by torch.optim.swa_utils; no output depends on it.
+#: A counter of torch.optim.swa_utils; it does not affect the model's outputs.
 AVERAGING_COUNTER = "n_averaged"
 MAX_LEVELS = 3
-SHOWN = 3
+MAX_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """A state dict without wrappers and prefixes, and its normalisation constants beside it."""
+    """A state dict without wrappers and prefixes, and its normalization constants separately."""
 
     entry: str
     other_entries: tuple[str, ...]
@@ -50,9 +50,9 @@ class Contents:
 
 
 def read_contents(state: object, weights: Weights | None) -> Contents:
-    """Return the one state dict in `state` that `weights` asks for, without its prefixes.
+    """Return the state dict in `state` that `weights` selects, without its prefixes.
 
-    Raises `CheckpointError` when there is none, or several and no reason to prefer one.
+    Raises `CheckpointError` when there is none, or when the choice among several is ambiguous.
     """
     candidates = dict(_walk(state, ""))
     entry = _choose(state, candidates, weights)
@@ -64,7 +64,7 @@ def read_contents(state: object, weights: Weights | None) -> Contents:
             name = NORMALIZATION_NAMES[last]
             if name in normalization:
                 raise CheckpointError(
-                    f"the state dict holds two normalisations ({key} is the second {name}): "
+                    f"the state dict holds two normalizations ({key} is the second {name}): "
                     "remove the one that its network does not use."
                 )
             normalization[name] = value
@@ -84,7 +84,7 @@ def _walk(value: object, path: str, level: int = 0) -> Iterator[tuple[str, Mappi
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         return
     if all(isinstance(item, Tensor) for item in value.values()):
-        # A weight has two dimensions or more: the state of a loss scaler has none.
+        # A network has weights of two or more dimensions; the state of a loss scaler does not.
         if any(item.ndim >= 2 for item in value.values()):
             yield path, value
     elif level < MAX_LEVELS:
@@ -93,11 +93,11 @@ def _walk(value: object, path: str, level: int = 0) -> Iterator[tuple[str, Mappi
 
 
 def _choose(state: object, candidates: Mapping[str, object], weights: Weights | None) -> str:
-    """Return the path of the state dict to use, or say why there is not exactly one."""
+    """Return the path of the state dict to use; raise CheckpointError if it is not unique."""
     if not candidates:
         raise CheckpointError(
-            f"the file holds no state dict but {_describe(state)}: expected one of tensors by "
-            f"parameter name, bare or under {', '.join(STUDENT_ENTRIES[:4])} or "
+            f"the file holds no state dict but {_describe(state)}: expected tensors by parameter "
+            f"name, bare or under {', '.join(STUDENT_ENTRIES[:4])} or "
             f"{AVERAGE_ENTRIES[0]}."
         )
     if "" in candidates:
@@ -115,7 +115,7 @@ def _choose(state: object, candidates: Mapping[str, object], weights: Weights | 
     problem = "several state dicts that could be" if eligible else "no state dict that could be"
     raise CheckpointError(
         f"the file holds {problem} {wanted} ({', '.join(candidates)}): "
-        "save the one you mean to a file of its own."
+        "save the intended one to a separate file."
     )
 
 
@@ -124,12 +124,12 @@ def _describe(state: object) -> str:
         return f"a {type(state).__name__}"
     if not state:
         return "an empty table"
-    names = [f"{key} ({type(value).__name__})" for key, value in list(state.items())[:SHOWN]]
-    return f"{len(state)} other entries ({', '.join(names)}{', ...' if len(state) > SHOWN else ''})"
+    entries = [f"{key} ({type(value).__name__})" for key, value in state.items()]
+    return f"{len(state)} other entries ({list_first(entries, MAX_SHOWN)})"
 
 
 def _strip_prefixes(network: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefixes that all keys share, in any order and number."""
+    """Remove all prefixes that every key has, in any order and number."""
     while network:
         shared = [p for p in PREFIXES if all(key.startswith(p) for key in network)]
         if not shared:

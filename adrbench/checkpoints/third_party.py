@@ -1,7 +1,7 @@
-"""Weights trained by other code: find the state dict, strip wrappers, fit it strictly.
+"""Weights trained by other code: find the state dict, strip wrappers, load it strictly.
 
-Nothing is dropped silently and nothing is loaded in part: a state dict fits the model entirely,
-or the model stays as it was and one sentence says what does not fit.
+Nothing is dropped silently or loaded in part: either the whole state dict fits the model, or the
+model is unchanged and the error lists what does not fit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,21 @@ from torch import Tensor, nn
 
 from adrbench.checkpoints.state_dicts import read_contents
 from adrbench.config.method import Weights
-from adrbench.errors import CheckpointError, UsageError
+from adrbench.errors import CheckpointError, UsageError, list_first
 from adrbench.models.normalize import normalization_buffers
 
 BATCH_COUNTER = "num_batches_tracked"
-SHOWN = 3
+MAX_SHOWN = 3
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForeignReport:
-    """What `load_foreign` found.
+class LoadReport:
+    """The result of `load_third_party`.
 
-    `entry` is where in the file the weights stood ("" for a bare state dict), `other_entries`
-    which further weights it holds; `mean` and `std` are what the model now normalises with.
+    `entry` is the path of the weights in the file ("" for a bare state dict), `other_entries` are
+    the paths of other weights in it; `mean` and `std` are the model's normalization after loading.
     """
 
     entry: str
@@ -36,22 +36,22 @@ class ForeignReport:
     std: tuple[float, ...]
 
 
-def load_foreign(
+def load_third_party(
     state: object,
     model: nn.Module,
     *,
     normalize: Normalization | None,
     weights: Weights | None = None,
-) -> ForeignReport:
-    """Fill `model`, made by `build_model`, from the loaded content of somebody else's file.
+) -> LoadReport:
+    """Load the content of a third-party file into `model`, which `build_model` built.
 
-    `state` is a state dict, bare or under a usual name (`state_dict`, `model`, `model_ema`, ...),
-    with any stack of usual prefixes (`module.`, `model.`, ...). `normalize` is (mean, std) per
-    channel in pixels of [0, 1], for networks whose normalisation is not in the file; where both
-    are absent the model keeps its own. `weights` chooses where a file holds a student and an
-    average, as the published ADR checkpoints do; by default the student.
+    `state` is a state dict, bare or under a common name (`state_dict`, `model`, `model_ema`, ...),
+    with any sequence of common prefixes (`module.`, `model.`, ...). `normalize` is (mean, std) per
+    channel for pixels in [0, 1], for networks whose normalization is not in the file; without
+    either, the model keeps its own. `weights` selects the student (the default) or the average in
+    a file with both, such as the published ADR checkpoints.
 
-    Raises `CheckpointError` when the weights do not fit entirely, and then changes nothing.
+    Raises `CheckpointError` when the weights do not all fit; the model is then unchanged.
     """
     contents = read_contents(state, weights)
     expected = model.state_dict()
@@ -64,48 +64,48 @@ def load_foreign(
         )
         if max(normalize[0], default=0.0) > 1:
             raise UsageError(
-                f"normalisation mean {tuple(normalize[0])} is not in pixels of [0, 1]: "
+                f"normalization mean {tuple(normalize[0])} is not for pixels in [0, 1]: "
                 "divide mean and std by 255."
             )
     if found:
         if normalize is not None:
-            _check_agreement(found, constants)
+            _check_same_constants(found, constants)
         constants = found
     _check_fit(contents.network, expected, type(model).__name__)
     counters = {key: value for key, value in expected.items() if key.endswith(BATCH_COUNTER)}
     model.load_state_dict({**counters, **contents.network, **constants}, strict=True)
-    return ForeignReport(
+    return LoadReport(
         entry=contents.entry,
         other_entries=contents.other_entries,
         normalization_in_file=bool(found),
-        mean=_numbers(constants["mean"]),
-        std=_numbers(constants["std"]),
+        mean=_to_numbers(constants["mean"]),
+        std=_to_numbers(constants["std"]),
     )
 
 
 def _file_normalization(found: dict[str, Tensor], in_channels: int) -> dict[str, Tensor]:
-    """Return the file's `mean` and `std` as (C, 1, 1), or nothing where it holds neither."""
+    """Return the file's `mean` and `std` as (C, 1, 1), or {} if it has neither."""
     if not found:
         return {}
     if len(found) == 1:
         present, absent = ("mean", "std") if "mean" in found else ("std", "mean")
         raise CheckpointError(
-            f"the state dict holds a normalisation {present} but no {absent}: "
+            f"the state dict holds a normalization {present} but no {absent}: "
             "add the missing one, or remove both and pass --normalize."
         )
     channels = in_channels
     for name, value in found.items():
         if tuple(value.shape) not in {(channels,), (channels, 1, 1), (1, channels, 1, 1)}:
             raise CheckpointError(
-                f"the state dict's normalisation {name} has shape {tuple(value.shape)}, "
+                f"the state dict's normalization {name} has shape {tuple(value.shape)}, "
                 f"but the model takes {channels} channels: expected ({channels},), "
                 f"({channels}, 1, 1) or (1, {channels}, 1, 1)."
             )
     mean, std = found["mean"].flatten().tolist(), found["std"].flatten().tolist()
     if max(mean) > 1:
         raise CheckpointError(
-            f"the state dict's normalisation mean {_numbers(found['mean'])} is not in pixels of "
-            "[0, 1]: divide its mean and std by 255 and save it again."
+            f"the state dict's normalization mean {_to_numbers(found['mean'])} is not for pixels "
+            "in [0, 1]: divide its mean and std by 255 and save it again."
         )
     try:
         buffers = normalization_buffers(mean, std, channels)
@@ -114,21 +114,21 @@ def _file_normalization(found: dict[str, Tensor], in_channels: int) -> dict[str,
     return dict(zip(("mean", "std"), buffers, strict=True))
 
 
-def _check_agreement(found: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+def _check_same_constants(found: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     if all(torch.allclose(found[name], given[name].to(found[name]), atol=1e-6) for name in found):
         return
     inside, outside = (
-        f"mean {_numbers(constants['mean'])} std {_numbers(constants['std'])}"
+        f"mean {_to_numbers(constants['mean'])} std {_to_numbers(constants['std'])}"
         for constants in (found, given)
     )
     raise CheckpointError(
-        f"the file normalises with {inside} but --normalize says {outside}: "
-        "leave --normalize out to use the file's own."
+        f"the file normalizes with {inside} but --normalize gives {outside}: "
+        "omit --normalize to use the file's own."
     )
 
 
 def _check_fit(network: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str) -> None:
-    """Raise unless `network` holds exactly the weights of `expected`, in its shapes."""
+    """Raise CheckpointError unless `network` has exactly the weights and shapes of `expected`."""
     wanted = {key: value for key, value in expected.items() if key not in ("mean", "std")}
     missing = [key for key in wanted if key not in network and not key.endswith(BATCH_COUNTER)]
     unexpected = [key for key in network if key not in wanted]
@@ -138,30 +138,30 @@ def _check_fit(network: Mapping[str, Tensor], expected: Mapping[str, Tensor], na
         key for key in common if network[key].is_floating_point() != wanted[key].is_floating_point()
     ]
     problems = [
-        _list_some("missing", [f"{key} {_shape(wanted[key])}" for key in missing]),
-        _list_some("unexpected", [f"{key} {_shape(network[key])}" for key in unexpected]),
-        _list_some(
+        _describe("missing", [f"{key} {_shape(wanted[key])}" for key in missing]),
+        _describe("unexpected", [f"{key} {_shape(network[key])}" for key in unexpected]),
+        _describe(
             "of another shape",
             [f"{key} {_shape(network[key])} instead of {_shape(wanted[key])}" for key in reshaped],
         ),
-        _list_some("of another type", [f"{key} {network[key].dtype}" for key in retyped]),
+        _describe("of another type", [f"{key} {network[key].dtype}" for key in retyped]),
     ]
     if any(problems):
         raise CheckpointError(
-            f"the state dict does not fit {name}{_explain(network, wanted)}: "
+            f"the state dict does not fit {name}{_explain_mismatch(network, wanted)}: "
             f"{'; '.join(filter(None, problems))}; "
             "choose the architecture, data set and number of classes that it was trained with."
         )
-    broken = [key for key in common if not bool(network[key].isfinite().all())]
-    if broken:
+    nonfinite = [key for key in common if not bool(network[key].isfinite().all())]
+    if nonfinite:
         raise CheckpointError(
-            f"the state dict holds values that are not finite, {len(broken)} entries from "
-            f"{broken[0]} on: its training diverged or the file is damaged; use another one."
+            f"the state dict holds values that are not finite in {len(nonfinite)} entries, the "
+            f"first {nonfinite[0]}: its training diverged or the file is damaged; use another one."
         )
 
 
-def _explain(network: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """Name the number of classes or of channels where that is what differs."""
+def _explain_mismatch(network: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Return the differing numbers of classes or channels, in parentheses, or ""."""
     reasons = []
     classes, channels = _classifier(network), _stem(network)
     own_classes, own_channels = _classifier(wanted), _stem(wanted)
@@ -188,16 +188,13 @@ def _stem(network: Mapping[str, Tensor]) -> Tensor | None:
     return next((value for value in network.values() if value.ndim == 4), None)
 
 
-def _list_some(what: str, names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    more = ", ..." if len(names) > SHOWN else ""
-    return f"{len(names)} {what}: {', '.join(names[:SHOWN])}{more}"
+def _describe(problem: str, names: Sequence[str]) -> str:
+    return f"{len(names)} {problem}: {list_first(names, MAX_SHOWN)}" if names else ""
 
 
 def _shape(value: Tensor) -> str:
     return str(tuple(value.shape))
 
 
-def _numbers(value: Tensor) -> tuple[float, ...]:
+def _to_numbers(value: Tensor) -> tuple[float, ...]:
     return tuple(round(number, 6) for number in value.flatten().tolist())

@@ -1,6 +1,6 @@
-"""Files that `torch.save` wrote, from anybody: their tensors, without running what they name.
+"""Reading the tensors of untrusted `torch.save` files without running any code they name.
 
-torch's own restricted unpickler reads them, after what it would refuse was rewritten.
+torch's restricted unpickler reads a file after the parts that it would reject are rewritten.
 """
 
 import io
@@ -22,24 +22,24 @@ from adrbench.checkpoints.pickle_rewriter import (
     RefusedError,
     Rewriter,
 )
-from adrbench.errors import CheckpointError
+from adrbench.errors import CheckpointError, list_first
+from adrbench.runtime.files import check_regular_file
 
-FOREIGN = "is not a file that torch.save wrote: give a checkpoint or a state dict."
-PROGRAM = "is a TorchScript program: save the state dict of its model."
-PACKED = "is compressed: unpack it and save it again with torch.save."
-#: The number that files in the format before torch 1.6 begin with, as it stands in their pickle.
+NOT_TORCH = "is not a file that torch.save wrote: give a checkpoint or a state dict."
+TORCHSCRIPT = "is a TorchScript program: save the state dict of its model."
+COMPRESSED = "is compressed: unpack it and save it again with torch.save."
+#: The magic number at the start of files in the format before torch 1.6, as pickled.
 LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
-LEGACY_PICKLES = 5
-SHOWN = 3
+NUM_LEGACY_PICKLES = 5
+MAX_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchFile:
-    """What a file holds, on the CPU.
+    """The content of a file, on the CPU.
 
-    `content` has a `PickledObject` wherever the file has something else than tensors, plain
-    values and containers; `unread` are the full names of the classes and functions wanted there,
-    sorted.
+    `content` has a `PickledObject` in place of everything but tensors, plain values and
+    containers; `unread` lists the full names of the classes and functions replaced, sorted.
     """
 
     content: Any
@@ -47,22 +47,22 @@ class TorchFile:
 
 
 def read_torch_file(path: Path) -> TorchFile:
-    """Read `path` without importing or calling anything it names.
+    """Read `path` without importing or calling anything that it names.
 
     Raises:
         CheckpointError: when the file is missing, a directory, empty, truncated, damaged, a web
-            page, nothing that `torch.save` wrote, or has no tensors that can be had without its
-            objects.
+            page, not written by `torch.save`, or unreadable without its objects.
 
     """
     if path.is_dir():
         raise CheckpointError(f"{path} is a directory without best.pt or last.pt: name a file.")
     try:
-        if path.exists() and not path.is_file():  # reading a pipe would wait for its writer
-            raise CheckpointError(f"{path} is not a file: give a checkpoint or a state dict.")
+        check_regular_file(path)
         content = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}; check the path.") from error
+        raise CheckpointError(
+            f"cannot read {path}: {error.strerror or error}; give a checkpoint or a state dict."
+        ) from error
     if not content:
         raise CheckpointError(f"{path} is empty: copy or train it again.")
     if content.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
@@ -71,27 +71,26 @@ def read_torch_file(path: Path) -> TorchFile:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _allowed_only():
+            with _only_safe_globals():
                 rewritten = io.BytesIO(_rewrite(content, rewriter))
-            with _allowed_only(*REGISTERED):
+            with _only_safe_globals(*REGISTERED):
                 loaded = torch.load(rewritten, map_location="cpu", weights_only=True)
     except RefusedError as error:
         raise CheckpointError(f"{path} {error}") from error
-    except Exception as error:  # torch.load has no common base for what a broken file raises
-        objects = rewriter.unread or isinstance(error, pickle.UnpicklingError)
-        raise CheckpointError(f"{path} {OBJECTS if objects else DAMAGED}") from error
+    except Exception as error:  # torch.load may raise anything for a broken file
+        has_objects = rewriter.unread or isinstance(error, pickle.UnpicklingError)
+        raise CheckpointError(f"{path} {OBJECTS if has_objects else DAMAGED}") from error
     return TorchFile(content=loaded, unread=tuple(sorted(rewriter.unread)))
 
 
 def describe_unread(unread: Sequence[str]) -> str:
-    """Return the first few names in words, such as `a.B, c.D, e.F and 2 more`."""
-    more = f" and {len(unread) - SHOWN} more" if len(unread) > SHOWN else ""
-    return ", ".join(unread[:SHOWN]) + more
+    """Return the first few names as a list, such as `a.B, c.D, e.F and 2 more`."""
+    return list_first(unread, MAX_SHOWN)
 
 
 @contextmanager
-def _allowed_only(*names: Callable[..., object]) -> Iterator[None]:
-    """Allow torch's unpickler these names, and none that a library allowed when imported."""
+def _only_safe_globals(*names: Callable[..., object]) -> Iterator[None]:
+    """Let torch's unpickler import only these names, and none that other libraries registered."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals(list(names))
@@ -103,26 +102,26 @@ def _allowed_only(*names: Callable[..., object]) -> Iterator[None]:
 
 
 def _rewrite(content: bytes, rewriter: Rewriter) -> bytes:
-    """Return a file of the same tensors that holds nothing `torch.load` would refuse."""
+    """Return a file with the same tensors and without names that `torch.load` would reject."""
     if content.startswith(b"PK"):
         return _rewrite_zip(content, rewriter)
     if LEGACY_MAGIC not in content[:32]:
-        raise RefusedError(FOREIGN)
+        raise RefusedError(NOT_TORCH)
     stream = io.BytesIO(content)
-    pickles = [rewriter.rewrite(stream) for _ in range(LEGACY_PICKLES)]
+    pickles = [rewriter.rewrite(stream) for _ in range(NUM_LEGACY_PICKLES)]
     return b"".join(pickles) + stream.read()
 
 
 def _rewrite_zip(content: bytes, rewriter: Rewriter) -> bytes:
-    """Check the sums, which `torch.load` does not see, and rewrite the one pickle if need be."""
+    """Verify the checksums, which `torch.load` does not, and rewrite the pickle if necessary."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
             root = names[0].partition("/")[0]
             if f"{root}/constants.pkl" in names:
-                raise RefusedError(PROGRAM)
+                raise RefusedError(TORCHSCRIPT)
             if sum(entry.file_size for entry in archive.infolist()) > len(content):
-                raise RefusedError(PACKED)
+                raise RefusedError(COMPRESSED)
             if len(set(names)) < len(names) or archive.testzip() is not None:
                 raise RefusedError(DAMAGED)
             pickled = archive.read(f"{root}/data.pkl")
@@ -132,8 +131,8 @@ def _rewrite_zip(content: bytes, rewriter: Rewriter) -> bytes:
             buffer = io.BytesIO()
             with zipfile.ZipFile(buffer, "w") as target:
                 for name in names:
-                    own = name == f"{root}/data.pkl"
-                    target.writestr(name, rewritten if own else archive.read(name))
+                    is_pickle = name == f"{root}/data.pkl"
+                    target.writestr(name, rewritten if is_pickle else archive.read(name))
             return buffer.getvalue()
     except (zipfile.BadZipFile, zipfile.LargeZipFile, KeyError, IndexError) as error:
         raise RefusedError(DAMAGED) from error

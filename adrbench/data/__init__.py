@@ -1,13 +1,15 @@
-"""Data sets: the table of known ones, the user's own, their parts, and batches on a device.
+"""Built-in and user data sets, their splits, and batches on a device.
 
-Images stay uint8 and live on the device as a whole; a batch becomes float32 in [0, 1] last.
+A whole split is stored on the device as uint8; only the augmented batch is converted to float32 in
+[0, 1].
 """
 
 from adrbench.data.augmentation import random_crop_flip
 from adrbench.data.batches import check_shares, epoch_batches, steps_per_epoch
 from adrbench.data.builtin import DATASETS
 from adrbench.data.images import Dataset, Images, Source, to_float
-from adrbench.data.loading import dataset_name, load_dataset, load_examples, load_split
+from adrbench.data.loading import load_dataset, load_examples, load_split
+from adrbench.data.sources import dataset_name
 
 __all__ = [
     "DATASETS",

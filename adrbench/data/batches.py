@@ -1,7 +1,7 @@
-"""The batches of an epoch, made on the device the images live on.
+"""The batches of an epoch, built on the device of the images.
 
-What an epoch draws depends on (seed, epoch) alone and is the same on every device, so a run can
-be resumed at any step and sees the batches it would have seen.
+The random draws of an epoch depend only on (seed, epoch) and are the same on every device, so a
+run resumed at any step gets the batches of an uninterrupted run.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ from adrbench.runtime.seeds import generator as seeded_generator
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Return how many full batches there are in an epoch: the incomplete last one is dropped.
+    """Return the number of full batches in an epoch; an incomplete last batch is dropped.
 
-    Raises UsageError for a batch size below 1, DataError where not even one batch can be filled.
+    Raises UsageError for a batch size below 1, DataError for fewer images than one batch.
     """
     if batch_size < 1:
         raise UsageError(f"the batch size is {batch_size}, but it must be at least 1.")
@@ -31,7 +31,7 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 def check_shares(batch_size: int, num_processes: int) -> None:
-    """Raise UsageError unless every process gets as many images of a batch as the others."""
+    """Raise UsageError unless the batch size is divisible by the number of processes."""
     if batch_size % num_processes:
         below = batch_size - batch_size % num_processes
         nearest = f"{below} or {below + num_processes}" if below else f"{num_processes}"
@@ -54,10 +54,11 @@ def epoch_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Iterate over one epoch: x (batch_size, C, H, W) float32 in [0, 1], y (batch_size,) int64.
 
-    Every image comes at most once; the last incomplete batch is dropped. Starting at `first_step`
-    gives the same batches as skipping that many. A `share` (k, n) gives part k, from 0, of n equal
-    parts of every batch. Raises, at the call, UsageError for a negative padding or step, a batch
-    size below 1 or one that cannot be shared, and DataError for fewer images than one batch.
+    Every image occurs at most once; an incomplete last batch is dropped. Starting at `first_step`
+    gives the same batches as skipping that many. A `share` (k, n) selects part k, from 0, of n
+    equal parts of every batch. Raises, when called, UsageError for a negative padding or step, or
+    a batch size that is below 1 or not divisible by n, and DataError for fewer images than one
+    batch.
     """
     check_padding(padding)
     if first_step < 0:
@@ -66,9 +67,9 @@ def epoch_batches(
     part, num_parts = share
     check_shares(batch_size, num_parts)
     share_size = batch_size // num_parts
-    draws = seeded_generator("cpu", seed, "epoch", epoch)
-    order = torch.randperm(len(images), generator=draws)
-    crops = draw_crops(len(images), padding=padding, flip=flip, generator=draws)
+    generator = seeded_generator("cpu", seed, "epoch", epoch)
+    order = torch.randperm(len(images), generator=generator)
+    crops = draw_crops(len(images), padding=padding, flip=flip, generator=generator)
     device = images.pixels.device
     order, crops = order.to(device), crops.batch(0, len(images), device)
 

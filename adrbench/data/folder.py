@@ -1,4 +1,4 @@
-"""A user's own images in a folder, one subfolder a class."""
+"""A user's own images in a folder with one subfolder per class."""
 
 import os
 from functools import partial
@@ -14,13 +14,13 @@ from adrbench.errors import DataError
 def open_folder(path: Path, name: str) -> Source:
     """Return the source that reads the image folder at `path`; no image is opened yet.
 
-    Images lie anywhere below `train/<class>/` and `test/<class>/`; `val/` stands in for a missing
-    `test/`, beside it `val/` is the validation part. Classes are numbered in the order of their
-    names in `train/`. Images become RGB. Their order goes round the classes: the first file of
-    each by name, the second of each, and so on, so that the first n hold every class alike.
-    Raises DataError for missing or empty parts; reading a part raises it for its files.
+    Images are read from anywhere below `train/<class>/` and `test/<class>/`. `val/` is the
+    validation part, or the test part if there is no `test/`. Class indices follow the sorted names
+    in `train/`. Images are converted to RGB. Their order cycles through the classes (the first file
+    of each class by name, then the second of each, and so on), so that the first n images are
+    balanced. Raises DataError for missing or empty parts; reading a part raises it for its files.
     """
-    classes = _class_folders(path / "train")
+    classes = _list_classes(path / "train")
     if not (path / "test").is_dir() and not (path / "val").is_dir():
         raise DataError(f"{path} has neither test/ nor val/: put the test images there.")
     num_classes = check_num_classes(len(classes), str(path / "train"))
@@ -41,23 +41,23 @@ def _read_folder_part(path: Path, classes: list[str], _data_dir: Path, part: Par
         return None
     else:
         folder = path / part
-    unknown = sorted(set(_class_folders(folder)) - set(classes))
+    unknown = sorted(set(_list_classes(folder)) - set(classes))
     if unknown:
         raise DataError(f"{folder} has the class {unknown[0]!r}, which {path / 'train'} lacks.")
-    labelled = []
+    examples = []
     for label, name in enumerate(classes):
-        files = _image_files(folder / name)
+        files = _list_images(folder / name)
         if not files and part == "train":
             raise DataError(f"{folder / name} has no images: add some or remove the folder.")
-        labelled += [(rank, label, file) for rank, file in enumerate(files)]
-    if not labelled:
+        examples += [(rank, label, file) for rank, file in enumerate(files)]
+    if not examples:
         raise DataError(f"{folder} has no images: put them into {folder}/<class>/.")
-    labelled.sort()
-    labels = torch.tensor([label for _, label, _ in labelled], dtype=torch.int64)
-    return Images(decode_images([file for _, _, file in labelled]), labels)
+    examples.sort()
+    labels = torch.tensor([label for _, label, _ in examples], dtype=torch.int64)
+    return Images(decode_images([file for _, _, file in examples]), labels)
 
 
-def _class_folders(folder: Path) -> list[str]:
+def _list_classes(folder: Path) -> list[str]:
     try:
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}: an image folder needs train/ and test/.")
@@ -70,17 +70,17 @@ def _class_folders(folder: Path) -> list[str]:
     return names
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """Return what looks like an image below `folder`, sorted; none if there is no such folder."""
+def _list_images(folder: Path) -> list[Path]:
+    """Return the files below `folder` with a readable suffix, sorted; [] for a missing folder."""
     suffixes = readable_suffixes()
     files = []
-    seen = set()
+    visited = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
-        place = os.path.realpath(parent)
-        if place in seen:  # by a link, which may lead round in circles
+        real_parent = os.path.realpath(parent)
+        if real_parent in visited:  # through a symbolic link, possibly in a cycle
             folders.clear()
             continue
-        seen.add(place)
+        visited.add(real_parent)
         folders.sort()
         files += [
             Path(parent, name)

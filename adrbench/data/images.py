@@ -1,7 +1,6 @@
-"""What a data set is: labelled images as uint8 tensors, in training, validation and test parts.
+"""Labeled images as uint8 tensors, and data sets of training, validation and test parts.
 
-`Source` is a data set that can be read, one of the table or the user's own; `Dataset` is one that
-has been read.
+A `Source` is a data set that can be read, built in or the user's own; a `Dataset` is in memory.
 """
 
 import hashlib
@@ -14,13 +13,14 @@ import torch
 from torch import Tensor
 
 from adrbench.errors import DataError, UsageError
+from adrbench.runtime.hashing import tensor_bytes
 
 Part = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled images: `pixels` (N, C, H, W) uint8 and `labels` (N,) int64, on one device."""
+    """Labeled images: `pixels` (N, C, H, W) uint8 and `labels` (N,) int64, on one device."""
 
     pixels: Tensor
     labels: Tensor
@@ -42,7 +42,7 @@ class Images:
         """Return the first `n` images; UsageError unless 1 <= n <= len(self)."""
         if not 1 <= n <= len(self):
             raise UsageError(
-                f"n is {n}, but it must be from 1 to {len(self)}, the images there are."
+                f"n is {n}, but it must be from 1 to {len(self)}, the number of images."
             )
         return Images(self.pixels[:n], self.labels[:n])
 
@@ -52,10 +52,10 @@ class Images:
         return Images(self.pixels[indices], self.labels[indices])
 
     def sha256(self) -> str:
-        """Return a fingerprint, in hexadecimal, of the shape, the pixels and the labels."""
+        """Return the SHA-256 of the shape, the pixels and the labels, in hexadecimal."""
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
-        digest.update(self.pixels.cpu().contiguous().numpy().data)
-        digest.update(self.labels.cpu().contiguous().numpy().astype("<i8").data)
+        digest.update(tensor_bytes(self.pixels))
+        digest.update(tensor_bytes(self.labels))
         return digest.hexdigest()
 
 
@@ -63,10 +63,10 @@ class Images:
 class Source:
     """A data set that can be read.
 
-    `read(data_dir, part)` returns that part in official order; "val" is None unless the data set
-    comes with a validation part of its own. `mean` and `std` per channel, in units of [0, 1], are
-    None for a user's own data, whose training images have to be read to know them. `published`
-    says that the test part is a benchmark's own; `num_test` is then how many images that has.
+    `read(data_dir, part)` returns a part in official order; "val" is None unless the data set
+    has its own validation part. `mean` and `std` are per channel, for pixels in [0, 1]; they are
+    None for a user's own data, where they are computed from the training images. `published`
+    means that the test part is a benchmark's official one, and `num_test` is then its size.
     """
 
     name: str
@@ -93,9 +93,9 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set in memory; `mean` and `std` are per channel, in units of [0, 1].
+    """A data set in memory; `mean` and `std` are per channel, for pixels in [0, 1].
 
-    `val` may be empty. `published` says that `test` is a benchmark's own test set.
+    `val` may be empty. `published` means that `test` is a benchmark's official test set.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Dataset:
 
     @property
     def channels(self) -> int:
-        """Return the number of colour channels."""
+        """The number of color channels."""
         return self.train.pixels.shape[1]
 
 
@@ -119,7 +119,7 @@ def to_float(pixels: Tensor) -> Tensor:
 
 
 def check_num_classes(num_classes: int, where: str) -> int:
-    """Return `num_classes`; DataError, saying `where` it came from, for fewer than two."""
+    """Return `num_classes`; raise DataError, which names `where`, if it is below two."""
     if num_classes < 2:
         raise DataError(f"{where} has one class only: a classifier needs at least two.")
     return num_classes

@@ -2,7 +2,6 @@
 
 import io
 import math
-import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,37 +14,36 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 import torch
 
-from adrbench.data.decode import check_memory
 from adrbench.data.images import Images, Part, Source, check_num_classes
-from adrbench.errors import MOST_SHOWN, DataError
+from adrbench.data.memory import check_memory
+from adrbench.errors import MOST_SHOWN, DataError, list_first
+from adrbench.runtime.files import check_regular_file
 
-#: More than colour and transparency are not channels but an axis in the wrong place.
-MOST_CHANNELS = 4
-#: More classes than anybody's; a label beyond is a number of something else.
-MOST_CLASSES = 1_000_000
-#: Holds the header of any array that numpy reads, which is 10,000 characters at most.
+#: Color and transparency; a last axis longer than this is not the channels.
+MAX_CHANNELS = 4
+#: A label at or above this is not a class index.
+MAX_CLASSES = 1_000_000
+#: Enough for the header of any array that numpy reads, which is at most 10,000 characters.
 HEADER_BYTES = 16_384
 
 
 class Header(NamedTuple):
-    """What an array in a file says of itself."""
+    """The shape and type that an array's header declares."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 def open_npz(path: Path, name: str) -> Source:
-    """Return the source that reads the `.npz` file at `path`, of which only `y_train` is read.
+    """Return the source that reads the `.npz` file at `path`; only `y_train` is read now.
 
     Images are `x_train`, `x_test` and, optionally, `x_val`: uint8, (N, H, W, C) or (N, H, W).
-    Labels are `y_...`: integers, (N,), from 0 to the highest of `y_train`. Raises DataError for a
-    file or a `y_train` that cannot be used; reading a part raises it for that part.
+    Labels are `y_...`: integers, (N,), from 0 to the maximum of `y_train`. Raises DataError for an
+    invalid file or `y_train`; reading a part raises it for that part.
     """
     highest = int(_read_labels(path, "train").max())
-    if highest >= MOST_CLASSES:
-        raise DataError(
-            f"y_train in {path} has the label {highest}: number the classes 0, 1, 2 and so on."
-        )
+    if highest >= MAX_CLASSES:
+        raise DataError(f"y_train in {path} has the label {highest}: number the classes from 0.")
     num_classes = check_num_classes(highest + 1, f"y_train in {path}")
     return Source(
         name=name,
@@ -56,7 +54,7 @@ def open_npz(path: Path, name: str) -> Source:
 
 
 def _read_npz_part(path: Path, num_classes: int, _data_dir: Path, part: Part) -> Images | None:
-    if part == "val" and not {"x_val", "y_val"} & set(_npz_keys(path)):
+    if part == "val" and not {"x_val", "y_val"} & set(_list_keys(path)):
         return None
     labels = _read_labels(path, part)
     if labels.max() >= num_classes:
@@ -69,8 +67,8 @@ def _read_npz_part(path: Path, num_classes: int, _data_dir: Path, part: Part) ->
         _check_pixels(header, name)
         if header.shape[0] != len(labels):
             raise DataError(
-                f"{name} has {header.shape[0]} images but y_{part} has {len(labels)} labels: they "
-                "must be as many."
+                f"{name} has {header.shape[0]} images but y_{part} has {len(labels)} labels: the "
+                "numbers must be equal."
             )
 
     pixels = _read_array(path, f"x_{part}", check)
@@ -88,9 +86,9 @@ def _check_pixels(header: Header, name: str) -> None:
             f"{name} has shape {shape}: it must be (N, height, width, channels) or "
             "(N, height, width)."
         )
-    if len(shape) == 4 and shape[3] > MOST_CHANNELS:
+    if len(shape) == 4 and shape[3] > MAX_CHANNELS:
         raise DataError(
-            f"{name} has shape {shape}, that is {shape[3]} channels: put the channels last, "
+            f"{name} has shape {shape}, with {shape[3]} channels: put the channels last, "
             "(N, height, width, channels)."
         )
 
@@ -112,20 +110,20 @@ def _read_labels(path: Path, part: Part) -> npt.NDArray[np.integer]:
 
 
 def _read_array(path: Path, key: str, check: Callable[[Header, str], None]) -> npt.NDArray[Any]:
-    """Return an array of an `.npz` file once `check` has seen its header, and what to call it."""
+    """Return an array of an `.npz` file, after passing its header and description to `check`."""
     name = f"{key} in {path}"
     broken = f"{name} is broken or not a plain array: save it again as an array of numbers."
-    with _opened(path) as archive:
+    with _open_archive(path) as archive:
         members = _members(archive)
         if key not in members:
-            found = ", ".join(k if k.isprintable() else repr(k) for k in [*members][:MOST_SHOWN])
+            found = list_first([k if k.isprintable() else repr(k) for k in members], MOST_SHOWN)
             raise DataError(
                 f"{path} has no {key} but {found or 'nothing'}: it must hold x_train, y_train, "
                 "x_test and y_test, and may hold x_val and y_val."
             )
         try:
             header = _read_header(archive, members[key])
-        except Exception as error:  # neither zipfile nor numpy says all that damage makes it raise
+        except Exception as error:  # zipfile and numpy may raise anything for a damaged file
             raise DataError(broken) from error
         check(header, name)
         check_memory(members[key].file_size, name)
@@ -137,14 +135,14 @@ def _read_array(path: Path, key: str, check: Callable[[Header, str], None]) -> n
 
 
 def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
-    """Return what `member` says of itself; ValueError unless it is as large as that makes it.
+    """Return the header of `member`; raise ValueError unless the member has the size it implies.
 
-    numpy itself would believe any size, and take a member that is no array for bytes.
+    numpy itself does not compare the sizes, and returns a member that is not an array as bytes.
     """
     with archive.open(member) as stream:
         start = io.BytesIO(stream.read(HEADER_BYTES))
-    is_first = npy.read_magic(start) == (1, 0)
-    read = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
+    is_version_1 = npy.read_magic(start) == (1, 0)
+    read = npy.read_array_header_1_0 if is_version_1 else npy.read_array_header_2_0
     shape, _, dtype = read(start)
     size = start.tell() + math.prod(shape) * dtype.itemsize
     if dtype.hasobject or size != member.file_size:
@@ -156,31 +154,27 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
 
 
-def _npz_keys(path: Path) -> list[str]:
-    with _opened(path) as archive:
+def _list_keys(path: Path) -> list[str]:
+    with _open_archive(path) as archive:
         return list(_members(archive))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
-        is_file = stat.S_ISREG(path.stat().st_mode)  # opening a pipe would wait for its writer
-        file = path.open("rb") if is_file else None
+        check_regular_file(path)
+        file = path.open("rb")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(
             f"cannot open {path} ({reason}): give an .npz file or an image folder."
         ) from error
-    if file is None:
-        raise DataError(f"{path} is not a file: give an .npz file or an image folder.")
     with file:
         if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
             raise DataError(f"{path} holds a single array: save it as .npz with numpy.savez.")
         try:
             archive = zipfile.ZipFile(file)
-        except Exception as error:  # a damaged directory of members makes zipfile raise anything
-            raise DataError(
-                f"{path} is not an .npz file, or a broken one: save it again."
-            ) from error
+        except Exception as error:  # zipfile may raise anything for a damaged central directory
+            raise DataError(f"{path} is not an .npz file or is damaged: save it again.") from error
         with archive:
             yield archive

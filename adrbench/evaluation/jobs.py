@@ -1,12 +1,9 @@
 """From weights to a record: plan an evaluation, make it, write its result."""
 
-import hashlib
-import json
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,6 +17,7 @@ from adrbench.evaluation.targets import TargetModel
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import AttackRecord, Threat, Verdicts, pack_verdicts, write_record
 from adrbench.runtime.files import only_writer
+from adrbench.runtime.hashing import sha256_of_json
 from adrbench.runtime.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
@@ -78,7 +76,7 @@ def plan(
         "seed": config.seed,
         "batch_size": config.batch_size if suite.batch_dependent else None,
     }
-    digest = sha256_of(identity)
+    digest = sha256_of_json(identity)
     parts = [target_model.run, target_model.selection, target_model.weights, suite.name]
     if target_model.weights == "file":
         parts = [target_model.run, suite.name]
@@ -91,13 +89,8 @@ def plan(
         num_test=len(test),
         suite=suite,
         path=out / f"{stem}-{digest[:8]}.json",
-        fingerprint=sha256_of(identity | {"batch_size": config.batch_size}),
+        fingerprint=sha256_of_json(identity | {"batch_size": config.batch_size}),
     )
-
-
-def sha256_of(identity: dict[str, Any]) -> str:
-    """Return the SHA-256, in hex, of plain values by name."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def check_fit(target_model: TargetModel, images: Images, info: Source) -> None:

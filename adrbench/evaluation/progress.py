@@ -5,7 +5,6 @@ began, so batches can be done by anyone, in any order, and again after a break.
 """
 
 import glob
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ from torch import Tensor
 from adrbench.errors import AdrbenchError, RecordError
 from adrbench.results.records import Stage, pack_verdicts, unpack_verdicts
 from adrbench.runtime.files import write_atomically
+from adrbench.runtime.hashing import sha256_of_json
 from adrbench.runtime.typed_json import from_json, to_json
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ class ProgressFiles:
             form=progress.form,
         )
         data = to_json(state)
-        content = json.dumps({"sha256": _sum(data), "state": data})
+        content = json.dumps({"sha256": sha256_of_json(data), "state": data})
         name = f".{self.record.stem}.{self.rank}{SUFFIX}"
         write_atomically(self.record.with_name(name), content.encode())
 
@@ -188,7 +188,7 @@ class ProgressFiles:
         try:
             held: Any = json.loads(path.read_bytes())
             data = held["state"]
-            if held["sha256"] != _sum(data):
+            if held["sha256"] != sha256_of_json(data):
                 raise RecordError("its checksum is wrong")
             state = from_json(_State, data)
             if (state.schema, state.fingerprint, state.n) != (SCHEMA, self.fingerprint, self.n):
@@ -206,10 +206,6 @@ class ProgressFiles:
             )
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise RecordError(str(error).rstrip(".") or "it is damaged") from error
-
-
-def _sum(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def _pack(mask: Tensor) -> str:

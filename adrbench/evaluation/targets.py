@@ -12,7 +12,7 @@ from torch import nn
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint
-from adrbench.checkpoints.third_party import load_foreign
+from adrbench.checkpoints.third_party import load_third_party
 from adrbench.checkpoints.torch_files import describe_unread, read_torch_file
 from adrbench.config.method import WEIGHTS
 from adrbench.config.threat import NORMS, ThreatModel
@@ -20,6 +20,7 @@ from adrbench.data import DATASETS, dataset_name, load_split
 from adrbench.errors import CheckpointError, DataError, UsageError, unknown_name
 from adrbench.models.architectures import ACTIVATIONS, build_model, canonical_arch
 from adrbench.models.robustbench_zoo import ZOO_DATASETS, load_zoo_model
+from adrbench.runtime.hashing import tensor_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +218,7 @@ def _third_party_model(path: Path, content: object, options: TargetOptions) -> T
         in_channels=images.pixels.shape[1],
         activation=activation,
     )
-    report = load_foreign(
+    report = load_third_party(
         content,
         model,
         normalize=NORMALIZATIONS.get(options.normalize or "none"),
@@ -337,5 +338,5 @@ def sha256_of_weights(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(tensor_bytes(value))
     return digest.hexdigest()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adrbench.config.components import AWPSettings
 from adrbench.methods.slots import BuildContext, NoPerturbation
-from adrbench.models.modes import resting_statistics
+from adrbench.models.modes import frozen_statistics
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 
 #: Keeps the ratio of norms finite where a gradient is zero, as in the published code.
@@ -38,7 +38,7 @@ class AWP:
         """
         plain = NoPerturbation(self.process_group)
         loss = plain.backward(model, closure)
-        with self._perturbed(model), resting_statistics(model):
+        with self._perturbed(model), frozen_statistics(model):
             perturbed = plain.backward(model, closure)
         return torch.where(perturbed.isfinite(), loss, perturbed)
 

@@ -1,1 +1,1 @@
-"""Networks, RobustBench's zoo, and the frozen and graphed forms that attacks run on."""
+"""Networks, RobustBench's zoo, and frozen and graphed models for attacks."""

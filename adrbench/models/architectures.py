@@ -1,6 +1,6 @@
-"""The table of architectures, and how a name becomes a freshly initialised model.
+"""The table of architectures, and the construction of a newly initialized model from a name.
 
-Every model takes pixels in [0, 1] of shape (N, C, H, W), normalises inside, and returns logits
+Every model takes pixels in [0, 1] of shape (N, C, H, W), normalizes them, and returns logits
 (N, num_classes). Adding an architecture is one module and one line in `ARCHITECTURES`.
 """
 
@@ -20,7 +20,7 @@ from adrbench.models.wide_resnet import WideResNet
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What a name stands for; `build` takes the sizes in the name, then keywords."""
+    """An entry of the table; `build` takes the sizes in the name, then keyword arguments."""
 
     explanation: str
     build: Callable[..., nn.Module]
@@ -51,9 +51,9 @@ ACTIVATIONS: tuple[str, ...] = tuple(_ACTIVATIONS)
 
 
 def canonical_arch(arch: str) -> str:
-    """Return the one spelling under which `arch` is stored: lower case, no leading zeros.
+    """Return the canonical spelling of `arch`: lower case, no leading zeros.
 
-    Raises `UsageError` for an unknown name, or a wide ResNet of impossible depth or width.
+    Raises `UsageError` for an unknown name, or a wide ResNet of invalid depth or width.
     """
     name, sizes = _parse(arch)
     return "-".join(["wrn", *map(str, sizes)]) if name == WRN else name
@@ -68,20 +68,20 @@ def build_model(
     std: Sequence[float] = (),
     activation: str = "relu",
 ) -> nn.Module:
-    """Return a freshly initialised model in train mode, drawn from torch's global generator.
+    """Return a model in train mode, initialized from torch's global generator.
 
     It maps pixels (N, in_channels, H, W) in [0, 1] to logits (N, num_classes); `mean` and `std`
-    are per channel in pixels of [0, 1], and default to no normalisation. Raises `UsageError` for
-    an unknown architecture or activation, or a number that is not allowed.
+    are per channel for pixels in [0, 1] and default to no normalization. Raises `UsageError` for
+    an unknown architecture or activation, or an invalid number.
     """
-    name, sizes = _parse(arch)
+    key, sizes = _parse(arch)
     if activation not in _ACTIVATIONS:
         raise unknown_name("activation", activation, ACTIVATIONS)
-    for what, count in (("num_classes", num_classes), ("in_channels", in_channels)):
+    for name, count in (("num_classes", num_classes), ("in_channels", in_channels)):
         if count < 1:
-            raise UsageError(f"{what} is {count}: it must be at least 1.")
+            raise UsageError(f"{name} is {count}: it must be at least 1.")
     mean_buffer, std_buffer = normalization_buffers(mean, std, in_channels)
-    return ARCHITECTURES[name].build(
+    return ARCHITECTURES[key].build(
         *sizes,
         num_classes=num_classes,
         mean=mean_buffer,
@@ -91,7 +91,7 @@ def build_model(
 
 
 def _parse(arch: str) -> tuple[str, tuple[int, ...]]:
-    """Return the key of `ARCHITECTURES` and the sizes that `arch` spells out."""
+    """Return the key of `ARCHITECTURES` and the sizes in the name `arch`."""
     name = arch.strip().lower()
     wide = re.fullmatch(r"wrn-0*(\d{1,4})-0*(\d{1,4})", name)
     if wide:

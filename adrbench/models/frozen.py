@@ -1,7 +1,7 @@
-"""The form of a model that attacks run on: frozen, with BatchNorm folded into convolutions.
+"""A frozen copy of a model for attacks, with BatchNorm folded into convolutions.
 
-An attack asks for logits and for gradients of images, thousands of times. Nothing here changes
-the answers beyond the rounding of float32.
+An attack computes logits and gradients with respect to images thousands of times. The copy's
+differ from the model's only by float32 rounding.
 """
 
 import copy
@@ -20,27 +20,27 @@ from adrbench.runtime.devices import IMAGE_FORMAT
 
 T = TypeVar("T")
 
-#: The largest difference that folding may make to a logit, relative to the largest above 1.
+#: The largest `relative_difference` of logits that folding may cause.
 TOLERANCE = 1e-4
-#: The largest that it may make to the gradient of the images, relative to it (L2). Rounding makes
-#: about 1e-6, and more where it takes an activation over the kink of a ReLU.
+#: The largest difference of image gradients that folding may cause, relative to their L2 norm.
+#: Rounding causes about 1e-6, and more where it moves an activation across the kink of a ReLU.
 GRADIENT_TOLERANCE = 1e-2
-#: How many images are compared, and how often: a random model would have to agree every time.
+#: How many images are compared, and how often, so that a randomized model is not copied.
 COMPARED_IMAGES, COMPARISONS = 8, 3
-#: Batches below this size are faster as plain NCHW on a CPU, by up to a tenth (2 cores, 2026).
+#: Batches below this size are up to 10 % faster in plain NCHW on a CPU (2 cores, 2026).
 SMALL_BATCH = 32
 TIMED_IMAGES = 64
 
 
-#: memory format -> its name where it is kept.
+#: The name under which saved progress stores a memory format -> the format.
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frozen:
-    """A frozen model, whether BatchNorm was folded away, and the name of its memory format.
+    """A frozen model, whether BatchNorm was folded, and the name of its memory format.
 
-    A model that could not be copied has "" there.
+    The name is "" for a model that could not be copied.
     """
 
     model: nn.Module
@@ -51,99 +51,103 @@ class Frozen:
 def freeze(
     model: nn.Module, x: Tensor, formats: Sequence[torch.memory_format] = (IMAGE_FORMAT,)
 ) -> Frozen:
-    """Return a copy of `model` in eval mode, without parameter gradients, as fast as it can be.
+    """Return the fastest copy of `model` in eval mode without parameter gradients.
 
-    BatchNorm is folded into the convolutions before it wherever the model can be traced and the
-    result has the model's logits and gradients on the first of the images `x` (N, C, H, W); else
-    it stays. Convolutions work in one of the memory `formats`; of several, in the one that is
-    fastest on `x`. A model that cannot be copied, or answers differently each time, comes back
-    itself.
+    BatchNorm is folded into the preceding convolutions if the model can be traced and the result
+    has the model's logits and gradients on the first of the images `x` (N, C, H, W); otherwise it
+    is kept. Convolutions use one of the memory `formats`: the fastest one on `x` if there are
+    several. A model that cannot be copied, or whose logits vary between passes, is returned itself.
     """
-    for change in (fold, copy.deepcopy):
-        forms = {}
+    for make_copy in (fold_batch_norm, copy.deepcopy):
+        copies = {}
         for memory_format in formats:
             try:
-                form = change(model).eval().requires_grad_(False)
-                form = convert_conv2d_weight_memory_format(form, memory_format)
-                if agree(model, form, x[:COMPARED_IMAGES]):
-                    forms[memory_format] = form
-            except Exception:  # copying and tracing run the model's own code, even on symbols
+                frozen = make_copy(model).eval().requires_grad_(False)
+                frozen = convert_conv2d_weight_memory_format(frozen, memory_format)
+                if is_equivalent(model, frozen, x[:COMPARED_IMAGES]):
+                    copies[memory_format] = frozen
+            except Exception:  # copying and tracing run the model's code, which may raise anything
                 break
-        if forms:
-            chosen = fastest(forms, x[:TIMED_IMAGES])
-            (name,) = (name for name, value in FORMATS.items() if value == chosen)
-            return Frozen(model=forms[chosen], folded=change is fold, memory_format=name)
+        if copies:
+            fastest = find_fastest(copies, x[:TIMED_IMAGES])
+            (name,) = (name for name, value in FORMATS.items() if value == fastest)
+            folded = make_copy is fold_batch_norm
+            return Frozen(model=copies[fastest], folded=folded, memory_format=name)
     return Frozen(model=model, folded=False, memory_format="")
 
 
 def formats_for(x: Tensor) -> tuple[torch.memory_format, ...]:
-    """Return the memory formats to try for many passes over batches like `x`.
+    """Return the memory formats to try for many passes over batches of the size of `x`.
 
-    On a GPU it depends on the kernels there are without TF32. On a CPU there is one answer, so that
-    the same evaluation is the same computation every time.
+    On a GPU the faster format depends on the kernels available without TF32. On a CPU the format
+    is fixed, so that repeated evaluations perform the same computation.
     """
     if x.is_cuda:
         return (IMAGE_FORMAT, torch.contiguous_format)
     return (torch.contiguous_format if len(x) < SMALL_BATCH else IMAGE_FORMAT,)
 
 
-def fold(model: nn.Module) -> nn.Module:
+def fold_batch_norm(model: nn.Module) -> nn.Module:
     """Return a copy of `model`, in eval mode, with BatchNorm folded into convolutions.
 
-    Raises whatever comes of tracing a model that cannot be traced, as one that branches on values.
+    Raises any exception from a model that cannot be traced, such as one that branches on values.
     """
     return fuse(copy.deepcopy(model).eval(), inplace=True).eval()
 
 
-def agree(model: nn.Module, other: nn.Module, x: Tensor) -> bool:
-    """Tell whether two models in eval mode have the same logits and gradients on `x`.
+def is_equivalent(model: nn.Module, other: nn.Module, x: Tensor) -> bool:
+    """Return whether two models in eval mode have the same logits and gradients on `x`.
 
-    Gradients count by themselves: a trace has not those that a model defines, nor leaves out those
-    that it withholds.
+    Equal logits do not imply equal gradients: a trace drops custom backward passes and ignores
+    `torch.no_grad`.
     """
     with in_mode(model, training=False), in_mode(other, training=False):
-        expected, found = (answer(each, x) for each in (model, other))
-        if not (expected[1] - found[1]).norm() <= GRADIENT_TOLERANCE * expected[1].norm():
+        logits, gradient = logits_and_gradient(model, x)
+        other_logits, other_gradient = logits_and_gradient(other, x)
+        if not (gradient - other_gradient).norm() <= GRADIENT_TOLERANCE * gradient.norm():
             return False
-        return difference(expected[0], found[0]) <= TOLERANCE and all(
-            difference(expected[0], answer(each, x)[0]) <= TOLERANCE
+        return relative_difference(logits, other_logits) <= TOLERANCE and all(
+            relative_difference(logits, logits_and_gradient(each, x)[0]) <= TOLERANCE
             for each in (model, other)
             for _ in range(1, COMPARISONS)
         )
 
 
-def answer(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits (N, num_classes), and the gradient of a fixed mixture of them, as `x`."""
+def logits_and_gradient(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits (N, num_classes), and the gradient of a fixed weighted sum of them.
+
+    The gradient has the shape of `x`, (N, C, H, W).
+    """
     x = x.detach().clone().requires_grad_()
     with torch.enable_grad():
         logits: Tensor = model(x)
-        draws = torch.Generator().manual_seed(0)
-        mixture = torch.randn(logits.shape, generator=draws).to(logits)
-        (gradient,) = torch.autograd.grad((mixture * logits).sum(), x)
+        generator = torch.Generator().manual_seed(0)
+        weights = torch.randn(logits.shape, generator=generator).to(logits)
+        (gradient,) = torch.autograd.grad((weights * logits).sum(), x)
     return logits.detach(), gradient
 
 
-def difference(logits: Tensor, others: Tensor) -> float:
-    """Return the largest difference, relative to the largest of `logits` where that is above 1."""
+def relative_difference(logits: Tensor, others: Tensor) -> float:
+    """Return the largest absolute difference, divided by the largest |logit| if that is above 1."""
     logits, others = logits.detach(), others.detach()
     return float((logits - others).abs().max() / logits.abs().max().clamp_min(1))
 
 
-def fastest(models: Mapping[T, nn.Module], x: Tensor) -> T:
-    """Return whose model takes the least time on images `x`; a single one is not run."""
+def find_fastest(models: Mapping[T, nn.Module], x: Tensor) -> T:
+    """Return the key of the model that is fastest on images `x`; a single model is not run."""
     if len(models) == 1:
         return next(iter(models))
-    return min(models, key=lambda name: seconds(models[name], x))
+    return min(models, key=lambda key: measure_seconds(models[key], x))
 
 
-def seconds(model: nn.Module, x: Tensor) -> float:
-    """Return the least seconds, of three times after one, for two forward passes and a gradient."""
+def measure_seconds(model: nn.Module, x: Tensor) -> float:
+    """Return the time of two forward passes and a gradient: the best of three after a warm-up."""
     samples = []
     for _ in range(4):
-        began = time.perf_counter()
+        start = time.perf_counter()
         with torch.no_grad():
             model(x)
-        _, gradient = answer(model, x)
+        _, gradient = logits_and_gradient(model, x)
         float(gradient.sum())  # waits for the device
-        samples.append(time.perf_counter() - began)
+        samples.append(time.perf_counter() - start)
     return min(samples[1:])

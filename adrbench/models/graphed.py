@@ -1,6 +1,6 @@
 """A frozen model whose passes on a GPU are replayed as CUDA graphs, in a few padded batch sizes.
 
-To its callers it is the model: attack code that knows nothing of graphs runs on it unchanged.
+It is a drop-in replacement for the model: attack code runs on it unchanged.
 """
 
 import logging
@@ -13,22 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from adrbench.errors import first_line
-from adrbench.models.frozen import TOLERANCE, difference
+from adrbench.models.frozen import TOLERANCE, relative_difference
 from adrbench.runtime.cuda_graphs import PLAIN_CALLS, capture_graph, side_stream
 
 logger = logging.getLogger(__name__)
 
-#: The smallest batch that has a graph of its own; fewer images are padded to it.
+#: The smallest batch size with a graph of its own; smaller batches are padded to it.
 SMALLEST_BATCH = 16
-#: What part of the next larger batch size one is: less padding wants more graphs.
-NEXT_SIZE = 0.75
+#: Ratio of successive batch sizes with graphs: a ratio closer to 1 pads less but needs more graphs.
+SIZE_RATIO = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
 class Passes:
-    """A forward and a backward pass for one batch size, on tensors that stay where they are.
+    """A forward and a backward pass for one batch size, on static tensors.
 
-    `forward` goes from `x` to `logits`; `backward`, once after it, from `d_logits` to `d_x`.
+    `forward` computes `logits` from `x`; `backward`, at most once after each `forward`, computes
+    `d_x` from `d_logits`.
     """
 
     x: Tensor
@@ -39,7 +40,7 @@ class Passes:
     backward: Callable[[], None]
 
 
-#: (model, a batch like those to come) -> its passes.
+#: (model, a batch of the size and shape to capture) -> its passes.
 MakePasses = Callable[[nn.Module, Tensor], Passes]
 
 
@@ -61,36 +62,36 @@ class GraphedModel(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.like = x[:1].detach().clone()
+        self.example = x[:1].detach().clone()
         self.sizes = batch_sizes(largest)
         self.make_passes = make_passes or GraphedPasses(x.device)
         self.passes: dict[int, Passes] = {}
-        #: Whose forward pass the memory of the graphs, which they share, still holds.
+        #: Identifies the forward pass whose intermediate results are in the graphs' shared memory.
         self.holder: object = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes) of images (N, C, H, W)."""
         size = next((size for size in self.sizes if size >= len(x)), None)
-        if size is None or len(x) == 0 or x.shape[1:] != self.like.shape[1:]:
-            return self._plain(x)
-        if size not in self.passes and not self._prepare(size, x):
-            return self._plain(x)
+        if size is None or len(x) == 0 or x.shape[1:] != self.example.shape[1:]:
+            return self._run_eagerly(x)
+        if size not in self.passes and not self._capture(size, x):
+            return self._run_eagerly(x)
         logits: Tensor = _Call.apply(x, self.passes[size], self)
         return logits
 
     def run_forward(self, x: Tensor, passes: Passes) -> object:
-        """GraphedCall the forward pass of a batch; return the holder of what it left."""
+        """Replay the forward pass of a batch; return a token for its intermediate results."""
         passes.x[: len(x)].copy_(x)
         passes.forward()
         self.holder = object()
         return self.holder
 
-    def _plain(self, x: Tensor) -> Tensor:
+    def _run_eagerly(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x)
         return logits
 
-    def _prepare(self, size: int, x: Tensor) -> bool:
-        batch = self.like.repeat(size, *(1 for _ in self.like.shape[1:]))
+    def _capture(self, size: int, x: Tensor) -> bool:
+        batch = self.example.repeat(size, *(1 for _ in self.example.shape[1:]))
         try:
             with torch.enable_grad():
                 passes = self.passes[size] = self.make_passes(self.model, batch)
@@ -100,7 +101,7 @@ class GraphedModel(nn.Module):
         with torch.no_grad():
             expected = self.model(x)
             self.run_forward(x, passes)
-        if difference(expected, passes.logits[: len(x)]) > TOLERANCE:
+        if relative_difference(expected, passes.logits[: len(x)]) > TOLERANCE:
             self._give_up("an image's logits depend on the others in its batch")
             return False
         return True
@@ -112,10 +113,10 @@ class GraphedModel(nn.Module):
 
 
 def batch_sizes(largest: int) -> tuple[int, ...]:
-    """Return the batch sizes that have graphs, smallest first, in steps down from `largest`."""
+    """Return the batch sizes that have graphs, smallest first, up to `largest`."""
     sizes = [largest]
     while sizes[0] > SMALLEST_BATCH:
-        sizes.insert(0, max(SMALLEST_BATCH, math.ceil(NEXT_SIZE * sizes[0])))
+        sizes.insert(0, max(SMALLEST_BATCH, math.ceil(SIZE_RATIO * sizes[0])))
     return tuple(sizes)
 
 
@@ -140,20 +141,20 @@ class _Call(torch.autograd.Function):
         passes.d_logits.zero_()
         passes.d_logits[: len(x)].copy_(gradient)
         passes.backward()
-        # A backward pass frees, and later overwrites, what its forward pass left.
+        # A backward pass frees the intermediate results of its forward pass.
         owner.holder = None
         return passes.d_x[: len(x)].clone(), None, None
 
 
 class GraphedPasses:
-    """Makes passes that are CUDA graphs that share one pool of memory on `device`."""
+    """Captures passes as CUDA graphs that share one memory pool on `device`."""
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, model: nn.Module, x: Tensor) -> Passes:
-        """Return the passes of `model` on batches like `x`; grad mode has to be on."""
+        """Return the passes of `model` on batches of the shape of `x`; grad mode must be on."""
         x.requires_grad_()
         with side_stream(self.stream):
             for _ in range(PLAIN_CALLS):

@@ -1,4 +1,4 @@
-"""What a model is held in for a while: a mode, without parameter gradients, resting statistics."""
+"""Temporary states of a model: its mode, parameter gradients off, BatchNorm statistics frozen."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,20 +9,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def without_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """Take no gradients of parameters, whose computation an attack on images does not need."""
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in wanted:
+    """Turn parameter gradients off: an attack on images needs none of them."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in wanted:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 
 @contextmanager
 def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Put every module in training or evaluation mode, and each back in its own afterwards."""
+    """Put every module in training or eval mode, and restore each module's mode afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.train(training)
     try:
@@ -34,15 +34,15 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
 
 def running_statistics(model: nn.Module) -> list[Tensor]:
     """Return the running means and variances of every BatchNorm."""
-    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    kept = [entry for layer in layers for entry in (layer.running_mean, layer.running_var)]
-    return [entry for entry in kept if entry is not None]
+    layers = _batch_norms(model)
+    buffers = [buffer for layer in layers for buffer in (layer.running_mean, layer.running_var)]
+    return [buffer for buffer in buffers if buffer is not None]
 
 
 @contextmanager
-def resting_statistics(model: nn.Module) -> Iterator[None]:
-    """Let passes in training mode leave BatchNorm's running statistics as they are."""
-    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Freeze BatchNorm's running statistics, also during passes in training mode."""
+    layers = _batch_norms(model)
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0
@@ -51,3 +51,7 @@ def resting_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
+
+
+def _batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]

@@ -1,7 +1,7 @@
-"""Normalisation inside the model, so that attacks act on pixels in [0, 1].
+"""Normalization inside the model, so that attacks act on pixels in [0, 1].
 
-Every architecture holds the per-channel constants as buffers called `mean` and `std` of shape
-(C, 1, 1); this module owns their form and the checks on them.
+Every architecture has the per-channel constants as buffers `mean` and `std` of shape (C, 1, 1),
+which this module creates and validates.
 """
 
 import math
@@ -16,26 +16,26 @@ from adrbench.errors import UsageError
 def normalization_buffers(
     mean: Sequence[float], std: Sequence[float], in_channels: int
 ) -> tuple[Tensor, Tensor]:
-    """Return `mean` and `std` as tensors of shape (C, 1, 1), in pixels of [0, 1].
+    """Return `mean` and `std` as tensors of shape (C, 1, 1), for pixels in [0, 1].
 
-    An empty sequence stands for no shift (zeros) or no scaling (ones). Raises `UsageError` when
-    the number of values is not `in_channels`, or a value is not finite, or a std is not positive.
+    An empty sequence means no shift (zeros) or no scaling (ones). Raises `UsageError` when the
+    number of values is not `in_channels`, a value is not finite, or a std is not positive.
     """
     values = {"mean": list(mean) or [0.0] * in_channels, "std": list(std) or [1.0] * in_channels}
     for name, numbers in values.items():
         if len(numbers) != in_channels:
             raise UsageError(
-                f"normalisation {name} {tuple(numbers)} has {len(numbers)} values for images of "
+                f"normalization {name} {tuple(numbers)} has {len(numbers)} values for images of "
                 f"{in_channels} channels: give one value per channel."
             )
         if not all(math.isfinite(number) for number in numbers):
             raise UsageError(
-                f"normalisation {name} {tuple(numbers)} is not finite: give numbers in [0, 1]."
+                f"normalization {name} {tuple(numbers)} is not finite: give numbers in [0, 1]."
             )
     if min(values["std"]) <= 0:
         raise UsageError(
-            f"normalisation std {tuple(values['std'])} must be above 0: "
-            "give the standard deviation of each channel in pixels of [0, 1]."
+            f"normalization std {tuple(values['std'])} must be above 0: "
+            "give the standard deviation of each channel for pixels in [0, 1]."
         )
     return (
         torch.tensor(values["mean"]).view(in_channels, 1, 1),

@@ -1,7 +1,7 @@
 """PreActResNet-18 in DeepMind's form (Gowal et al. 2020; 12.5 M parameters).
 
-Parameters carry the published names (`layer_0.0.conv_2d_1`, `logits`), so that the official
-weights of ADR and of many RobustBench rows fit.
+Parameters have the published names (`layer_0.0.conv_2d_1`, `logits`), so that the official weights
+of ADR and of many RobustBench models can be loaded.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from adrbench.models.same_padding import pad_same
 
 
 class PreActBlock(nn.Module):
-    """BatchNorm and activation before each convolution; the shortcut reads the raw input.
+    """BatchNorm and activation before each convolution; the shortcut is on the raw input.
 
     (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)).
     """
@@ -44,7 +44,7 @@ class PreActBlock(nn.Module):
 class PreActResNet18(nn.Module):
     """PreActResNet-18: pixels (N, C, H, W) in [0, 1] to logits (N, num_classes).
 
-    `mean` and `std` are (C, 1, 1); they become buffers and fix the number of input channels.
+    `mean` and `std` are (C, 1, 1); they become buffers and determine the number of input channels.
     """
 
     mean: Tensor

@@ -1,7 +1,7 @@
 """ResNet-18 in its CIFAR form: a 3x3 stem and no max pooling (He et al. 2016, 11.17 M parameters).
 
-Parameters carry the names of the widespread CIFAR implementations (`layer1.0.conv1`,
-`layer2.0.shortcut.0`, `linear`), so that weights trained elsewhere fit.
+Parameters have the names of common CIFAR implementations (`layer1.0.conv1`,
+`layer2.0.shortcut.0`, `linear`), so that weights trained by them can be loaded.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """ResNet-18 for small images: pixels (N, C, H, W) in [0, 1] to logits (N, num_classes).
 
-    `mean` and `std` are (C, 1, 1); they become buffers and fix the number of input channels.
+    `mean` and `std` are (C, 1, 1); they become buffers and determine the number of input channels.
     """
 
     mean: Tensor

@@ -1,7 +1,7 @@
 """RobustBench's model zoo: its networks and their published weights, by name.
 
-This is the one place that imports `robustbench`, which needs help to import at all and speaks on
-stdout. Weights stand where robustbench looks for them, `<zoo_dir>/<dataset>/<norm>/<name>.pt`.
+Only this module imports `robustbench`, whose import needs a workaround and which prints to stdout.
+Weights are stored where robustbench expects them, `<zoo_dir>/<dataset>/<norm>/<name>.pt`.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from urllib.error import URLError
 import torch
 from torch import nn
 
-from adrbench.errors import AdrbenchError, CheckpointError, UsageError, unknown_name
+from adrbench.errors import AdrbenchError, CheckpointError, UsageError, one_line, unknown_name
 
 ZOO_DATASETS: dict[str, int] = {"cifar10": 10, "cifar100": 100}
 ZOO_NORMS = ("Linf", "L2")
@@ -40,10 +40,10 @@ LOAD_ERRORS = (
 
 
 def zoo_names(dataset: str, norm: str) -> list[str]:
-    """Return the names of the zoo's models for `dataset` under `norm`, in its order.
+    """Return the names of the zoo's models for `dataset` under `norm`, in the zoo's order.
 
-    Raises `UsageError` for a data set or a norm that the zoo does not have, and `CheckpointError`
-    when robustbench cannot be imported.
+    Raises `UsageError` for a data set or norm without models, and `CheckpointError` when
+    robustbench cannot be imported.
     """
     return list(_entries(_import_zoo(), dataset, norm))
 
@@ -51,10 +51,10 @@ def zoo_names(dataset: str, norm: str) -> list[str]:
 def load_zoo_model(name: str, *, dataset: str, norm: str, zoo_dir: Path) -> nn.Module:
     """Return the zoo's model `name` with its published weights, on the CPU and in eval mode.
 
-    It maps pixels (N, 3, 32, 32) in [0, 1] to logits. Weights that are not in `zoo_dir` are
-    downloaded there; a failed download leaves nothing behind. Raises `UsageError` for a name, data
-    set or norm that the zoo does not have, and `CheckpointError` for weights that cannot be
-    fetched or read, or do not fit.
+    It maps pixels (N, 3, 32, 32) in [0, 1] to logits (N, num_classes). Weights that are not in
+    `zoo_dir` are downloaded there; a failed download leaves no files. Raises `UsageError` for a
+    name, data set or norm that is not in the zoo, and `CheckpointError` for weights that cannot be
+    downloaded or read, or do not fit.
     """
     zoo = _import_zoo()
     entry = _entry(zoo, name, dataset, norm)
@@ -75,7 +75,7 @@ def load_zoo_model(name: str, *, dataset: str, norm: str, zoo_dir: Path) -> nn.M
                 model = zoo.load_model(name, model_dir=zoo_dir, dataset=dataset, threat_model=norm)
     except LOAD_ERRORS as error:
         raise CheckpointError(
-            f"{next(iter(paths))} does not load as {name} ({_one_line(error)}): "
+            f"{next(iter(paths))} does not load as {name} ({one_line(error)}): "
             "delete it, and run again or put the right weights there."
         ) from error
     loaded: nn.Module = model.eval()
@@ -85,8 +85,8 @@ def load_zoo_model(name: str, *, dataset: str, norm: str, zoo_dir: Path) -> nn.M
 def _import_zoo() -> Any:
     """Return `robustbench.utils`.
 
-    robustbench 1.1.1 imports the official AutoAttack as `autoattack`; the released package is
-    called `pyautoattack`, and stands in for it during the import unless the other is installed.
+    robustbench 1.1.1 imports the official AutoAttack as `autoattack`, but the released package is
+    `pyautoattack`: unless `autoattack` is installed, it is an alias during the import.
     """
     if "robustbench.utils" in sys.modules:
         return sys.modules["robustbench.utils"]
@@ -95,7 +95,7 @@ def _import_zoo() -> Any:
             return importlib.import_module("robustbench.utils")
     except ImportError as error:
         raise CheckpointError(
-            f"robustbench does not import ({_one_line(error)}): "
+            f"robustbench does not import ({one_line(error)}): "
             'install it with `pip install "robustbench>=1.1.1" "setuptools<81"`.'
         ) from error
 
@@ -116,7 +116,7 @@ def _autoattack_alias() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the warnings of other people's packages, and send what they print to stderr."""
+    """Suppress the warnings of third-party packages, and redirect their stdout to stderr."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")
         yield
@@ -136,11 +136,11 @@ def _entries(zoo: Any, dataset: str, norm: str) -> Mapping[str, Any]:
 
 
 def _entry(zoo: Any, name: str, dataset: str, norm: str) -> Mapping[str, Any]:
-    """Return robustbench's row for `name`, or say where else that name exists."""
+    """Return robustbench's entry for `name`; the error lists where else the name exists."""
     entries = _entries(zoo, dataset, norm)
     if name in entries:
-        row: Mapping[str, Any] = entries[name]
-        return row
+        entry: Mapping[str, Any] = entries[name]
+        return entry
     elsewhere = [
         f"{other} under {threat}"
         for other in ZOO_DATASETS
@@ -160,7 +160,7 @@ def _entry(zoo: Any, name: str, dataset: str, norm: str) -> Mapping[str, Any]:
 
 
 def _weight_files(path: Path, entry: Mapping[str, Any]) -> dict[Path, str | None]:
-    """Return the files that robustbench reads, each with its Google Drive id (None: timm's)."""
+    """Return the files that robustbench reads, with their Google Drive ids (None: from timm)."""
     source = entry["gdrive_id"]
     if isinstance(source, list):
         return {path.with_name(f"{path.name}_m{i}.pt"): part for i, part in enumerate(source)}
@@ -185,7 +185,7 @@ def _load_timm(zoo: Any, timm_name: str, dataset: str, path: Path) -> nn.Module:
 
 
 def _download(zoo: Any, path: Path, gdrive_id: str | None, timm_name: str) -> None:
-    """Fetch one file into a temporary folder, look at it, and only then move it to `path`."""
+    """Download one file into a temporary folder, check it, and only then move it to `path`."""
     errors = (
         AdrbenchError,
         OSError,
@@ -195,9 +195,12 @@ def _download(zoo: Any, path: Path, gdrive_id: str | None, timm_name: str) -> No
         AttributeError,
         zoo.gdown.exceptions.FileURLRetrievalError,
     )
-    home = next(parent for parent in path.absolute().parents if parent.exists())
+    existing_parent = next(parent for parent in path.absolute().parents if parent.exists())
     try:
-        with _quiet(), tempfile.TemporaryDirectory(dir=home, prefix=".download-") as folder:
+        with (
+            _quiet(),
+            tempfile.TemporaryDirectory(dir=existing_parent, prefix=".download-") as folder,
+        ):
             staged = Path(folder) / path.name
             if gdrive_id is None:
                 url = zoo.timm.get_pretrained_cfg(timm_name).url
@@ -206,12 +209,12 @@ def _download(zoo: Any, path: Path, gdrive_id: str | None, timm_name: str) -> No
                 zoo.download_gdrive_new(gdrive_id, staged)
             problem = _find_problem(staged)
             if problem:
-                raise CheckpointError(f"what arrived {problem}")
+                raise CheckpointError(f"the downloaded file {problem}")
             path.parent.mkdir(parents=True, exist_ok=True)
             staged.replace(path)
     except errors as error:
         offline = isinstance(error, zoo.requests.ConnectionError) or type(error) is URLError
-        reason = "no connection" if offline else _one_line(error)
+        reason = "no connection" if offline else one_line(error)
         raise CheckpointError(
             f"the download of {path.stem} from RobustBench failed ({reason}): "
             f"check the network, or fetch the file elsewhere and put it at {path}."
@@ -219,7 +222,7 @@ def _download(zoo: Any, path: Path, gdrive_id: str | None, timm_name: str) -> No
 
 
 def _find_problem(path: Path) -> str | None:
-    """Return what is wrong with a file of weights as far as its form shows, or None."""
+    """Return what is wrong with a file of weights, judged by its first bytes; None if nothing."""
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -230,11 +233,6 @@ def _find_problem(path: Path) -> str | None:
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return "is a web page, not weights"
     if start.startswith(b"PK"):
-        return None if zipfile.is_zipfile(path) else "is cut short"
-    # PyTorch before 1.6 wrote a plain pickle, which starts with its protocol's mark.
+        return None if zipfile.is_zipfile(path) else "is truncated"
+    # PyTorch before 1.6 wrote a plain pickle, which starts with the PROTO opcode.
     return None if start.startswith(b"\x80") else "is not a PyTorch file"
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,4 +1,4 @@
-"""A small network of our own for 8x8 digits, demonstrations and tests (24 k parameters)."""
+"""A small network for 8x8 digits, demonstrations and tests (24 k parameters)."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 class SmallCNN(nn.Module):
-    """Three convolution, BatchNorm, activation blocks and a linear layer.
+    """Three blocks of convolution, BatchNorm and activation, and a linear layer.
 
     Pixels (N, C, H, W) in [0, 1] to logits (N, num_classes). `mean` and `std` are (C, 1, 1); they
-    become buffers and fix the number of input channels.
+    become buffers and determine the number of input channels.
     """
 
     mean: Tensor

@@ -1,8 +1,8 @@
 """Wide residual networks (Zagoruyko & Komodakis 2016) in DeepMind's form (Gowal et al. 2020).
 
-Parameters carry the published names (`layer.0.block.0.conv_0`, `logits`), so that the official
-weights of ADR and of many RobustBench rows fit. WRN-28-10 has 36.48 M parameters at 10 classes,
-WRN-34-10 46.16 M.
+Parameters have the published names (`layer.0.block.0.conv_0`, `logits`), so that the official
+weights of ADR and of many RobustBench models can be loaded. WRN-28-10 has 36.48 M parameters with
+10 classes, WRN-34-10 46.16 M.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from adrbench.models.same_padding import pad_same
 class WideBlock(nn.Module):
     """BatchNorm and activation before each convolution.
 
-    A 1x1 shortcut stands only where the channels change, and it reads the activated input.
+    Only a block that changes the channels has a 1x1 shortcut, which is on the activated input.
     (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)).
     """
 
@@ -69,7 +69,8 @@ class WideResNet(nn.Module):
     """WRN-depth-width: pixels (N, C, H, W) in [0, 1] to logits (N, num_classes).
 
     `depth` is 6 n + 4 for n >= 1 blocks per group; the groups have 16, 32 and 64 times `width`
-    channels. `mean` and `std` are (C, 1, 1); they become buffers and fix the input channels.
+    channels. `mean` and `std` are (C, 1, 1); they become buffers and determine the
+    number of input channels.
     """
 
     mean: Tensor

@@ -8,14 +8,13 @@ import base64
 import json
 import math
 import reprlib
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from adrbench.errors import RecordError
-from adrbench.runtime.files import write_atomically
+from adrbench.runtime.files import check_regular_file, write_atomically
 from adrbench.runtime.typed_json import from_json, to_json
 
 if TYPE_CHECKING:
@@ -224,10 +223,8 @@ def read_record(path: Path) -> Record:
 
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for its writer
-            raise OSError("it is not a file")
-        if status.st_size > LARGEST:
+        check_regular_file(path)
+        if path.stat().st_size > LARGEST:
             raise OSError("it is too large")
         data = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:

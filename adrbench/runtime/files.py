@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -57,6 +58,12 @@ def _flush_directory(directory: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def check_regular_file(path: Path) -> None:
+    """Raise OSError unless `path` is a regular file: opening a pipe would wait for its writer."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("it is not a file")
 
 
 def check_writable(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""The official AutoAttack through our stages: the same verdicts, and no side effects."""
+"""The official AutoAttack as stages of a suite: the same outcomes, and no side effects."""
 
 import sys
 import warnings
@@ -41,7 +41,7 @@ def digits() -> tuple[nn.Module, Images]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps", "n"), [("Linf", 0.08, 12), ("L2", 0.45, 6)])
-def test_verdicts_equal_those_of_the_official_run(
+def test_outcomes_equal_those_of_the_official_run(
     norm: str, eps: float, n: int, digits: tuple[nn.Module, Images]
 ) -> None:
     model, images = digits[0], digits[1].first(n)
@@ -61,16 +61,20 @@ def test_verdicts_equal_those_of_the_official_run(
         theirs = model(x_adv).argmax(1) == y
     assert torch.equal(ours.robust, theirs)
     survivors = [stage.survivors for stage in ours.stages]
-    assert ours.clean_correct > survivors[0] >= survivors[-1] > 0, "every stage should have work"
+    assert ours.clean_correct > survivors[0] >= survivors[-1] > 0, (
+        "each stage should attack some images"
+    )
     assert [stage.name for stage in ours.stages] == list(ATTACKS["standard"])
 
 
 @pytest.mark.parametrize("suite", ["apgd-ce", "apgd-t", "fab-t"])
-def test_single_stages_attack(suite: str, digits: tuple[nn.Module, Images]) -> None:
+def test_each_attack_alone_lowers_the_accuracy(
+    suite: str, digits: tuple[nn.Module, Images]
+) -> None:
     model, images = digits
-    verdicts = run(model, images.first(8), 10, suite=suite, threat_model=ThreatModel(eps=0.1))
-    assert verdicts.robust_correct < verdicts.clean_correct
-    assert [stage.name for stage in verdicts.stages] == [suite]
+    evaluation = run(model, images.first(8), 10, suite=suite, threat_model=ThreatModel(eps=0.1))
+    assert evaluation.robust_correct < evaluation.clean_correct
+    assert [stage.name for stage in evaluation.stages] == [suite]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +86,7 @@ def test_single_stages_attack(suite: str, digits: tuple[nn.Module, Images]) -> N
         (200, ["apgd-ce", "apgd-t", "fab-t", "square"]),
     ],
 )
-def test_what_runs_with_few_classes(classes: int, expected: list[str]) -> None:
+def test_attacks_that_need_more_classes_are_left_out(classes: int, expected: list[str]) -> None:
     runnable, left_out = split_runnable(ATTACKS["standard"], classes)
     assert runnable == expected
     assert len(left_out) == len(set(ATTACKS["standard"]) - set(expected))
@@ -91,33 +95,33 @@ def test_what_runs_with_few_classes(classes: int, expected: list[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", ["autoattack", "autoattack-plus"])
 @pytest.mark.parametrize("classes", [2, 3, 4, 5])
-def test_any_number_of_classes_is_attacked(classes: int, suite: str) -> None:
+def test_suites_run_with_any_number_of_classes(classes: int, suite: str) -> None:
     model = Linear(classes=classes)
     images = labelled_by(model, make_images(6, classes=classes))
-    verdicts = run(model, images, classes, suite=suite, threat_model=ThreatModel(eps=0.3))
-    assert verdicts.robust_correct == 0
-    left_out = [text for text in verdicts.warnings if "left out" in text]
+    evaluation = run(model, images, classes, suite=suite, threat_model=ThreatModel(eps=0.3))
+    assert evaluation.robust_correct == 0
+    left_out = [text for text in evaluation.warnings if "left out" in text]
     assert len(left_out) == {2: 2, 3: 1}.get(classes, 0) + (classes == 2 and "plus" in suite)
 
 
-def test_side_effects_stay_inside(digits: tuple[nn.Module, Images]) -> None:
+def test_side_effects_are_undone(digits: tuple[nn.Module, Images]) -> None:
     model, images = digits
     model.requires_grad_(True).train().zero_grad()
 
-    def tracer(frame: FrameType, event: str, argument: object) -> None:
+    def trace(frame: FrameType, event: str, argument: object) -> None:
         return None
 
     before = torch.get_rng_state()
-    counters = dict(checks.funcs)
-    tracing = sys.gettrace()
-    sys.settrace(tracer)
+    call_counts = dict(checks.funcs)
+    previous_trace = sys.gettrace()
+    sys.settrace(trace)
     try:
         run(model, images.first(4), 10, suite="fab-t", threat_model=ThreatModel(eps=0.1))
-        assert sys.gettrace() is tracer
+        assert sys.gettrace() is trace
     finally:
-        sys.settrace(tracing)
+        sys.settrace(previous_trace)
     assert torch.equal(before, torch.get_rng_state())
-    assert checks.funcs == counters
+    assert checks.funcs == call_counts
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert model.training
     model.eval()
@@ -174,13 +178,13 @@ class Masked(nn.Module):
         (Dynamic(), "gradients inside its forward pass"),
     ],
 )
-def test_the_official_checks_warn_in_plain_words(model: nn.Module, words: str) -> None:
+def test_the_official_checks_issue_reliability_warnings(model: nn.Module, words: str) -> None:
     images = make_images(8)
     with pytest.warns(ReliabilityWarning, match=words):
         inspect_model(model, to_float(images.pixels), images.labels)
 
 
-def test_an_ordinary_model_raises_no_warning_even_after_a_dynamic_one() -> None:
+def test_a_standard_model_gets_no_warning_even_after_a_dynamic_one() -> None:
     images = make_images(8)
     x, y = to_float(images.pixels), images.labels
     with pytest.warns(ReliabilityWarning):
@@ -190,14 +194,14 @@ def test_an_ordinary_model_raises_no_warning_even_after_a_dynamic_one() -> None:
         inspect_model(Linear(), x, y)
 
 
-def test_zero_gradients_land_in_the_verdicts() -> None:
+def test_zero_gradients_are_a_warning_of_the_evaluation() -> None:
     model = Masked()
     images = labelled_by(model, make_images(8))
-    verdicts = run(model, images, 4, suite="apgd-t", threat_model=ThreatModel(eps=0.1))
-    assert any("gradient of exactly zero" in text for text in verdicts.warnings)
+    evaluation = run(model, images, 4, suite="apgd-t", threat_model=ThreatModel(eps=0.1))
+    assert any("gradient of exactly zero" in text for text in evaluation.warnings)
 
 
-def test_square_beating_the_others_is_said() -> None:
+def test_success_of_square_after_white_box_attacks_is_a_warning() -> None:
     with pytest.warns(ReliabilityWarning, match=r"Square, which needs no gradients, took 10.00%"):
         review_square({"clean": 0.9, "apgd-ce": 0.5, "square": 0.4})
     with warnings.catch_warnings():

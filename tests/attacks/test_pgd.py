@@ -1,4 +1,4 @@
-"""Our own attacks: analytic optima, properties, independence of the batch."""
+"""PGD and FGSM: analytic optima, properties, independence of the batch size."""
 
 import pytest
 import torch
@@ -39,21 +39,21 @@ def test_pgd_reaches_the_linear_optimum_under_l2() -> None:
     torch.testing.assert_close(x_adv, x + 0.1 * direction, atol=1e-4, rtol=0)
 
 
-def test_fgsm_is_one_full_step() -> None:
+def test_fgsm_takes_one_step_of_size_eps() -> None:
     model, threat = two_class_linear(), ThreatModel(eps=0.1)
     x, y = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 1])
     x_adv = fgsm(threat).perturb(model, x, y, torch.arange(2))
     torch.testing.assert_close((x_adv - x).abs(), torch.full_like(x, 0.1))
 
 
-def test_margin_by_hand() -> None:
+def test_the_margin_loss_matches_a_hand_computed_value() -> None:
     """Logits (3, 1, 2) of label 0: 2 - 3 = -1; of label 1: 3 - 1 = 2; together 1."""
     logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
     assert margin(logits, torch.tensor([0, 1])).item() == 1.0
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_verdicts_do_not_depend_on_the_batch_size(norm: str) -> None:
+def test_outcomes_do_not_depend_on_the_batch_size(norm: str) -> None:
     images, _ = load_split("digits", "test", data_dir=None)  # type: ignore[arg-type]
     images = images.first(60)
     model = train_small_net(images, classes=10)
@@ -65,9 +65,9 @@ def test_verdicts_do_not_depend_on_the_batch_size(norm: str) -> None:
     whole = attack.perturb(model, x, y, indices)
     parts = [attack.perturb(model, x[i], y[i], i) for i in torch.split(indices, 13)]
     with torch.no_grad():
-        fooled = model(whole).argmax(1) != y
-        assert torch.equal(fooled, model(torch.cat(parts)).argmax(1) != y)
-    assert 5 < fooled.sum() < 55
+        misclassified = model(whole).argmax(1) != y
+        assert torch.equal(misclassified, model(torch.cat(parts)).argmax(1) != y)
+    assert 5 < misclassified.sum() < 55
     torch.testing.assert_close(whole, torch.cat(parts), atol=1e-4, rtol=0)
 
 
@@ -87,7 +87,7 @@ def test_noise_differs_between_images_restarts_and_seeds() -> None:
     assert torch.equal(attack._start(x, torch.tensor([1, 0]), 0), starts[0].flip(0))
 
 
-def test_more_restarts_fool_no_fewer() -> None:
+def test_more_restarts_misclassify_more_images() -> None:
     images = make_images(200, classes=3)
     model = train_small_net(images, classes=3, steps=30)
     images = labelled_by(model, images)
@@ -103,7 +103,7 @@ def test_more_restarts_fool_no_fewer() -> None:
     assert count(1) < count(8)
 
 
-def test_ascend_leaves_no_gradients_behind() -> None:
+def test_ascend_leaves_no_gradients() -> None:
     model = Linear()
     x = torch.full((2, 1, 4, 4), 0.5)
     x_adv = ascend(ThreatModel(eps=0.1), x, x, lambda z: model(z).sum(), steps=2, alpha=0.1)

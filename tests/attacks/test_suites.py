@@ -22,23 +22,23 @@ def config(suite: str, norm: str = "Linf") -> AttackConfig:
 @pytest.mark.parametrize(
     "suite", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)]
 )
-def test_every_suite_fools_a_linear_model(suite: str, norm: str) -> None:
+def test_every_suite_lowers_the_accuracy_of_a_linear_model(suite: str, norm: str) -> None:
     model = Linear(classes=5, size=6)
     images = labelled_by(model, make_images(6, classes=5, size=6))
     attack = config(suite, norm)
     built = build_suite(attack, 5)
-    verdicts = evaluate(model, images, built, attack.threat_model, batch_size=4)
-    assert verdicts.clean_correct == 6
-    assert verdicts.robust_correct < 6
-    assert [stage.name for stage in verdicts.stages] == [stage.name for stage in built.stages]
-    assert not verdicts.warnings
+    evaluation = evaluate(model, images, built, attack.threat_model, batch_size=4)
+    assert evaluation.clean_correct == 6
+    assert evaluation.robust_correct < 6
+    assert [stage.name for stage in evaluation.stages] == [stage.name for stage in built.stages]
+    assert not evaluation.warnings
 
 
 def test_pgd_is_pgd_20() -> None:
     assert build_suite(config("pgd"), 5) == build_suite(config("pgd-20"), 5)
 
 
-def test_parameters_say_what_was_run() -> None:
+def test_parameters_describe_the_attack() -> None:
     attack = AttackConfig(suite="pgd-7", threat_model=ThreatModel(eps=0.1), alpha=0.05, restarts=2)
     assert build_suite(attack, 5).parameters == {"steps": 7, "alpha": 0.05, "restarts": 2}
     official = build_suite(config("autoattack"), 5).parameters

@@ -1,4 +1,4 @@
-"""Checkpoints as the published ADR code saves them: tensors beside whole pickled objects."""
+"""Checkpoints of the published ADR code, which contain pickled objects besides tensors."""
 
 import json
 import sys
@@ -15,19 +15,19 @@ from torch.optim.swa_utils import AveragedModel
 from adrbench.models.architectures import build_model
 from runner import command, succeed
 
-MODULE = "trainer_of_a_stranger"
+MODULE = "unavailable_trainer"
 SOURCE = """
 class Warmup:
     def __init__(self, optimizer, inner):
         self.optimizer, self.inner, self.history = optimizer, inner, [0.1, 0.05]
 
     def __setstate__(self, state):
-        raise SystemExit("a stranger's code ran")
+        raise SystemExit("third-party code ran")
 """
 
 
 def models() -> tuple[nn.Module, AveragedModel]:
-    """Return a student that has taken steps, and its average, which is another."""
+    """Return a student after a few training steps, and its average, which differs from it."""
     torch.manual_seed(0)
     student = build_model("wrn-10-1", num_classes=10, in_channels=1, mean=(0.3,), std=(0.4,))
     average = AveragedModel(student)
@@ -42,7 +42,7 @@ def models() -> tuple[nn.Module, AveragedModel]:
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Save a checkpoint with classes that are gone afterwards; return the weights in it."""
+    """Save a checkpoint whose classes no longer exist afterwards; return its weights."""
     monkeypatch.chdir(tmp_path)
     module = types.ModuleType(MODULE)
     exec(SOURCE, module.__dict__)
@@ -94,7 +94,7 @@ def digits(n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return adrbench.load_examples("digits", n=n)
 
 
-def test_the_choice_is_asked_for_by_name(published: dict[str, Any]) -> None:
+def test_the_weights_are_selected_by_name(published: dict[str, Any]) -> None:
     outcome = succeed(*ATTACK, *PGD)
     assert any("holds model_ema too; model is attacked, see --weights" in n for n in outcome.notes)
     outcome = command(*ATTACK, *PGD, "--weights", "both")

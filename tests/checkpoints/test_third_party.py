@@ -1,4 +1,4 @@
-"""Other people's state dicts: every usual wrapping fits, and whatever does not is refused."""
+"""Third-party state dicts: every common wrapper is supported, and a misfit is rejected."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from adrbench.checkpoints.state_dicts import AVERAGE_ENTRIES, PREFIXES, STUDENT_ENTRIES
-from adrbench.checkpoints.third_party import load_foreign
+from adrbench.checkpoints.third_party import load_third_party
 from adrbench.config.method import Weights
 from adrbench.errors import CheckpointError, UsageError
 from adrbench.models.architectures import build_model
@@ -26,7 +26,7 @@ def small(seed: int = 0, **options: int) -> nn.Module:
 
 
 def weights_of(model: nn.Module) -> State:
-    """Return the state dict as code without normalisation buffers would save it."""
+    """Return the state dict as code without normalization buffers saves it."""
     state = model.state_dict()
     return {key: value.clone() for key, value in state.items() if key not in ("mean", "std")}
 
@@ -37,7 +37,7 @@ def assert_holds(model: nn.Module, expected: State) -> None:
 
 
 class Normalizer(nn.Module):
-    """How others normalise: constants of shape (1, C, 1, 1) in a module of their own."""
+    """A normalization module with constants of shape (1, C, 1, 1), as in other code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,13 +50,15 @@ class Normalizer(nn.Module):
     prefixes=st.lists(st.sampled_from(PREFIXES), max_size=4),
     entries=st.lists(st.sampled_from((*STUDENT_ENTRIES, *AVERAGE_ENTRIES, "last")), max_size=2),
 )
-def test_any_stack_of_prefixes_and_wrappers_fits(prefixes: list[str], entries: list[str]) -> None:
+def test_any_sequence_of_prefixes_and_wrappers_is_stripped(
+    prefixes: list[str], entries: list[str]
+) -> None:
     source = weights_of(small(1))
     state: object = {"".join(prefixes) + key: value for key, value in source.items()}
     for entry in entries:
         state = {"epoch": 3, entry: state, "optimizer": {"state": {}, "param_groups": []}}
     model = small(2)
-    report = load_foreign(state, model, normalize=None)
+    report = load_third_party(state, model, normalize=None)
     assert_holds(model, source)
     assert report.entry == ".".join(reversed(entries))
     assert report.other_entries == ()
@@ -78,7 +80,7 @@ def test_any_stack_of_prefixes_and_wrappers_fits(prefixes: list[str], entries: l
         ("0.", "1."),
     ],
 )
-def test_normalisation_in_the_file_reaches_the_buffers(
+def test_normalization_in_the_file_is_loaded_into_the_buffers(
     names: tuple[str, str], shape: tuple[int, ...], before: str, network: str
 ) -> None:
     source = weights_of(small(1))
@@ -86,7 +88,7 @@ def test_normalisation_in_the_file_reaches_the_buffers(
     for name, values in zip(names, (MEAN, STD), strict=True):
         state[before + name] = torch.tensor(values).view(shape)
     model = small(2)
-    report = load_foreign(state, model, normalize=None)
+    report = load_third_party(state, model, normalize=None)
     assert report.normalization_in_file
     assert (report.mean, report.std) == (MEAN, STD)
     expected = {"mean": torch.tensor(MEAN), "std": torch.tensor(STD)}
@@ -103,27 +105,29 @@ def test_normalisation_in_the_file_reaches_the_buffers(
         lambda m: AveragedModel(nn.DataParallel(nn.Sequential(Normalizer(), m))),
     ],
 )
-def test_what_real_wrappers_save_computes_the_same(wrap: Callable[[nn.Module], nn.Module]) -> None:
+def test_state_dicts_of_real_wrappers_are_loaded(wrap: Callable[[nn.Module], nn.Module]) -> None:
     bare = build_model("small-cnn", num_classes=10)
     del bare.mean, bare.std
     state = wrap(bare).state_dict()
     model = small(2)
-    report = load_foreign(state, model, normalize=None)
+    report = load_third_party(state, model, normalize=None)
     assert_holds(model, bare.state_dict())
     assert report.normalization_in_file == any(key.endswith(".std") for key in state)
     assert (report.mean, report.std) in {(MEAN, STD), ((0, 0, 0), (1, 1, 1))}
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "preact-resnet18", "wrn-10-2"])
-def test_every_architecture_takes_its_own_weights_back(arch: str) -> None:
+def test_every_architecture_loads_its_own_weights(arch: str) -> None:
     torch.manual_seed(1)
     source = build_model(arch, num_classes=4, mean=MEAN, std=STD)
     model = build_model(arch, num_classes=4)
-    load_foreign({"module." + k: v for k, v in source.state_dict().items()}, model, normalize=None)
+    load_third_party(
+        {"module." + k: v for k, v in source.state_dict().items()}, model, normalize=None
+    )
     assert_holds(model, source.state_dict())
 
 
-def test_the_published_adr_layout_holds_student_and_average() -> None:
+def test_student_and_average_are_found_in_the_published_adr_layout() -> None:
     student, average = weights_of(small(1)), weights_of(small(2))
     file = {"model": student, "model_ema": average, "optimizer": None, "epoch": 199}
     model = small(3)
@@ -133,36 +137,38 @@ def test_the_published_adr_layout_holds_student_and_average() -> None:
         ("average", average, "model_ema", "model"),
     ]
     for weights, expected, entry, other in choices:
-        report = load_foreign(file, model, normalize=(MEAN, STD), weights=weights)
+        report = load_third_party(file, model, normalize=(MEAN, STD), weights=weights)
         assert_holds(model, expected)
         assert (report.entry, report.other_entries) == (entry, (other,))
         assert (report.mean, report.std) == (MEAN, STD)
         assert not report.normalization_in_file
 
 
-def test_normalisation_given_twice_must_agree() -> None:
+def test_normalization_in_the_file_and_the_argument_must_be_equal() -> None:
     state = weights_of(small(1)) | {"mean": torch.tensor(MEAN), "std": torch.tensor(STD)}
-    assert load_foreign(state, small(2), normalize=(MEAN, STD)).normalization_in_file
-    with pytest.raises(CheckpointError, match=r"normalises with mean .*0\.4914.* says mean .*0\.5"):
-        load_foreign(state, small(2), normalize=((0.5, 0.5, 0.5), STD))
+    assert load_third_party(state, small(2), normalize=(MEAN, STD)).normalization_in_file
+    with pytest.raises(
+        CheckpointError, match=r"normalizes with mean .*0\.4914.* gives mean .*0\.5"
+    ):
+        load_third_party(state, small(2), normalize=((0.5, 0.5, 0.5), STD))
 
 
-def test_without_any_normalisation_the_model_keeps_its_own() -> None:
+def test_without_a_given_normalization_the_model_keeps_its_own() -> None:
     model = build_model("small-cnn", num_classes=10, mean=MEAN, std=STD)
-    report = load_foreign(weights_of(small(1)), model, normalize=None)
+    report = load_third_party(weights_of(small(1)), model, normalize=None)
     assert (report.mean, report.std, report.normalization_in_file) == (MEAN, STD, False)
 
 
 def test_batch_counters_may_be_missing() -> None:
     state = {k: v for k, v in weights_of(small(1)).items() if "num_batches_tracked" not in k}
     model = small(2)
-    load_foreign(state, model, normalize=None)
+    load_third_party(state, model, normalize=None)
     assert_holds(model, state)
 
 
-def test_half_precision_weights_are_widened() -> None:
+def test_half_precision_weights_are_converted_to_float32() -> None:
     model = small(2)
-    load_foreign(small(1).half().state_dict(), model, normalize=None)
+    load_third_party(small(1).half().state_dict(), model, normalize=None)
     assert model.get_parameter("linear.weight").dtype == torch.float32
     assert torch.equal(
         model.get_parameter("linear.weight"), small(1).get_parameter("linear.weight").half().float()
@@ -178,11 +184,15 @@ def plus(**entries: Tensor) -> State:
 
 
 NAN = torch.full((10,), float("nan"))
-REFUSED: list[tuple[object, list[str]]] = [
+REJECTED: list[tuple[object, list[str]]] = [
     (without("linear.bias"), ["does not fit SmallCNN", "1 missing: linear.bias (10,)"]),
     (
         {"a." + k: v for k, v in weights_of(small(1)).items()},
-        ["17 missing: features.0.0.weight", "20 unexpected: a.features.0.0.weight", ", ...;"],
+        [
+            "17 missing: features.0.0.weight",
+            "20 unexpected: a.features.0.0.weight",
+            " and 17 more;",
+        ],
     ),
     (plus(head__weight=torch.ones(2, 2)), ["1 unexpected: head.weight (2, 2)"]),
     (
@@ -195,12 +205,12 @@ REFUSED: list[tuple[object, list[str]]] = [
     ),
     (plus(linear__bias=torch.ones(10, dtype=torch.int8)), ["1 of another type: linear.bias"]),
     (plus(linear__bias=NAN), ["not finite", "linear.bias"]),
-    (plus(mean=torch.tensor(MEAN)), ["normalisation mean but no std"]),
-    (plus(std=torch.tensor(STD)), ["normalisation std but no mean"]),
+    (plus(mean=torch.tensor(MEAN)), ["normalization mean but no std"]),
+    (plus(std=torch.tensor(STD)), ["normalization std but no mean"]),
     (plus(mean=torch.ones(1), std=torch.ones(1)), ["shape (1,)", "3 channels"]),
     (plus(mean=torch.tensor(MEAN), std=torch.zeros(3)), ["state dict's", "above 0"]),
     (plus(mean=torch.tensor(MEAN) * 255, std=torch.tensor(STD) * 255), ["divide", "255"]),
-    (plus(mean=torch.tensor(MEAN), a__mu=torch.tensor(MEAN)), ["two normalisations", "a.mu"]),
+    (plus(mean=torch.tensor(MEAN), a__mu=torch.tensor(MEAN)), ["two normalizations", "a.mu"]),
     ({"best": weights_of(small(1)), "last": weights_of(small(2))}, ["several", "best, last"]),
     ({"epoch": 3, "optimizer": {"state": {}}}, ["no state dict", "epoch (int)"]),
     ({}, ["an empty table"]),
@@ -212,12 +222,14 @@ REFUSED: list[tuple[object, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("state", "words"), REFUSED)
-def test_what_does_not_fit_is_refused_and_changes_nothing(state: object, words: list[str]) -> None:
+@pytest.mark.parametrize(("state", "words"), REJECTED)
+def test_a_state_dict_that_does_not_fit_is_rejected_and_changes_nothing(
+    state: object, words: list[str]
+) -> None:
     model = small(2)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(CheckpointError) as caught:
-        load_foreign(state, model, normalize=None)
+        load_third_party(state, model, normalize=None)
     text = str(caught.value)
     assert all(word in text for word in words), text
     assert "\n" not in text
@@ -232,18 +244,20 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(state: object, words: 
         (((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)), "divide mean and std by 255"),
     ],
 )
-def test_normalisation_that_cannot_be_is_refused(
+def test_an_invalid_normalization_is_rejected(
     normalize: tuple[tuple[float, ...], tuple[float, ...]], words: str
 ) -> None:
     model = small(2)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(UsageError, match=words):
-        load_foreign(weights_of(small(1)), model, normalize=normalize)
+        load_third_party(weights_of(small(1)), model, normalize=normalize)
     assert_holds(model, before)
 
 
-def test_an_average_that_the_file_lacks_is_refused() -> None:
+def test_selecting_weights_that_the_file_lacks_is_rejected() -> None:
     with pytest.raises(CheckpointError, match=r"could be the average weights \(model\)"):
-        load_foreign({"model": weights_of(small(1))}, small(2), normalize=None, weights="average")
+        load_third_party(
+            {"model": weights_of(small(1))}, small(2), normalize=None, weights="average"
+        )
     with pytest.raises(CheckpointError, match="no state dict that could be the student weights"):
-        load_foreign({"ema": weights_of(small(1))}, small(2), normalize=None, weights="student")
+        load_third_party({"ema": weights_of(small(1))}, small(2), normalize=None, weights="student")

@@ -248,7 +248,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     # data
     "npz missing": ("train gone.npz", 1, "cannot open gone.npz .*: give an .npz file or an image"),
     "npz text": ("train text.npz", 1, "text.npz is not an .npz file"),
-    "npz cut": ("train cut.npz", 1, "cut.npz is not an .npz file, or a broken one"),
+    "npz cut": ("train cut.npz", 1, "cut.npz is not an .npz file or is damaged"),
     "npz key": ("train no-key.npz", 1, "has no y_test but x_train.*: it must hold"),
     "npz dtype": ("train float.npz", 1, "x_train in float.npz has type float64: it must be uint8"),
     "npz channels first": ("train channels-first.npz", 1, "8 channels: put the channels last"),
@@ -259,7 +259,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "npz uneven": ("train uneven.npz", 1, "40 images but y_train has 39 labels"),
     "npz no images": ("train no-images.npz", 1, "needs at least one image"),
     "npz no test images": ("train no-test.npz", 1, "needs at least one image"),
-    "npz sizes": ("train other-size.npz", 1, "they must be alike"),
+    "npz sizes": ("train other-size.npz", 1, "the shapes must be equal"),
     "folder missing": ("train no/where", 1, "no/where"),
     "folder no split": ("train no-split", 1, "has neither test/ nor val/"),
     "folder new class": ("train new-class", 1, "has the class 'emu', which .* lacks"),
@@ -274,7 +274,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "a list": (
         "attack list.pt --arch small-cnn --dataset digits",
         1,
-        "holds no state dict but a list: expected one of tensors",
+        "holds no state dict but a list: expected tensors by parameter name",
     ),
     "not finite": ("attack nan.pt --arch small-cnn --dataset digits", 1, "does not fit SmallCNN"),
     "missing": ("attack gone.pt", 1, "gone.pt does not exist: give a run directory"),

@@ -1,4 +1,4 @@
-"""The crop and flip are torchvision's, image by image and in distribution; epochs can resume."""
+"""Crops and flips equal torchvision's, per image and in distribution; epochs are resumable."""
 
 import math
 from functools import cache
@@ -23,33 +23,33 @@ from adrbench.runtime.seeds import generator
 PADDING = 4
 SIDE = 9
 OFFSETS = 2 * PADDING + 1
-#: Every pixel has another value and none is that of the padding: a crop shows where it came from.
+#: All pixels differ from each other and from the padding, so that a crop identifies its position.
 MARKED = torch.arange(1, SIDE * SIDE + 1, dtype=torch.uint8).view(1, SIDE, SIDE)
 
 
 def numbered(count: int, *, side: int = 4) -> Images:
-    """Return `count` images whose pixels and label are all the image's number."""
+    """Return `count` images; all pixels of an image and its label are its index."""
     labels = torch.arange(count)
     return Images(labels.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, side, side), labels)
 
 
 def counting(*shape: int) -> Tensor:
-    """Return uint8 pixels 1, 2, ..., 255, 1, ... in order: neighbours differ and none is 0."""
+    """Return uint8 pixels 1, 2, ..., 255, 1, ...: adjacent pixels differ and none is 0."""
     return (torch.arange(math.prod(shape)) % 255 + 1).to(torch.uint8).view(shape)
 
 
 def crop_one(image: Tensor, row: int, column: int, flip: bool, padding: int) -> Tensor:
-    """Return what torchvision makes of one (C, H, W) image."""
+    """Return torchvision's crop of one (C, H, W) image."""
     height, width = image.shape[1:]
     cropped: Tensor = TF.crop(TF.pad(image, [padding]), row, column, height, width)
-    mirrored: Tensor = TF.hflip(cropped)
-    return mirrored if flip else cropped
+    flipped: Tensor = TF.hflip(cropped)
+    return flipped if flip else cropped
 
 
 def chi_square_p(
     counts: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], dof: int
 ) -> float:
-    """Return the p-value of Pearson's test, with `dof` degrees of freedom."""
+    """Return the p-value of Pearson's chi-square test with `dof` degrees of freedom."""
     statistic = float(((counts - expected) ** 2 / expected).sum())
     return float(torch.special.gammaincc(torch.tensor(dof / 2), torch.tensor(statistic / 2)))
 
@@ -91,7 +91,7 @@ def our_outcomes() -> list[int]:
 
 
 @given(st.data())
-def test_each_image_is_cropped_as_torchvision_does(data: st.DataObject) -> None:
+def test_each_crop_equals_torchvisions(data: st.DataObject) -> None:
     num, channels, height, width = (data.draw(st.integers(1, 5)) for _ in range(4))
     padding = data.draw(st.integers(0, 3))
     offsets = st.lists(st.integers(0, 2 * padding), min_size=num, max_size=num)
@@ -106,7 +106,7 @@ def test_each_image_is_cropped_as_torchvision_does(data: st.DataObject) -> None:
     assert torch.equal(crop_and_flip(pixels, crops, padding=padding), torch.stack(expected))
 
 
-def test_every_offset_and_flip_is_told_apart_and_reproduced() -> None:
+def test_every_offset_and_flip_is_distinguished_and_reproduced() -> None:
     draws = list(product(range(OFFSETS), range(OFFSETS), (False, True)))
     rows, columns, flips = (torch.tensor(column) for column in zip(*draws, strict=True))
     batch = MARKED.expand(len(draws), 1, SIDE, SIDE)
@@ -118,17 +118,17 @@ def test_offsets_and_flips_are_uniform_and_independent() -> None:
     assert chi_square_p(tally(our_outcomes()), np.full(162, 100.0), 161) > 0.01
 
 
-def test_outcomes_are_distributed_as_torchvisions() -> None:
+def test_crops_have_the_distribution_of_torchvisions() -> None:
     transform = transforms.Compose(
         [transforms.RandomCrop(SIDE, PADDING), transforms.RandomHorizontalFlip()]
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        theirs = outcome_numbers(torch.stack([transform(MARKED) for _ in range(3240)]))
-    assert independence_p(np.stack([tally(our_outcomes()), tally(theirs)])) > 0.01
+        reference = outcome_numbers(torch.stack([transform(MARKED) for _ in range(3240)]))
+    assert independence_p(np.stack([tally(our_outcomes()), tally(reference)])) > 0.01
 
 
-def test_neighbours_in_a_batch_are_independent() -> None:
+def test_consecutive_images_in_a_batch_are_independent() -> None:
     rows = [number // (2 * OFFSETS) for number in our_outcomes()]
     columns = [number // 2 % OFFSETS for number in our_outcomes()]
     flips = [number % 2 for number in our_outcomes()]
@@ -139,7 +139,7 @@ def test_neighbours_in_a_batch_are_independent() -> None:
         assert independence_p(pairs) > 0.01
 
 
-def test_flip_can_be_turned_off() -> None:
+def test_flips_can_be_turned_off() -> None:
     batch = MARKED.expand(200, 1, SIDE, SIDE)
     cropped = random_crop_flip(batch, padding=PADDING, flip=False, generator=generator("cpu", 0))
     numbers = outcome_numbers(cropped)
@@ -149,12 +149,12 @@ def test_flip_can_be_turned_off() -> None:
 
 def test_no_padding_and_no_flip_is_the_identity() -> None:
     pixels = counting(7, 3, 5, 6)
-    same = random_crop_flip(pixels, padding=0, flip=False, generator=generator("cpu", 0))
-    assert torch.equal(same, pixels)
+    cropped = random_crop_flip(pixels, padding=0, flip=False, generator=generator("cpu", 0))
+    assert torch.equal(cropped, pixels)
 
 
 @pytest.mark.parametrize(("count", "batch_size", "steps"), [(10, 3, 3), (9, 3, 3), (3, 3, 1)])
-def test_an_epoch_visits_each_image_once_but_drops_the_incomplete_batch(
+def test_an_epoch_has_each_image_once_and_drops_the_incomplete_batch(
     count: int, batch_size: int, steps: int
 ) -> None:
     batches = list(
@@ -169,17 +169,19 @@ def test_an_epoch_visits_each_image_once_but_drops_the_incomplete_batch(
         assert torch.equal(x, (y / 255).view(-1, 1, 1, 1).expand(-1, 3, 4, 4))
 
 
-def test_the_whole_range_of_pixels_becomes_0_to_1() -> None:
+def test_to_float_maps_0_to_255_onto_0_to_1() -> None:
     scaled = to_float(torch.arange(256, dtype=torch.uint8))
     assert torch.equal(scaled, torch.arange(256, dtype=torch.float32) / 255)
 
 
 @given(first_step=st.integers(0, 6), seed=st.integers(-5, 5), epoch=st.integers(0, 300))
-def test_an_epoch_resumed_at_a_step_draws_the_same(first_step: int, seed: int, epoch: int) -> None:
+def test_an_epoch_resumed_at_a_step_has_the_same_batches(
+    first_step: int, seed: int, epoch: int
+) -> None:
     images = Images(counting(23, 1, 3, 3), torch.arange(23))
 
     def run(start: int) -> list[tuple[Tensor, Tensor]]:
-        torch.rand(3)  # what others draw in between must not matter
+        torch.rand(3)  # other draws in between must have no effect
         return list(
             epoch_batches(
                 images,
@@ -208,14 +210,14 @@ def test_order_and_crops_change_with_seed_and_epoch(other: dict[str, Any]) -> No
             )
         )
 
-    alike = Images(MARKED.expand(100, 1, SIDE, SIDE), torch.arange(100))
-    (x, y), (x_other, y_other) = run({}, alike), run(other, alike)
+    identical = Images(MARKED.expand(100, 1, SIDE, SIDE), torch.arange(100))
+    (x, y), (x_other, y_other) = run({}, identical), run(other, identical)
     assert not torch.equal(y, y_other)
     assert not torch.equal(x, x_other)
 
 
 @pytest.mark.parametrize("num_parts", [1, 2, 4])
-def test_the_parts_of_a_batch_make_it_up(num_parts: int) -> None:
+def test_the_shares_of_a_batch_add_up_to_it(num_parts: int) -> None:
     def batches(share: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
         images = Images(counting(40, 3, 8, 8), torch.arange(40))
         return list(
@@ -237,7 +239,7 @@ def test_the_parts_of_a_batch_make_it_up(num_parts: int) -> None:
         assert torch.equal(torch.cat([share[1] for share in shares]), y)
 
 
-def test_the_global_generator_is_left_alone() -> None:
+def test_the_global_generator_is_unchanged() -> None:
     before = torch.get_rng_state()
     list(epoch_batches(numbered(8), batch_size=4, seed=0, epoch=0, padding=1, flip=True))
     assert torch.equal(torch.get_rng_state(), before)
@@ -254,7 +256,7 @@ def test_the_global_generator_is_left_alone() -> None:
         ({"share": (1, 3)}, UsageError, ["2 images", "--batch-size 3."]),
     ],
 )
-def test_impossible_requests_are_refused_at_the_call(
+def test_invalid_arguments_are_rejected_at_the_call(
     wrong: dict[str, Any], error: type[Exception], names: list[str]
 ) -> None:
     request: dict[str, Any] = {"batch_size": 2, "seed": 0, "epoch": 0, "padding": 1, **wrong}
@@ -269,9 +271,9 @@ def test_impossible_requests_are_refused_at_the_call(
 def test_batches_are_the_same_on_a_gpu() -> None:
     images = Images(counting(40, 3, 8, 8), torch.arange(40))
     request: dict[str, Any] = {"batch_size": 16, "seed": 0, "epoch": 2, "padding": 2}
-    here = epoch_batches(images, flip=True, **request)
-    there = epoch_batches(images.to("cuda"), flip=True, **request)
-    for (x, y), (x_cuda, y_cuda) in zip(here, there, strict=True):
+    on_cpu = epoch_batches(images, flip=True, **request)
+    on_cuda = epoch_batches(images.to("cuda"), flip=True, **request)
+    for (x, y), (x_cuda, y_cuda) in zip(on_cpu, on_cuda, strict=True):
         assert x_cuda.is_cuda
         torch.testing.assert_close(x_cuda.cpu(), x)  # the device's division may round differently
         assert torch.equal(y_cuda.cpu(), y)

@@ -1,4 +1,4 @@
-"""Every kind of data set is read right, and every broken one is refused in one sentence."""
+"""Every kind of data set is read correctly, and a broken one is rejected in one sentence."""
 
 import hashlib
 import pickle
@@ -26,8 +26,10 @@ from adrbench.data import (
     load_examples,
     load_split,
 )
-from adrbench.data.builtin import read_cifar, read_tiny_imagenet
-from adrbench.data.loading import hold_out, measure_channels
+from adrbench.data.builtin import read_cifar
+from adrbench.data.hold_out import hold_out
+from adrbench.data.loading import measure_channels
+from adrbench.data.tiny_imagenet import read_tiny_imagenet
 from adrbench.errors import DataError, UsageError
 
 Array = npt.NDArray[Any]
@@ -45,7 +47,7 @@ def assert_one_sentence(message: str, *names: str) -> None:
 def write_image(
     file: Path, level: int | tuple[int, int, int], side: int = 4, **kwargs: Any
 ) -> None:
-    """Write a square image of one colour, or one grey level."""
+    """Write a square image of one color or gray level."""
     file.parent.mkdir(parents=True, exist_ok=True)
     mode = "L" if isinstance(level, int) else "RGB"
     Image.new(mode, (side, side), level).save(file, **kwargs)
@@ -61,8 +63,8 @@ def images_of_labels(labels: list[int]) -> Images:
 
 
 @given(data=st.data())
-def test_held_out_images_are_in_proportion_and_nothing_is_lost(data: st.DataObject) -> None:
-    """A class of k out of n images gives k * size / n, and rounding moves that by less than one."""
+def test_the_hold_out_split_is_stratified_and_complete(data: st.DataObject) -> None:
+    """A class with k of n images contributes k * size / n, rounded up or down."""
     labels = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=60))
     size = data.draw(st.integers(0, len(labels) - 1))
     train, val = hold_out(images_of_labels(labels), size, data.draw(st.integers(0, 9)))
@@ -77,8 +79,8 @@ def test_held_out_images_are_in_proportion_and_nothing_is_lost(data: st.DataObje
         assert abs(int((val.labels == label).sum()) - share) < 1
 
 
-def test_the_seed_alone_fixes_the_validation_part() -> None:
-    """Frozen: another choice here would make old and new runs incomparable."""
+def test_the_validation_part_depends_only_on_the_seed() -> None:
+    """The indices must never change: runs would not be comparable with earlier ones."""
     images = images_of_labels([0, 1] * 20)
     chosen = [hold_out(images, 4, seed)[1].pixels.flatten().tolist() for seed in (0, 0, 1)]
     assert chosen[0] == chosen[1] == [11, 22, 34, 35]
@@ -86,19 +88,19 @@ def test_the_seed_alone_fixes_the_validation_part() -> None:
 
 
 @pytest.mark.parametrize(("count", "size"), [(9, 0), (10, 1), (1437, 143), (20_000, 1000)])
-def test_by_default_a_thousand_images_or_a_tenth_are_held_out(count: int, size: int) -> None:
+def test_by_default_1000_images_or_a_tenth_are_held_out(count: int, size: int) -> None:
     train, val = hold_out(images_of_labels([0, 1] * (count // 2) + [0] * (count % 2)), None, 0)
     assert (len(train), len(val)) == (count - size, size)
 
 
 @pytest.mark.parametrize("size", [-1, 1437, 5000])
-def test_an_impossible_validation_size_is_refused(size: int) -> None:
+def test_an_invalid_validation_size_is_rejected(size: int) -> None:
     with pytest.raises(UsageError) as caught:
         load_dataset("digits", data_dir=NOWHERE, val_size=size)
     assert_one_sentence(str(caught.value), f"size is {size}", "from 0 to 1436")
 
 
-def test_the_fingerprint_sees_pixels_labels_shape_and_order() -> None:
+def test_the_sha256_depends_on_pixels_labels_shape_and_order() -> None:
     pixels = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2)
     labels = torch.tensor([0, 1])
     base = Images(pixels, labels)
@@ -137,7 +139,7 @@ def test_more_images_than_there_are_is_an_error(n: int) -> None:
         ("some/where/digits", "digits-folder"),
     ],
 )
-def test_names_are_short_and_safe_in_file_names(dataset: str, name: str) -> None:
+def test_data_set_names_are_short_and_safe_in_file_names(dataset: str, name: str) -> None:
     assert dataset_name(dataset) == name
 
 
@@ -149,14 +151,14 @@ def test_names_are_short_and_safe_in_file_names(dataset: str, name: str) -> None
         ("", "digits"),
     ],
 )
-def test_unknown_names_are_refused_with_a_hint(dataset: str, hint: str) -> None:
+def test_unknown_names_are_rejected_with_a_hint(dataset: str, hint: str) -> None:
     for use in (dataset_name, lambda name: load_dataset(name, data_dir=NOWHERE)):
         with pytest.raises(UsageError) as caught:
             use(dataset)
         assert_one_sentence(str(caught.value), repr(dataset), hint)
 
 
-def test_an_unknown_split_is_refused() -> None:
+def test_an_unknown_split_is_rejected() -> None:
     with pytest.raises(UsageError, match="unknown split 'tset': did you mean test"):
         load_split("digits", "tset", data_dir=NOWHERE)  # type: ignore[arg-type]
 
@@ -180,7 +182,7 @@ def test_digits_are_scikit_learns() -> None:
     assert (int(pixels.min()), int(pixels.max())) == (0, 255)
 
 
-def test_the_tables_constants_for_digits_are_those_of_its_training_part() -> None:
+def test_mean_and_std_of_digits_are_those_of_its_training_part() -> None:
     train, source = load_split("digits", "train", data_dir=NOWHERE)
     assert source.mean is not None
     assert source.std is not None
@@ -200,7 +202,7 @@ def test_examples_are_the_first_of_the_split() -> None:
 
 
 @given(levels=st.lists(st.integers(0, 255), min_size=1, max_size=30))
-def test_channel_statistics_are_numpys(levels: list[int]) -> None:
+def test_channel_statistics_equal_numpys(levels: list[int]) -> None:
     first = torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1)
     mean, std = measure_channels(torch.cat([first, torch.full_like(first, 51)], dim=1))
     fractions = np.array(levels) / 255
@@ -209,7 +211,7 @@ def test_channel_statistics_are_numpys(levels: list[int]) -> None:
     assert std == pytest.approx((expected, 1.0))
 
 
-# CIFAR: made-up files in torchvision's layout, and a download that fails
+# CIFAR: synthetic files in torchvision's layout, and a failing download
 
 
 @pytest.fixture
@@ -247,7 +249,7 @@ def test_cifar_is_read_from_torchvisions_files(
         assert images.pixels[0, channel, row, column] == 100 * channel + row
 
 
-def test_a_test_part_that_is_not_the_published_one_is_refused(fake_cifar: Path) -> None:
+def test_a_test_part_of_another_size_than_the_published_one_is_rejected(fake_cifar: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_split("cifar10", "test", data_dir=fake_cifar)
     assert_one_sentence(str(caught.value), "cifar10", "2 images instead of 10000", str(fake_cifar))
@@ -264,7 +266,7 @@ def test_a_test_part_that_is_not_the_published_one_is_refused(fake_cifar: Path) 
         (TimeoutError(), "TimeoutError"),
     ],
 )
-def test_a_failed_download_says_what_to_put_where(
+def test_a_failed_download_names_the_file_and_its_location(
     *,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -294,7 +296,7 @@ def test_a_failed_download_says_what_to_put_where(
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """Write three classes, listed unsorted, with two training images each and four to validate."""
+    """Write three classes, listed unsorted: two training images each, four validation images."""
     root = tmp_path / "tiny-imagenet-200"
     for number, wnid in enumerate(("n03", "n01", "n02")):
         for i in range(2):
@@ -315,8 +317,8 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_tiny_imagenet_takes_its_labels_from_wnids_and_annotations(tiny: Path) -> None:
-    """Sorted, the classes are n01, n02, n03; n01 was written second, with levels 40 and 50."""
+def test_tiny_imagenet_labels_come_from_wnids_and_annotations(tiny: Path) -> None:
+    """The sorted classes are n01, n02, n03; n01 was written second, with levels 40 and 50."""
     train = read_tiny_imagenet(tiny, "train")
     assert train is not None
     assert train.labels.tolist() == [0, 0, 1, 1, 2, 2]
@@ -346,7 +348,7 @@ def break_annotations(root: Path) -> None:
         (lambda root: None, ["4 images instead of 10000"]),
     ],
 )
-def test_a_damaged_tiny_imagenet_is_refused(
+def test_a_damaged_tiny_imagenet_is_rejected(
     tiny: Path, damage: Callable[[Path], object], names: list[str]
 ) -> None:
     damage(tiny / "tiny-imagenet-200")
@@ -357,8 +359,8 @@ def test_a_damaged_tiny_imagenet_is_refused(
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_the_real_tiny_imagenet(real_images: Path, tmp_path: Path) -> None:
-    """Labels looked up by hand: val_annotations.txt gives the class, its rank in wnids.txt sorted.
+def test_the_official_tiny_imagenet_is_read(real_images: Path, tmp_path: Path) -> None:
+    """The labels were looked up by hand: a class's rank in the sorted wnids.txt.
 
     val_0 is n03444034 (go-kart), val_1 n04067472 (reel), val_2 n04070727 (refrigerator), val_5000
     n02074367 (dugong) and val_9999 n02699494 (altar).
@@ -379,7 +381,7 @@ def test_the_real_tiny_imagenet(real_images: Path, tmp_path: Path) -> None:
 
 
 def good_arrays() -> dict[str, Array]:
-    """Return six training and four test images of 5x4 pixels, whose first pixel is their number."""
+    """Return six training images, whose first pixel is their index, and four test images, 5x4."""
     x_train = np.zeros((6, 5, 4, 3), np.uint8)
     x_train[:, 0, 0, 0] = np.arange(6)
     x_train[:, 1, 2] = (10, 20, 30)
@@ -411,7 +413,7 @@ def test_an_npz_is_read(tmp_path: Path, dtype: type) -> None:
         assert torch.equal(part.pixels[:, 0, 0, 0] % 3, part.labels)
 
 
-def test_the_mean_does_not_depend_on_what_is_held_out(tmp_path: Path) -> None:
+def test_the_mean_does_not_depend_on_the_hold_out_split(tmp_path: Path) -> None:
     path = save(tmp_path / "own.npz", good_arrays())
     expected = good_arrays()["x_train"].reshape(-1, 3) / 255
     for val_size in (0, 3):
@@ -420,7 +422,7 @@ def test_the_mean_does_not_depend_on_what_is_held_out(tmp_path: Path) -> None:
         assert dataset.std == pytest.approx(tuple(expected.std(0)))
 
 
-def test_grey_images_may_lack_the_channel_axis(tmp_path: Path) -> None:
+def test_gray_images_may_lack_the_channel_axis(tmp_path: Path) -> None:
     arrays = good_arrays()
     arrays |= {key: arrays[key][..., 0] for key in ("x_train", "x_test")}
     dataset = load_dataset(save(tmp_path / "own.npz", arrays), data_dir=NOWHERE)
@@ -433,7 +435,7 @@ def with_val() -> dict[str, Array]:
     return arrays | {"x_val": arrays["x_test"][:2] + 1, "y_val": arrays["y_test"][:2]}
 
 
-def test_a_validation_part_of_its_own_is_used_whole(tmp_path: Path) -> None:
+def test_a_data_sets_own_validation_part_is_used_in_full(tmp_path: Path) -> None:
     path = save(tmp_path / "own.npz", with_val())
     dataset = load_dataset(path, data_dir=NOWHERE)
     assert (len(dataset.train), len(dataset.val)) == (6, 2)
@@ -444,7 +446,7 @@ def test_a_validation_part_of_its_own_is_used_whole(tmp_path: Path) -> None:
     assert_one_sentence(str(caught.value), "size is 1", "2 validation images")
 
 
-def test_the_test_part_is_read_without_training_images(tmp_path: Path) -> None:
+def test_the_test_part_of_an_npz_is_read_without_training_images(tmp_path: Path) -> None:
     arrays = good_arrays()
     del arrays["x_train"]
     images, source = load_split(save(tmp_path / "own.npz", arrays), "test", data_dir=NOWHERE)
@@ -487,7 +489,9 @@ def changed(**changes: Array | None) -> dict[str, Array]:
         (changed(y_train=np.array([0, "a"], object)), ["y_train", "not a plain array"]),
     ],
 )
-def test_a_wrong_npz_is_refused(tmp_path: Path, arrays: dict[str, Array], names: list[str]) -> None:
+def test_an_invalid_npz_is_rejected(
+    tmp_path: Path, arrays: dict[str, Array], names: list[str]
+) -> None:
     path = save(tmp_path / "own.npz", arrays)
     with pytest.raises(DataError) as caught:
         load_dataset(path, data_dir=NOWHERE)
@@ -508,7 +512,7 @@ def write_single_array(path: Path) -> None:
 
 
 def write_damaged_member(path: Path) -> None:
-    """Change one byte of the labels, so that the archive's check sum no longer fits."""
+    """Change one byte of the labels, so that the archive's checksum is wrong."""
     save(path, good_arrays())
     stored = path.read_bytes()
     y_train = good_arrays()["y_train"].tobytes()
@@ -527,7 +531,7 @@ def write_damaged_member(path: Path) -> None:
         (write_damaged_member, ["y_train", "broken"]),
     ],
 )
-def test_what_is_not_an_npz_is_refused(
+def test_a_file_that_is_not_an_npz_is_rejected(
     tmp_path: Path, write: Callable[[Path], object], names: list[str]
 ) -> None:
     path = tmp_path / "own.npz"
@@ -539,7 +543,9 @@ def test_what_is_not_an_npz_is_refused(
 
 @pytest.mark.data
 @pytest.mark.parametrize(("name", "counts"), [("cifar10", (5170, 1017)), ("cifar100", (486, 916))])
-def test_real_images_in_an_npz(real_images: Path, name: str, counts: tuple[int, int]) -> None:
+def test_real_images_in_an_npz_are_read(
+    real_images: Path, name: str, counts: tuple[int, int]
+) -> None:
     dataset = load_dataset(str(real_images / f"{name}-first.npz"), data_dir=NOWHERE)
     published = DATASETS[name]
     assert (len(dataset.train) + len(dataset.val), len(dataset.test)) == counts
@@ -554,7 +560,7 @@ def test_real_images_in_an_npz(real_images: Path, name: str, counts: tuple[int, 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Write classes ant (levels 10, 11), bee (20) and train/, test/; among them other files."""
+    """Write train/ and test/ with the classes ant (levels 10, 11) and bee (20), and other files."""
     root = tmp_path / "insects"
     write_image(root / "train" / "bee" / "a.png", 20)
     write_image(root / "train" / "ant" / "b.PNG", 11)
@@ -569,7 +575,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def test_an_image_folder_is_read_round_the_classes(folder: Path) -> None:
+def test_the_images_of_a_folder_cycle_through_the_classes(folder: Path) -> None:
     dataset = load_dataset(str(folder), data_dir=NOWHERE, val_size=0)
     assert (dataset.name, dataset.num_classes, dataset.published) == ("insects", 2, False)
     assert dataset.train.labels.tolist() == [0, 1, 0]
@@ -579,13 +585,13 @@ def test_an_image_folder_is_read_round_the_classes(folder: Path) -> None:
     assert dataset.mean == pytest.approx((41 / 3 / 255,) * 3)
 
 
-def test_val_stands_in_for_test(folder: Path) -> None:
+def test_val_is_the_test_part_without_test(folder: Path) -> None:
     (folder / "test").rename(folder / "val")
     dataset = load_dataset(str(folder), data_dir=NOWHERE, val_size=1)
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (2, 1, 3)
 
 
-def test_val_beside_test_is_the_validation_part(folder: Path) -> None:
+def test_val_is_the_validation_part_with_test(folder: Path) -> None:
     write_image(folder / "val" / "bee" / "v.png", 77)
     dataset = load_dataset(str(folder), data_dir=NOWHERE)
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (3, 1, 3)
@@ -593,13 +599,13 @@ def test_val_beside_test_is_the_validation_part(folder: Path) -> None:
     assert dataset.val.labels.tolist() == [1]
 
 
-def test_the_test_part_needs_no_readable_training_images(folder: Path) -> None:
+def test_the_test_part_of_a_folder_is_read_without_training_images(folder: Path) -> None:
     (folder / "train" / "bee" / "a.png").write_text("broken")
     images, source = load_split(str(folder), "test", data_dir=NOWHERE)
     assert (len(images), source.num_classes) == (3, 2)
 
 
-def cut_short(file: Path) -> None:
+def write_truncated(file: Path) -> None:
     write_image(file, (1, 2, 3), side=64)
     file.write_bytes(file.read_bytes()[:100])
 
@@ -609,7 +615,7 @@ def enlarge(part: Path) -> None:
         write_image(file, 1, side=5)
 
 
-def empty(part: Path) -> None:
+def delete_files(part: Path) -> None:
     for file in part.rglob("*.*"):
         if file.is_file():
             file.unlink()
@@ -621,28 +627,28 @@ def empty(part: Path) -> None:
         (lambda root: shutil.rmtree(root / "train"), ["train", "test/"]),
         (lambda root: shutil.rmtree(root / "test"), ["neither test/ nor val/"]),
         (lambda root: shutil.rmtree(root / "train" / "bee"), ["train", "one class"]),
-        (lambda root: empty(root / "train" / "bee"), ["train/bee", "no images"]),
-        (lambda root: empty(root / "test"), ["test", "no images"]),
+        (lambda root: delete_files(root / "train" / "bee"), ["train/bee", "no images"]),
+        (lambda root: delete_files(root / "test"), ["test", "no images"]),
         (lambda root: (root / "val").mkdir(), ["val", "no class folders"]),
         (lambda root: write_image(root / "test" / "wasp" / "x.png", 1), ["test", "'wasp'"]),
         (
             lambda root: write_image(root / "train" / "bee" / "b.png", 1, side=5),
-            ["bee/b.png is 5x5", "ant/a.bmp is 4x4", "one size"],
+            ["bee/b.png is 5x5", "ant/a.bmp is 4x4", "same size"],
         ),
         (
             lambda root: enlarge(root / "test"),
             ["test", "(3, 5, 5)", "(3, 4, 4)"],
         ),
         (lambda root: (root / "test" / "ant" / "1.png").write_text("?"), ["read", "ant/1.png"]),
-        (lambda root: cut_short(root / "test" / "bee" / "z.jpg"), ["read", "bee/z.jpg"]),
-        (lambda root: cut_short(root / "test" / "bee" / "z.png"), ["read", "bee/z.png"]),
+        (lambda root: write_truncated(root / "test" / "bee" / "z.jpg"), ["read", "bee/z.jpg"]),
+        (lambda root: write_truncated(root / "test" / "bee" / "z.png"), ["read", "bee/z.png"]),
         (
             lambda root: Image.new("I;16", (4, 4)).save(root / "train" / "ant" / "c.png"),
             ["ant/c.png", "I;16", "8 bits"],
         ),
     ],
 )
-def test_a_wrong_folder_is_refused(
+def test_an_invalid_folder_is_rejected(
     folder: Path, damage: Callable[[Path], object], names: list[str]
 ) -> None:
     damage(folder)

@@ -1,4 +1,4 @@
-"""Architectures: sizes, published names, normalisation, and forwards written out a second time."""
+"""Architectures: sizes, published names, normalization, and reference forward passes."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from adrbench.checkpoints.third_party import load_foreign
+from adrbench.checkpoints.third_party import load_third_party
 from adrbench.errors import UsageError
 from adrbench.models.architectures import ACTIVATIONS, ARCHITECTURES, build_model, canonical_arch
 from adrbench.models.same_padding import pad_same
@@ -26,8 +26,8 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def shake(model: nn.Module) -> nn.Module:
-    """Move every number away from its initial value, BatchNorm statistics included."""
+def randomize(model: nn.Module) -> nn.Module:
+    """Draw all biases and BatchNorm parameters and statistics at random."""
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point() and tensor.ndim == 1:
@@ -35,9 +35,9 @@ def shake(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def test_each_row_of_the_table_has_a_test() -> None:
-    exemplars = {"wrn-D-K" if arch.startswith("wrn") else arch for arch in ARCHS}
-    assert exemplars == set(ARCHITECTURES)
+def test_every_architecture_in_the_table_is_tested() -> None:
+    tested = {"wrn-D-K" if arch.startswith("wrn") else arch for arch in ARCHS}
+    assert tested == set(ARCHITECTURES)
     assert all(row.explanation for row in ARCHITECTURES.values())
 
 
@@ -53,7 +53,7 @@ def test_each_row_of_the_table_has_a_test() -> None:
         ("wrn-34-10", 10, 46_160_474),
     ],
 )
-def test_parameter_counts(arch: str, num_classes: int, count: int) -> None:
+def test_parameter_counts_are_the_published_ones(arch: str, num_classes: int, count: int) -> None:
     with torch.device("meta"):
         assert count_parameters(build_model(arch, num_classes=num_classes)) == count
 
@@ -68,7 +68,7 @@ def test_any_image_size_gives_logits(arch: str, size: int) -> None:
 
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize(("activation", "in_channels"), [("relu", 1), ("silu", 3)])
-def test_pixels_and_every_parameter_get_a_gradient(
+def test_pixels_and_every_parameter_receive_a_gradient(
     arch: str, activation: str, in_channels: int
 ) -> None:
     model = build_model(arch, num_classes=7, in_channels=in_channels, activation=activation)
@@ -80,8 +80,8 @@ def test_pixels_and_every_parameter_get_a_gradient(
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_forward_runs_without_looking_at_values(arch: str) -> None:
-    """On the meta device a branch on data raises, which would also break a CUDA graph."""
+def test_the_forward_pass_does_not_depend_on_values(arch: str) -> None:
+    """On the meta device a branch on values, which would break CUDA graphs, raises."""
     with torch.device("meta"):
         model = build_model(arch, num_classes=10)
         x = torch.rand(2, 3, 32, 32)
@@ -91,8 +91,10 @@ def test_forward_runs_without_looking_at_values(arch: str) -> None:
 @pytest.mark.parametrize(
     ("arch", "activation"), [*((arch, "relu") for arch in ARCHS), ("small-cnn", "silu")]
 )
-def test_forward_leaves_its_input_alone_and_may_be_used_twice(arch: str, activation: str) -> None:
-    model = shake(build_model(arch, num_classes=4, activation=activation))
+def test_the_forward_pass_does_not_change_its_input_and_is_repeatable(
+    arch: str, activation: str
+) -> None:
+    model = randomize(build_model(arch, num_classes=4, activation=activation))
     pixels = torch.rand(2, 3, 8, 8)
     x = pixels.clone().requires_grad_()
     first, second = model(x), model(x)
@@ -102,8 +104,8 @@ def test_forward_leaves_its_input_alone_and_may_be_used_twice(arch: str, activat
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_normalisation_inside_equals_normalisation_by_hand(arch: str) -> None:
-    inside = shake(build_model(arch, num_classes=5, mean=MEAN, std=STD))
+def test_normalization_in_the_model_equals_normalized_inputs(arch: str) -> None:
+    inside = randomize(build_model(arch, num_classes=5, mean=MEAN, std=STD))
     outside = build_model(arch, num_classes=5).eval()
     assert torch.equal(outside.get_buffer("mean"), torch.zeros(3, 1, 1))
     assert torch.equal(outside.get_buffer("std"), torch.ones(3, 1, 1))
@@ -111,15 +113,15 @@ def test_normalisation_inside_equals_normalisation_by_hand(arch: str) -> None:
     weights = {k: v for k, v in inside.state_dict().items() if k not in ("mean", "std")}
     assert not outside.load_state_dict(weights, strict=False).unexpected_keys
     x = torch.rand(2, 3, 8, 8)
-    by_hand = torch.stack([(x[:, c] - MEAN[c]) / STD[c] for c in range(3)], dim=1)
+    normalized = torch.stack([(x[:, c] - MEAN[c]) / STD[c] for c in range(3)], dim=1)
     with torch.no_grad():
         logits = inside(x)
-        error = (logits - outside(by_hand)).abs().max()
+        error = (logits - outside(normalized)).abs().max()
         assert error <= 1e-4 * logits.abs().max() < (logits - outside(x)).abs().max()
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_silu_models_hold_no_relu(arch: str) -> None:
+def test_silu_models_contain_no_relu(arch: str) -> None:
     kinds = {
         name: {type(m) for m in build_model(arch, num_classes=3, activation=name).modules()}
         for name in ACTIVATIONS
@@ -131,7 +133,7 @@ def test_silu_models_hold_no_relu(arch: str) -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_the_seed_decides_the_initial_weights(arch: str) -> None:
+def test_the_seed_determines_the_initial_weights(arch: str) -> None:
     def states(*seeds: int) -> list[dict[str, Tensor]]:
         models = []
         for seed in seeds:
@@ -150,7 +152,7 @@ def block_keys(block: str, convs: list[str], norms: list[str]) -> set[str]:
     }
 
 
-def test_resnet18_carries_the_widespread_names() -> None:
+def test_resnet18_has_the_common_parameter_names() -> None:
     expected = {"mean", "std", "linear.weight", "linear.bias"}
     expected |= block_keys("", ["conv1"], ["bn1"])
     for stage in (1, 2, 3, 4):
@@ -162,7 +164,7 @@ def test_resnet18_carries_the_widespread_names() -> None:
     assert keys == {key.removeprefix(".") for key in expected}
 
 
-def test_preact_resnet18_carries_the_published_names() -> None:
+def test_preact_resnet18_has_the_published_parameter_names() -> None:
     expected = {"mean", "std", "logits.weight", "logits.bias"}
     expected |= block_keys("", ["conv_2d"], ["batchnorm"])
     for stage in range(4):
@@ -176,8 +178,10 @@ def test_preact_resnet18_carries_the_published_names() -> None:
 @pytest.mark.parametrize(
     ("arch", "blocks", "first_group"), [("wrn-16-2", 2, 0), ("wrn-10-1", 1, 1)]
 )
-def test_wide_resnets_carry_the_published_names(arch: str, blocks: int, first_group: int) -> None:
-    """At width 1 the first group changes no channels, and so has no shortcut."""
+def test_wide_resnets_have_the_published_parameter_names(
+    arch: str, blocks: int, first_group: int
+) -> None:
+    """At width 1 the first group does not change the channels, so it has no shortcut."""
     expected = {"mean", "std", "logits.weight", "logits.bias"}
     expected |= block_keys("", ["init_conv"], ["batchnorm"])
     for group in range(3):
@@ -190,8 +194,8 @@ def test_wide_resnets_carry_the_published_names(arch: str, blocks: int, first_gr
     assert keys == {key.removeprefix(".") for key in expected}
 
 
-def normalise(state: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-    """BatchNorm in eval mode, written out."""
+def batch_norm(state: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """Apply BatchNorm in eval mode, from its definition."""
     weight, bias, mean, var = (
         state[f"{name}.{key}"].view(-1, 1, 1)
         for key in ("weight", "bias", "running_mean", "running_var")
@@ -200,48 +204,48 @@ def normalise(state: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 
 def convolve_same(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Convolve 3x3 at every `stride`-th position, counted as TensorFlow's SAME does."""
+    """Convolve 3x3 at every `stride`-th position, with TensorFlow's SAME padding."""
     padding = (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1)
     return F.conv2d(F.pad(x, padding), weight, stride=stride)
 
 
 @pytest.mark.parametrize("arch", ["wrn-10-1", "wrn-16-2"])
 def test_wide_resnet_equals_its_definition(arch: str) -> None:
-    model = shake(build_model(arch, num_classes=6, mean=MEAN, std=STD))
+    model = randomize(build_model(arch, num_classes=6, mean=MEAN, std=STD))
     s = model.state_dict()
     pixels = torch.rand(2, 3, 32, 32)
     x = F.conv2d((pixels - s["mean"]) / s["std"], s["init_conv.weight"], padding=1)
     for group, first_stride in enumerate((1, 2, 2)):
         for i in range((int(arch.split("-")[1]) - 4) // 6):
             name, stride = f"layer.{group}.block.{i}", first_stride if i == 0 else 1
-            active = normalise(s, f"{name}.batchnorm_0", x).relu()
+            active = batch_norm(s, f"{name}.batchnorm_0", x).relu()
             out = convolve_same(active, s[f"{name}.conv_0.weight"], stride)
             out = convolve_same(
-                normalise(s, f"{name}.batchnorm_1", out).relu(), s[f"{name}.conv_1.weight"], 1
+                batch_norm(s, f"{name}.batchnorm_1", out).relu(), s[f"{name}.conv_1.weight"], 1
             )
             shortcut = s.get(f"{name}.shortcut.weight")
             x = out + (x if shortcut is None else F.conv2d(active, shortcut, stride=stride))
-    x = normalise(s, "batchnorm", x).relu().mean(dim=(2, 3))
+    x = batch_norm(s, "batchnorm", x).relu().mean(dim=(2, 3))
     expected = x @ s["logits.weight"].T + s["logits.bias"]
     with torch.no_grad():
         torch.testing.assert_close(model(pixels), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_preact_resnet18_equals_its_definition() -> None:
-    model = shake(build_model("preact-resnet18", num_classes=6, activation="silu"))
+    model = randomize(build_model("preact-resnet18", num_classes=6, activation="silu"))
     s = model.state_dict()
     pixels = torch.rand(2, 3, 16, 16)
     x = F.conv2d(pixels, s["conv_2d.weight"], padding=1)
     for stage in range(4):
         for i in (0, 1):
             name, stride = f"layer_{stage}.{i}", 2 if stage and i == 0 else 1
-            out = F.silu(normalise(s, f"{name}.batchnorm_0", x))
+            out = F.silu(batch_norm(s, f"{name}.batchnorm_0", x))
             out = convolve_same(out, s[f"{name}.conv_2d_1.weight"], stride)
-            out = F.silu(normalise(s, f"{name}.batchnorm_1", out))
+            out = F.silu(batch_norm(s, f"{name}.batchnorm_1", out))
             out = convolve_same(out, s[f"{name}.conv_2d_2.weight"], 1)
             shortcut = s.get(f"{name}.shortcut.weight")
             x = out + (x if shortcut is None else convolve_same(x, shortcut, stride))
-    x = F.silu(normalise(s, "batchnorm", x)).mean(dim=(2, 3))
+    x = F.silu(batch_norm(s, "batchnorm", x)).mean(dim=(2, 3))
     expected = x @ s["logits.weight"].T + s["logits.bias"]
     with torch.no_grad():
         torch.testing.assert_close(model(pixels), expected, rtol=1e-4, atol=1e-4)
@@ -249,8 +253,10 @@ def test_preact_resnet18_equals_its_definition() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(height=st.integers(1, 20), width=st.integers(1, 20), stride=st.sampled_from([1, 2]))
-def test_same_padding_keeps_the_size_over_the_stride(height: int, width: int, stride: int) -> None:
-    """TensorFlow: the output has ceil(size / stride) rows, the odd pixel goes to the end."""
+def test_same_padding_gives_the_size_divided_by_the_stride(
+    height: int, width: int, stride: int
+) -> None:
+    """TensorFlow: the output has ceil(size / stride) rows, an odd pixel is added at the end."""
     padded = pad_same(torch.ones(1, 1, height, width), stride)
     assert F.conv2d(padded, torch.ones(1, 1, 3, 3), stride=stride).shape[2:] == (
         -(-height // stride),
@@ -279,7 +285,7 @@ def test_same_padding_keeps_the_size_over_the_stride(height: int, width: int, st
         ("", ["unknown architecture ''", "small-cnn"]),
     ],
 )
-def test_an_architecture_that_does_not_exist(arch: str, words: list[str]) -> None:
+def test_an_unknown_architecture_is_rejected_with_a_hint(arch: str, words: list[str]) -> None:
     for attempt in (canonical_arch, lambda arch: build_model(arch, num_classes=10)):
         with pytest.raises(UsageError) as caught:
             attempt(arch)
@@ -287,12 +293,12 @@ def test_an_architecture_that_does_not_exist(arch: str, words: list[str]) -> Non
 
 
 @given(n=st.integers(1, 200), width=st.integers(1, 99))
-def test_every_wide_resnet_has_one_spelling(n: int, width: int) -> None:
+def test_every_wide_resnet_has_one_canonical_name(n: int, width: int) -> None:
     depth = 6 * n + 4
     assert canonical_arch(f" WRN-0{depth}-{width}") == f"wrn-{depth}-{width}"
 
 
-def test_canonical_names_stay_as_they_are() -> None:
+def test_canonical_names_are_unchanged() -> None:
     assert [canonical_arch(arch) for arch in ARCHS] == list(ARCHS)
     assert canonical_arch("ResNet18") == "resnet18"
 
@@ -310,21 +316,21 @@ def test_canonical_names_stay_as_they_are() -> None:
         ({"std": (0.5, 0.5, float("inf"))}, "not finite"),
     ],
 )
-def test_numbers_that_are_not_allowed(arguments: dict[str, object], words: str) -> None:
+def test_invalid_model_settings_are_rejected(arguments: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         build_model("small-cnn", **{"num_classes": 10, **arguments})  # type: ignore[arg-type]
 
 
 @pytest.mark.data
-def test_foreign_cifar10_weights_reach_their_accuracy(real_images: Path) -> None:
-    """The wheel of pyautoattack carries a ResNet-18: 937 of the first 1,000 test images."""
+def test_third_party_cifar10_weights_have_their_known_accuracy(real_images: Path) -> None:
+    """The wheel of pyautoattack has a ResNet-18, with 937/1000 correct on the first test images."""
     spec = importlib.util.find_spec("pyautoattack")
     assert spec is not None
     assert spec.origin is not None
     file = Path(spec.origin).parent / "examples" / "model_test.pt"
     state = torch.load(file, map_location="cpu", weights_only=True)
     model = build_model("resnet18", num_classes=10)
-    load_foreign(state, model, normalize=None)
+    load_third_party(state, model, normalize=None)
     with np.load(real_images / "cifar10-first.npz") as archive:
         images, labels = archive["x_test"][:1000], archive["y_test"][:1000]
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255

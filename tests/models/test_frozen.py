@@ -1,4 +1,4 @@
-"""The frozen form of a model: the same answers, BatchNorm folded away where that is safe."""
+"""Frozen copies: the same logits and gradients, BatchNorm folded where that is safe."""
 
 import os
 import time
@@ -14,10 +14,17 @@ from torch.nn import functional as F
 
 from adrbench.data import load_split, to_float
 from adrbench.models.architectures import build_model
-from adrbench.models.frozen import TOLERANCE, agree, difference, fastest, fold, freeze
+from adrbench.models.frozen import (
+    TOLERANCE,
+    find_fastest,
+    fold_batch_norm,
+    freeze,
+    is_equivalent,
+    relative_difference,
+)
 from tiny import build_trained
 
-#: architecture -> how many BatchNorm layers follow something else than a convolution.
+#: architecture -> how many BatchNorm layers do not follow a convolution.
 ARCHS = {"small-cnn": 0, "resnet18": 0, "preact-resnet18": 9, "wrn-10-1": 4}
 
 
@@ -36,7 +43,7 @@ def input_gradient(model: nn.Module, x: Tensor) -> Tensor:
     "formats", [(torch.channels_last,), (torch.channels_last, torch.contiguous_format)]
 )
 @pytest.mark.parametrize("arch", ARCHS)
-def test_a_frozen_model_answers_as_the_model_does(
+def test_a_frozen_model_has_the_logits_and_gradients_of_the_model(
     arch: str, formats: tuple[torch.memory_format, ...]
 ) -> None:
     model, x = build_trained(arch), images()
@@ -49,52 +56,52 @@ def test_a_frozen_model_answers_as_the_model_does(
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), key
     model.eval()
-    assert difference(model(x), frozen(x)) < 1e-5
+    assert relative_difference(model(x), frozen(x)) < 1e-5
     expected = input_gradient(model, x)
     torch.testing.assert_close(
         input_gradient(frozen, x), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
     )
 
 
-class Around(nn.Module):
-    """A small network, and what is done around it: `answer` takes the network and the images."""
+class Wrapped(nn.Module):
+    """A small network inside `function`, which takes the network and the images."""
 
-    def __init__(self, answer: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    def __init__(self, function: Callable[[nn.Module, Tensor], Tensor]) -> None:
         super().__init__()
         self.body = build_trained("small-cnn")
-        self.answer = answer
+        self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.answer(self.body, x)
+        return self.function(self.body, x)
 
 
 def branching() -> nn.Module:
-    """Return a model with a branch that depends on what it sees, which no trace can follow."""
-    return Around(lambda body, x: body(x) if x.mean() > 0.3 else -body(x))
+    """Return a model that branches on pixel values, which cannot be traced."""
+    return Wrapped(lambda body, x: body(x) if x.mean() > 0.3 else -body(x))
 
 
 def noisy() -> nn.Module:
-    """Return a model with noise that a trace would keep as it fell once."""
-    return Around(lambda body, x: body(x + torch.randn(1)))
+    """Return a model with random noise, which a trace would turn into a constant."""
+    return Wrapped(lambda body, x: body(x + torch.randn(1)))
 
 
-def test_a_model_that_cannot_be_traced_stays_as_it_is() -> None:
+def test_a_model_that_cannot_be_traced_is_not_folded() -> None:
     model = branching().eval()
     with pytest.raises(Exception, match="control flow"):
-        fold(model)
+        fold_batch_norm(model)
     frozen = freeze(model, images()).model
     for x in (images(), images() * 0.2):
         torch.testing.assert_close(frozen(x), model(x))
 
 
-def test_a_model_that_answers_differently_each_time_goes_on_doing_so() -> None:
+def test_a_randomized_model_is_not_copied() -> None:
     model, x = noisy().eval(), images()
     assert freeze(model, x).model is model
     assert not torch.equal(model(x), model(x))
 
 
 class StraightThrough(torch.autograd.Function):
-    """Rounds to steps of a sixteenth, and passes gradients on as if it had not."""
+    """Rounds to multiples of 1/16, with the gradient of the identity."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -105,13 +112,13 @@ class StraightThrough(torch.autograd.Function):
         return gradient
 
 
-def quantised() -> nn.Module:
-    """Return a defense whose trace has the same logits and no gradient at all."""
-    return Around(lambda body, x: body(StraightThrough.apply(x)))
+def quantized() -> nn.Module:
+    """Return a defense whose trace has the same logits and a gradient of zero."""
+    return Wrapped(lambda body, x: body(StraightThrough.apply(x)))
 
 
-class Withholding(nn.Module):
-    """Leaves one of its parts out of the gradient, which a trace does not see."""
+class PartialGradient(nn.Module):
+    """Computes one branch under `no_grad`, which a trace ignores."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +133,7 @@ class Withholding(nn.Module):
 
 
 class Flattening(nn.Module):
-    """Says `view`, which only works on pixels that lie in the usual order."""
+    """Calls `view`, which requires the contiguous memory format."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,8 +145,8 @@ class Flattening(nn.Module):
         return logits
 
 
-class Remembering(nn.Module):
-    """Keeps what it computed, and with that cannot be copied."""
+class Storing(nn.Module):
+    """Stores its last logits, which have a graph and so cannot be deep-copied."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,8 +158,8 @@ class Remembering(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("make", [quantised, Withholding, Flattening, Remembering])
-def test_awkward_models_keep_their_logits_and_gradients(make: Callable[[], nn.Module]) -> None:
+@pytest.mark.parametrize("make", [quantized, PartialGradient, Flattening, Storing])
+def test_unusual_models_keep_their_logits_and_gradients(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     model, x = make().eval(), images(12)
     expected, gradient = model(x), input_gradient(model, x)
@@ -164,27 +171,27 @@ def test_awkward_models_keep_their_logits_and_gradients(make: Callable[[], nn.Mo
     assert float(gradient.abs().max()) > 0
 
 
-def test_the_fastest_form_is_chosen_by_running_it() -> None:
+def test_the_fastest_model_is_found_by_running_each() -> None:
     class Slow(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             time.sleep(0.02)
             return x.flatten(1)
 
     slow, quick = Slow(), nn.Flatten()
-    assert fastest({"slow": slow, "quick": quick}, images()) == "quick"
-    assert fastest({"slow": slow}, images()) == "slow"
+    assert find_fastest({"slow": slow, "quick": quick}, images()) == "quick"
+    assert find_fastest({"slow": slow}, images()) == "slow"
 
 
-def test_agreement_is_of_gradients_too() -> None:
-    model, x = quantised().eval(), images()
-    trace = fold(model)
+def test_equivalence_includes_gradients() -> None:
+    model, x = quantized().eval(), images()
+    trace = fold_batch_norm(model)
     with torch.no_grad():
-        assert difference(model(x), trace(x)) < TOLERANCE
-    assert not agree(model, trace, x)
-    assert agree(model, model, x)
+        assert relative_difference(model(x), trace(x)) < TOLERANCE
+    assert not is_equivalent(model, trace, x)
+    assert is_equivalent(model, model, x)
 
 
-def test_a_hook_goes_on_working() -> None:
+def test_a_forward_hook_still_applies() -> None:
     model = build_trained("resnet18").eval()
     model.get_submodule("bn1").register_forward_hook(lambda module, args, output: 2 * output)
     x = images()
@@ -192,18 +199,18 @@ def test_a_hook_goes_on_working() -> None:
 
 
 @pytest.mark.data
-def test_folding_moves_no_logit_of_a_trained_network_on_real_images(real_images: Path) -> None:
+def test_folding_keeps_the_logits_of_a_trained_network_on_real_images(real_images: Path) -> None:
     found = find_spec("pyautoattack")
     assert found is not None
     assert found.origin is not None
     weights = Path(found.origin).parent / "examples" / "model_test.pt"
     if not weights.exists():
-        pytest.skip("this installation of pyautoattack comes without its example")
+        pytest.skip("this installation of pyautoattack lacks its example")
     model = build_model("resnet18", num_classes=10)
     state = torch.load(weights, weights_only=True, map_location="cpu")
     model.load_state_dict(state | {key: model.state_dict()[key] for key in ("mean", "std")})
     test, _ = load_split(os.fspath(real_images / "cifar10-first.npz"), "test", data_dir=Path())
     x = to_float(test.first(100).pixels)
-    folded = fold(model.eval())
+    folded = fold_batch_norm(model.eval())
     with torch.no_grad():
         assert (model(x) - folded(x)).abs().max() < TOLERANCE

@@ -1,4 +1,4 @@
-"""A model replayed in padded batches; the capture is stood in for where there is no GPU."""
+"""Models replayed in padded batches; a stand-in replaces the capture where there is no GPU."""
 
 from itertools import pairwise
 
@@ -20,13 +20,13 @@ LARGEST = 40
 
 
 class SharedMemory:
-    """Stands in for CUDA graphs of one pool: a backward pass needs the latest forward pass.
+    """Imitates CUDA graphs that share a pool: a backward pass uses the latest forward pass.
 
-    It eats what that pass left, as the memory of the graphs is written over by what follows.
+    It consumes that pass's intermediate results, as graphs overwrite their shared memory.
     """
 
     def __init__(self) -> None:
-        self.left: tuple[Tensor, Tensor] | None = None
+        self.intermediate: tuple[Tensor, Tensor] | None = None
         self.sizes: list[int] = []
 
     def __call__(self, model: nn.Module, x: Tensor) -> Passes:
@@ -38,15 +38,15 @@ class SharedMemory:
         def forward() -> None:
             with torch.enable_grad():
                 leaf = static.clone().requires_grad_()
-                self.left = leaf, model(leaf)
-            logits.copy_(self.left[1].detach())
+                self.intermediate = leaf, model(leaf)
+            logits.copy_(self.intermediate[1].detach())
 
         def backward() -> None:
-            assert self.left is not None, "nothing was left of the forward pass"
-            leaf, output = self.left
-            assert output.shape == logits.shape, "the memory holds another pass"
+            assert self.intermediate is not None, "no intermediate results of a forward pass"
+            leaf, output = self.intermediate
+            assert output.shape == logits.shape, "intermediate results of another forward pass"
             d_x.copy_(torch.autograd.grad(output, leaf, d_logits)[0])
-            self.left = None
+            self.intermediate = None
 
         return Passes(
             x=static,
@@ -79,7 +79,7 @@ def gradient_of(model: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
     return gradient
 
 
-def test_sizes_go_down_in_steps_to_the_smallest() -> None:
+def test_batch_sizes_grow_by_at_most_a_third() -> None:
     assert batch_sizes(250) == (16, 20, 26, 34, 45, 60, 80, 106, 141, 188, 250)
     assert batch_sizes(SMALLEST_BATCH) == (SMALLEST_BATCH,)
     assert batch_sizes(5) == (5,)
@@ -91,7 +91,7 @@ def test_sizes_go_down_in_steps_to_the_smallest() -> None:
 
 @pytest.mark.parametrize("n", [1, 16, 17, 20, 21, 39, 40])
 @pytest.mark.usefixtures("nothing_logged")
-def test_padding_changes_no_answer(n: int, frozen: nn.Module) -> None:
+def test_padding_changes_neither_logits_nor_gradients(n: int, frozen: nn.Module) -> None:
     model, memory = replayed(frozen)
     x, weight = batch(n, seed=1), torch.randn(n, 10, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(model(x), frozen(x))
@@ -100,7 +100,7 @@ def test_padding_changes_no_answer(n: int, frozen: nn.Module) -> None:
 
 
 @pytest.mark.usefixtures("nothing_logged")
-def test_batches_out_of_range_run_as_they_are(frozen: nn.Module) -> None:
+def test_batches_of_other_shapes_or_sizes_run_without_graphs(frozen: nn.Module) -> None:
     model, memory = replayed(frozen)
     for x in (batch(LARGEST + 1), batch(5)[:, :, :6], batch(0)):
         torch.testing.assert_close(model(x), frozen(x))
@@ -108,7 +108,7 @@ def test_batches_out_of_range_run_as_they_are(frozen: nn.Module) -> None:
 
 
 @pytest.mark.usefixtures("nothing_logged")
-def test_passes_may_come_in_any_order(frozen: nn.Module) -> None:
+def test_passes_may_run_in_any_order(frozen: nn.Module) -> None:
     """Forward on three batches of two sizes, then backward on each, the first one twice."""
     model, memory = replayed(frozen)
     check_any_order(model, frozen, torch.device("cpu"))
@@ -128,7 +128,7 @@ def check_any_order(model: nn.Module, frozen: nn.Module, device: torch.device) -
 
 
 @pytest.mark.usefixtures("nothing_logged")
-def test_what_is_done_to_logits_stays_with_the_caller(frozen: nn.Module) -> None:
+def test_changing_returned_logits_in_place_does_not_affect_later_ones(frozen: nn.Module) -> None:
     model, _ = replayed(frozen)
     x = batch(8)
     expected = frozen(x)
@@ -140,7 +140,7 @@ def test_what_is_done_to_logits_stays_with_the_caller(frozen: nn.Module) -> None
         torch.testing.assert_close(model(x), expected)
 
 
-def test_a_model_that_cannot_be_captured_runs_as_it_is(frozen: nn.Module) -> None:
+def test_a_model_that_cannot_be_captured_runs_without_graphs(frozen: nn.Module) -> None:
     def refuse(model: nn.Module, x: Tensor) -> Passes:
         raise RuntimeError("not permitted.\nMore.")
 
@@ -152,18 +152,18 @@ def test_a_model_that_cannot_be_captured_runs_as_it_is(frozen: nn.Module) -> Non
     assert "(not permitted)." in message
 
 
-class Crowd(nn.Module):
-    """Answers for each image by what the whole batch looks like."""
+class BatchDependent(nn.Module):
+    """Scales every image's logits by the mean of the batch."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)[:, :10] * x.mean()
 
 
-def test_a_model_that_looks_at_the_whole_batch_is_not_padded() -> None:
-    model = GraphedModel(Crowd(), batch(LARGEST), LARGEST, SharedMemory())
+def test_a_batch_dependent_model_is_not_padded() -> None:
+    model = GraphedModel(BatchDependent(), batch(LARGEST), LARGEST, SharedMemory())
     with logged() as messages:
         for n in (LARGEST, 7, 30, 7):
-            torch.testing.assert_close(model(batch(n, seed=n)), Crowd()(batch(n, seed=n)))
+            torch.testing.assert_close(model(batch(n, seed=n)), BatchDependent()(batch(n, seed=n)))
     (message,) = messages
     assert "depend on the others in its batch" in message
 
@@ -171,7 +171,7 @@ def test_a_model_that_looks_at_the_whole_batch_is_not_padded() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("arch", ["small-cnn", "resnet18", "wrn-10-1"])
 @pytest.mark.usefixtures("nothing_logged")
-def test_cuda_graphs_give_the_answers_of_the_model(arch: str) -> None:
+def test_cuda_graphs_give_the_logits_and_gradients_of_the_model(arch: str) -> None:
     x = batch(LARGEST).cuda()
     with full_precision():
         frozen = freeze(build_trained(arch).cuda(), x).model
@@ -191,12 +191,12 @@ def test_cuda_graphs_give_the_answers_of_the_model(arch: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("nothing_logged")
-def test_autoattack_runs_on_graphs_and_gives_the_same_verdicts() -> None:
+def test_autoattack_gives_the_same_outcomes_with_cuda_graphs() -> None:
     images = make_images(60, classes=5, size=8)
     model = train_small_net(images, classes=5).cuda()
     config = AttackConfig(suite="autoattack", threat_model=ThreatModel(eps=0.05), batch_size=25)
     suite = build_suite(config, 5)
-    verdicts = [
+    evaluations = [
         evaluate(
             model,
             images.to("cuda"),
@@ -207,5 +207,7 @@ def test_autoattack_runs_on_graphs_and_gives_the_same_verdicts() -> None:
         )
         for graphs in (False, True)
     ]
-    assert (verdicts[0].robust != verdicts[1].robust).sum() <= 1, "rounding may tip one image"
-    assert 0 < verdicts[1].robust_correct < verdicts[1].clean_correct
+    without_graphs, with_graphs = evaluations
+    num_different = (without_graphs.robust != with_graphs.robust).sum()
+    assert num_different <= 1, "rounding may change one image's outcome"
+    assert 0 < with_graphs.robust_correct < with_graphs.clean_correct

@@ -1,4 +1,4 @@
-"""RobustBench's zoo, offline: weights of its own networks stand where it looks for them."""
+"""RobustBench's zoo without a network: weights of its networks are stored where it expects them."""
 
 import pickle
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from adrbench.checkpoints.third_party import load_foreign
+from adrbench.checkpoints.third_party import load_third_party
 from adrbench.errors import AdrbenchError, CheckpointError, UsageError
 from adrbench.models import robustbench_zoo as zoo
 from adrbench.models.architectures import build_model
@@ -25,7 +25,7 @@ def robustbench() -> Any:
 
 @pytest.fixture(scope="module")
 def network(robustbench: Any) -> nn.Module:
-    """Return the zoo's PreActResNet-18 for CIFAR-100 with weights of our own making."""
+    """Return the zoo's PreActResNet-18 for CIFAR-100 with random weights."""
     dataset, norm = robustbench.BenchmarkDataset("cifar100"), robustbench.ThreatModel("Linf")
     torch.manual_seed(0)
     model: nn.Module = robustbench.all_models[dataset][norm][NAME]["model"]()
@@ -34,7 +34,7 @@ def network(robustbench: Any) -> nn.Module:
 
 @pytest.fixture
 def offline(robustbench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every download fail as it does without a network, whatever this machine has."""
+    """Make every download fail as it does without a network."""
 
     def fail(*args: object, **kwargs: object) -> None:
         print("Downloading")  # noqa: T201
@@ -100,7 +100,7 @@ def test_timm_weights_in_the_folder_load_without_a_network(
         assert torch.equal(load(tmp_path, name)(x), expected(x))
 
 
-def test_names_come_from_the_zoo() -> None:
+def test_zoo_names_are_listed_per_data_set_and_norm() -> None:
     assert NAME in zoo.zoo_names("cifar10", "Linf")
     assert NAME in zoo.zoo_names("cifar10", "L2")
     assert zoo.zoo_names("cifar100", "L2") == []
@@ -118,7 +118,9 @@ def test_names_come_from_the_zoo() -> None:
         ("../../etc", "cifar10", "Linf", "unknown RobustBench model"),
     ],
 )
-def test_what_the_zoo_lacks(tmp_path: Path, name: str, dataset: str, norm: str, words: str) -> None:
+def test_unknown_zoo_models_are_rejected(
+    tmp_path: Path, name: str, dataset: str, norm: str, words: str
+) -> None:
     with pytest.raises(UsageError, match=words):
         zoo.load_zoo_model(name, dataset=dataset, norm=norm, zoo_dir=tmp_path / "zoo")
     assert list(tmp_path.iterdir()) == []
@@ -132,7 +134,7 @@ def test_what_the_zoo_lacks(tmp_path: Path, name: str, dataset: str, norm: str, 
         ("Bai2023Improving_edm", "Bai2023Improving_edm.pt_m0.pt"),
     ],
 )
-def test_no_network_says_where_the_file_belongs_and_leaves_nothing(
+def test_without_a_network_the_error_names_the_file_and_nothing_is_left(
     tmp_path: Path, name: str, file: str, offline: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = refusal(tmp_path / "zoo", name)
@@ -144,10 +146,10 @@ def test_no_network_says_where_the_file_belongs_and_leaves_nothing(
     assert "Downloading" in streams.err
 
 
-def test_a_download_arrives_whole_or_not_at_all(
+def test_a_download_is_complete_or_absent(
     tmp_path: Path, network: nn.Module, robustbench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answer(content: Path) -> None:
+    def serve(content: Path) -> None:
         def download(*, id: str, output: str) -> None:  # noqa: A002
             Path(output).write_bytes(content.read_bytes())
 
@@ -156,21 +158,21 @@ def test_a_download_arrives_whole_or_not_at_all(
     page, weights = tmp_path / "page", tmp_path / "weights"
     page.write_bytes(b"<!DOCTYPE html><html>quota exceeded</html>")
     torch.save(network.state_dict(), weights)
-    answer(page)
-    assert "what arrived is a web page" in refusal(tmp_path / "zoo")
+    serve(page)
+    assert "the downloaded file is a web page" in refusal(tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
-    answer(weights)
+    serve(weights)
     load(tmp_path / "zoo")
     files = [path.name for path in (tmp_path / "zoo").rglob("*") if path.is_file()]
     assert files == [f"{NAME}.pt"]
 
 
-def test_a_file_that_holds_no_weights_is_named(tmp_path: Path, network: nn.Module) -> None:
+def test_a_file_without_weights_is_rejected_by_name(tmp_path: Path, network: nn.Module) -> None:
     whole = save(tmp_path / "whole", network.state_dict()).read_bytes()
     contents = {
         "is empty": b"",
         "is a web page": b"\n <!DOCTYPE html><html></html>",
-        "is cut short": whole[: len(whole) // 2],
+        "is truncated": whole[: len(whole) // 2],
         "is not a PyTorch file": b"weights",
         "does not load as": pickle.dumps({"state": 1})[:-3],
     }
@@ -183,20 +185,20 @@ def test_a_file_that_holds_no_weights_is_named(tmp_path: Path, network: nn.Modul
         assert path.read_bytes() == content
 
 
-def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_file_is_rejected_by_name(tmp_path: Path) -> None:
     path = tmp_path / "cifar100" / "Linf" / f"{NAME}.pt"
     path.mkdir(parents=True)
     assert f"{path} cannot be read" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("state", [{"conv1.weight": torch.ones(2)}, [1, 2], {"state_dict": 3}])
-def test_weights_of_another_network_are_refused(tmp_path: Path, state: object) -> None:
+def test_weights_of_another_network_are_rejected(tmp_path: Path, state: object) -> None:
     save(tmp_path, state)
     assert f"does not load as {NAME}" in refusal(tmp_path)
 
 
 class Payload:
-    """A pickle that would write a file when it is loaded without care."""
+    """An object whose pickle creates a file when it is loaded without restrictions."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -206,13 +208,15 @@ class Payload:
 
 
 @pytest.mark.parametrize("name", [NAME, "Debenedetti2022Light_XCiT-S12"])
-def test_a_file_of_the_zoo_never_runs_code(tmp_path: Path, name: str) -> None:
+def test_loading_a_zoo_file_never_runs_code(tmp_path: Path, name: str) -> None:
     save(tmp_path, {"x": Payload(tmp_path / "ran")}, f"{name}.pt")
     assert "does not load as" in refusal(tmp_path, name)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_missing_robustbench_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_robustbench_the_error_gives_the_install_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "robustbench"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "robustbench", None)
@@ -220,8 +224,8 @@ def test_a_missing_robustbench_says_how_to_install_it(monkeypatch: pytest.Monkey
         zoo.zoo_names("cifar10", "Linf")
 
 
-def test_the_import_is_silent_and_leaves_no_alias_behind() -> None:
-    """In a process of its own, with every warning an error, as a user's first call would be."""
+def test_the_import_prints_nothing_and_removes_its_alias() -> None:
+    """Runs in a new process with warnings as errors, like a user's first call."""
     code = (
         "import sys; from adrbench.models.robustbench_zoo import zoo_names;"
         "zoo_names('cifar10', 'Linf');"
@@ -236,10 +240,10 @@ def test_the_import_is_silent_and_leaves_no_alias_behind() -> None:
 
 @pytest.mark.parametrize("arch", ["preact-resnet18", "wrn-10-2"])
 @pytest.mark.parametrize("activation", ["relu", "silu"])
-def test_our_networks_compute_what_the_published_ones_do(
+def test_our_networks_have_the_logits_of_the_published_ones(
     arch: str, activation: str, robustbench: Any
 ) -> None:
-    """Weights of DeepMind's networks, which ADR and many rows use, give the same logits in ours."""
+    """With the weights of DeepMind's networks, which ADR uses, ours give the same logits."""
     modules = sys.modules["robustbench.model_zoo.architectures.dm_wide_resnet"]
     kind: dict[str, Any] = {"relu": nn.ReLU, "silu": nn.SiLU}
     if arch == "wrn-10-2":
@@ -252,7 +256,7 @@ def test_our_networks_compute_what_the_published_ones_do(
                 tensor.copy_(torch.rand_like(tensor) + 0.5)
     ours = build_model(arch, num_classes=10, activation=activation)
     constants = (modules.CIFAR10_MEAN, modules.CIFAR10_STD)
-    load_foreign({"state_dict": theirs.state_dict()}, ours, normalize=constants)
+    load_third_party({"state_dict": theirs.state_dict()}, ours, normalize=constants)
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=1e-4, atol=1e-4)

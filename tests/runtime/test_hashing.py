@@ -1,0 +1,34 @@
+"""Fingerprints depend on values only, not on layout or the order of keys."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from adrbench.runtime.hashing import sha256_of_json, tensor_bytes
+
+
+def test_the_hash_of_a_json_value_is_that_of_its_text_with_sorted_keys() -> None:
+    """The expected value is `printf '{"a": [1, null], "b": 0.5}' | sha256sum`."""
+    expected = "00bbcdc3775f18a0227bc87e41621b96eeac1e75c9017cbe9c8e870301ab6e33"
+    assert sha256_of_json({"b": 0.5, "a": [1, None]}) == expected
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(12.0).reshape(3, 4).t(),
+        torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        torch.tensor(7),
+        torch.empty(0, 3),
+        torch.tensor([True, False]),
+        torch.ones(3, requires_grad=True),
+    ],
+    ids=["transposed", "channels_last", "scalar", "empty", "bool", "requires_grad"],
+)
+def test_tensor_bytes_are_numpys_in_row_major_order(tensor: Tensor) -> None:
+    assert bytes(tensor_bytes(tensor)) == tensor.detach().numpy().tobytes()
+
+
+def test_tensor_bytes_support_bfloat16() -> None:
+    """1 is 0x3F80 in bfloat16, stored with the low byte first."""
+    assert bytes(tensor_bytes(torch.ones(2, dtype=torch.bfloat16))) == b"\x80\x3f\x80\x3f"
