@@ -43,6 +43,6 @@ def run_suite(
     model: nn.Module, images: Images, name: str, threat: ThreatModel, batch_size: int
 ) -> Evaluation:
     """Evaluate a model of ten classes as `adrbench attack` does."""
-    config = AttackConfig(suite=name, threat_model=threat, batch_size=batch_size, seed=0)
-    suite = build_suite(config, num_classes=10)
-    return evaluate(model, images, suite, threat, batch_size=batch_size, many_passes=True)
+    config = AttackConfig(suite=name, batch_size=batch_size, seed=0)
+    suite = build_suite(config, threat, num_classes=10)
+    return evaluate(model, images, suite, threat, batch_size=batch_size, optimize_model=True)

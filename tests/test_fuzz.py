@@ -31,7 +31,6 @@ from adrbench.config.declare import parse_fraction
 from adrbench.config.method import Method, parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import AttackConfig, TrainConfig
-from adrbench.config.threat import ThreatModel
 from adrbench.data import DATASETS, Images, dataset_name, load_dataset, load_split, memory
 from adrbench.data.builtin import read_cifar
 from adrbench.data.tiny_imagenet import read_tiny_imagenet
@@ -287,7 +286,7 @@ def good_config() -> Any:
     return json.loads(json.dumps(config.to_json()))
 
 
-GOOD_ATTACK = to_json(AttackConfig(threat_model=ThreatModel(eps=0.1), n=3, alpha=0.1))
+GOOD_ATTACK = to_json(AttackConfig(n=3, alpha=0.1))
 
 
 def error_text(read: Callable[[], object]) -> str:
@@ -316,7 +315,7 @@ def test_an_attack_configuration_is_read_or_rejected(data: Any) -> None:
 @pytest.mark.parametrize("value", [-(10**400), 10**400])
 def test_extreme_numbers_are_rejected(name: str, value: int) -> None:
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is "):
-        AttackConfig(threat_model=ThreatModel(eps=0.1), **{name: value})  # type: ignore[arg-type]
+        AttackConfig(**{name: value})  # type: ignore[arg-type]
 
 
 # Command line arguments

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from adrbench.attacks import autoattack, pgd
 from adrbench.config.settings import AttackConfig
+from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError, unknown_name
 
 
@@ -48,29 +49,36 @@ class Suite:
     review: Callable[[Mapping[str, float]], None] = field(default=_nothing_to_review)
 
 
-Builder = Callable[[AttackConfig, int], Suite]
+#: (settings, threat model, number of classes) -> suite.
+Builder = Callable[[AttackConfig, ThreatModel, int], Suite]
 
 DEFAULT_PGD_STEPS = 20
 MARGIN_STEPS = 30
 
 
-def build_suite(config: AttackConfig, num_classes: int) -> Suite:
+def build_suite(config: AttackConfig, threat_model: ThreatModel, num_classes: int) -> Suite:
     """Return the suite that `config` names, for a model of `num_classes` classes.
 
     Raises:
         UsageError: for an unknown suite, or one that needs more classes.
 
     """
+    check_suite(config.suite)
     found = PGD_K.fullmatch(config.suite)
     if found:
-        return _pgd(config, steps=int(found[1]))
-    if config.suite not in SUITES:
-        raise unknown_name("suite", config.suite, [*SUITES, "pgd-20", "pgd-K (K a number)"])
-    return SUITES[config.suite][1](config, num_classes)
+        return _pgd(config, threat_model, steps=int(found[1]))
+    return SUITES[config.suite][1](config, threat_model, num_classes)
+
+
+def check_suite(name: str) -> None:
+    """Raise UsageError unless `name` is that of a suite."""
+    if not PGD_K.fullmatch(name) and name not in SUITES:
+        raise unknown_name("suite", name, [*SUITES, "pgd-20", "pgd-K (K a number)"])
 
 
 def _pgd(
     config: AttackConfig,
+    threat_model: ThreatModel,
     num_classes: int = 0,
     *,
     steps: int = DEFAULT_PGD_STEPS,
@@ -78,10 +86,10 @@ def _pgd(
     name: str | None = None,
 ) -> Suite:
     name = name or f"pgd-{steps}"
-    alpha = config.alpha if config.alpha is not None else config.threat_model.eps / 4
+    alpha = config.alpha if config.alpha is not None else threat_model.eps / 4
     stage = pgd.PGD(
         name=name,
-        threat=config.threat_model,
+        threat=threat_model,
         steps=steps,
         alpha=alpha,
         restarts=config.restarts,
@@ -92,18 +100,18 @@ def _pgd(
     return Suite(name=name, stages=(stage,), parameters=parameters)
 
 
-def _margin(config: AttackConfig, num_classes: int) -> Suite:
-    return _pgd(config, steps=MARGIN_STEPS, loss=pgd.margin, name="cw")
+def _margin(config: AttackConfig, threat_model: ThreatModel, num_classes: int) -> Suite:
+    return _pgd(config, threat_model, steps=MARGIN_STEPS, loss=pgd.margin, name="cw")
 
 
-def _fgsm(config: AttackConfig, num_classes: int) -> Suite:
-    return Suite(name="fgsm", stages=(pgd.fgsm(config.threat_model),), parameters={})
+def _fgsm(config: AttackConfig, threat_model: ThreatModel, num_classes: int) -> Suite:
+    return Suite(name="fgsm", stages=(pgd.fgsm(threat_model),), parameters={})
 
 
 def _official(version: autoattack.Version, only: str | None = None) -> Builder:
     """Return the builder of an AutoAttack version, or of the single attack `only`."""
 
-    def build(config: AttackConfig, num_classes: int) -> Suite:
+    def build(config: AttackConfig, threat_model: ThreatModel, num_classes: int) -> Suite:
         names = (only,) if only else autoattack.ATTACKS[version]
         runnable, left_out = autoattack.split_runnable(names, num_classes)
         if not runnable or (only and left_out):
@@ -111,7 +119,7 @@ def _official(version: autoattack.Version, only: str | None = None) -> Builder:
         stages = tuple(
             autoattack.OfficialAttack(
                 name=name,
-                threat=config.threat_model,
+                threat=threat_model,
                 num_classes=num_classes,
                 seed=config.seed,
                 version=version,

@@ -175,12 +175,6 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is damaged ({error}): copy or train it again.") from error
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def restore(checkpoint: Checkpoint, weights: str, path: Path | str) -> nn.Module:
     """Build the model of `checkpoint` with its `weights`, in eval mode on the CPU.
 

@@ -21,7 +21,7 @@ from adrbench.cli.notes import complain, notes_on_stderr
 from adrbench.cli.report import report
 from adrbench.cli.train import train
 from adrbench.errors import AdrbenchError
-from adrbench.runtime.signals import SIGNALS
+from adrbench.runtime.signals import select_unignored
 from adrbench.runtime.torchrun import is_launched
 
 app = typer.Typer(
@@ -116,8 +116,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    heeded = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
-    for number in heeded:
+    handled = select_unignored()
+    for number in handled:
         signal.signal(number, leave)
     try:
         app(prog_name="adrbench")
@@ -131,5 +131,5 @@ def main() -> None:
         raise
     finally:
         # What it came to is decided and said; the rest is Python's own end.
-        for number in heeded:
+        for number in handled:
             signal.signal(number, signal.SIG_IGN)

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from adrbench.runtime.context import Context
 
 logger = logging.getLogger(__name__)
-#: More classes than any attack of a suite needs, to build a suite before the data are known.
-MANY_CLASSES = 1000
 
 
 @takes_settings(settings_of(AttackConfig))
@@ -76,7 +73,6 @@ def attack(
     force: Annotated[bool, typer.Option("--force", help="Redo finished evaluations.")] = False,
 ) -> None:
     """Attack trained models and record on how many images each is robust."""
-    from adrbench.config.threat import ThreatModel
     from adrbench.evaluation.targets import TargetOptions
     from adrbench.runtime.context import Context
     from adrbench.runtime.devices import choose_device
@@ -87,7 +83,7 @@ def attack(
     chosen, stop = choose_device(device, local_rank()), StopRequest()
     with joined_process_group(chosen) as process_group, stop.handling_signals():
         context = Context(device=chosen, process_group=process_group, stop=stop)
-        config = AttackConfig(suite=suite, threat_model=ThreatModel(eps=1), **given)
+        config = AttackConfig(suite=suite, **given)
         options = TargetOptions(
             weights=weights,
             dataset=dataset,
@@ -112,7 +108,7 @@ def run(
     force: bool,
 ) -> None:
     """Attack every target on this rank; rank 0 prints and writes."""
-    from adrbench.attacks.suites import build_suite
+    from adrbench.attacks.suites import check_suite
     from adrbench.data import load_split
     from adrbench.evaluation import jobs as evaluations
     from adrbench.evaluation.targets import resolve_targets
@@ -120,17 +116,15 @@ def run(
     from adrbench.runtime.process_group import same_on_all_ranks
 
     group = context.process_group
-    build_suite(config, MANY_CLASSES)
+    check_suite(config.suite)
     load_test = cache(partial(load_split, split="test", data_dir=options.data_dir))
     jobs = []
     with rank_zero_first(group):
         for target in targets:
             for target_model in resolve_targets(target, options):
                 test, info = load_test(target_model.dataset)
-                threatened = replace(config, threat_model=target_model.threat)
-                jobs.append(
-                    evaluations.plan(target_model, threatened, test=test, info=info, out=out)
-                )
+                job = evaluations.plan(target_model, config, test=test, info=info, out=out)
+                jobs.append(job)
     if not same_on_all_ranks(group, [job.fingerprint for job in jobs]):
         raise AdrbenchError(
             "the processes found different weights or images: give files that all machines share, "
@@ -158,7 +152,7 @@ def attack_once(job: "Job", context: "Context", *, force: bool) -> "AttackRecord
 
     group = context.process_group
     label = f"{job.target_model.label} {job.suite.name}"
-    if group.broadcast(not force and evaluations.is_done(job)):
+    if not force and evaluations.is_done(job, context):
         record = read_finished(job.path)
         logger.info(f"{label} was done before, see {job.path}: --force does it again.")
         return record
@@ -167,9 +161,7 @@ def attack_once(job: "Job", context: "Context", *, force: bool) -> "AttackRecord
     console = Console(stderr=True, quiet=not group.is_rank_zero)
     try:
         with AttackDisplay(console, label) as display, enough_memory(job.config.batch_size):
-            return evaluations.run(
-                job, context.device, display.batch, process_group=group, force=force
-            )
+            return evaluations.run(job, context, display.batch, force=force)
     except Interrupted as interruption:
         where = f"{label} is saved up to the last finished batch"
         raise Interrupted(interruption.number, where) from None

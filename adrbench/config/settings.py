@@ -216,7 +216,7 @@ def train_settings() -> Mapping[str, Setting]:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackConfig:
-    """What an evaluation does to a set of weights, whatever the weights are.
+    """What an evaluation does to a set of weights under any threat model.
 
     `n` counts test images from the first on, None is all of them. `alpha` is the step of the
     PGD suites, None for their default of eps / 4.
@@ -227,7 +227,6 @@ class AttackConfig:
     """
 
     suite: str = "autoattack"
-    threat_model: ThreatModel
     n: int | None = setting(
         default=None, low=1, high=MAX_INT, help="The first n test images.", show_default="all"
     )

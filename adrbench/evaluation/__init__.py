@@ -1,1 +1,1 @@
-"""Attacks on a set of weights: targets, jobs, progress on disk, and the evaluation itself."""
+"""Evaluation of a model under a suite of attacks: targets, jobs, progress on disk."""

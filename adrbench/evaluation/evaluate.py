@@ -1,7 +1,7 @@
 """Evaluation: a clean pass, then each stage of a suite on the survivors of the last.
 
-The evaluation takes no attack's word: it checks that every adversarial image is inside the ball
-and inside [0, 1], and judges for itself whether the model is fooled.
+Attacks are not trusted: the evaluation itself checks that every adversarial image is inside the
+ball and inside [0, 1], and judges whether the model is fooled.
 """
 
 import logging
@@ -28,22 +28,23 @@ from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 
 logger = logging.getLogger(__name__)
 
-#: How far outside the ball float32 arithmetic may leave an image: a share of eps, and a rest.
+#: How far outside the ball float32 rounding may put an image: relative to eps, and absolute.
 RELATIVE_SLACK, ABSOLUTE_SLACK = 1e-4, 1e-6
 
 CLEAN = "clean"
 
-#: (stage, images done, images of this stage, images still standing), at its start and after every
-#: batch; of several processes each knows its own until the end of the stage.
+#: (stage, images done, images that entered the stage, survivors so far), called at the start of a
+#: stage and after every batch; a rank counts its own batches until the end of the stage.
 OnBatch = Callable[[str, int, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Verdicts in test-set order, (n,) booleans on the CPU, and what was seen on the way.
+    """The result of an evaluation of n images.
 
-    `folded` says whether BatchNorm was folded away in the form of the model that was attacked;
-    `seconds` counts what it took over all breaks.
+    `clean` and `robust` are per-example outcomes in test-set order, (n,) booleans on the CPU.
+    `folded` is whether BatchNorm was folded into convolutions in the model that was attacked, and
+    `seconds` the time taken over all sessions.
     """
 
     clean: Tensor
@@ -55,17 +56,17 @@ class Evaluation:
 
     @property
     def clean_correct(self) -> int:
-        """The number of images classified correctly as they are."""
+        """The number of images that are classified correctly without an attack."""
         return int(self.clean.sum())
 
     @property
     def robust_correct(self) -> int:
-        """The number of images that no stage could fool the model on."""
+        """The number of images that are classified correctly under every stage."""
         return int(self.robust.sum())
 
 
 class CleanPass:
-    """The stage before all others: every image as it is."""
+    """The stage before all others: the images without a perturbation."""
 
     name = CLEAN
 
@@ -81,78 +82,95 @@ def evaluate(
     threat: ThreatModel,
     *,
     batch_size: int,
-    on_batch: OnBatch = lambda stage, done, total, standing: None,
-    many_passes: bool = False,
+    on_batch: OnBatch = lambda stage, done, total, survivors: None,
+    optimize_model: bool = False,
     progress_store: ProgressStore | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Evaluation:
     """Attack `model` on `images`, on the device both are on, in float32.
 
-    The attacks run on the frozen form of the model. With `many_passes` to come its memory format is
-    chosen with more care, and on a GPU its passes are replayed as CUDA graphs where
-    possible. The model itself comes back as it was, and so does torch's random state.
+    The attacks run on the frozen form of the model. `optimize_model` spends time on making that
+    form fast, which pays off over many batches: its memory format is chosen with more care, and
+    on a GPU its passes are replayed as CUDA graphs where possible. The model itself is returned
+    to its state before the call, and so is torch's random state.
 
-    After every batch the progress is saved in `progress_store`, from where an interrupted
-    evaluation resumes. Every rank of
-    `process_group` calls this and gets the whole evaluation; the ranks share the batches, which do
-    not depend on how many ranks there are.
+    After every batch the progress is saved in `progress_store`, from which an interrupted
+    evaluation resumes. Every rank of `process_group` calls this and returns the whole evaluation;
+    the ranks share the batches, which do not depend on the number of ranks.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     progress_store = progress_store or NoProgressStore()
     x = to_float(images.first(min(batch_size, len(images))).pixels)
     progress = process_group.broadcast(
         progress_store.load() if process_group.is_rank_zero else None
     ) or begin(len(images))
-    earlier = progress.seconds
-    left = (CleanPass(), *suite.stages)[len(progress.stages) :]
-    if left and (progress.stages or progress.done):
-        logger.info(f"resuming {progress.describe(left[0].name)}.")
+    earlier_seconds = progress.seconds
+    stages = (CleanPass(), *suite.stages)[len(progress.stages) :]
+    if stages and progress.has_begun:
+        logger.info(f"resuming {progress.describe(stages[0].name)}.")
     with (
         in_mode(model, training=False),
         without_parameter_gradients(model),
         full_precision(),
-        collected_warnings() as seen,
+        collected_warnings() as collected,
     ):
         suite.inspect(model, x, images.labels[: len(x)])
-        frozen = _freeze(model, x, _formats(x, progress.form, many_passes), process_group)
-        progress.form = frozen.memory_format
+        formats = _formats_to_try(x, progress.memory_format, optimize_model)
+        frozen = _freeze_alike(model, x, formats, process_group)
+        progress.memory_format = frozen.memory_format
 
-        def keep() -> None:
-            progress.seconds = earlier + time.perf_counter() - began
-            progress.warnings = unique([*progress.warnings, *seen()])
+        def save() -> None:
+            progress.seconds = earlier_seconds + time.perf_counter() - started
+            progress.warnings = unique([*progress.warnings, *collected()])
             progress_store.save(progress)
 
-        is_graphed = many_passes and x.is_cuda
-        work = _Work(
+        is_graphed = optimize_model and x.is_cuda
+        runner = _StageRunner(
             model=GraphedModel(frozen.model, x, len(x)) if is_graphed else frozen.model,
             images=images,
             threat=threat,
             batch_size=batch_size,
             progress=progress,
             on_batch=on_batch,
-            keep=keep,
+            save=save,
             process_group=process_group,
         )
-        for stage in left:
-            _run_stage(stage, work)
+        for stage in stages:
+            runner.run(stage)
         suite.review({stage.name: stage.survivors / len(images) for stage in progress.stages})
     assert progress.clean is not None
-    found = [
-        text for texts in process_group.gather([*progress.warnings, *seen()]) for text in texts
-    ]
+    texts = process_group.all_gather([*progress.warnings, *collected()])
     return Evaluation(
         clean=progress.clean,
-        robust=progress.standing,
+        robust=progress.survivors,
         stages=tuple(progress.stages[1:]),
-        warnings=(*suite.left_out, *unique(found)),
+        warnings=(*suite.left_out, *unique(text for of_rank in texts for text in of_rank)),
         folded=frozen.folded,
-        seconds=earlier + time.perf_counter() - began,
+        seconds=earlier_seconds + time.perf_counter() - started,
     )
 
 
+def _formats_to_try(
+    x: Tensor, resumed: str, optimize_model: bool
+) -> tuple[torch.memory_format, ...]:
+    """Return the memory formats to choose from; a `resumed` evaluation keeps its own."""
+    if resumed:
+        return (FORMATS.get(resumed, IMAGE_FORMAT),)
+    return formats_for(x) if optimize_model else (IMAGE_FORMAT,)
+
+
+def _freeze_alike(
+    model: nn.Module, x: Tensor, formats: Sequence[torch.memory_format], process_group: ProcessGroup
+) -> Frozen:
+    """Freeze the model on every rank, in the memory format that rank 0 chooses."""
+    frozen = freeze(model, x, formats) if process_group.is_rank_zero else None
+    chosen = process_group.broadcast(frozen.memory_format if frozen else "")
+    return frozen or freeze(model, x, (FORMATS.get(chosen, IMAGE_FORMAT),))
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Work:
-    """What every stage of an evaluation works with; `keep` keeps the progress."""
+class _StageRunner:
+    """Runs stages one after the other on the survivors in `progress`, calling `save` per batch."""
 
     model: nn.Module
     images: Images
@@ -160,83 +178,68 @@ class _Work:
     batch_size: int
     progress: Progress
     on_batch: OnBatch
-    keep: Callable[[], None]
+    save: Callable[[], None]
     process_group: ProcessGroup
 
+    def run(self, stage: Stage) -> None:
+        """Run the batches of a stage that are not done, and remove the images it fools."""
+        progress = self.progress
+        started = time.perf_counter() - progress.stage_seconds
+        entered = progress.entered.nonzero().squeeze(1)
+        batches = torch.split(entered, self.batch_size) if len(entered) else ()
+        remaining = [index for index in range(len(batches)) if index not in progress.done]
 
-def _formats(x: Tensor, form: str, many_passes: bool) -> tuple[torch.memory_format, ...]:
-    """Return the memory formats to try: that of an evaluation that goes on, if it does."""
-    if form:
-        return (FORMATS.get(form, IMAGE_FORMAT),)
-    return formats_for(x) if many_passes else (IMAGE_FORMAT,)
+        def report() -> None:
+            num_done = sum(len(batches[index]) for index in progress.done)
+            self.on_batch(stage.name, num_done, len(entered), int(progress.survivors.sum()))
 
-
-def _freeze(
-    model: nn.Module, x: Tensor, formats: Sequence[torch.memory_format], process_group: ProcessGroup
-) -> Frozen:
-    """Freeze the model on every process in the memory format that the first one chooses."""
-    frozen = freeze(model, x, formats) if process_group.is_rank_zero else None
-    chosen = process_group.broadcast(frozen.memory_format if frozen else "")
-    return frozen or freeze(model, x, (FORMATS.get(chosen, IMAGE_FORMAT),))
-
-
-def _run_stage(stage: Stage, work: _Work) -> None:
-    """Run what is left of a stage, and strike out those images it fools the model on."""
-    progress = work.progress
-    began = time.perf_counter() - progress.stage_seconds
-    entered = progress.entered.nonzero().squeeze(1)
-    batches = torch.split(entered, work.batch_size) if len(entered) else ()
-    left = [number for number in range(len(batches)) if number not in progress.done]
-
-    def report() -> None:
-        done = sum(len(batches[number]) for number in progress.done)
-        work.on_batch(stage.name, done, len(entered), int(progress.standing.sum()))
-
-    if left:
-        report()
-    for number in work.process_group.distribute(left):
-        progress.standing[batches[number]] = _survivors(stage, work, batches[number])
-        progress.done.add(number)
-        progress.stage_seconds = time.perf_counter() - began
-        work.keep()
-        if len(progress.done) < len(batches):
+        if remaining:
             report()
-    progress.standing = work.process_group.all_true(progress.standing)
-    progress.done = set(range(len(batches)))
-    report()
-    progress.finish_stage(stage.name)
+        for index in self.process_group.claim(remaining):
+            progress.survivors[batches[index]] = self._find_survivors(stage, batches[index])
+            progress.done.add(index)
+            progress.stage_seconds = time.perf_counter() - started
+            self.save()
+            if len(progress.done) < len(batches):
+                report()
+        progress.survivors = self.process_group.all_reduce_and(progress.survivors)
+        progress.done = set(range(len(batches)))
+        report()
+        progress.finish_stage(stage.name)
+
+    def _find_survivors(self, stage: Stage, indices: Tensor) -> Tensor:
+        """Return which of the images at `indices` (N,) survive a stage, (N,) on the CPU."""
+        batch = self.images.take(indices)
+        x, y = to_float(batch.pixels), batch.labels
+        x_adv = stage.perturb(self.model, x, y, indices.to(y.device))
+        return ~judge(self.model, self.threat, x, x_adv, y, attack=stage.name).cpu()
 
 
-def _survivors(stage: Stage, work: _Work, indices: Tensor) -> Tensor:
-    """Tell for each of the images at `indices` whether it withstands a stage, (N,) on the CPU."""
-    chosen = work.images.take(indices)
-    x, y = to_float(chosen.pixels), chosen.labels
-    x_adv = stage.perturb(work.model, x, y, indices.to(y.device))
-    return ~fooled(work.model, work.threat, x, x_adv, y, attack=stage.name).cpu()
-
-
-def fooled(
+def judge(
     model: nn.Module, threat: ThreatModel, x: Tensor, x_adv: Tensor, y: Tensor, *, attack: str
 ) -> Tensor:
-    """Tell for each image whether `x_adv` is allowed and is misclassified, shape (N,)."""
+    """Return where `x_adv` (N, C, H, W) is within the threat model and misclassified, (N,).
+
+    Warns of images outside the threat model, naming the `attack`.
+    """
     limit = threat.eps * (1 + RELATIVE_SLACK) + ABSOLUTE_SLACK
     in_range = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
-    allowed = in_range & (threat.distance(x, x_adv) <= limit)
-    if not allowed.all():
+    is_allowed = in_range & (threat.distance(x, x_adv) <= limit)
+    if not is_allowed.all():
         warnings.warn(
             ReliabilityWarning(
-                f"{attack} left the allowed perturbations on some images: those were not counted."
+                f"{attack} returned images outside the threat model: they count as robust."
             ),
             stacklevel=2,
         )
     with torch.no_grad():
-        wrong: Tensor = model(x_adv).argmax(1) != y
-    return allowed & wrong
+        is_misclassified: Tensor = model(x_adv).argmax(1) != y
+    return is_allowed & is_misclassified
 
 
 @contextmanager
 def collected_warnings() -> Iterator[Callable[[], list[str]]]:
-    """Collect ReliabilityWarnings, whose texts the result tells; let other warnings through."""
+    """Collect the texts of ReliabilityWarnings, which the result holds; pass other warnings on."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ReliabilityWarning)
 

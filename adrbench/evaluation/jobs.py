@@ -1,9 +1,9 @@
-"""From weights to a record: plan an evaluation, make it, write its result."""
+"""From a target to a record: plan an evaluation, run it, write its result."""
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,21 +16,22 @@ from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import AttackRecord, Threat, Verdicts, pack_verdicts, write_record
-from adrbench.runtime.files import only_writer
-from adrbench.runtime.hashing import sha256_of_json
-from adrbench.runtime.process_group import ProcessGroup
+from adrbench.runtime.context import Context
+from adrbench.runtime.hashing import hash_json
+from adrbench.runtime.locks import exclusive
 
 logger = logging.getLogger(__name__)
 
 #: What networks raise on images of a size they were not made for.
-UNFIT = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
+SHAPE_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One evaluation to make: a target_model, its images, a suite, and where the record goes.
+    """One evaluation to run: a model, its images, a suite, and the path of the record.
 
-    `fingerprint` is of all that the verdicts of a batch depend on.
+    `num_test` is the size of the test set that `images` are the first of. `fingerprint` covers
+    everything that the outcomes of a batch depend on.
     """
 
     target_model: TargetModel
@@ -51,7 +52,7 @@ def plan(
     info: Source,
     out: Path,
 ) -> Job:
-    """Return the evaluation of `target_model` on `test` images, its model known to fit them.
+    """Return the evaluation of `target_model` on the `test` images of `info`, recorded in `out`.
 
     Raises:
         UsageError: when the suite or the model does not fit the images.
@@ -63,24 +64,19 @@ def plan(
             f"{info.name} has {len(test):,} test images, not {config.n:,}: all of them are used."
         )
     images = test.first(min(config.n or len(test), len(test)))
-    suite = build_suite(config, info.num_classes)
+    suite = build_suite(config, target_model.threat_model, info.num_classes)
     warn_of_ignored(config, suite)
     identity = {
         "model": [target_model.weights_sha256, target_model.arch, target_model.activation],
-        "weights": target_model.weights,
+        "weights": target_model.training.weights,
         "data": images.sha256(),
-        "norm": config.threat_model.norm,
-        "eps": config.threat_model.eps,
+        "norm": target_model.threat_model.norm,
+        "eps": target_model.threat_model.eps,
         "suite": suite.name,
         "parameters": dict(suite.parameters),
         "seed": config.seed,
-        "batch_size": config.batch_size if suite.batch_dependent else None,
     }
-    digest = sha256_of_json(identity)
-    parts = [target_model.run, target_model.selection, target_model.weights, suite.name]
-    if target_model.weights == "file":
-        parts = [target_model.run, suite.name]
-    stem = "-".join(parts).replace(":", "-").replace("/", "-")
+    batch_size = config.batch_size if suite.batch_dependent else None
     return Job(
         target_model=target_model,
         config=config,
@@ -88,18 +84,31 @@ def plan(
         info=info,
         num_test=len(test),
         suite=suite,
-        path=out / f"{stem}-{digest[:8]}.json",
-        fingerprint=sha256_of_json(identity | {"batch_size": config.batch_size}),
+        path=out / record_name(target_model, suite, identity | {"batch_size": batch_size}),
+        fingerprint=hash_json(identity | {"batch_size": config.batch_size}),
     )
 
 
+def record_name(target_model: TargetModel, suite: Suite, identity: dict[str, Any]) -> str:
+    """Return the file name of a record: readable, and unique to what is evaluated."""
+    training = target_model.training
+    parts = [training.selection, training.weights] if training.is_known else []
+    stem = "-".join([target_model.run, *parts, suite.name]).replace(":", "-").replace("/", "-")
+    return f"{stem}-{hash_json(identity)[:8]}.json"
+
+
 def check_fit(target_model: TargetModel, images: Images, info: Source) -> None:
-    """Raise UsageError unless the model takes these images and knows these classes."""
+    """Check that the model takes these images and has their number of classes.
+
+    Raises:
+        UsageError: when it does not.
+
+    """
     one = to_float(images.first(1).pixels)
     try:
         with torch.no_grad():
             logits = target_model.model(one)
-    except UNFIT as error:
+    except SHAPE_ERRORS as error:
         raise UsageError(
             f"{target_model.label} does not take images of shape {tuple(one.shape[1:])} (channels, "
             f"height, width) from {info.name}: give the --dataset it was trained for."
@@ -112,75 +121,65 @@ def check_fit(target_model: TargetModel, images: Images, info: Source) -> None:
 
 
 def warn_of_ignored(config: AttackConfig, suite: Suite) -> None:
-    """Log the settings that were given and that `suite` does not use."""
+    """Log a warning for each setting that was given and that `suite` does not use."""
     given = {"alpha": config.alpha is not None, "restarts": config.restarts > 1}
     for name, is_given in given.items():
         if is_given and name not in suite.parameters:
             logger.warning(f"--{name} is ignored: suite {suite.name} does not use it.")
 
 
-def run(
-    job: Job,
-    device: torch.device,
-    on_batch: OnBatch,
-    *,
-    process_group: ProcessGroup,
-    force: bool,
-) -> AttackRecord:
-    """Make the evaluation, going on where it was interrupted unless `force`; write its record.
+def run(job: Job, context: Context, on_batch: OnBatch, *, force: bool) -> AttackRecord:
+    """Run an evaluation and write its record; resume an interrupted one unless `force`.
 
-    Every rank calls this and gets the record; rank 0 writes it.
+    Every rank calls this and returns the record; rank 0 writes it.
 
     Raises:
-        AdrbenchError: when somebody else is making it.
+        AdrbenchError: when another process is writing the record.
 
     """
-    with only_ours(job, process_group):
+    process_group = context.process_group
+    lock = job.path.with_name(f".{job.path.stem}.lock")
+    with exclusive(
+        lock, of=str(job.path), instead="give another --out", process_group=process_group
+    ):
         progress_store = progress_files(job, process_group.rank)
         if force and process_group.is_rank_zero:
             progress_store.remove()
         evaluation = evaluate(
-            job.target_model.model.to(device),
-            job.images.to(device),
+            job.target_model.model.to(context.device),
+            job.images.to(context.device),
             job.suite,
-            job.config.threat_model,
+            job.target_model.threat_model,
             batch_size=job.config.batch_size,
             on_batch=on_batch,
-            many_passes=True,
+            optimize_model=True,
             progress_store=progress_store,
             process_group=process_group,
         )
         job.target_model.model.cpu()
-        record = _record(job, evaluation, device, process_group.size)
+        record = _record(job, evaluation, context)
         if process_group.is_rank_zero:
             write_record(job.path, record)
         process_group.barrier()
     if process_group.is_rank_zero:
-        # The lock is gone by now: a process killed here leaves progress, which the next one clears.
+        # Progress left by a kill before this line is removed when the command is given again.
         progress_store.remove()
     return record
 
 
+def is_done(job: Job, context: Context) -> bool:
+    """Return whether rank 0 finds the record and no interrupted repetition, alike on all ranks."""
+    is_recorded = job.path.exists() and not progress_files(job, 0).files()
+    return context.process_group.broadcast(is_recorded)
+
+
 def progress_files(job: Job, rank: int) -> ProgressFiles:
-    """Return where the progress of an evaluation is kept."""
+    """Return the files that hold the progress of an evaluation."""
     return ProgressFiles(record=job.path, fingerprint=job.fingerprint, n=len(job.images), rank=rank)
 
 
-def is_done(job: Job) -> bool:
-    """Tell whether an evaluation was made before, and is not being made again."""
-    return job.path.exists() and not progress_files(job, 0).files()
-
-
-def only_ours(job: Job, process_group: ProcessGroup) -> AbstractContextManager[None]:
-    """Be the only ones who make an evaluation; the first of the processes has the lock."""
-    if not process_group.is_rank_zero:
-        return nullcontext()
-    lock = job.path.with_name(f".{job.path.stem}.lock")
-    return only_writer(lock, str(job.path), "give another --out")
-
-
-def _record(job: Job, evaluation: Evaluation, device: torch.device, processes: int) -> AttackRecord:
-    target_model, config = job.target_model, job.config
+def _record(job: Job, evaluation: Evaluation, context: Context) -> AttackRecord:
+    target_model, training, config = job.target_model, job.target_model.training, job.config
     return AttackRecord(
         dataset=job.info.name,
         split="test",
@@ -191,19 +190,19 @@ def _record(job: Job, evaluation: Evaluation, device: torch.device, processes: i
         data_sha256=job.images.sha256(),
         arch=target_model.arch,
         activation=target_model.activation,
-        method=target_model.method,
-        weights=target_model.weights,  # type: ignore[arg-type]
-        selection=target_model.selection,  # type: ignore[arg-type]
-        selected_on=target_model.selected_on,  # type: ignore[arg-type]
-        epoch=target_model.epoch,
-        seed=target_model.seed,
+        method=training.method,
+        weights=training.weights,
+        selection=training.selection,
+        selected_on=training.selected_on,
+        epoch=training.epoch,
+        seed=training.seed,
         run=target_model.run,
         checkpoint_sha256=target_model.checkpoint_sha256,
         weights_sha256=target_model.weights_sha256,
-        training_sha256=target_model.training_sha256,
+        training_sha256=training.settings_sha256,
         threat_model=Threat(
-            norm=config.threat_model.norm,  # type: ignore[arg-type]
-            eps=config.threat_model.eps,
+            norm=target_model.threat_model.norm,  # type: ignore[arg-type]
+            eps=target_model.threat_model.eps,
         ),
         suite=job.suite.name,
         parameters=dict(job.suite.parameters),
@@ -218,10 +217,10 @@ def _record(job: Job, evaluation: Evaluation, device: torch.device, processes: i
         ),
         warnings=evaluation.warnings,
         software=describe_software(),
-        device=describe_device(device),
+        device=describe_device(context.device),
         precision="float32",
         folded=evaluation.folded,
-        processes=processes,
+        processes=context.process_group.size,
         created=now(),
         seconds=evaluation.seconds,
     )

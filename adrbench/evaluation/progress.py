@@ -1,7 +1,7 @@
-"""How far an evaluation is, and where that is kept while it goes on.
+"""The progress of an evaluation, and the files it is saved in until the evaluation is finished.
 
-An evaluation works in batches. Which images make up a batch follows from who stood when its stage
-began, so batches can be done by anyone, in any order, and again after a break.
+An evaluation works in batches. The images of a batch follow from the survivors at the start of its
+stage, so any rank can evaluate any batch, in any order, again after an interruption.
 """
 
 import glob
@@ -18,7 +18,7 @@ from torch import Tensor
 from adrbench.errors import AdrbenchError, RecordError
 from adrbench.results.records import Stage, pack_verdicts, unpack_verdicts
 from adrbench.runtime.files import write_atomically
-from adrbench.runtime.hashing import sha256_of_json
+from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.typed_json import from_json, to_json
 
 logger = logging.getLogger(__name__)
@@ -29,56 +29,64 @@ SUFFIX = ".state"
 
 @dataclass(kw_only=True)
 class Progress:
-    """The state of an evaluation.
+    """The state of an evaluation of n images; masks are (n,) booleans on the CPU.
 
-    `stages` are the finished ones, the clean pass first, and `clean` (n,) its verdicts once it is.
-    Of the next one, `entered` (n,) booleans are the images it began with, `standing` those it has
-    not struck out yet, and `done` its finished batches, by number; it has taken `stage_seconds` so
-    far, the evaluation `seconds`. `form` is the memory format of the frozen model, by name.
+    `stages` are the finished stages, the clean pass first, and `clean` the images it classified
+    correctly, once it is finished. Of the current stage, `entered` are the images it attacks,
+    `survivors` those of them that are robust so far, and `done` the indices of its finished
+    batches; it has taken `stage_seconds`, and the whole evaluation `seconds`. `memory_format` is
+    the name of that of the frozen model, "" before it is chosen.
     """
 
     entered: Tensor
-    standing: Tensor
+    survivors: Tensor
     clean: Tensor | None = None
     done: set[int] = field(default_factory=set)
     stages: list[Stage] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stage_seconds: float = 0.0
-    form: str = ""
+    memory_format: str = ""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any batch is finished."""
+        return bool(self.stages or self.done)
 
     def describe(self, stage: str) -> str:
-        """Return in words how far it is; `stage` is the name of the one in hand."""
+        """Return the progress in words; `stage` is the name of the current stage."""
         batches = f"after {len(self.done)} batch{'' if len(self.done) == 1 else 'es'} of {stage}"
-        robust = ", ".join(f"{done.survivors:,} after {done.name}" for done in self.stages)
-        return f"{batches}; robust: {robust}" if robust else batches
+        total = len(self.survivors)
+        counts = [f"{done.survivors:,}/{total:,} after {done.name}" for done in self.stages]
+        return f"{batches}; robust: {', '.join(counts)}" if counts else batches
 
     def finish_stage(self, name: str) -> None:
-        """Let the next stage begin with what stands."""
+        """Record the current stage as finished; its survivors enter the next one."""
         if self.clean is None:
-            self.clean = self.standing.clone()
-        survivors = int(self.standing.sum())
-        self.stages.append(Stage(name=name, survivors=survivors, seconds=self.stage_seconds))
-        self.entered = self.standing.clone()
+            self.clean = self.survivors.clone()
+        num_survivors = int(self.survivors.sum())
+        self.stages.append(Stage(name=name, survivors=num_survivors, seconds=self.stage_seconds))
+        self.entered = self.survivors.clone()
         self.done, self.stage_seconds = set(), 0.0
 
 
 def begin(n: int) -> Progress:
     """Return the progress of an evaluation of `n` images before its clean pass."""
     everything = torch.ones(n, dtype=torch.bool)
-    return Progress(entered=everything, standing=everything.clone())
+    return Progress(entered=everything, survivors=everything.clone())
 
 
 def combine(parts: Sequence[Progress]) -> Progress:
-    """Return what several processes, each with its part of the batches, have done together.
+    """Return the progress that several ranks, each with its share of the batches, made together.
 
-    A stage begins when all know how the one before ended, so only those furthest on count.
+    A rank enters a stage when all ranks have finished the last one, so only the parts with the
+    most finished stages count.
     """
-    furthest = max(len(part.stages) for part in parts)
-    parts = [part for part in parts if len(part.stages) == furthest]
+    num_finished = max(len(part.stages) for part in parts)
+    parts = [part for part in parts if len(part.stages) == num_finished]
     whole = parts[0]
     for part in parts[1:]:
-        whole.standing &= part.standing
+        whole.survivors &= part.survivors
         whole.done |= part.done
         whole.seconds = max(whole.seconds, part.seconds)
         whole.stage_seconds = max(whole.stage_seconds, part.stage_seconds)
@@ -87,25 +95,25 @@ def combine(parts: Sequence[Progress]) -> Progress:
 
 
 def unique(texts: Iterable[str]) -> list[str]:
-    """Return every text once, in the order in which they came first."""
+    """Return each text once, in order of first occurrence."""
     return list(dict.fromkeys(texts))
 
 
 class ProgressStore(Protocol):
-    """Where the progress of an evaluation is kept."""
+    """Storage for the progress of an evaluation."""
 
     def load(self) -> Progress | None:
-        """Return what was kept, None for nothing."""
+        """Return the saved progress, or None."""
 
     def save(self, progress: Progress) -> None:
-        """Keep it."""
+        """Save the progress of this rank."""
 
 
 class NoProgressStore:
-    """Nowhere."""
+    """A store that saves nothing."""
 
     def load(self) -> Progress | None:
-        """Return nothing."""
+        """Return None."""
         return None
 
     def save(self, progress: Progress) -> None:
@@ -114,7 +122,11 @@ class NoProgressStore:
 
 @dataclass(frozen=True, kw_only=True)
 class _State:
-    """What a file holds: verdicts as packed bits, and a fingerprint of what is evaluated how."""
+    """The content of a file: per-example outcomes as packed bits, and what is evaluated how.
+
+    The field names are the keys on disk; `standing` and `form` are the `survivors` and the
+    `memory_format` of a `Progress`.
+    """
 
     fingerprint: str
     n: int
@@ -132,10 +144,10 @@ class _State:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressFiles:
-    """Files beside the record to come, one per process.
+    """Files beside the future record, one per rank.
 
-    `fingerprint` is of all that the verdicts of a batch depend on; a state of another one, or a
-    damaged one, is not used, with a warning.
+    `fingerprint` covers everything that the outcomes of a batch depend on. A file with another
+    fingerprint, or a damaged one, is ignored with a warning.
     """
 
     record: Path
@@ -144,65 +156,70 @@ class ProgressFiles:
     rank: int
 
     def load(self) -> Progress | None:
-        """Return what all processes of an earlier evaluation have done together."""
+        """Return the combined progress of all ranks of an interrupted evaluation, or None."""
         parts = []
         for path in self.files():
             try:
                 parts.append(self.read(path))
             except AdrbenchError as error:
-                logger.warning(f"{path} is not used: {error}.")
+                logger.warning(f"{path} is ignored: {error}.")
         return combine(parts) if parts else None
 
     def save(self, progress: Progress) -> None:
-        """Write this process's file, by rename."""
+        """Write the file of this rank atomically."""
         state = _State(
             fingerprint=self.fingerprint,
             n=self.n,
             entered=_pack(progress.entered),
-            standing=_pack(progress.standing),
+            standing=_pack(progress.survivors),
             clean=None if progress.clean is None else _pack(progress.clean),
             done=tuple(sorted(progress.done)),
             stages=tuple(progress.stages),
             warnings=tuple(progress.warnings),
             seconds=progress.seconds,
             stage_seconds=progress.stage_seconds,
-            form=progress.form,
+            form=progress.memory_format,
         )
         data = to_json(state)
-        content = json.dumps({"sha256": sha256_of_json(data), "state": data})
+        content = json.dumps({"sha256": hash_json(data), "state": data})
         name = f".{self.record.stem}.{self.rank}{SUFFIX}"
         write_atomically(self.record.with_name(name), content.encode())
 
     def files(self) -> list[Path]:
-        """Return the files there are, of all processes."""
+        """Return the existing files of all ranks."""
         pattern = f".{glob.escape(self.record.stem)}.*{SUFFIX}"
         return sorted(self.record.parent.glob(pattern))
 
     def remove(self) -> None:
-        """Remove the files there are."""
+        """Remove the files of all ranks."""
         for path in self.files():
             path.unlink(missing_ok=True)
 
     def read(self, path: Path) -> Progress:
-        """Return what one process has saved; RecordError for a file that is not used."""
+        """Return the progress that one rank saved.
+
+        Raises:
+            RecordError: when the file is damaged or belongs to another evaluation.
+
+        """
         try:
-            held: Any = json.loads(path.read_bytes())
-            data = held["state"]
-            if held["sha256"] != sha256_of_json(data):
+            content: Any = json.loads(path.read_bytes())
+            data = content["state"]
+            if content["sha256"] != hash_json(data):
                 raise RecordError("its checksum is wrong")
             state = from_json(_State, data)
             if (state.schema, state.fingerprint, state.n) != (SCHEMA, self.fingerprint, self.n):
-                raise RecordError("it is of another evaluation, or of other settings")
+                raise RecordError("it belongs to another evaluation, or to other settings")
             return Progress(
                 entered=_unpack(state.entered, self.n),
-                standing=_unpack(state.standing, self.n),
+                survivors=_unpack(state.standing, self.n),
                 clean=None if state.clean is None else _unpack(state.clean, self.n),
                 done=set(state.done),
                 stages=list(state.stages),
                 warnings=list(state.warnings),
                 seconds=state.seconds,
                 stage_seconds=state.stage_seconds,
-                form=state.form,
+                memory_format=state.form,
             )
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise RecordError(str(error).rstrip(".") or "it is damaged") from error

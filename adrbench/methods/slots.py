@@ -102,7 +102,7 @@ class NoPerturbation:
         loss.backward()  # type: ignore[no-untyped-call]
         loss = loss.detach()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        self.process_group.average([loss, *gradients])
+        self.process_group.all_reduce_mean([loss, *gradients])
         return loss
 
 

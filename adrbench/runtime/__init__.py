@@ -1,1 +1,1 @@
-"""The machine under the work: devices, CUDA graphs, process groups, signals, files, seeds."""
+"""The machine: devices, CUDA graphs, process groups, signals, files and locks, seeds, hashes."""

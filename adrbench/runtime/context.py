@@ -1,4 +1,4 @@
-"""Where work runs: its device, the process group it shares, and requests to stop it."""
+"""The context of a training or an evaluation: device, process group, requests to stop."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from adrbench.runtime.signals import StopRequest
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """The surroundings of a training or an evaluation, the same for everything it calls."""
+    """The device, the process group and the stop request that a command passes to its work."""
 
     device: torch.device
     process_group: ProcessGroup = SINGLE_PROCESS

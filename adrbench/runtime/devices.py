@@ -1,4 +1,4 @@
-"""Where to compute, and in what precision."""
+"""The device to compute on, its memory format and its precision."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -9,27 +9,28 @@ import torch
 
 from adrbench.errors import AdrbenchError, UsageError
 
-#: How models and batches lie in memory while shapes stay (N, C, H, W): with the channels of a
-#: pixel side by side, which CPUs and the tensor cores of GPUs prefer.
+#: The memory format of models and batches of shape (N, C, H, W): the channels of a pixel are
+#: adjacent, which is faster on CPUs and on the tensor cores of GPUs.
 IMAGE_FORMAT = torch.channels_last
 
 
-def choose_device(name: str, process: int | None = None) -> torch.device:
-    """Return the device called `name`; "auto" is a GPU where there is one, else the CPU.
+def choose_device(name: str, local_rank: int | None = None) -> torch.device:
+    """Return the device called `name`; "auto" is a GPU if there is one, else the CPU.
 
-    Of several processes on this machine, `process` is the number of this one, and of its GPU.
+    Of several processes on this machine, `local_rank` is the rank of this one and the index of
+    its GPU.
 
     Raises:
-        UsageError: when there is no such kind of device, or all processes are to use one GPU.
-        AdrbenchError: when this machine has none of that kind, or fewer than processes.
+        UsageError: for an unknown device, or one GPU for several processes.
+        AdrbenchError: when this machine has no such device, or fewer GPUs than processes.
 
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if process is not None and name.startswith("cuda"):
+    if local_rank is not None and name.startswith("cuda"):
         if name != "cuda":
             raise UsageError(f"device is {name!r}: several processes take --device cuda or cpu.")
-        name = f"cuda:{process}"
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -38,7 +39,7 @@ def choose_device(name: str, process: int | None = None) -> torch.device:
         raise UsageError(f"device is {name!r}: choose auto, cpu, cuda or cuda:K.")
     if device.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if process is not None and process >= found > 0:
+        if local_rank is not None and local_rank >= found > 0:
             raise AdrbenchError(
                 f"there are more processes than the {found} CUDA devices here: give torchrun "
                 f"--nproc-per-node {found}."
@@ -53,9 +54,9 @@ def choose_device(name: str, process: int | None = None) -> torch.device:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Keep float32 arithmetic on GPUs at float32: TF32 off for products and convolutions."""
-    # Not the newer fp32_precision switches: with those set per operator, torch 2.15 raises where
-    # anybody asks for cudnn.allow_tf32.
+    """Turn TF32 off within the context, for matrix products and convolutions on GPUs."""
+    # Not the newer fp32_precision switches: with those set per operator, torch 2.15 raises
+    # wherever cudnn.allow_tf32 is read.
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [switch.allow_tf32 for switch in switches]
     _allow_tf32(switches, [False] * len(switches))
@@ -67,6 +68,8 @@ def full_precision() -> Iterator[None]:
 
 def _allow_tf32(switches: Sequence[Any], values: Sequence[bool]) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*TF32")  # some versions advertise the newer way
+        warnings.filterwarnings(
+            "ignore", message=".*TF32"
+        )  # some versions recommend the newer switches
         for switch, value in zip(switches, values, strict=True):
             switch.allow_tf32 = value

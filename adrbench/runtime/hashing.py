@@ -1,16 +1,32 @@
-"""SHA-256 fingerprints of plain values, and the bytes of a tensor to hash."""
+"""SHA-256 fingerprints, in hexadecimal, of files, of plain values and of a model's weights."""
 
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
-def sha256_of_json(value: Any) -> str:
-    """Return the SHA-256, in hexadecimal, of a JSON value; the order of keys has no effect."""
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """Return the SHA-256 of JSON values; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def hash_weights(model: "nn.Module") -> str:
+    """Return the SHA-256 of a model's state dict, independent of the file it was loaded from."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor_bytes(value))
+    return digest.hexdigest()
 
 
 def tensor_bytes(tensor: "Tensor") -> memoryview:

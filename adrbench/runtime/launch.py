@@ -1,4 +1,4 @@
-"""How the processes that torchrun started find each other, and which of them speaks."""
+"""Joining the processes that torchrun started, and which of them reports an error."""
 
 import contextlib
 import hashlib
@@ -19,37 +19,38 @@ from adrbench.runtime.process_group import SINGLE_PROCESS, DistributedGroup, Pro
 from adrbench.runtime.signals import Interrupted
 from adrbench.runtime.torchrun import is_launched, was_restarted
 
-#: How long processes look for each other.
-JOINING = timedelta(minutes=10)
-LOOK_AGAIN_SECONDS = 0.02
-FIRST_GOES_FIRST_SECONDS = 0.5
-#: How long one waits for the others, who may have a long batch of an attack to finish. One that
-#: died is noticed at once by its connections, and by torchrun.
-WORKING = timedelta(days=1)
+#: How long processes wait for each other to join.
+JOIN_TIMEOUT = timedelta(minutes=10)
+POLL_SECONDS = 0.02
+RANK_ZERO_HEAD_START_SECONDS = 0.5
+#: How long a collective waits for the other ranks, which may have a long batch of an attack to
+#: finish. A rank that has exited is noticed at once, by its closed connections and by torchrun.
+COLLECTIVE_TIMEOUT = timedelta(days=1)
 
 
 def is_restarted(process_group: ProcessGroup) -> bool:
-    """Tell whether this is the same command again, given by torchrun or SLURM, not by the user."""
-    return bool(process_group.maximum(int(was_restarted())))
+    """Return whether torchrun or SLURM, not the user, started this command again."""
+    return bool(process_group.all_reduce_max(int(was_restarted())))
 
 
 @contextmanager
 def joined_process_group(device: torch.device) -> Iterator[ProcessGroup]:
-    """Be one of the processes that torchrun started, each computing on a device of this kind.
+    """Join the processes that torchrun started, each computing on a device of this kind.
 
-    Of errors and interruptions that several meet, one tells (see `AdrbenchError.is_reported`). What
-    connects them is not taken down, since not all may be there to do it: it ends with the process.
+    An error or interruption that several ranks raise is reported by one of them (see
+    `AdrbenchError.is_reported`). The group is not destroyed at the end, since that would need all
+    ranks; it ends with the process.
 
     Raises:
-        AdrbenchError: when the processes do not find each other.
+        AdrbenchError: when the processes cannot connect to each other.
 
     """
     if not is_launched():
         yield SINGLE_PROCESS
         return
     try:
-        store, rank, size = next(rendezvous("env://", timeout=JOINING))
-        store = PrefixStore(meet(store, rank, size), store)
+        store, rank, size = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
+        store = PrefixStore(agree_on_prefix(store, rank, size), store)
         if device.type == "cuda":
             torch.cuda.set_device(device)
         distributed.init_process_group(
@@ -57,11 +58,11 @@ def joined_process_group(device: torch.device) -> Iterator[ProcessGroup]:
             store=store,
             rank=rank,
             world_size=size,
-            timeout=WORKING,
+            timeout=COLLECTIVE_TIMEOUT,
         )
     except (RuntimeError, ValueError) as error:
         raise AdrbenchError(
-            f"the processes do not find each other ({first_line(error)}): check torchrun's "
+            f"the processes cannot connect to each other ({first_line(error)}): check torchrun's "
             "--nnodes, --nproc-per-node and --rdzv-endpoint."
         ) from error
     try:
@@ -72,7 +73,7 @@ def joined_process_group(device: torch.device) -> Iterator[ProcessGroup]:
         interruption.is_reported = rank > 0
         raise
     except AdrbenchError as error:
-        error.is_reported = not reports_first(store, rank, error)
+        error.is_reported = not claim_report(store, rank, error)
         raise
 
 
@@ -86,45 +87,48 @@ def rank_zero_first(process_group: ProcessGroup) -> Iterator[None]:
         process_group.barrier()
 
 
-def reports_first(store: Any, rank: int, error: AdrbenchError) -> bool:
-    """Tell whether no other process has met the same error, or the same loss of one.
+def claim_report(store: Any, rank: int, error: AdrbenchError) -> bool:
+    """Return whether this rank is the first to raise `error`, and so the one that reports it.
 
-    The first process goes first: it has a display to close before others print.
+    Two losses of a process count as the same error, whatever their texts. Rank 0 gets a head
+    start, because it has a display to close before another rank prints.
     """
     if rank:
-        time.sleep(FIRST_GOES_FIRST_SECONDS)
-    lost = isinstance(error, LostProcessError)
-    with contextlib.suppress(RuntimeError):  # the store may be gone, too
-        return bool(store.add(f"told {type(error).__name__} {'' if lost else error}", 1) == 1)
+        time.sleep(RANK_ZERO_HEAD_START_SECONDS)
+    text = "" if isinstance(error, LostProcessError) else str(error)
+    with contextlib.suppress(RuntimeError):  # the store may have exited with its process
+        return bool(store.add(f"reported {type(error).__name__} {text}", 1) == 1)
     return True
 
 
-def meet(store: Any, rank: int, size: int) -> str:
-    """Return a name for what these processes say to each other, and none that are gone.
+def agree_on_prefix(store: Any, rank: int, size: int) -> str:
+    """Return a prefix for keys in the store that the processes running now share with no others.
 
-    A store outlives processes that are started again, with all they left in it: their addresses,
-    above all. So each writes a name of its own for this life, the first one lists those it finds
-    until all have found theirs in the list, and the list gives the name.
+    A store outlives processes that are restarted, and keeps what they wrote, above all their
+    addresses. So each process writes an identifier of its own, rank 0 publishes the list of those
+    it finds until every rank has found its own in the list, and the prefix is a hash of the list.
 
-    Raises RuntimeError when not all come.
+    Raises:
+        RuntimeError: when not all ranks join within `JOIN_TIMEOUT`.
+
     """
 
     def read(key: str) -> str:
         return store.get(key).decode() if store.check([key]) else ""
 
     own = uuid.uuid4().hex
-    store.set(f"life {rank}", own)
-    latest = time.monotonic() + JOINING.total_seconds()
-    while time.monotonic() < latest:
+    store.set(f"process {rank}", own)
+    deadline = time.monotonic() + JOIN_TIMEOUT.total_seconds()
+    while time.monotonic() < deadline:
         if rank == 0:
-            lives = [read(f"life {other}") or "-" for other in range(size)]
-            store.set("lives", " ".join(lives))
-        listed = read("lives")
+            found = [read(f"process {other}") or "-" for other in range(size)]
+            store.set("processes", " ".join(found))
+        listed = read("processes")
         if own in listed.split():
             store.set(f"seen {rank}", listed)
             if rank == 0 and all(read(f"seen {other}") == listed for other in range(size)):
                 store.set("complete", listed)
             if read("complete") == listed:
                 return f"adrbench {hashlib.sha256(listed.encode()).hexdigest()}"
-        time.sleep(LOOK_AGAIN_SECONDS)
-    raise RuntimeError(f"not all of {size} came within {JOINING}")
+        time.sleep(POLL_SECONDS)
+    raise RuntimeError(f"not all of {size} processes joined within {JOIN_TIMEOUT}")

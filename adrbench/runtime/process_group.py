@@ -1,7 +1,7 @@
-"""The processes that share a piece of work: one, or as many as torchrun started.
+"""Process groups: the ranks that share a piece of work, one process or as many as torchrun started.
 
-Whoever works in a process_group says what is shared and what is agreed on; with one process nothing
-happens. Every process has to make the same calls in the same order.
+The collectives are those of torch.distributed, with the semantics that training and evaluation
+need; with one process they do nothing. Every rank has to make the same calls in the same order.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,72 +17,72 @@ T = TypeVar("T")
 
 
 class ProcessGroup(Protocol):
-    """Processes numbered by `rank` from 0 to `size` - 1."""
+    """`size` processes, ranked from 0 to `size` - 1."""
 
     @property
     def rank(self) -> int:
-        """The number of this process."""
+        """The rank of this process."""
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """The number of processes (torch.distributed's world size)."""
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this process speaks and writes for all."""
+        """Whether this is rank 0, the only rank that writes files and prints."""
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replace floating-point tensors, alike on all processes, by their mean over them."""
+    def all_reduce_mean(self, tensors: Sequence[Tensor]) -> None:
+        """Replace floating-point tensors, of the same shapes on all ranks, by their mean."""
 
-    def maximum(self, value: int) -> int:
-        """Return the largest `value` that a process gave."""
+    def all_reduce_max(self, value: int) -> int:
+        """Return the largest `value` of all ranks."""
 
-    def all_true(self, mask: Tensor) -> Tensor:
-        """Return where all processes have True in a boolean tensor on the CPU."""
+    def all_reduce_and(self, mask: Tensor) -> Tensor:
+        """Return the elementwise AND over all ranks of a boolean tensor on the CPU."""
 
-    def gather(self, value: T) -> list[T]:
-        """Return the value of every process, by rank."""
+    def all_gather(self, value: T) -> list[T]:
+        """Return the `value` of every rank, in order of rank."""
 
     def broadcast(self, value: T) -> T:
-        """Return the value that the first process gave."""
+        """Return the `value` of rank 0."""
 
-    def distribute(self, items: Sequence[T]) -> Iterator[T]:
-        """Yield the items, the same on all processes, that this one should work on.
+    def claim(self, items: Sequence[T]) -> Iterator[T]:
+        """Yield the items that this rank should process, out of the same `items` on all ranks.
 
-        Each goes to one process, as soon as that one asks for it.
+        Every item is claimed by one rank, whenever that rank is ready for the next one.
         """
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until all ranks have called this."""
 
 
 class SingleProcess:
-    """A single process."""
+    """A group of one process: every collective is the identity."""
 
     rank = 0
     size = 1
     is_rank_zero = True
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_mean(self, tensors: Sequence[Tensor]) -> None:
         """Do nothing."""
 
-    def maximum(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """Return `value`."""
         return value
 
-    def all_true(self, mask: Tensor) -> Tensor:
+    def all_reduce_and(self, mask: Tensor) -> Tensor:
         """Return `mask`."""
         return mask
 
-    def gather(self, value: T) -> list[T]:
-        """Return the value alone."""
+    def all_gather(self, value: T) -> list[T]:
+        """Return a list of `value` alone."""
         return [value]
 
     def broadcast(self, value: T) -> T:
-        """Return the value."""
+        """Return `value`."""
         return value
 
-    def distribute(self, items: Sequence[T]) -> Iterator[T]:
+    def claim(self, items: Sequence[T]) -> Iterator[T]:
         """Yield every item."""
         return iter(items)
 
@@ -94,10 +94,12 @@ SINGLE_PROCESS: ProcessGroup = SingleProcess()
 
 
 class DistributedGroup:
-    """The processes that torchrun started, talking through torch.distributed.
+    """The processes that torchrun started, connected by torch.distributed's default group.
 
-    Tensors on GPUs are averaged by NCCL, everything else goes over gloo. NCCL does not say where
-    another process is gone; the next message over gloo does.
+    Tensors on GPUs are reduced by NCCL, everything else goes over gloo. NCCL does not report that
+    another process has exited; the next collective over gloo does.
+
+    Every method raises LostProcessError when another process has exited.
     """
 
     def __init__(self, store: Any, rank: int, size: int) -> None:
@@ -105,81 +107,81 @@ class DistributedGroup:
         self.size = size
         self.is_rank_zero = rank == 0
         self._store = store
-        self._shared = 0
+        self._num_claims = 0
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
-        """Average all tensors in one message, in the widest type among them."""
+    def all_reduce_mean(self, tensors: Sequence[Tensor]) -> None:
+        """Average all tensors in one all-reduce, in the widest data type among them."""
         dtype = torch.float32
         for tensor in tensors:
             dtype = torch.promote_types(dtype, tensor.dtype)
         flat = torch.cat([tensor.detach().flatten().to(dtype) for tensor in tensors])
-        with lost_peers_reported():
+        with lost_process_errors():
             distributed.all_reduce(flat)
         flat /= self.size
         means = torch.split(flat, [tensor.numel() for tensor in tensors])
         for tensor, mean in zip(tensors, means, strict=True):
             tensor.detach().copy_(mean.view(tensor.shape))
 
-    def maximum(self, value: int) -> int:
-        """Take the maximum, between the hosts: no GPU is waited for."""
+    def all_reduce_max(self, value: int) -> int:
+        """Take the maximum on the CPU, so that no GPU is waited for."""
         held = torch.tensor(value)
-        with lost_peers_reported():
+        with lost_process_errors():
             distributed.all_reduce(held, distributed.ReduceOp.MAX)
         return int(held)
 
-    def all_true(self, mask: Tensor) -> Tensor:
+    def all_reduce_and(self, mask: Tensor) -> Tensor:
         """Take the minimum."""
         held = mask.to(torch.uint8)
-        with lost_peers_reported():
+        with lost_process_errors():
             distributed.all_reduce(held, distributed.ReduceOp.MIN)
         return held.bool()
 
-    def gather(self, value: T) -> list[T]:
-        """Send everything to everybody."""
+    def all_gather(self, value: T) -> list[T]:
+        """Gather the pickled values."""
         values: list[Any] = [None] * self.size
-        with lost_peers_reported():
+        with lost_process_errors():
             distributed.all_gather_object(values, value)
         return values
 
     def broadcast(self, value: T) -> T:
-        """Send it to everybody."""
+        """Broadcast the pickled value."""
         held: list[Any] = [value]
-        with lost_peers_reported():
+        with lost_process_errors():
             distributed.broadcast_object_list(held, src=0, device=torch.device("cpu"))
         first: T = held[0]
         return first
 
-    def distribute(self, items: Sequence[T]) -> Iterator[T]:
-        """Draw tickets from a counter that the processes share."""
-        self._shared += 1
-        counter = f"adrbench shared {self._shared}"
+    def claim(self, items: Sequence[T]) -> Iterator[T]:
+        """Draw indices from a counter in the store, one counter per call."""
+        self._num_claims += 1
+        counter = f"adrbench claim {self._num_claims}"
         while True:
-            with lost_peers_reported():
-                ticket = self._store.add(counter, 1) - 1
-            if ticket >= len(items):
+            with lost_process_errors():
+                index = self._store.add(counter, 1) - 1
+            if index >= len(items):
                 return
-            yield items[ticket]
+            yield items[index]
 
     def barrier(self) -> None:
-        """Agree on nothing."""
-        self.maximum(0)
+        """Reduce a constant."""
+        self.all_reduce_max(0)
 
 
 def same_on_all_ranks(process_group: ProcessGroup, value: object) -> bool:
-    """Tell whether all processes have the same `value`."""
-    return all(other == value for other in process_group.gather(value))
+    """Return whether `value` is equal on all ranks."""
+    return all(other == value for other in process_group.all_gather(value))
 
 
 @contextmanager
-def lost_peers_reported() -> Iterator[None]:
-    """Turn the loss of another process into an error of ours."""
+def lost_process_errors() -> Iterator[None]:
+    """Raise LostProcessError where torch.distributed raises RuntimeError."""
     try:
         yield
     except RuntimeError as error:
         where, bracket, reason = first_line(error).rpartition("] ")
         reason = reason if bracket and where.startswith("[") else first_line(error)
         raise LostProcessError(
-            f"another process of this run is gone ({reason.partition('. ')[0]}): torchrun starts "
-            "all of them again if --max-restarts allows it, else the same command goes on from "
-            "the last save."
+            f"another process of this run has exited ({reason.partition('. ')[0]}): torchrun "
+            "restarts all processes if --max-restarts allows it; otherwise, give the same command "
+            "again to resume from the last save."
         ) from error

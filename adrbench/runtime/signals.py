@@ -1,84 +1,91 @@
-"""Requests to stop, which come as signals and are heard when work can be left without loss."""
+"""Requests to stop: signals that interrupt work at once, or are deferred until it can be saved."""
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-#: Signals that come closer together than this are one request, passed on by several programs.
+#: Signals that follow each other within this time are one request, forwarded by several programs.
 ONE_REQUEST_SECONDS = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work was left because of the signal `number`; `where` says what is saved, if known."""
+    """Work was interrupted by the signal `number`; `where` describes what is saved, if known."""
 
     def __init__(self, number: int = signal.SIGINT, where: str = "") -> None:
         super().__init__(where)
         self.number = number
         self.where = where
-        #: Whether another process of the same run tells the user.
+        #: Whether another process of the same run reports it to the user.
         self.is_reported = False
 
 
-class StopRequest:
-    """Whether somebody asked to stop: `number` is the signal they sent, None so far.
+def select_unignored(signals: Sequence[signal.Signals] = SIGNALS) -> list[signal.Signals]:
+    """Return those of `signals` that this process was not started to ignore.
 
-    A signal interrupts at once, except within `deferred`, where the first one is only noted.
+    A shell or `nohup` that starts a process with a signal ignored wants it to stay ignored.
+    """
+    return [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+class StopRequest:
+    """A request to stop: `number` is the signal received, None so far.
+
+    A signal interrupts at once, except within `deferred`, where the first one is only recorded.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._heard_at = 0.0
-        self._patient = False
+        self._received_at = 0.0
+        self._is_deferred = False
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """Take the signals of this process, but for those that it was started to ignore.
+        """Handle the signals of this process that are not ignored, within the context.
 
-        Only the main thread can; in others nothing changes.
+        Outside the main thread, where Python cannot set handlers, this does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        heeded = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, self.hear) for number in heeded}
+        before = {number: signal.signal(number, self.handle) for number in select_unignored()}
         try:
             yield
         finally:
             for number, handler in before.items():
-                # A handler that is not Python's own is none that could be put back.
+                # None is a handler that was not set from Python and cannot be restored.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
-        """Take note of a signal, or raise Interrupted."""
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Record the signal `number`; raise Interrupted unless it is deferred or a repetition."""
         now = time.monotonic()
         is_first = self.number is None
         if is_first:
-            self.number, self._heard_at = number, now
-        elif now - self._heard_at <= ONE_REQUEST_SECONDS:
+            self.number, self._received_at = number, now
+        elif now - self._received_at <= ONE_REQUEST_SECONDS:
             return
-        if not (is_first and self._patient):
+        if not (is_first and self._is_deferred):
             raise Interrupted(number)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Only take note of a first signal; whoever does the work looks at `number`."""
-        before, self._patient = self._patient, True
+        """Only record a first signal; the work within checks `number` where it can stop."""
+        before, self._is_deferred = self._is_deferred, True
         try:
             yield
         finally:
-            self._patient = before
+            self._is_deferred = before
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """Within `deferred`, be interrupted again, by an earlier signal too."""
-        before, self._patient = self._patient, False
+        """Within `deferred`, be interruptible again; raise at once if a signal was recorded."""
+        before, self._is_deferred = self._is_deferred, False
         try:
             if self.number is not None:
                 raise Interrupted(self.number)
             yield
         finally:
-            self._patient = before
+            self._is_deferred = before

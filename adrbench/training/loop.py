@@ -19,7 +19,8 @@ from adrbench.evaluation.evaluate import evaluate
 from adrbench.results.provenance import describe_device, now
 from adrbench.results.records import Session, TrainRecord
 from adrbench.runtime.cuda_graphs import LossBuffer
-from adrbench.runtime.files import only_writer, write_atomically
+from adrbench.runtime.files import write_atomically
+from adrbench.runtime.locks import exclusive
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup, same_on_all_ranks
 from adrbench.runtime.signals import Interrupted, StopRequest
 from adrbench.training.resuming import has_state, keep_record, read_own_record, remove, resume
@@ -122,16 +123,20 @@ def train(
 
 @contextmanager
 def only_ours(directory: Path, record: Path | None, process_group: ProcessGroup) -> Iterator[None]:
-    """Be the only run that writes to a directory and a record; the first process has the locks."""
+    """Be the only run that writes to a directory and a record."""
     with ExitStack() as locks:
-        if process_group.is_rank_zero:
-            lock = only_writer(directory / LOCK, str(directory), "give another --name")
-            locks.enter_context(lock)
-        if process_group.is_rank_zero and record:
+        name = "give another --name"
+        locks.enter_context(
+            exclusive(
+                directory / LOCK, of=str(directory), instead=name, process_group=process_group
+            )
+        )
+        if record:
             path = record.with_name(f".{record.stem}.lock")
-            instead = "give another --name or --results"
-            lock = only_writer(path, str(record), instead)
-            locks.enter_context(lock)
+            instead = f"{name} or --results"
+            locks.enter_context(
+                exclusive(path, of=str(record), instead=instead, process_group=process_group)
+            )
         yield
 
 
@@ -235,12 +240,11 @@ def validate(run: Run) -> HistoryRow:
     threat = run.config.threat_model()
     attack = AttackConfig(
         suite=f"pgd-{run.config.steps}",
-        threat_model=threat,
         alpha=run.config.alpha,
         batch_size=VALIDATION_BATCH,
         seed=run.config.seed,
     )
-    suite = build_suite(attack, run.dataset.num_classes)
+    suite = build_suite(attack, threat, run.dataset.num_classes)
     row: HistoryRow = {
         "select": run.config.select,
         "select_n": len(images),

@@ -49,7 +49,9 @@ class Saver:
         """
         is_due = time.monotonic() - self.saved_at >= self.every_seconds
         wish = self.stop.number or (SAVE if is_due else GO_ON)
-        wish = self.run.process_group.maximum(GIVE_UP if self.run.losses.not_finite else wish)
+        wish = self.run.process_group.all_reduce_max(
+            GIVE_UP if self.run.losses.not_finite else wish
+        )
         if wish == GO_ON:
             return
         check_finite(self.run)
@@ -60,7 +62,7 @@ class Saver:
     def after_epoch(self) -> None:
         """Save, and stop where that was asked for meanwhile and work is left, likewise."""
         self.save()
-        wish = self.run.process_group.maximum(self.stop.number or GO_ON)
+        wish = self.run.process_group.all_reduce_max(self.stop.number or GO_ON)
         if wish and not self.run.finished:
             self.leave(wish)
 

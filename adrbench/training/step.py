@@ -63,7 +63,7 @@ def train_step(
     optimizer.found_inf = loss.isfinite().logical_not().float()  # type: ignore[attr-defined]
     optimizer.step()
     if statistics := running_statistics(model):
-        process_group.average(statistics)
+        process_group.all_reduce_mean(statistics)
     slots.averaging.update(model)
     return StepResult(loss=loss, targets=targets, x_adv=x_adv)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from adrbench.runtime.signals import SIGNALS
+from adrbench.runtime.signals import SIGNALS, select_unignored
 from benchmarks.processes import environment
 from benchmarks.reproduce.jobs import Job
 
@@ -58,8 +58,7 @@ class Pool:
 
         Those that it was started to ignore stay ignored. Jobs do not outlive it.
         """
-        heeded = [number for number in HEEDED if signal.getsignal(number) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, self._hear) for number in heeded}
+        before = {number: signal.signal(number, self._hear) for number in select_unignored(HEEDED)}
         try:
             yield
         finally:

@@ -26,10 +26,12 @@ from adrbench.evaluation.evaluate import Evaluation, evaluate
 from tiny import Linear, labelled_by, make_images, train_small_net
 
 
-def run(model: nn.Module, images: Images, classes: int, **settings: Any) -> Evaluation:
+def run(
+    model: nn.Module, images: Images, classes: int, *, threat_model: ThreatModel, **settings: Any
+) -> Evaluation:
     config = AttackConfig(**settings)
-    suite = build_suite(config, classes)
-    return evaluate(model, images, suite, config.threat_model, batch_size=config.batch_size)
+    suite = build_suite(config, threat_model, classes)
+    return evaluate(model, images, suite, threat_model, batch_size=config.batch_size)
 
 
 @pytest.fixture(scope="module")

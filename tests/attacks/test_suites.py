@@ -2,7 +2,7 @@
 
 import pytest
 
-from adrbench.attacks.suites import SUITES, build_suite
+from adrbench.attacks.suites import SUITES, Suite, build_suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError
@@ -13,9 +13,11 @@ QUICK = ["fgsm", "pgd", "pgd-3", "cw", "apgd-ce", "apgd-t", "fab-t"]
 LONG = [name for name in SUITES if name not in QUICK]
 
 
-def config(suite: str, norm: str = "Linf") -> AttackConfig:
-    eps = {"Linf": 0.3, "L2": 1.5}[norm]
-    return AttackConfig(suite=suite, threat_model=ThreatModel(norm=norm, eps=eps))
+THREATS = {"Linf": ThreatModel(eps=0.3), "L2": ThreatModel(norm="L2", eps=1.5)}
+
+
+def build(suite: str, norm: str = "Linf", num_classes: int = 5) -> Suite:
+    return build_suite(AttackConfig(suite=suite), THREATS[norm], num_classes)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -25,9 +27,8 @@ def config(suite: str, norm: str = "Linf") -> AttackConfig:
 def test_every_suite_lowers_the_accuracy_of_a_linear_model(suite: str, norm: str) -> None:
     model = Linear(classes=5, size=6)
     images = labelled_by(model, make_images(6, classes=5, size=6))
-    attack = config(suite, norm)
-    built = build_suite(attack, 5)
-    evaluation = evaluate(model, images, built, attack.threat_model, batch_size=4)
+    built = build(suite, norm)
+    evaluation = evaluate(model, images, built, THREATS[norm], batch_size=4)
     assert evaluation.clean_correct == 6
     assert evaluation.robust_correct < 6
     assert [stage.name for stage in evaluation.stages] == [stage.name for stage in built.stages]
@@ -35,13 +36,17 @@ def test_every_suite_lowers_the_accuracy_of_a_linear_model(suite: str, norm: str
 
 
 def test_pgd_is_pgd_20() -> None:
-    assert build_suite(config("pgd"), 5) == build_suite(config("pgd-20"), 5)
+    assert build("pgd") == build("pgd-20")
 
 
 def test_parameters_describe_the_attack() -> None:
-    attack = AttackConfig(suite="pgd-7", threat_model=ThreatModel(eps=0.1), alpha=0.05, restarts=2)
-    assert build_suite(attack, 5).parameters == {"steps": 7, "alpha": 0.05, "restarts": 2}
-    official = build_suite(config("autoattack"), 5).parameters
+    config = AttackConfig(suite="pgd-7", alpha=0.05, restarts=2)
+    assert build_suite(config, THREATS["Linf"], 5).parameters == {
+        "steps": 7,
+        "alpha": 0.05,
+        "restarts": 2,
+    }
+    official = build("autoattack").parameters
     assert official["version"] == "standard"
     assert official["num_targets"] == 4
 
@@ -58,9 +63,9 @@ def test_parameters_describe_the_attack() -> None:
 )
 def test_unknown_suites_are_refused(suite: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        build_suite(config(suite), 5)
+        build(suite)
 
 
 def test_a_single_attack_that_cannot_run_is_refused() -> None:
     with pytest.raises(UsageError, match="needs at least 4 classes, the model has 3"):
-        build_suite(config("apgd-t"), 3)
+        build("apgd-t", num_classes=3)

@@ -16,6 +16,7 @@ from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, CheckpointError, UsageError
+from adrbench.runtime.hashing import hash_file
 
 
 def snapshot(shape: ModelShape, seed: int, epoch: int) -> Snapshot:
@@ -292,6 +293,6 @@ def test_a_directory_or_nothing_in_place_of_the_file(tmp_path: Path) -> None:
 def test_the_same_content_has_the_same_fingerprint(tmp_path: Path) -> None:
     for name in ("a.pt", "b.pt"):
         checkpoints.save(tmp_path / name, make())
-    assert checkpoints.sha256(tmp_path / "a.pt") == checkpoints.sha256(tmp_path / "b.pt")
+    assert hash_file(tmp_path / "a.pt") == hash_file(tmp_path / "b.pt")
     checkpoints.save(tmp_path / "b.pt", make(run="another"))
-    assert checkpoints.sha256(tmp_path / "a.pt") != checkpoints.sha256(tmp_path / "b.pt")
+    assert hash_file(tmp_path / "a.pt") != hash_file(tmp_path / "b.pt")

@@ -96,7 +96,7 @@ def digits(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_weights_are_selected_by_name(published: dict[str, Any]) -> None:
     outcome = succeed(*ATTACK, *PGD)
-    assert any("holds model_ema too; model is attacked, see --weights" in n for n in outcome.notes)
+    assert any("also holds model_ema: model is attacked, see --weights" in n for n in outcome.notes)
     outcome = command(*ATTACK, *PGD, "--weights", "both")
     assert outcome.code == 2
     assert "choose --weights student or average" in outcome.lines[-1]

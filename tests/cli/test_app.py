@@ -366,15 +366,15 @@ def test_the_normalisation_is_part_of_what_was_evaluated(here: Path) -> None:
     assert len({record["robust_correct"] for record in made}) > 1
 
 
-def test_a_state_dict_without_normalisation_says_so(here: Path) -> None:
+def test_a_state_dict_without_normalization_gives_a_note(here: Path) -> None:
     state = dict(checkpoints.load(AT / "best.pt").snapshots["student"].state)
     for constant in ("mean", "std"):
         del state[constant]
     torch.save(state, "theirs.pt")
     options = ("attack", "theirs.pt", "--arch", "small-cnn", "--dataset", "digits", *PGD)
-    normalisation, radius = succeed(*options).notes
-    assert "theirs.pt holds no normalisation, so pixels go in as they are" in normalisation
-    assert "theirs.pt does not say what it was trained against: eps 0.03137 is taken" in radius
+    normalization, eps = succeed(*options).notes
+    assert "theirs.pt holds no normalization constants: the model gets pixels" in normalization
+    assert "theirs.pt does not specify the eps it was trained with: eps is 0.03137" in eps
     settled = ("--normalize", "none", "--eps", "8/255", "--force")
     assert succeed(*options, *settled).notes == []
 
@@ -394,7 +394,7 @@ def test_a_model_of_the_zoo_whose_weights_are_at_hand(here: Path) -> None:
     labels = np.arange(100)
     np.savez("few.npz", x_train=pixels, y_train=labels, x_test=pixels[:4], y_test=labels[:4])
     outcome = succeed("attack", f"robustbench:{name}", "--dataset", "few.npz", "--suite", "fgsm")
-    assert outcome.notes == [f"note: {name} is taken from the zoo's cifar100 models."]
+    assert outcome.notes == [f"note: {name} is loaded from RobustBench's models of cifar100."]
     (record,) = records()
     assert (record["run"], record["n"]) == (f"robustbench:{name}", 4)
     assert record["threat_model"] == {"norm": "Linf", "eps": 8 / 255}

@@ -199,7 +199,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "normalize": (
         "attack other.pt --arch small-cnn --dataset digits --normalize cifar",
         2,
-        "unknown normalisation 'cifar': did you mean cifar10",
+        "unknown normalization 'cifar': did you mean cifar10",
     ),
     "attack dataset": (f"attack {AT} --dataset digit", 2, "unknown dataset .* did you mean digits"),
     "attack arch": ("attack other.pt --arch cnn --dataset digits", 2, "unknown architecture 'cnn'"),
@@ -301,7 +301,7 @@ CASES: dict[str, tuple[str, int, str]] = {
         1,
         "has no average weights but student of method at: choose other weights",
     ),
-    "moved": ("attack moved.pt", 1, "was trained on gone.npz, which is not there.*--dataset"),
+    "moved": ("attack moved.pt", 1, "was trained on gone.npz, which does not exist.*--dataset"),
     "other classes": (
         f"attack {AT} --dataset few-classes.npz",
         2,

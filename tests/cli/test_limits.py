@@ -1,4 +1,4 @@
-"""When the machine says no: a full disk, too little memory. What was saved before is kept."""
+"""A full disk or too little memory: one error, and what was saved before is kept."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_disk_full_from_the_start(empty: Path) -> None:
+def test_a_disk_that_is_full_from_the_start(empty: Path) -> None:
     with disk_of(50_000):
         outcome = command(*LINE)
     assert outcome.code == 1
@@ -34,10 +34,8 @@ def test_a_disk_full_from_the_start(empty: Path) -> None:
     succeed(*LINE)
 
 
-def test_a_disk_that_fills_up_in_the_middle_of_a_run(
-    empty: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The state of the first epoch stays whole, and the run goes on from it once there is room."""
+def test_a_disk_that_fills_up_during_a_run(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state of the first epoch stays valid, and the run resumes from it once there is space."""
     succeed(*LINE, "--out", "whole")
     run_epoch = training.run_epoch
 
@@ -59,7 +57,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_run(
     assert_same_run(empty / "whole" / "run", empty / "checkpoints" / "run")
 
 
-def test_a_disk_without_room_for_the_state_of_an_attack(empty: Path) -> None:
+def test_a_disk_without_space_for_the_progress_of_an_attack(empty: Path) -> None:
     succeed("train", "digits", "--method", "at", "--name", "run", *QUICK)
     attack = ("attack", "checkpoints/run/best.pt", "--suite", "pgd-2", "--out", "out")
     with disk_of(100):
@@ -70,10 +68,10 @@ def test_a_disk_without_room_for_the_state_of_an_attack(empty: Path) -> None:
     succeed(*attack)
 
 
-def test_a_disk_without_room_for_the_record_of_an_attack(
+def test_a_disk_without_space_for_the_record_of_an_attack(
     empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The verdicts are in the state by then, so the same command has only the record to write."""
+    """The outcomes are saved by then, so the same command only has to write the record."""
     succeed("train", "digits", "--method", "at", "--name", "run", *QUICK)
     attack = ("attack", "checkpoints/run/best.pt", "--suite", "pgd-2", "--out", "out")
     with disk_of(1200):
@@ -95,7 +93,7 @@ def test_a_disk_without_room_for_the_record_of_an_attack(
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
     ],
 )
-def test_memory_that_does_not_suffice_for_an_attack(
+def test_too_little_memory_for_an_attack(
     empty: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     succeed("train", "digits", "--method", "at", "--name", "run", *QUICK)
@@ -112,7 +110,7 @@ def test_memory_that_does_not_suffice_for_an_attack(
     )
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(
+def test_other_errors_are_not_reported_as_too_little_memory(
     empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object, **kwargs: object) -> None:

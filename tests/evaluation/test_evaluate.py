@@ -1,4 +1,4 @@
-"""The evaluation takes no attack's word."""
+"""The evaluation judges attacks itself, and each stage attacks the survivors of the last."""
 
 import warnings
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ THREAT = ThreatModel(eps=0.05)
 
 @dataclass
 class Shifting:
-    """Moves every pixel of every image by a constant; remembers which images it was given."""
+    """A stage that moves every pixel by a constant and records the indices of its images."""
 
     shift: float
     name: str = "shift"
@@ -36,7 +36,7 @@ def suite(*stages: object) -> Suite:
 
 
 class AlwaysZero(nn.Module):
-    """Says class 0 unless the image left [0, 1] or moved."""
+    """Predicts class 0 for the images, and class 1 for any other."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
@@ -48,59 +48,59 @@ class AlwaysZero(nn.Module):
 
 
 @pytest.mark.parametrize(("shift", "robust"), [(0.04, 0), (0.06, 5), (-0.04, 0), (float("nan"), 5)])
-def test_images_outside_the_ball_do_not_count(shift: float, robust: int) -> None:
+def test_images_outside_the_ball_count_as_robust(shift: float, robust: int) -> None:
     images = make_images(5)
     images = type(images)(images.pixels.clamp(50, 200), torch.zeros_like(images.labels))
     model = AlwaysZero(images.pixels / 255)
-    verdicts = evaluate(model, images, suite(Shifting(shift)), THREAT, batch_size=2)
-    assert verdicts.clean_correct == 5
-    assert verdicts.robust_correct == robust
-    assert bool(verdicts.warnings) == (robust == 5)
+    result = evaluate(model, images, suite(Shifting(shift)), THREAT, batch_size=2)
+    assert result.clean_correct == 5
+    assert result.robust_correct == robust
+    assert bool(result.warnings) == (robust == 5)
 
 
-def test_images_outside_the_pixel_range_do_not_count() -> None:
+def test_images_outside_the_pixel_range_count_as_robust() -> None:
     images = make_images(5)
     images = type(images)(torch.full_like(images.pixels, 255), torch.zeros_like(images.labels))
     model = AlwaysZero(images.pixels / 255)
-    verdicts = evaluate(model, images, suite(Shifting(0.01)), THREAT, batch_size=5)
-    assert verdicts.robust_correct == 5
-    assert "left the allowed perturbations" in verdicts.warnings[0]
+    result = evaluate(model, images, suite(Shifting(0.01)), THREAT, batch_size=5)
+    assert result.robust_correct == 5
+    assert "returned images outside the threat model" in result.warnings[0]
 
 
-def test_each_stage_sees_only_the_survivors_of_the_last() -> None:
+def test_each_stage_attacks_only_the_survivors_of_the_last() -> None:
     model = Linear()
     images = make_images(40)
     first, second = fgsm(THREAT), Shifting(0.0)
-    verdicts = evaluate(model, images, suite(first, second), THREAT, batch_size=7)
-    survivors = verdicts.robust.nonzero().squeeze(1).tolist()
+    result = evaluate(model, images, suite(first, second), THREAT, batch_size=7)
+    survivors = result.robust.nonzero().squeeze(1).tolist()
     assert second.seen == tuple(survivors)
-    assert 0 < len(survivors) < verdicts.clean_correct < 40
-    assert [stage.survivors for stage in verdicts.stages] == [len(survivors)] * 2
+    assert 0 < len(survivors) < result.clean_correct < 40
+    assert [stage.survivors for stage in result.stages] == [len(survivors)] * 2
 
 
 def test_misclassified_images_are_not_attacked() -> None:
     model = Linear()
     images = make_images(40)
     stage = Shifting(0.0)
-    verdicts = evaluate(model, images, suite(stage), THREAT, batch_size=40)
-    assert stage.seen == tuple(verdicts.clean.nonzero().squeeze(1).tolist())
+    result = evaluate(model, images, suite(stage), THREAT, batch_size=40)
+    assert stage.seen == tuple(result.clean.nonzero().squeeze(1).tolist())
     with torch.no_grad():
         expected = model(images.pixels / 255).argmax(1) == images.labels
-    assert torch.equal(verdicts.clean, expected)
+    assert torch.equal(result.clean, expected)
 
 
 @pytest.mark.parametrize("can_be_traced", [True, False])
-def test_an_evaluation_says_whether_batch_norm_was_folded(can_be_traced: bool) -> None:
+def test_the_result_states_whether_batch_norm_was_folded(can_be_traced: bool) -> None:
     class Branching(Linear):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) if x.sum() > 0 else -super().forward(x)
 
     model = Linear() if can_be_traced else Branching()
-    verdicts = evaluate(model, make_images(4), suite(fgsm(THREAT)), THREAT, batch_size=4)
-    assert verdicts.folded == can_be_traced
+    result = evaluate(model, make_images(4), suite(fgsm(THREAT)), THREAT, batch_size=4)
+    assert result.folded == can_be_traced
 
 
-def test_the_model_comes_back_as_it_was() -> None:
+def test_the_state_of_the_model_is_restored() -> None:
     model = nn.Sequential(nn.BatchNorm2d(1), Linear()).train()
     model[0].eval()
     model[1].weight.requires_grad_(False)
@@ -115,21 +115,21 @@ def test_the_model_comes_back_as_it_was() -> None:
 def test_progress_counts_every_image_once() -> None:
     model = Linear()
     images = labelled_by(model, make_images(10))
-    heard: list[tuple[str, int, int, int]] = []
-    verdicts = evaluate(
+    reported: list[tuple[str, int, int, int]] = []
+    result = evaluate(
         model,
         images,
         suite(fgsm(THREAT)),
         THREAT,
         batch_size=4,
-        on_batch=lambda *seen: heard.append(seen),
+        on_batch=lambda *seen: reported.append(seen),
     )
-    assert heard[:4] == [("clean", done, 10, 10) for done in (0, 4, 8, 10)]
-    assert heard[4] == ("fgsm", 0, 10, 10)
-    assert heard[-1] == ("fgsm", 10, 10, verdicts.robust_correct)
+    assert reported[:4] == [("clean", done, 10, 10) for done in (0, 4, 8, 10)]
+    assert reported[4] == ("fgsm", 0, 10, 10)
+    assert reported[-1] == ("fgsm", 10, 10, result.robust_correct)
 
 
-def test_other_warnings_come_through() -> None:
+def test_other_warnings_are_passed_on() -> None:
     class Warning_(Shifting):  # noqa: N801
         def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
             warnings.warn("something of torch", UserWarning, stacklevel=1)
@@ -139,30 +139,30 @@ def test_other_warnings_come_through() -> None:
         evaluate(Linear(), make_images(4), suite(Warning_(0.0)), THREAT, batch_size=4)
 
 
-def test_full_precision_is_put_back() -> None:
+def test_full_precision_is_restored_afterwards() -> None:
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [switch.allow_tf32 for switch in switches]
     with full_precision():
         assert not any(switch.allow_tf32 for switch in switches)
     assert [switch.allow_tf32 for switch in switches] == before
-    assert torch.backends.cudnn.allow_tf32, "cuDNN allows TF32 unless told otherwise"
+    assert torch.backends.cudnn.allow_tf32, "cuDNN allows TF32 by default"
 
 
-def test_a_stage_that_nobody_enters() -> None:
+def test_a_stage_without_survivors_to_attack() -> None:
     model = Linear()
     images = make_images(5)
     with torch.no_grad():
         wrong = (model(images.pixels / 255).argmax(1) + 1) % 3
-    heard: list[tuple[str, int, int, int]] = []
+    reported: list[tuple[str, int, int, int]] = []
     stage = Shifting(0.0)
-    verdicts = evaluate(
+    result = evaluate(
         model,
         type(images)(images.pixels, wrong),
         suite(stage),
         THREAT,
         batch_size=2,
-        on_batch=lambda *seen: heard.append(seen),
+        on_batch=lambda *seen: reported.append(seen),
     )
-    assert (verdicts.clean_correct, verdicts.robust_correct) == (0, 0)
-    assert heard[-1] == ("shift", 0, 0, 0)
+    assert (result.clean_correct, result.robust_correct) == (0, 0)
+    assert reported[-1] == ("shift", 0, 0, 0)
     assert stage.seen == ()

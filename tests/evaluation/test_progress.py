@@ -1,4 +1,4 @@
-"""Progress of an evaluation: kept after every batch, taken up after any, and put together."""
+"""Progress of an evaluation: saved after every batch, resumed after any, combined over ranks."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -42,16 +42,16 @@ def progress_store(directory: Path, rank: int = 0, **changes: Any) -> ProgressFi
 
 @dataclass
 class KilledAfter:
-    """Keeps in files, and is killed once it has kept `allowed` times."""
+    """A store that saves to files, and is killed by its save after `allowed` ones."""
 
-    kept: ProgressFiles
+    files: ProgressFiles
     allowed: int
 
     def load(self) -> Progress | None:
-        return self.kept.load()
+        return self.files.load()
 
     def save(self, progress: Progress) -> None:
-        self.kept.save(progress)
+        self.files.save(progress)
         self.allowed -= 1
         if self.allowed < 0:
             raise KeyboardInterrupt
@@ -71,7 +71,7 @@ def run(
     )
 
 
-def same(one: Evaluation, other: Evaluation) -> None:
+def assert_same(one: Evaluation, other: Evaluation) -> None:
     assert torch.equal(one.clean, other.clean)
     assert torch.equal(one.robust, other.robust)
     assert [(s.name, s.survivors) for s in one.stages] == [
@@ -80,9 +80,9 @@ def same(one: Evaluation, other: Evaluation) -> None:
     assert one.warnings == other.warnings
 
 
-def test_an_evaluation_killed_after_any_batch_ends_in_the_same_verdicts(tmp_path: Path) -> None:
-    undisturbed = run(pgd_suite())
-    assert 0 < undisturbed.robust_correct < undisturbed.clean_correct
+def test_an_evaluation_killed_after_any_batch_has_the_same_outcomes(tmp_path: Path) -> None:
+    uninterrupted = run(pgd_suite())
+    assert 0 < uninterrupted.robust_correct < uninterrupted.clean_correct
     for allowed in range(100):
         directory = tmp_path / str(allowed)
         try:
@@ -91,37 +91,37 @@ def test_an_evaluation_killed_after_any_batch_ends_in_the_same_verdicts(tmp_path
             pass
         else:
             break
-        heard: list[tuple[str, int, int, int]] = []
-        same(
+        reported: list[tuple[str, int, int, int]] = []
+        assert_same(
             run(
                 pgd_suite(),
                 progress_store(directory),
-                on_batch=lambda *seen, to=heard: to.append(seen),
+                on_batch=lambda *seen, to=reported: to.append(seen),
             ),
-            undisturbed,
+            uninterrupted,
         )
-        assert heard[0][1] > 0 or heard[0][0] != "clean", "it began where it was killed"
+        assert reported[0][1] > 0 or reported[0][0] != "clean", "it resumes where it was killed"
     assert allowed > 15
 
 
 @pytest.mark.slow
-def test_autoattack_killed_again_and_again_ends_in_the_same_verdicts(tmp_path: Path) -> None:
-    config = AttackConfig(suite="autoattack", threat_model=THREAT, batch_size=7)
-    suite, model = build_suite(config, 3), train_small_net(IMAGES, 3)
-    undisturbed = run(suite, model=model)
-    lives = 0
+def test_autoattack_killed_repeatedly_has_the_same_outcomes(tmp_path: Path) -> None:
+    config = AttackConfig(suite="autoattack", batch_size=7)
+    suite, model = build_suite(config, THREAT, 3), train_small_net(IMAGES, 3)
+    uninterrupted = run(suite, model=model)
+    attempts = 0
     while True:
-        lives += 1
+        attempts += 1
         try:
             result = run(suite, KilledAfter(progress_store(tmp_path), 1), model=model)
         except KeyboardInterrupt:
             continue
         break
-    assert lives > 5
-    same(result, undisturbed)
+    assert attempts > 5
+    assert_same(result, uninterrupted)
 
 
-def test_warnings_of_earlier_lives_are_not_lost(tmp_path: Path) -> None:
+def test_warnings_from_before_an_interruption_are_kept(tmp_path: Path) -> None:
     class Doubtful:
         name = "doubtful"
 
@@ -151,49 +151,49 @@ def test_warnings_of_earlier_lives_are_not_lost(tmp_path: Path) -> None:
 
 def progress() -> Progress:
     made = begin(53)
-    made.standing[3] = False
+    made.survivors[3] = False
     made.done = {0, 2}
     made.finish_stage("clean")
-    made.standing[10:20] = False
+    made.survivors[10:20] = False
     made.done = {1}
     made.warnings = ["odd"]
-    made.seconds, made.stage_seconds, made.form = 12.5, 2.25, "contiguous"
+    made.seconds, made.stage_seconds, made.memory_format = 12.5, 2.25, "contiguous"
     return made
 
 
-def test_going_on_is_said_in_words(tmp_path: Path) -> None:
+def test_resuming_is_logged(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(pgd_suite(), KilledAfter(progress_store(tmp_path), 9))
     with logged() as messages:
         run(pgd_suite(), progress_store(tmp_path))
     (message,) = messages
-    assert re.fullmatch(r"resuming after 2 batches of pgd-1; robust: \d+ after clean\.", message)
+    assert re.fullmatch(r"resuming after 2 batches of pgd-1; robust: \d+/53 after clean\.", message)
 
 
 def equal(one: Progress, other: Progress) -> bool:
-    masks = ("entered", "standing", "clean")
-    plain = ("done", "stages", "warnings", "seconds", "stage_seconds", "form")
+    masks = ("entered", "survivors", "clean")
+    plain = ("done", "stages", "warnings", "seconds", "stage_seconds", "memory_format")
     return all(torch.equal(getattr(one, m), getattr(other, m)) for m in masks) and all(
         getattr(one, name) == getattr(other, name) for name in plain
     )
 
 
-def test_progress_comes_back_as_it_was_and_goes_away(tmp_path: Path) -> None:
-    kept = progress_store(tmp_path)
-    assert kept.load() is None
-    kept.save(progress())
+def test_progress_survives_a_round_trip_and_is_removed(tmp_path: Path) -> None:
+    files = progress_store(tmp_path)
+    assert files.load() is None
+    files.save(progress())
     (file,) = tmp_path.iterdir()
-    assert file.name.startswith("."), "no reader of records should find it"
-    loaded = kept.load()
+    assert file.name.startswith("."), "it must not be taken for a record"
+    loaded = files.load()
     assert loaded is not None
     assert equal(loaded, progress())
-    kept.remove()
+    files.remove()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
-    kept = progress_store(tmp_path)
-    kept.save(progress())
+def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
+    files = progress_store(tmp_path)
+    files.save(progress())
     (file,) = tmp_path.iterdir()
     content = file.read_bytes()
     with logged() as messages:
@@ -201,10 +201,10 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
             for bit in (0, 2, 5):
                 changed = bytes([content[place] ^ (1 << bit)])
                 file.write_bytes(content[:place] + changed + content[place + 1 :])
-                loaded = kept.load()
+                loaded = files.load()
                 assert loaded is None or equal(loaded, progress()), (place, bit)
     assert len(messages) > len(content)
-    assert all(text.count("\n") == 0 and "is not used: " in text for text in messages)
+    assert all(text.count("\n") == 0 and " is ignored: " in text for text in messages)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "decode"),
     ],
 )
-def test_what_is_no_state(tmp_path: Path, content: bytes, words: str) -> None:
+def test_invalid_files_are_ignored(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / ".run-[1].0.state").write_bytes(content)
     with logged() as messages:
         assert progress_store(tmp_path).load() is None
@@ -225,25 +225,38 @@ def test_what_is_no_state(tmp_path: Path, content: bytes, words: str) -> None:
     assert words in message
 
 
+def test_a_file_of_schema_1_is_read(tmp_path: Path) -> None:
+    saved = Path(__file__).parents[1] / "fixtures" / "progress" / "schema-1.state"
+    (tmp_path / ".run-[1].0.state").write_bytes(saved.read_bytes())
+    loaded = progress_store(tmp_path).load()
+    assert loaded is not None
+    expected = progress()
+    expected.stages = [Stage(name="clean", survivors=52, seconds=1.5)]
+    assert equal(loaded, expected)
+
+
 @pytest.mark.parametrize("change", [{"fingerprint": "g"}, {"n": 52}])
-def test_the_state_of_another_evaluation_is_not_used(tmp_path: Path, change: Any) -> None:
+def test_progress_of_another_evaluation_is_ignored(tmp_path: Path, change: Any) -> None:
     progress_store(tmp_path).save(progress())
     with logged() as messages:
         assert progress_store(tmp_path, **change).load() is None
-    assert "it is of another evaluation, or of other settings" in messages[0]
+    assert "it belongs to another evaluation, or to other settings" in messages[0]
 
 
-def test_the_state_of_a_longer_name_is_another_ones(tmp_path: Path) -> None:
+def test_files_of_a_longer_record_name_are_not_found(tmp_path: Path) -> None:
     other = ProgressFiles(record=tmp_path / "run-1.json", fingerprint="f", n=53, rank=0)
     other.save(progress())
     assert progress_store(tmp_path).files() == []
 
 
-def test_several_processes_are_put_together_by_hand(tmp_path: Path) -> None:
-    """Of images 0 to 5 in batches of two: one did batches 0 and 2, another 1, a third is behind."""
+def test_progress_of_several_ranks_is_combined(tmp_path: Path) -> None:
+    """Six images in batches of two: rank 0 did batches 0 and 2, rank 1 batch 1, rank 2 is behind.
+
+    Rank 0 has survivors 1 to 4, rank 1 fooled the model on 3: together 1, 2 and 4 survive.
+    """
     stages = [Stage(name="clean", survivors=6, seconds=1.0)]
     parts = []
-    for rank, (standing, done, finished) in enumerate(
+    for rank, (survivors, done, finished) in enumerate(
         [
             ([0, 1, 1, 1, 1, 0], {0, 2}, stages),
             ([1, 1, 1, 0, 1, 1], {1}, stages),
@@ -252,47 +265,47 @@ def test_several_processes_are_put_together_by_hand(tmp_path: Path) -> None:
     ):
         part = begin(6)
         part.clean = torch.ones(6, dtype=torch.bool) if finished else None
-        part.standing = torch.tensor(standing).bool()
+        part.survivors = torch.tensor(survivors).bool()
         part.done, part.stages, part.warnings = set(done), list(finished), [f"of {rank}", "all"]
         part.seconds = part.stage_seconds = float(rank)
         progress_store(tmp_path, rank, n=6).save(part)
         parts.append(part)
     whole = progress_store(tmp_path, n=6).load()
     assert whole is not None
-    assert whole.standing.int().tolist() == [0, 1, 1, 0, 1, 0]
+    assert whole.survivors.int().tolist() == [0, 1, 1, 0, 1, 0]
     assert whole.done == {0, 1, 2}
     assert whole.warnings == ["of 0", "all", "of 1"]
     assert (whole.seconds, whole.stages) == (1.0, stages)
-    assert torch.equal(combine(parts[::-1]).standing, whole.standing)
+    assert torch.equal(combine(parts[::-1]).survivors, whole.survivors)
 
 
 @dataclass(kw_only=True)
 class HalfOf(SingleProcess):
-    """One of two processes that share every stage evenly and are killed before they compare."""
+    """One of two ranks that share every stage evenly and are killed before they synchronize."""
 
-    kept: ProgressFiles
+    files: ProgressFiles
     rank: int = 0
 
-    def distribute(self, items: Sequence[T]) -> Iterator[T]:
+    def claim(self, items: Sequence[T]) -> Iterator[T]:
         return iter(items[self.rank :: 2])
 
     def broadcast(self, value: T) -> T:
         if value is None and self.rank:
-            return self.kept.load()  # type: ignore[return-value]
+            return self.files.load()  # type: ignore[return-value]
         return value
 
-    def all_true(self, mask: Tensor) -> Tensor:
+    def all_reduce_and(self, mask: Tensor) -> Tensor:
         raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("finished_by", [1, 2])
-def test_one_process_goes_on_with_what_two_have_done(tmp_path: Path, finished_by: int) -> None:
-    """They are killed in every stage, and in each the next two, or one, find every batch done."""
-    undisturbed = run(pgd_suite())
+def test_one_process_resumes_the_work_of_two(tmp_path: Path, finished_by: int) -> None:
+    """Ranks are killed at the end of every stage; those that resume find every batch done."""
+    uninterrupted = run(pgd_suite())
     for _ in range(3):
         for rank in range(finished_by):
-            kept = progress_store(tmp_path, rank)
+            files = progress_store(tmp_path, rank)
             with pytest.raises(KeyboardInterrupt):
-                run(pgd_suite(), kept, process_group=HalfOf(rank=rank, kept=kept))
+                run(pgd_suite(), files, process_group=HalfOf(rank=rank, files=files))
     assert len(list(tmp_path.iterdir())) == finished_by
-    same(run(pgd_suite(), progress_store(tmp_path)), undisturbed)
+    assert_same(run(pgd_suite(), progress_store(tmp_path)), uninterrupted)

@@ -194,16 +194,17 @@ def test_cuda_graphs_give_the_logits_and_gradients_of_the_model(arch: str) -> No
 def test_autoattack_gives_the_same_outcomes_with_cuda_graphs() -> None:
     images = make_images(60, classes=5, size=8)
     model = train_small_net(images, classes=5).cuda()
-    config = AttackConfig(suite="autoattack", threat_model=ThreatModel(eps=0.05), batch_size=25)
-    suite = build_suite(config, 5)
+    threat = ThreatModel(eps=0.05)
+    config = AttackConfig(suite="autoattack", batch_size=25)
+    suite = build_suite(config, threat, 5)
     evaluations = [
         evaluate(
             model,
             images.to("cuda"),
             suite,
-            config.threat_model,
+            threat,
             batch_size=25,
-            many_passes=graphs,
+            optimize_model=graphs,
         )
         for graphs in (False, True)
     ]

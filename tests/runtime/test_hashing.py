@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from adrbench.runtime.hashing import sha256_of_json, tensor_bytes
+from adrbench.runtime.hashing import hash_json, tensor_bytes
 
 
 def test_the_hash_of_a_json_value_is_that_of_its_text_with_sorted_keys() -> None:
     """The expected value is `printf '{"a": [1, null], "b": 0.5}' | sha256sum`."""
     expected = "00bbcdc3775f18a0227bc87e41621b96eeac1e75c9017cbe9c8e870301ab6e33"
-    assert sha256_of_json({"b": 0.5, "a": [1, None]}) == expected
+    assert hash_json({"b": 0.5, "a": [1, None]}) == expected
 
 
 @pytest.mark.parametrize(

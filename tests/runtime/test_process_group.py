@@ -1,4 +1,4 @@
-"""Several processes on one machine, as torchrun starts them, beside one."""
+"""Process groups: several processes as torchrun starts them, compared with one."""
 
 import json
 import os
@@ -19,7 +19,7 @@ import torch
 from adrbench.checkpoints import format as checkpoints
 from adrbench.errors import AdrbenchError, LostProcessError
 from adrbench.runtime.launch import joined_process_group
-from adrbench.runtime.process_group import SINGLE_PROCESS, lost_peers_reported
+from adrbench.runtime.process_group import SINGLE_PROCESS, lost_process_errors
 from adrbench.runtime.torchrun import local_rank
 from adrbench.training import saving
 from runner import command, succeed
@@ -53,7 +53,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 def launched(
     *arguments: str | Path, options: tuple[str, ...] = ("--standalone", "--nproc-per-node", "2")
 ) -> Iterator[Any]:
-    """Run two processes of `python ARGUMENTS` under torchrun; none outlives the test."""
+    """Run two processes of `python ARGUMENTS` under torchrun; kill them after the test."""
     with subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *options, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -83,20 +83,18 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_alone_nothing_is_shared() -> None:
+def test_collectives_of_a_single_process_are_the_identity() -> None:
     assert (SINGLE_PROCESS.rank, SINGLE_PROCESS.size) == (0, 1)
     tensors = [torch.ones(3)]
-    SINGLE_PROCESS.average(tensors)
+    SINGLE_PROCESS.all_reduce_mean(tensors)
     assert torch.equal(tensors[0], torch.ones(3))
-    assert list(SINGLE_PROCESS.distribute("abc")) == ["a", "b", "c"]
-    assert (SINGLE_PROCESS.maximum(3), SINGLE_PROCESS.gather(3), SINGLE_PROCESS.broadcast(3)) == (
-        3,
-        [3],
-        3,
-    )
+    assert list(SINGLE_PROCESS.claim("abc")) == ["a", "b", "c"]
+    assert SINGLE_PROCESS.all_reduce_max(3) == 3
+    assert SINGLE_PROCESS.all_gather(3) == [3]
+    assert SINGLE_PROCESS.broadcast(3) == 3
 
 
-def test_one_process_under_torchrun_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_under_torchrun_is_a_single_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_ADDR", "nowhere")
@@ -106,10 +104,10 @@ def test_one_process_under_torchrun_is_alone(monkeypatch: pytest.MonkeyPatch) ->
         assert process_group is SINGLE_PROCESS
 
 
-def test_a_lost_process_is_an_error_of_ours() -> None:
+def test_a_runtime_error_of_a_collective_becomes_a_lost_process_error() -> None:
     with (
-        pytest.raises(LostProcessError, match=r"is gone \(Connection closed by peer\)"),
-        lost_peers_reported(),
+        pytest.raises(LostProcessError, match=r"has exited \(Connection closed by peer\)"),
+        lost_process_errors(),
     ):
         raise RuntimeError("Connection closed by peer.\n  more of it")
 
@@ -123,31 +121,31 @@ with joined_process_group(torch.device("cpu")) as process_group:
     rank, size = process_group.rank, process_group.size
     a, b = torch.full((2, 3), float(rank)), torch.tensor(10.0 * rank, dtype=torch.float64)
     transposed = torch.arange(6.0).view(2, 3).t() + rank
-    process_group.average([a, b, transposed])
+    process_group.all_reduce_mean([a, b, transposed])
     assert a.tolist() == [[0.5] * 3] * 2 and b.item() == 5 and b.dtype == torch.float64
     assert transposed.tolist() == (torch.arange(6.0).view(2, 3).t() + 0.5).tolist()
-    assert process_group.maximum(rank + 3) == 4
+    assert process_group.all_reduce_max(rank + 3) == 4
     mask = torch.tensor([True, rank == 0, False])
-    assert process_group.all_true(mask).tolist() == [True, False, False]
-    assert process_group.gather({"rank": rank}) == [{"rank": 0}, {"rank": 1}]
+    assert process_group.all_reduce_and(mask).tolist() == [True, False, False]
+    assert process_group.all_gather({"rank": rank}) == [{"rank": 0}, {"rank": 1}]
     assert process_group.broadcast(f"of {rank}") == "of 0"
     for _ in range(2):
-        mine = list(process_group.distribute(range(101)))
-        assert sorted(sum(process_group.gather(mine), [])) == list(range(101))
+        mine = list(process_group.claim(range(101)))
+        assert sorted(sum(process_group.all_gather(mine), [])) == list(range(101))
     process_group.barrier()
-    print(f"{rank} of {size} is content")
+    print(f"{rank} of {size} passed")
 sys.stdout.flush()
 os._exit(0)
 """
 
 
 @slow
-def test_what_two_processes_share(empty: Path) -> None:
+def test_collectives_of_two_processes(empty: Path) -> None:
     Path("members.py").write_text(MEMBERS)
     with launched("members.py") as process:
         out, err = process.communicate(timeout=60)
     for rank in (0, 1):
-        assert f"{rank} of 2 is content" in out, err
+        assert f"{rank} of 2 passed" in out, err
 
 
 def saved_history(path: Path) -> list[Any]:
@@ -200,7 +198,7 @@ with joined_process_group(torch.device("cpu")) as process_group:
         for name, model in run.models().items() for key, value in model.state_dict().items()
     }
     for key, value in states.items():
-        assert all(torch.equal(value, other) for other in process_group.gather(value)), key
+        assert all(torch.equal(value, other) for other in process_group.all_gather(value)), key
     if process_group.rank == 0:
         torch.save(states | {"losses": run.losses.so_far()}, out)
 sys.stdout.flush()
@@ -210,7 +208,7 @@ os._exit(0)
 
 @slow
 @pytest.mark.parametrize("method", ["adr+wa+awp", "trades+adr"])
-def test_two_processes_train_as_one_where_batch_norm_rests(empty: Path, method: str) -> None:
+def test_two_processes_train_as_one_with_frozen_batch_norm(empty: Path, method: str) -> None:
     """The same batches, noise, targets and steps: equal up to the order of sums."""
     Path("steps.py").write_text(STEPS)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -226,12 +224,12 @@ def test_two_processes_train_as_one_where_batch_norm_rests(empty: Path, method: 
 
 
 @slow
-def test_two_processes_resume_to_the_same_weights_and_attack_to_the_same_verdicts(
+def test_two_processes_resume_to_the_same_weights_and_attack_to_the_same_outcomes(
     empty: Path,
 ) -> None:
     line = (*TRAIN, "--method", "adr+wa+awp")
     out, err = together(*line, "--name", "whole")
-    assert out.count("validation PGD accuracy") == 2, "one process speaks for both"
+    assert out.count("validation PGD accuracy") == 2, "one rank prints"
     assert err.count("epoch 4/4") == 1
     last = Path("checkpoints/parts/last.pt")
     with launched("-m", "--", "adrbench", *line, "--name", "parts") as torchrun:
@@ -262,8 +260,8 @@ KILLED = ("train", "digits", "--method", "adr+wa", "--epochs", "30", "--steps", 
 OFTEN = ("--batch-size", "128", "--save-minutes", "0.001", "--name", "killed")
 
 
-def assert_taken_up(err: str) -> None:
-    """Hold that the killed run was taken up, not started over, and ended as one left in peace."""
+def assert_resumed(err: str) -> None:
+    """Check that the killed run resumed, not restarted, and ended like an uninterrupted one."""
     assert "going on at epoch" in err
     assert "Traceback" not in err
     record = json.loads(Path("results/train-killed.json").read_text())
@@ -276,8 +274,8 @@ def assert_taken_up(err: str) -> None:
 
 @slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
-def test_a_killed_worker_is_started_again_and_the_run_goes_on(empty: Path) -> None:
-    """Not over again, though the command says --force."""
+def test_a_killed_worker_is_restarted_and_the_run_resumes(empty: Path) -> None:
+    """It resumes although the command has --force."""
     options = ("--standalone", "--nproc-per-node", "2", "--max-restarts", "1")
     arguments = ("-m", "--", "adrbench", *KILLED, *OFTEN, "--force")
     with launched(*arguments, options=(*options, "--monitor-interval", "0.1")) as torchrun:
@@ -285,13 +283,13 @@ def test_a_killed_worker_is_started_again_and_the_run_goes_on(empty: Path) -> No
         os.kill(workers(torchrun.pid)[-1], signal.SIGKILL)
         _, err = torchrun.communicate(timeout=120)
     assert torchrun.returncode == 0, err
-    assert_taken_up(err)
+    assert_resumed(err)
 
 
 @slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
 def test_a_worker_killed_on_one_of_two_machines(empty: Path) -> None:
-    """Only its own agent counts the restart."""
+    """Only the agent of its own machine counts the restart."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         endpoint = f"localhost:{free.getsockname()[1]}"
@@ -306,12 +304,12 @@ def test_a_worker_killed_on_one_of_two_machines(empty: Path) -> None:
     ):
         wait_for(Path("checkpoints/killed/history.jsonl").exists)
         os.kill(workers(other.pid)[-1], signal.SIGKILL)
-        said = "".join(machine.communicate(timeout=120)[1] for machine in (one, other))
-        assert (one.returncode, other.returncode) == (0, 0), said
-    assert_taken_up(said)
+        err = "".join(machine.communicate(timeout=120)[1] for machine in (one, other))
+        assert (one.returncode, other.returncode) == (0, 0), err
+    assert_resumed(err)
 
 
-#: A machine of its own for each process: a working directory.
+#: Simulates a machine of its own for each process by a working directory.
 APART = """
 import os, sys
 os.chdir("machine-" + os.environ["RANK"])
@@ -321,7 +319,7 @@ main()
 
 
 @slow
-def test_machines_that_do_not_share_their_files_are_told_so(empty: Path) -> None:
+def test_machines_without_a_shared_file_system_get_an_error(empty: Path) -> None:
     Path("apart.py").write_text(APART)
     for rank in (0, 1):
         run = f"machine-{rank}/checkpoints/run"
@@ -342,7 +340,7 @@ def test_machines_that_do_not_share_their_files_are_told_so(empty: Path) -> None
 
 @slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_launcher_asked_to_stop_passes_it_on(empty: Path, number: int) -> None:
+def test_a_signal_to_the_launcher_stops_the_run(empty: Path, number: int) -> None:
     line = ("train", "digits", "--method", "at", "--batch-size", "128", "--name", "run")
     last = Path("checkpoints/run/last.pt")
     with launched("-m", "--", "adrbench", *line) as torchrun:
@@ -359,7 +357,7 @@ def test_a_launcher_asked_to_stop_passes_it_on(empty: Path, number: int) -> None
 
 
 @slow
-def test_errors_are_told_once(empty: Path) -> None:
+def test_an_error_of_all_ranks_is_reported_once(empty: Path) -> None:
     _, err = together("train", "digits", "--epochs", "0", code=1)
     assert err.count("error: --epochs is 0") == 1
     _, err = together("train", "digits", "--batch-size", "63", code=1)

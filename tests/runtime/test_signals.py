@@ -1,4 +1,4 @@
-"""Signals: heard at once, or when work can be left without loss."""
+"""Signals: handled at once, or deferred until work can be saved."""
 
 import os
 import signal
@@ -13,8 +13,8 @@ from adrbench.runtime.signals import Interrupted, StopRequest
 
 
 @pytest.fixture(autouse=True)
-def heeded() -> Iterator[None]:
-    """Heed SIGINT, which a shell lets what it starts in the background ignore."""
+def unignored() -> Iterator[None]:
+    """Handle SIGINT, which a shell makes its background processes ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -22,7 +22,7 @@ def heeded() -> Iterator[None]:
 
 def send(number: int) -> None:
     os.kill(os.getpid(), number)
-    time.sleep(0.001)  # Python hears of it between two instructions
+    time.sleep(0.001)  # Python handles it between two instructions
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -30,18 +30,18 @@ def test_a_signal_interrupts_at_once(number: int) -> None:
     with pytest.raises(Interrupted) as caught, StopRequest().handling_signals():
         send(number)
     assert caught.value.number == number
-    assert isinstance(caught.value, KeyboardInterrupt), "others should not catch it as an error"
+    assert isinstance(caught.value, KeyboardInterrupt), "`except Exception` must not catch it"
 
 
-def test_patient_work_goes_on_and_can_look() -> None:
+def test_a_deferred_signal_is_only_recorded() -> None:
     stop = StopRequest()
     with stop.handling_signals(), stop.deferred():
         send(signal.SIGTERM)
-        send(signal.SIGTERM)  # passed on by another program: the same request
+        send(signal.SIGTERM)  # forwarded by another program: the same request
         assert stop.number == signal.SIGTERM
 
 
-def test_the_same_request_does_not_disturb_what_follows_the_first_interruption() -> None:
+def test_a_repetition_of_the_signal_does_not_interrupt_again() -> None:
     stop = StopRequest()
     with stop.handling_signals():
         with pytest.raises(Interrupted):
@@ -50,7 +50,7 @@ def test_the_same_request_does_not_disturb_what_follows_the_first_interruption()
         assert stop.number == signal.SIGTERM
 
 
-def test_whoever_asks_again_later_means_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_request_interrupts_deferred_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "ONE_REQUEST_SECONDS", 0.0)
     stop = StopRequest()
     with stop.handling_signals(), stop.deferred():
@@ -59,7 +59,7 @@ def test_whoever_asks_again_later_means_it(monkeypatch: pytest.MonkeyPatch) -> N
             send(signal.SIGINT)
 
 
-def test_what_can_be_left_at_once_within_patient_work() -> None:
+def test_work_within_immediate_can_be_interrupted() -> None:
     stop = StopRequest()
     with stop.handling_signals(), stop.deferred():
         with pytest.raises(Interrupted), stop.immediate():
@@ -67,10 +67,10 @@ def test_what_can_be_left_at_once_within_patient_work() -> None:
         reached = False
         with pytest.raises(Interrupted), stop.immediate():
             reached = True
-        assert not reached, "a request from before counts"
+        assert not reached, "a signal recorded earlier interrupts"
 
 
-def test_handlers_are_put_back_and_ignored_signals_stay_ignored() -> None:
+def test_handlers_are_restored_and_ignored_signals_stay_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with StopRequest().handling_signals():
@@ -81,7 +81,7 @@ def test_handlers_are_put_back_and_ignored_signals_stay_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_other_threads_leave_signals_alone() -> None:
+def test_other_threads_set_no_handlers() -> None:
     seen: list[object] = []
 
     def work() -> None:

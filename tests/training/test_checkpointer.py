@@ -123,7 +123,7 @@ def test_a_run_stopped_while_it_validates(
 
     def stopped(run: Run) -> dict[str, Any]:
         if run.epochs_done == 1:
-            stop.hear(signal.SIGTERM, None)
+            stop.handle(signal.SIGTERM, None)
         return validate(run)
 
     monkeypatch.setattr(training, "validate", stopped)
@@ -402,7 +402,7 @@ def test_a_request_to_stop_that_comes_at_the_end_is_too_late(
     def validate(run: Run) -> dict[str, Any]:
         counts = run_validate(run)
         if run.epochs_done + 1 == EPOCHS:
-            stop._patient = True
+            stop._is_deferred = True
             stop.number = signal.SIGTERM
         return counts
 

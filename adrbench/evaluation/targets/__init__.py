@@ -1,0 +1,54 @@
+"""Targets: from the name a user gives to the models to evaluate.
+
+There is one module per kind of target. Whatever can be refused without reading or downloading
+anything is refused first.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from adrbench.checkpoints import format as checkpoints
+from adrbench.checkpoints.torch_files import describe_unread, read_torch_file
+from adrbench.errors import CheckpointError
+from adrbench.evaluation.targets import own, third_party, zoo
+from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
+
+__all__ = ["TargetModel", "TargetOptions", "Training", "resolve_targets"]
+
+logger = logging.getLogger(__name__)
+
+#: Prefix of a target that is not a path -> what loads it, given the whole target.
+PREFIXES: dict[str, Callable[[str, TargetOptions], TargetModel]] = {zoo.PREFIX: zoo.load_target}
+
+
+def resolve_targets(target: str, options: TargetOptions) -> list[TargetModel]:
+    """Return the models that `target` names; log what is assumed or ignored.
+
+    Raises:
+        UsageError: when a necessary option is missing.
+        CheckpointError: when a file cannot be read or does not fit its model.
+
+    """
+    for prefix, load in PREFIXES.items():
+        if target.startswith(prefix):
+            return [load(target, options)]
+    path = Path(target)
+    if not path.exists():
+        known = " or ".join(f"{prefix}NAME" for prefix in PREFIXES)
+        raise CheckpointError(
+            f"{target} does not exist: give a run directory, a checkpoint, or {known}."
+        )
+    files = own.find_checkpoints(path) if path.is_dir() else [path]
+    return [found for file in files for found in _load_file(file, options)]
+
+
+def _load_file(path: Path, options: TargetOptions) -> list[TargetModel]:
+    file = read_torch_file(path)
+    if checkpoints.is_ours(file.content):
+        return own.load_targets(path, checkpoints.parse(file, path), options)
+    if file.unread:
+        logger.warning(
+            f"{path} also holds objects, which were left unread: {describe_unread(file.unread)}."
+        )
+    return [third_party.load_target(path, file.content, options)]

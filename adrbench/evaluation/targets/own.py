@@ -1,0 +1,99 @@
+"""Targets from checkpoints that `adrbench train` wrote."""
+
+import logging
+from pathlib import Path
+
+from adrbench.checkpoints import format as checkpoints
+from adrbench.checkpoints.format import Checkpoint
+from adrbench.config.method import WEIGHTS, Weights
+from adrbench.data import DATASETS
+from adrbench.errors import CheckpointError, DataError
+from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
+from adrbench.runtime.hashing import hash_file
+
+logger = logging.getLogger(__name__)
+
+
+def find_checkpoints(directory: Path) -> list[Path]:
+    """Return the checkpoints of a run directory, best before last.
+
+    Raises:
+        CheckpointError: when there is none.
+
+    """
+    files = [directory / name for name in (checkpoints.BEST, checkpoints.LAST)]
+    found = [file for file in files if file.exists()]
+    if not found:
+        raise CheckpointError(
+            f"{directory} holds no {checkpoints.BEST} or {checkpoints.LAST}: "
+            "give the directory of a run, as `adrbench train` printed it."
+        )
+    return found
+
+
+def load_targets(path: Path, checkpoint: Checkpoint, options: TargetOptions) -> list[TargetModel]:
+    """Return the sets of weights in `checkpoint`, read from `path`, that `options` select.
+
+    Raises:
+        CheckpointError: when the checkpoint lacks the weights asked for.
+        DataError: when the data set it was trained on does not exist.
+
+    """
+    options.warn_of_ignored(("arch", "activation", "normalize"), f"{path} specifies its own")
+    targets = [
+        _load_target(path, checkpoint, weights, options)
+        for weights in _select_weights(checkpoint, options)
+    ]
+    done, epochs = targets[0].training.epoch or 0, checkpoint.config.epochs
+    if checkpoint.selection == "last" and done < epochs:
+        steps = " and some steps" if _is_within_epoch(checkpoint) else ""
+        logger.warning(
+            f"{checkpoint.run} is unfinished: its weights after {done} of {epochs} epochs{steps} "
+            "are attacked."
+        )
+    return targets
+
+
+def _select_weights(checkpoint: Checkpoint, options: TargetOptions) -> tuple[Weights, ...]:
+    if options.weights == "both":
+        return tuple(weights for weights in WEIGHTS if weights in checkpoint.snapshots)
+    if options.weights is None:
+        return (checkpoint.config.parsed_method().deployed,)
+    return tuple(weights for weights in WEIGHTS if weights == options.weights)
+
+
+def _is_within_epoch(checkpoint: Checkpoint) -> bool:
+    """Return whether the weights were saved some steps after the end of their epoch."""
+    return any(snapshot.clean_correct is None for snapshot in checkpoint.snapshots.values())
+
+
+def _load_target(
+    path: Path, checkpoint: Checkpoint, weights: Weights, options: TargetOptions
+) -> TargetModel:
+    config = checkpoint.config
+    threat_model = options.threat_model(config.threat_model())
+    model = checkpoints.restore(checkpoint, weights, path)
+    exists = config.dataset in DATASETS or Path(config.dataset).expanduser().exists()
+    if options.dataset is None and not exists:
+        raise DataError(
+            f"{path} was trained on {config.dataset}, which does not exist: "
+            "give the path of that data set with --dataset."
+        )
+    return TargetModel(
+        dataset=options.dataset or config.dataset,
+        arch=config.arch,
+        activation=config.activation,
+        run=checkpoint.run,
+        checkpoint_sha256=hash_file(path),
+        threat_model=threat_model,
+        model=model,
+        training=Training(
+            method=config.method,
+            weights=weights,
+            selection=checkpoint.selection,
+            selected_on=config.select,
+            epoch=checkpoint.snapshots[weights].epoch,
+            seed=config.seed,
+            settings_sha256=config.sha256(checkpoint.processes),
+        ),
+    )

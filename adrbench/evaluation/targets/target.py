@@ -1,0 +1,136 @@
+"""A target: a model to evaluate, how its weights were made, and the options that select it."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from adrbench.checkpoints.third_party import Normalization
+from adrbench.config.method import WEIGHTS
+from adrbench.config.settings import Select
+from adrbench.config.threat import NORMS, ThreatModel
+from adrbench.data import DATASETS, dataset_name
+from adrbench.errors import unknown_name
+from adrbench.models.architectures import ACTIVATIONS, canonical_arch
+from adrbench.runtime.hashing import hash_weights
+
+logger = logging.getLogger(__name__)
+
+#: RobustBench's radii, for weights whose own threat model is unknown.
+STANDARD_EPS = {"Linf": 8 / 255, "L2": 0.5}
+WEIGHTS_CHOICES = (*WEIGHTS, "both")
+DEFAULT_ACTIVATION = "relu"
+
+#: What --normalize accepts besides "none": mean and standard deviation per channel.
+NORMALIZATIONS: dict[str, Normalization] = {
+    name: (source.mean, source.std)
+    for name, source in DATASETS.items()
+    if source.mean is not None and source.std is not None
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How weights were trained, in the fields of a record.
+
+    The defaults are those of weights that this package did not train. `settings_sha256` is a
+    fingerprint of the training settings without the seed.
+    """
+
+    method: str = ""
+    weights: Literal["student", "average", "file"] = "file"
+    selection: Literal["best", "last", "file"] = "file"
+    selected_on: Select | None = None
+    epoch: int | None = None
+    seed: int | None = None
+    settings_sha256: str | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this package trained the weights."""
+        return self.weights != "file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetModel:
+    """A model to evaluate on `dataset`, and the threat model to evaluate it under.
+
+    `run` is the name in records and tables. `checkpoint_sha256` is that of the file, or of the
+    weights where they were not loaded from a file of the user's.
+    """
+
+    dataset: str
+    arch: str
+    activation: str
+    run: str
+    checkpoint_sha256: str
+    threat_model: ThreatModel
+    model: nn.Module
+    training: Training = field(default_factory=Training)
+
+    @property
+    def weights_sha256(self) -> str:
+        """A fingerprint of the model as it is evaluated, including its normalization."""
+        return hash_weights(self.model)
+
+    @property
+    def label(self) -> str:
+        """A short name for displays."""
+        if not self.training.is_known:
+            return self.run
+        return f"{self.run} {self.training.selection} {self.training.weights}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions:
+    """The options that apply to all targets; None means the target's own value.
+
+    Raises:
+        UsageError: for an unknown name.
+
+    """
+
+    weights: str | None = None
+    dataset: str | None = None
+    arch: str | None = None
+    activation: str | None = None
+    normalize: str | None = None
+    norm: str | None = None
+    eps: float | None = None
+    data_dir: Path = Path("data")
+    zoo_dir: Path = Path("models")
+
+    def __post_init__(self) -> None:
+        for kind, name, valid in (
+            ("weights", self.weights, WEIGHTS_CHOICES),
+            ("activation", self.activation, ACTIVATIONS),
+            ("normalization", self.normalize, (*NORMALIZATIONS, "none")),
+            ("norm", self.norm, NORMS),
+        ):
+            if name is not None and name not in valid:
+                raise unknown_name(kind, name, valid)
+        if self.dataset is not None:
+            dataset_name(self.dataset)
+        if self.arch is not None:
+            canonical_arch(self.arch)
+
+    def threat_model(self, trained: ThreatModel | None = None) -> ThreatModel:
+        """Return the threat model to evaluate under.
+
+        That is the one given, else the one the weights were `trained` under, else RobustBench's.
+
+        Raises:
+            UsageError: for an eps that is not a radius.
+
+        """
+        norm = self.norm or (trained.norm if trained else "Linf")
+        standard = trained.eps if trained and trained.norm == norm else STANDARD_EPS[norm]
+        return ThreatModel(norm=norm, eps=standard if self.eps is None else self.eps)
+
+    def warn_of_ignored(self, names: tuple[str, ...], reason: str) -> None:
+        """Log a warning for each option of `names` that was given."""
+        for name in names:
+            if getattr(self, name) is not None:
+                logger.warning(f"--{name} is ignored: {reason}.")

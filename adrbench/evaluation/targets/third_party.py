@@ -1,0 +1,78 @@
+"""Targets from state dicts that other code saved."""
+
+import logging
+from pathlib import Path
+
+from adrbench.checkpoints.third_party import LoadReport, load_third_party
+from adrbench.data import load_split
+from adrbench.errors import UsageError
+from adrbench.evaluation.targets.target import (
+    DEFAULT_ACTIVATION,
+    NORMALIZATIONS,
+    TargetModel,
+    TargetOptions,
+)
+from adrbench.models.architectures import build_model, canonical_arch
+from adrbench.runtime.hashing import hash_file
+
+logger = logging.getLogger(__name__)
+
+
+def load_target(path: Path, content: object, options: TargetOptions) -> TargetModel:
+    """Return the model whose state dict is in `content`, read from `path`.
+
+    Raises:
+        UsageError: when an option that the file cannot replace is missing.
+        CheckpointError: when the weights do not fit the architecture.
+
+    """
+    if options.arch is None or options.dataset is None:
+        raise UsageError(
+            f"{path} is not an adrbench checkpoint: for third-party weights, give --arch and "
+            "--dataset (and --normalize, if pixels were normalized outside the model)."
+        )
+    if options.weights == "both":
+        raise UsageError(f"{path} holds third-party weights: choose --weights student or average.")
+    threat_model = options.threat_model()
+    activation = options.activation or DEFAULT_ACTIVATION
+    images, source = load_split(options.dataset, "test", data_dir=options.data_dir)
+    model = build_model(
+        options.arch,
+        num_classes=source.num_classes,
+        in_channels=images.pixels.shape[1],
+        activation=activation,
+    )
+    report = load_third_party(
+        content,
+        model,
+        normalize=NORMALIZATIONS.get(options.normalize or "none"),
+        weights=options.weights,  # type: ignore[arg-type]
+    )
+    _log_assumptions(path, report, options, eps=threat_model.eps)
+    chosen = options.weights if report.entry else None
+    return TargetModel(
+        dataset=options.dataset,
+        arch=canonical_arch(options.arch),
+        activation=activation,
+        run=f"{path.stem}-{chosen}" if chosen else path.stem,
+        checkpoint_sha256=hash_file(path),
+        threat_model=threat_model,
+        model=model.eval(),
+    )
+
+
+def _log_assumptions(path: Path, report: LoadReport, options: TargetOptions, *, eps: float) -> None:
+    if report.other_entries and options.weights is None:
+        others = ", ".join(report.other_entries)
+        logger.warning(f"{path} also holds {others}: {report.entry} is attacked, see --weights.")
+    if not report.entry:
+        options.warn_of_ignored(("weights",), f"{path} holds one set of weights")
+    if options.normalize is None and not report.normalization_in_file:
+        logger.warning(
+            f"{path} holds no normalization constants: the model gets pixels in [0, 1]; if it was "
+            "trained on normalized images, give --normalize (such as --normalize cifar10)."
+        )
+    if options.eps is None:
+        logger.warning(
+            f"{path} does not specify the eps it was trained with: eps is {eps:.4g}, see --eps."
+        )

@@ -1,0 +1,61 @@
+"""Targets from RobustBench's model zoo."""
+
+import logging
+
+from adrbench.data import DATASETS, load_split
+from adrbench.errors import UsageError
+from adrbench.evaluation.targets.target import DEFAULT_ACTIVATION, TargetModel, TargetOptions
+from adrbench.models.robustbench_zoo import ZOO_DATASETS, load_zoo_model
+from adrbench.runtime.hashing import hash_weights
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "robustbench:"
+
+
+def load_target(target: str, options: TargetOptions) -> TargetModel:
+    """Return the zoo's model that `target`, `robustbench:NAME`, names; download it if need be.
+
+    Raises:
+        UsageError: when --dataset is missing, or the zoo has no such model for it.
+        CheckpointError: when the weights cannot be downloaded or read.
+
+    """
+    name = target.removeprefix(PREFIX)
+    if options.dataset is None:
+        raise UsageError(f"{target} needs --dataset {' or '.join(ZOO_DATASETS)}.")
+    threat_model = options.threat_model()
+    options.warn_of_ignored(
+        ("weights", "arch", "activation", "normalize"), f"{target} specifies its own"
+    )
+    model = load_zoo_model(
+        name,
+        dataset=_find_zoo_dataset(name, options.dataset, options),
+        norm=threat_model.norm,
+        zoo_dir=options.zoo_dir,
+    )
+    return TargetModel(
+        dataset=options.dataset,
+        arch=name,
+        activation=DEFAULT_ACTIVATION,
+        run=target,
+        checkpoint_sha256=hash_weights(model),
+        threat_model=threat_model,
+        model=model,
+    )
+
+
+def _find_zoo_dataset(name: str, dataset: str, options: TargetOptions) -> str:
+    """Return the zoo's data set for `dataset`: for a user's own images, by number of classes."""
+    if dataset in DATASETS:
+        return dataset
+    _, source = load_split(dataset, "test", data_dir=options.data_dir)
+    fitting = [key for key, classes in ZOO_DATASETS.items() if classes == source.num_classes]
+    if not fitting:
+        listed = " and ".join(f"{key} ({n} classes)" for key, n in ZOO_DATASETS.items())
+        raise UsageError(
+            f"{dataset} has {source.num_classes} classes, but RobustBench has models of {listed}: "
+            "give a --dataset with as many."
+        )
+    logger.warning(f"{name} is loaded from RobustBench's models of {fitting[0]}.")
+    return fitting[0]

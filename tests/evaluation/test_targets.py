@@ -1,0 +1,44 @@
+"""Targets: what a user's name for a model resolves to, and what is refused first."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from adrbench.config.threat import ThreatModel
+from adrbench.errors import CheckpointError, UsageError
+from adrbench.evaluation.targets import TargetOptions, Training, resolve_targets
+from adrbench.models.architectures import build_model
+from logs import logged
+
+
+def test_eps_is_the_one_given_then_the_one_trained_with_then_that_of_robustbench() -> None:
+    trained = ThreatModel(norm="Linf", eps=0.1)
+    assert TargetOptions(eps=0.2).threat_model(trained) == ThreatModel(norm="Linf", eps=0.2)
+    assert TargetOptions().threat_model(trained) == trained
+    assert TargetOptions().threat_model() == ThreatModel(norm="Linf", eps=8 / 255)
+    assert TargetOptions(norm="L2").threat_model(trained) == ThreatModel(norm="L2", eps=0.5)
+
+
+def test_a_target_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"a checkpoint, or robustbench:NAME"):
+        resolve_targets(str(tmp_path / "gone"), TargetOptions())
+
+
+def test_a_directory_without_checkpoints(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no best\.pt or last\.pt"):
+        resolve_targets(str(tmp_path), TargetOptions())
+
+
+def test_third_party_weights_have_an_unknown_training(tmp_path: Path) -> None:
+    torch.save(
+        build_model("small-cnn", num_classes=10, in_channels=1).state_dict(), tmp_path / "w.pt"
+    )
+    target = str(tmp_path / "w.pt")
+    with pytest.raises(UsageError, match="for third-party weights, give --arch and --dataset"):
+        resolve_targets(target, TargetOptions())
+    with logged():
+        (model,) = resolve_targets(target, TargetOptions(arch="small-cnn", dataset="digits"))
+    assert model.training == Training()
+    assert not model.training.is_known
+    assert (model.label, model.run, model.training.weights) == ("w", "w", "file")
