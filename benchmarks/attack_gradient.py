@@ -1,25 +1,25 @@
-"""An evaluated model's forward pass and input gradient, frozen by us beside the model as it is.
+"""Forward pass and input gradient of an evaluated model: our frozen form beside the model itself.
 
     python -m benchmarks.attack_gradient [--arch resnet18] [--batch-size 64] [--quick]
 
-This is all that an evaluation's attacks ask of a model. Everything is float32, with TF32 off.
+Attacks need nothing else of a model. Everything is float32, with TF32 off.
 """
 
-import argparse
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adrbench.runtime.devices import full_precision
-from benchmarks import page
-from benchmarks.floor import count_forward, show_shares
-from benchmarks.harness import Contender, Measured, Row, Work, compare
-from benchmarks.inputs import random_images, seasoned_model
-from benchmarks.machine import Rates, measure_rates
-from benchmarks.ours import make_attacked
+from benchmarks.harness import command_line, hardware
+from benchmarks.harness.adrbench_calls import make_attacked
+from benchmarks.harness.document import publish
+from benchmarks.harness.hardware import Rates
+from benchmarks.harness.timing import Comparison, Contender, Timing, Work, compare
+from benchmarks.harness.workload import evaluation_model, random_images
 
 COMPARED = (
     "Seconds per batch, float32. Ours is the model as `adrbench attack` runs it; the reference is "
@@ -28,32 +28,32 @@ COMPARED = (
     "torch.autograd.grad(loss, x), which does not (as APGD does)."
 )
 ARCHS = {"cpu": ("resnet18",), "cuda": ("resnet18", "wrn-34-10")}
-BATCH_SIZE, QUICK_BATCH_SIZE = {"cpu": 64, "cuda": 256}, {"cpu": 8, "cuda": 256}
+#: By device and whether to be quick.
+BATCH_SIZES = {("cpu", False): 64, ("cpu", True): 8, ("cuda", False): 256, ("cuda", True): 256}
 WARMUP = {"cpu": 1, "cuda": 5}
-REFERENCE = "reference"
-#: What the reference takes the gradient of the images with.
-WAYS = ("backward", "autograd.grad")
+OURS, REFERENCE = "ours", "reference"
 
-Gradient = Callable[[nn.Module, Tensor, Tensor], Tensor]
+#: A function of a model, images (N, C, H, W) and labels (N,).
+Pass = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
-def run_forward(model: nn.Module, x: Tensor) -> Tensor:
+def run_forward(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the logits, without gradients."""
     with torch.no_grad():
         logits: Tensor = model(x)
     return logits
 
 
-def spare_parameters(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the gradient of the loss by the images alone."""
+def compute_input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the gradient of the loss with respect to the images alone."""
     x = x.detach().requires_grad_()
     loss = F.cross_entropy(model(x), y, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, x)
     return gradient
 
 
-def go_backward(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the gradient of the loss by the images, and leave those of the parameters too."""
+def run_backward(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the gradient with respect to the images, computing those of the parameters too."""
     x = x.detach().requires_grad_()
     model.zero_grad()
     F.cross_entropy(model(x), y, reduction="sum").backward()  # type: ignore[no-untyped-call]
@@ -61,121 +61,115 @@ def go_backward(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return x.grad
 
 
-class Subject:
-    """A model, as it is and frozen, and a batch for it."""
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A model, a batch of images (N, C, H, W) and labels (N,) for it, and how to time passes."""
 
-    def __init__(self, arch: str, batch_size: int, device: torch.device) -> None:
-        self.arch = arch
-        self.device = device
-        images = random_images(batch_size).to(device)
-        self.x, self.y = images.pixels / 255, images.labels
-        self.model = seasoned_model(arch).to(device)
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    rounds: int
+    rates: Rates
 
     def freeze(self) -> nn.Module:
-        """Return our frozen copy of the model."""
+        """Return our frozen form of the model."""
         return make_attacked(self.model, self.x)
 
-    def compare_forward(self, rounds: int) -> list[Measured]:
-        """Time the forward passes."""
+    def time_passes(self, passes: Mapping[str, Pass]) -> list[Timing]:
+        """Time passes by name: "ours" of the frozen form, others of the model itself."""
 
-        def build(model: nn.Module) -> Work:
-            return lambda: run_forward(model, self.x)
+        def build(name: str, run: Pass) -> Work:
+            model = self.freeze() if name == OURS else self.model
+            return lambda: run(model, self.x, self.y)
 
-        contenders = {"ours": lambda: build(self.freeze()), REFERENCE: lambda: build(self.model)}
-        return self._compare(contenders, rounds)
+        warmup = WARMUP[self.x.device.type]
+        contenders = [
+            Contender(name=name, build=partial(build, name, run), warmup=warmup)
+            for name, run in passes.items()
+        ]
+        return list(compare(contenders, rounds=self.rounds, device=self.x.device).values())
 
-    def compare_gradient(self, rounds: int) -> list[Measured]:
-        """Time the passes forward and back to the images."""
+    def run_both(self, run: Pass) -> list[Tensor]:
+        """Return the result of a pass of the frozen form and of the model."""
+        return [run(model, self.x, self.y) for model in (self.freeze(), self.model)]
 
-        def build(model: nn.Module, gradient: Gradient) -> Work:
-            return lambda: gradient(model, self.x, self.y)
-
-        contenders = {
-            "ours": lambda: build(self.freeze(), spare_parameters),
-            "backward": lambda: build(self.model, go_backward),
-            "autograd.grad": lambda: build(self.model, spare_parameters),
+    def make_row(
+        self, name: str, timings: Sequence[Timing], operations: float, difference: Tensor
+    ) -> Comparison:
+        """Return a row; `difference` is that of the two results."""
+        shares = {
+            one.name: hardware.compute_share_of_floor(operations, self.rates["float32"], one.median)
+            for one in timings
         }
-        return self._compare(contenders, rounds)
-
-    def _compare(self, builds: dict[str, Callable[[], Work]], rounds: int) -> list[Measured]:
-        warmup = WARMUP[self.device.type]
-        contenders = [Contender(name=n, build=b, warmup=warmup) for n, b in builds.items()]
-        return list(compare(contenders, rounds=rounds, device=self.device).values())
-
-    def find_differences(self) -> tuple[float, float]:
-        """Return the largest difference of a logit, and of a gradient relative to the largest."""
-        frozen = self.freeze()
-        logits = run_forward(frozen, self.x), run_forward(self.model, self.x)
-        ours, theirs = (spare_parameters(model, self.x, self.y) for model in (frozen, self.model))
-        gradient = (ours - theirs).abs().max() / theirs.abs().max()
-        return float((logits[0] - logits[1]).abs().max()), float(gradient)
-
-
-def make_row(
-    name: str, measured: list[Measured], operations: float, difference: float, rates: Rates
-) -> Row:
-    """Return a row; `difference` is that of the two results."""
-    rate = rates["float32"].best
-    shares = {c.name: operations / rate / c.median for c in measured}
-    return Row(
-        name=name,
-        contenders=tuple(measured),
-        shown={"of floor": show_shares(shares), "difference": f"{difference:.0e}"},
-        facts={
-            "floor_operations": operations,
-            "share_of_floor": shares,
-            "largest_difference": difference,
-        },
-    )
-
-
-def measure(
-    arch: str, options: argparse.Namespace, rates: Rates, device: torch.device
-) -> list[Row]:
-    """Measure one model: forward, and forward with the gradient of the images."""
-    subject = Subject(arch, options.batch_size, device)
-    forward = count_forward(subject.model) * options.batch_size
-    of_logits, of_gradient = subject.find_differences()
-    rows = [
-        make_row(
-            f"{arch} forward",
-            subject.compare_forward(options.rounds),
-            forward,
-            of_logits,
-            rates,
+        return Comparison(
+            name=name,
+            contenders=tuple(timings),
+            shown={"of floor": hardware.render_shares(shares), "difference": f"{difference:.0e}"},
+            facts={
+                "floor_operations": operations,
+                "share_of_floor": shares,
+                "largest_difference": float(difference),
+            },
         )
-    ]
-    ours, *references = subject.compare_gradient(options.rounds)
-    for way, reference in zip(WAYS, references, strict=True):
-        pair = [ours, replace(reference, name=REFERENCE)]
-        name = f"{arch} gradient, beside {way}"
-        rows.append(make_row(name, pair, 2 * forward, of_gradient, rates))
-    return rows
+
+
+def measure(arch: str, setup: Setup) -> Iterator[Comparison]:
+    """Yield the rows of one model: the forward pass, and the gradient beside two references."""
+    forward = hardware.count_operations(lambda: run_forward(setup.model, setup.x, setup.y))
+    logits, expected_logits = setup.run_both(run_forward)
+    timings = setup.time_passes({OURS: run_forward, REFERENCE: run_forward})
+    difference = (logits - expected_logits).abs().max()
+    yield setup.make_row(f"{arch} forward", timings, forward, difference)
+    gradient, expected = setup.run_both(compute_input_gradient)
+    difference = (gradient - expected).abs().max() / expected.abs().max()
+    ours, *references = setup.time_passes(
+        {
+            OURS: compute_input_gradient,
+            "backward": run_backward,
+            "autograd.grad": compute_input_gradient,
+        }
+    )
+    for reference in references:
+        pair = (ours, replace(reference, name=REFERENCE))
+        name = f"{arch} gradient, beside {reference.name}"
+        yield setup.make_row(name, pair, 2 * forward, difference)
+
+
+def make_setup(
+    arch: str, batch_size: int, device: torch.device, rounds: int, rates: Rates
+) -> Setup:
+    """Return a random model and a random batch on `device`."""
+    images = random_images(batch_size).to(device)
+    model = evaluation_model(arch).to(device)
+    return Setup(model=model, x=images.pixels / 255, y=images.labels, rounds=rounds, rates=rates)
 
 
 def main() -> None:
     """Measure what the flags ask for, and publish it."""
-    parser = page.make_parser(__doc__)
-    page.add_names(parser, "--arch", "resnet18, wrn-34-10, ... (default: by device)")
+    parser = command_line.make_parser(__doc__)
+    command_line.add_names(parser, "--arch", "resnet18, wrn-34-10, ... (default: by device)")
     parser.add_argument("--batch-size", type=int, help="default: 256 on a GPU, 64 on a CPU")
     options = parser.parse_args()
-    device = page.start(options)
-    sizes = QUICK_BATCH_SIZE if options.quick else BATCH_SIZE
-    options.batch_size = options.batch_size or sizes[device.type]
+    device = command_line.apply_shared_flags(options)
+    batch_size = options.batch_size or BATCH_SIZES[device.type, options.quick]
     archs = options.arch or ARCHS["cpu" if options.quick else device.type]
-    rates = measure_rates(device, "float32")
+    rates = hardware.measure_rates(device, "float32", quick=options.quick)
     with full_precision():
-        rows = [row for arch in archs for row in measure(arch, options, rates, device)]
-    document = page.describe(
+        rows = [
+            row
+            for arch in archs
+            for row in measure(arch, make_setup(arch, batch_size, device, options.rounds, rates))
+        ]
+    publish(
         "attack_gradient",
         rows,
+        options,
         compared=COMPARED,
-        settings={"batch size": options.batch_size} | page.common_settings(options),
+        settings={"batch size": batch_size},
         device=device,
         rates=rates,
     )
-    page.publish(document, options)
 
 
 if __name__ == "__main__":
-    page.run(main)
+    command_line.run(main)

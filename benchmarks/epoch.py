@@ -2,7 +2,7 @@
 
     python -m benchmarks.epoch [--method adr] [--precision bfloat16] [--quick]
 
-On a GPU: a full CIFAR-10 of random images, ResNet-18, PGD-10. On a CPU: eight batches, PGD-3.
+On a GPU: 50,000 random images, ResNet-18, PGD-10. On a CPU: eight batches, PGD-3.
 """
 
 import tempfile
@@ -14,13 +14,13 @@ import torch
 
 from adrbench.config.settings import PRECISIONS, Precision, TrainConfig
 from adrbench.runtime.devices import full_precision
-from adrbench.training.state import prepare
-from benchmarks import page
-from benchmarks.harness import Contender, Measured, Row, Work, compare
-from benchmarks.inputs import make_batches, make_config, random_dataset, random_model
-from benchmarks.ours import make_epoch, make_step
-from benchmarks.reference import Trainer
-from benchmarks.reference_epoch import Epochs
+from benchmarks.harness import command_line
+from benchmarks.harness.adrbench_calls import make_epoch, make_step, prepare_run
+from benchmarks.harness.document import publish
+from benchmarks.harness.timing import Comparison, Contender, Timing, Work, compare
+from benchmarks.harness.workload import make_batches, make_config, random_dataset, random_model
+from benchmarks.reference.training_epoch import EpochTrainer
+from benchmarks.reference.training_step import Trainer
 
 COMPARED = (
     "Seconds per epoch of `adrbench train`, in the precision named, beside a data loader with the "
@@ -32,127 +32,126 @@ ARCH = "resnet18"
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How large an epoch is, and how many steps warm up for it."""
+    """The size of an epoch, the warm-up steps, and the reference's data loader processes."""
 
     batches: int
     batch_size: int
     steps: int
     num_val: int
     warmup: int
+    workers: int
 
 
-#: By device and whether it has to be quick. A GPU's warm-up captures the CUDA graph of the run.
+#: By device and whether to be quick. On a GPU the warm-up captures the CUDA graph of the run.
 SIZES = {
-    ("cpu", False): Size(batches=8, batch_size=32, steps=3, num_val=64, warmup=1),
-    ("cpu", True): Size(batches=2, batch_size=8, steps=1, num_val=16, warmup=1),
-    ("cuda", False): Size(batches=390, batch_size=128, steps=10, num_val=1_000, warmup=8),
-    ("cuda", True): Size(batches=39, batch_size=128, steps=10, num_val=1_000, warmup=8),
+    ("cpu", False): Size(batches=8, batch_size=32, steps=3, num_val=64, warmup=1, workers=0),
+    ("cpu", True): Size(batches=2, batch_size=8, steps=1, num_val=16, warmup=1, workers=0),
+    ("cuda", False): Size(
+        batches=390, batch_size=128, steps=10, num_val=1_000, warmup=8, workers=4
+    ),
 }
-WORKERS = {"cpu": 0, "cuda": 4}
+SIZES["cuda", True] = replace(SIZES["cuda", False], batches=39)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """One configuration, the same for every contender."""
+    """What all contenders share."""
 
     config: TrainConfig
     size: Size
     device: torch.device
     directory: Path
-    workers: int
 
     def build_ours(self, precision: Precision) -> Work:
         """Return an epoch of a run whose step has warmed up."""
-        config = replace(self.config, precision=precision)
-        dataset = random_dataset(self.size.batches * config.batch_size, self.size.num_val)
-        run = prepare(config, dataset, self.directory / precision, self.device)
+        batch_size = self.config.batch_size
+        dataset = random_dataset(self.size.batches * batch_size, self.size.num_val)
+        run = prepare_run(self.config, precision, dataset, self.directory, self.device)
         take_step = make_step(run)
-        batches = make_batches(run.dataset.train.first(config.batch_size), config)
+        ((x, y),) = make_batches(run.dataset.train.first(batch_size), self.config)
         for step in range(self.size.warmup):
-            take_step(*batches[0], step)
+            take_step(x, y, step)
         return make_epoch(run, take_step)
 
     def build_reference(self) -> Work:
         """Return an epoch of the plain reference, warmed up likewise, with TF32 off."""
-        config = self.config
-        dataset = random_dataset(self.size.batches * config.batch_size, self.size.num_val)
+        config, size = self.config, self.size
+        dataset = random_dataset(size.batches * config.batch_size, size.num_val)
         model = random_model(config.arch).to(self.device)
-        trainer = Trainer(model, config, total_steps=config.epochs * self.size.batches)
+        trainer = Trainer(model, config, total_steps=config.epochs * size.batches)
         first = dataset.train.first(config.batch_size).to(self.device)
-        epochs = Epochs(trainer, dataset, self.directory, workers=self.workers, device=self.device)
+        epochs = EpochTrainer(
+            trainer, dataset, self.directory, workers=size.workers, device=self.device
+        )
+        with full_precision():
+            for step in range(size.warmup):
+                trainer.step(first.pixels / 255, first.labels, step)
 
         def work() -> object:
             with full_precision():
                 return epochs.run()
 
-        with full_precision():
-            for step in range(self.size.warmup):
-                trainer.step(first.pixels / 255, first.labels, step)
         return work
 
+    def make_row(self, precision: Precision, timings: dict[str, Timing]) -> Comparison:
+        """Return the row of one precision."""
+        ours = replace(timings[precision], name="ours")
+        num_train = self.size.batches * self.config.batch_size
+        rate = num_train / ours.median
+        return Comparison(
+            name=f"{ARCH} {self.config.method} {precision}",
+            contenders=(ours, timings["reference"]),
+            shown={"images/s": f"{rate:,.0f}"},
+            facts={
+                "images_per_second": rate,
+                "num_train": num_train,
+                "num_val": self.size.num_val,
+            },
+        )
 
-def measure(setup: Setup, precisions: list[Precision], rounds: int) -> list[Row]:
-    """Return a row for every precision; they share the reference's figures."""
-    ours = [Contender(name=p, build=partial(setup.build_ours, p), warmup=0) for p in precisions]
-    reference = Contender(name="reference", build=setup.build_reference, warmup=0)
-    measured = compare([*ours, reference], rounds=rounds, device=setup.device)
-    return [make_row(setup, precision, measured) for precision in precisions]
 
-
-def make_row(setup: Setup, precision: Precision, measured: dict[str, Measured]) -> Row:
-    """Return the row of one precision."""
-    ours = replace(measured[precision], name="ours")
-    num_images = setup.size.batches * setup.config.batch_size
-    rate = num_images / ours.median
-    return Row(
-        name=f"{ARCH} {setup.config.method} {precision}",
-        contenders=(ours, measured["reference"]),
-        shown={"images/s": f"{rate:,.0f}"},
-        facts={"images_per_second": rate, "num_train": num_images, "num_val": setup.size.num_val},
-    )
+def measure(setup: Setup, precisions: list[Precision], rounds: int) -> list[Comparison]:
+    """Return a row per precision; the rows share the reference's timings."""
+    contenders = [
+        *(Contender(name=p, build=partial(setup.build_ours, p), warmup=0) for p in precisions),
+        Contender(name="reference", build=setup.build_reference, warmup=0),
+    ]
+    timings = compare(contenders, rounds=rounds, device=setup.device)
+    return [setup.make_row(precision, timings) for precision in precisions]
 
 
 def main() -> None:
     """Measure what the flags ask for, and publish it."""
-    parser = page.make_parser(__doc__)
-    page.add_names(parser, "--precision", "float32, bfloat16 (default: both)")
+    parser = command_line.make_parser(__doc__)
+    command_line.add_names(parser, "--precision", "float32, bfloat16 (default: both)")
     parser.add_argument("--method", default="adr", help="default: adr")
     parser.add_argument("--workers", type=int, help="of the reference's data loader")
     options = parser.parse_args()
-    device = page.start(options)
+    device = command_line.apply_shared_flags(options)
     size = SIZES[device.type, options.quick]
-    workers = WORKERS[device.type] if options.workers is None else options.workers
+    if options.workers is not None:
+        size = replace(size, workers=options.workers)
+    config = make_config(
+        ARCH, options.method, batch_size=size.batch_size, steps=size.steps, num_val=size.num_val
+    )
     with tempfile.TemporaryDirectory() as directory:
-        setup = Setup(
-            config=make_config(
-                ARCH,
-                options.method,
-                batch_size=size.batch_size,
-                steps=size.steps,
-                num_val=size.num_val,
-            ),
-            size=size,
-            device=device,
-            directory=Path(directory),
-            workers=workers,
-        )
+        setup = Setup(config=config, size=size, device=device, directory=Path(directory))
         rows = measure(setup, options.precision or list(PRECISIONS), options.rounds)
-    settings = {
-        "images": size.batches * size.batch_size,
-        "batch size": size.batch_size,
-        "attack steps": size.steps,
-        "validation images": size.num_val,
-        "loader processes of the reference": workers,
-    }
-    document = page.describe(
+    publish(
         "epoch",
         rows,
+        options,
         compared=COMPARED,
-        settings=settings | page.common_settings(options),
+        settings={
+            "images": size.batches * size.batch_size,
+            "batch size": size.batch_size,
+            "attack steps": size.steps,
+            "validation images": size.num_val,
+            "loader processes of the reference": size.workers,
+        },
         device=device,
     )
-    page.publish(document, options)
 
 
 if __name__ == "__main__":
-    page.run(main)
+    command_line.run(main)

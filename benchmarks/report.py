@@ -1,19 +1,18 @@
-"""`adrbench report` over thousands of records, beside a plain reading of the same files.
+"""`adrbench report` over thousands of records, beside merely loading the same files.
 
     python -m benchmarks.report [--records 10000] [--quick]
 
-The reference reads every file with json.load and makes one pandas frame of them; it checks
-nothing, joins no seeds, compares with nothing published, and prints no table.
+The reference reads every file with json.load and makes one pandas frame of them; it checks nothing,
+averages no seeds, compares with no published results, and prints no table.
 """
 
 import tempfile
-from functools import partial
 from pathlib import Path
 
-from benchmarks import page
-from benchmarks.harness import take_turns
-from benchmarks.processes import make_rows, run_process
-from benchmarks.records import write_records
+from benchmarks.harness import command_line
+from benchmarks.harness.document import publish
+from benchmarks.harness.processes import compare_processes, sample_processes
+from benchmarks.harness.synthetic_records import write_records
 
 COMPARED = (
     "Seconds of the whole process `python -m adrbench report DIR --format markdown`; the reference "
@@ -30,32 +29,23 @@ print(len(frame))
 
 
 def main() -> None:
-    """Measure, and publish it."""
-    parser = page.make_parser(__doc__)
+    """Measure what the flags ask for, and publish it."""
+    parser = command_line.make_parser(__doc__)
     parser.add_argument("--records", type=int, help=f"default: {RECORDS:,}")
     options = parser.parse_args()
-    device = page.start(options)
+    device = command_line.apply_shared_flags(options)
     count = options.records or (QUICK_RECORDS if options.quick else RECORDS)
     with tempfile.TemporaryDirectory() as directory:
         write_records(Path(directory), count)
-        lines = {
+        commands = {
             "ours": ["-m", "adrbench", "report", directory, "--format", "markdown"],
             "reference": ["-c", REFERENCE, directory],
         }
-        runs = {
-            who: partial(run_process, line, threads=options.threads) for who, line in lines.items()
-        }
-        take_turns(runs, 1)
-        samples = take_turns(runs, options.rounds)
-    document = page.describe(
-        "report",
-        make_rows(samples),
-        compared=COMPARED,
-        settings={"records": count} | page.common_settings(options),
-        device=device,
-    )
-    page.publish(document, options)
+        samples = sample_processes(commands, rounds=options.rounds, threads=options.threads)
+    rows = compare_processes(samples)
+    settings = {"records": count}
+    publish("report", rows, options, compared=COMPARED, settings=settings, device=device)
 
 
 if __name__ == "__main__":
-    page.run(main)
+    command_line.run(main)

@@ -1,47 +1,35 @@
-"""How long `adrbench --help` takes to start, beside `import torch` alone.
+"""The time that `adrbench --help` takes, beside `import torch` alone.
 
     python -m benchmarks.startup [--quick]
 
-Python's own start, `python -c pass`, is measured in the same round and taken off both.
+The time of Python itself, `python -c pass`, is measured in the same round and subtracted from both.
 """
 
-from functools import partial
-
-from benchmarks import page
-from benchmarks.harness import take_turns
-from benchmarks.processes import make_rows, run_process
+from benchmarks.harness import command_line
+from benchmarks.harness.document import publish
+from benchmarks.harness.processes import compare_processes, sample_processes
 
 COMPARED = (
     "Seconds of `python -m adrbench --help` and of `python -c 'import torch'`, each less those of "
     "`python -c pass`\nin the same round."
 )
-BARE = "python -c pass"
+BASELINE = "python -c pass"
 COMMANDS = {
     "ours": ["-m", "adrbench", "--help"],
     "reference": ["-c", "import torch"],
-    BARE: ["-c", "pass"],
+    BASELINE: ["-c", "pass"],
 }
 
 
 def main() -> None:
-    """Measure, and publish it."""
-    options = page.make_parser(__doc__).parse_args()
-    device = page.start(options)
-    runs = {
-        who: partial(run_process, line, threads=options.threads) for who, line in COMMANDS.items()
-    }
-    take_turns(runs, 1)
-    samples = take_turns(runs, options.rounds)
-    bare = samples.pop(BARE)
-    document = page.describe(
-        "startup",
-        make_rows(samples, bare),
-        compared=COMPARED,
-        settings=page.common_settings(options),
-        device=device,
-    )
-    page.publish(document, options)
+    """Measure what the flags ask for, and publish it."""
+    options = command_line.make_parser(__doc__).parse_args()
+    device = command_line.apply_shared_flags(options)
+    samples = sample_processes(COMMANDS, rounds=options.rounds, threads=options.threads)
+    baseline = samples.pop(BASELINE)
+    rows = compare_processes(samples, baseline)
+    publish("startup", rows, options, compared=COMPARED, settings={}, device=device)
 
 
 if __name__ == "__main__":
-    page.run(main)
+    command_line.run(main)

@@ -2,30 +2,36 @@
 
     python -m benchmarks.train_step [--arch resnet18] [--method adr,adr+awp] [--quick]
 
-Both take the same batches through the whole step: targets, attack, gradients, optimizer, average.
+Both take the same batches through a whole step: targets, attack, gradients, optimizer, average.
 """
 
 import argparse
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from adrbench.config.settings import PRECISIONS, Precision, TrainConfig
 from adrbench.runtime.devices import full_precision
-from adrbench.training.state import prepare
-from benchmarks import page
-from benchmarks.floor import count_forward, count_step, show_shares
-from benchmarks.harness import Contender, Measured, Row, Work, compare
-from benchmarks.inputs import make_batches, make_config, random_dataset, random_model
-from benchmarks.machine import Rates, measure_rates
-from benchmarks.ours import make_step
-from benchmarks.reference import Trainer
+from benchmarks.harness import command_line, hardware
+from benchmarks.harness.adrbench_calls import make_step, prepare_run
+from benchmarks.harness.document import publish
+from benchmarks.harness.hardware import Rates
+from benchmarks.harness.timing import Comparison, Contender, Timing, Work, compare
+from benchmarks.harness.workload import (
+    make_batches,
+    make_config,
+    random_dataset,
+    random_images,
+    random_model,
+)
+from benchmarks.reference.training_step import Trainer
 
 COMPARED = (
     "Seconds per training step. Ours is the step of `adrbench train` in the precision named; the "
@@ -33,73 +39,55 @@ COMPARED = (
 )
 METHODS = ("at", "adr", "adr+awp", "trades+adr")
 ARCHS = {"cpu": ("resnet18",), "cuda": ("resnet18", "wrn-34-10")}
-BATCH_SIZE, QUICK_BATCH_SIZE = {"cpu": 32, "cuda": 128}, {"cpu": 8, "cuda": 128}
-STEPS, QUICK_STEPS = {"cpu": 3, "cuda": 10}, {"cpu": 1, "cuda": 10}
-#: On a GPU a run captures a CUDA graph in its first steps; they are over after this many.
+#: By device and whether to be quick: the batch size and the number of attack steps.
+SIZES = {("cpu", False): (32, 3), ("cpu", True): (8, 1), ("cuda", False): (128, 10)}
+SIZES["cuda", True] = SIZES["cuda", False]
+#: On a GPU a run captures a CUDA graph within this many steps.
 WARMUP = {"cpu": 1, "cuda": 8}
 NUM_BATCHES = 4
 REFERENCE, REFERENCE_TF32 = "reference", "TF32"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """One model and method, the same for every contender."""
-
-    config: TrainConfig
-    device: torch.device
-    directory: Path
-
-    def contenders(self, precisions: list[Precision]) -> list[Contender]:
-        """Return ours in every precision, then the reference; on a GPU also with TF32."""
-        builds: dict[str, Callable[[], Work]] = {
-            precision: partial(build_ours, self, precision) for precision in precisions
-        }
-        builds[REFERENCE] = partial(build_reference, self, tf32=False)
-        if self.device.type == "cuda":
-            builds[REFERENCE_TF32] = partial(build_reference, self, tf32=True)
-        warmup = WARMUP[self.device.type]
-        return [Contender(name=name, build=build, warmup=warmup) for name, build in builds.items()]
-
-
-def build_ours(setup: Setup, precision: Precision) -> Work:
-    """Return a step of a run that is prepared as `adrbench train` does."""
-    config = replace(setup.config, precision=precision)
+def build_ours(
+    config: TrainConfig, precision: Precision, directory: Path, device: torch.device
+) -> Work:
+    """Return a step of a run in `precision`."""
     dataset = random_dataset(NUM_BATCHES * config.batch_size, config.val_size)
-    run = prepare(config, dataset, setup.directory / precision, setup.device)
-    batches = make_batches(run.dataset.train, config)
-    take_step = make_step(run)
-    steps = itertools.count()
-
-    def work() -> object:
-        step = next(steps)
-        x, y = batches[step % NUM_BATCHES]
-        return take_step(x, y, step)
-
-    return work
+    run = prepare_run(config, precision, dataset, directory, device)
+    return repeat(make_step(run), make_batches(run.dataset.train, config))
 
 
-def build_reference(setup: Setup, *, tf32: bool) -> Work:
-    """Return a step of the plain reference, its convolutions in TF32 or not."""
-    config = setup.config
+def build_reference(config: TrainConfig, device: torch.device, *, tf32: bool) -> Work:
+    """Return a step of the plain reference, with convolutions in TF32 or not."""
     dataset = random_dataset(NUM_BATCHES * config.batch_size, config.val_size)
-    batches = make_batches(dataset.train.to(setup.device), config)
-    model = random_model(config.arch).to(setup.device)
+    model = random_model(config.arch).to(device)
     trainer = Trainer(model, config, total_steps=config.epochs * NUM_BATCHES)
     arithmetic = default_precision if tf32 else full_precision
+    return repeat(trainer.step, make_batches(dataset.train.to(device), config), arithmetic)
+
+
+def repeat(
+    take_step: Callable[[Tensor, Tensor, int], object],
+    batches: list[tuple[Tensor, Tensor]],
+    arithmetic: Callable[[], AbstractContextManager[None]] | None = None,
+) -> Work:
+    """Return a function that takes one step per call, cycling through the batches."""
     steps = itertools.count()
 
     def work() -> object:
         step = next(steps)
         x, y = batches[step % NUM_BATCHES]
+        if arithmetic is None:
+            return take_step(x, y, step)
         with arithmetic():
-            return trainer.step(x, y, step)
+            return take_step(x, y, step)
 
     return work
 
 
 @contextmanager
 def default_precision() -> Iterator[None]:
-    """Let convolutions use TF32, as PyTorch does unless told otherwise."""
+    """Allow TF32 in convolutions, which is PyTorch's default."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = True
     try:
@@ -108,23 +96,39 @@ def default_precision() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
+def count_step(config: TrainConfig) -> int:
+    """Return the floating-point operations per image of the reference's training step."""
+    trainer = Trainer(random_model(config.arch), config, total_steps=1)
+    images = random_images(2)
+    x, y = images.pixels / 255, images.labels
+    return hardware.count_operations(lambda: trainer.step(x, y, 0)) // len(images)
+
+
 def make_row(
-    setup: Setup, precision: Precision, measured: Mapping[str, Measured], rates: Rates
-) -> Row:
-    """Return the row of one precision, from figures that the rows of a method share."""
-    config = setup.config
-    ours = replace(measured[precision], name="ours")
-    references = [measured[name] for name in (REFERENCE, REFERENCE_TF32) if name in measured]
-    operations = count_step(config, count_forward(random_model(config.arch))) * config.batch_size
-    images = {c.name: config.batch_size / c.median for c in (ours, *references)}
+    config: TrainConfig,
+    precision: Precision,
+    timings: Mapping[str, Timing],
+    operations: float,
+    rates: Rates,
+) -> Comparison:
+    """Return the row of one precision; `operations` are those of a step."""
+    ours = replace(timings[precision], name="ours")
+    references = [timings[name] for name in (REFERENCE, REFERENCE_TF32) if name in timings]
     shares = {
-        "ours": operations / rates[precision].best / ours.median,
-        REFERENCE: operations / rates["float32"].best / references[0].median,
+        name: hardware.compute_share_of_floor(operations, rate, timing.median)
+        for name, rate, timing in (
+            ("ours", rates[precision], ours),
+            (REFERENCE, rates["float32"], references[0]),
+        )
     }
-    return Row(
+    images = {one.name: config.batch_size / one.median for one in (ours, *references)}
+    return Comparison(
         name=f"{config.arch} {config.method} {precision}",
         contenders=(ours, *references),
-        shown={"images/s": f"{images['ours']:,.0f}", "of floor": show_shares(shares)},
+        shown={
+            "images/s": f"{images['ours']:,.0f}",
+            "of floor": hardware.render_shares(shares),
+        },
         facts={
             "images_per_second": images,
             "floor_operations": operations,
@@ -134,54 +138,53 @@ def make_row(
 
 
 def measure(
-    arch: str, method: str, options: argparse.Namespace, rates: Rates, device: torch.device
-) -> list[Row]:
-    """Measure one model and method; return a row for every precision asked for."""
+    config: TrainConfig, options: argparse.Namespace, rates: Rates, device: torch.device
+) -> list[Comparison]:
+    """Return a row per precision; the rows share the reference's timings."""
     precisions = options.precision or list(PRECISIONS)
-    with tempfile.TemporaryDirectory() as directory:
-        config = make_config(
-            arch, method, batch_size=options.batch_size, steps=options.steps, num_val=1
-        )
-        setup = Setup(config=config, device=device, directory=Path(directory))
-        measured = compare(setup.contenders(precisions), rounds=options.rounds, device=device)
-    return [make_row(setup, precision, measured, rates) for precision in precisions]
+    with tempfile.TemporaryDirectory() as name:
+        builds: dict[str, Callable[[], Work]] = {
+            precision: partial(build_ours, config, precision, Path(name), device)
+            for precision in precisions
+        }
+        builds[REFERENCE] = partial(build_reference, config, device, tf32=False)
+        if device.type == "cuda":
+            builds[REFERENCE_TF32] = partial(build_reference, config, device, tf32=True)
+        warmup = WARMUP[device.type]
+        contenders = [Contender(name=n, build=b, warmup=warmup) for n, b in builds.items()]
+        timings = compare(contenders, rounds=options.rounds, device=device)
+    operations = count_step(config) * config.batch_size
+    return [make_row(config, one, timings, operations, rates) for one in precisions]
 
 
 def main() -> None:
     """Measure what the flags ask for, and publish it."""
-    parser = page.make_parser(__doc__)
-    page.add_names(parser, "--arch", "resnet18, wrn-34-10, ... (default: by device)")
-    page.add_names(parser, "--method", f"default: {','.join(METHODS)}")
-    page.add_names(parser, "--precision", "float32, bfloat16 (default: both)")
+    parser = command_line.make_parser(__doc__)
+    command_line.add_names(parser, "--arch", "resnet18, wrn-34-10, ... (default: by device)")
+    command_line.add_names(parser, "--method", f"default: {','.join(METHODS)}")
+    command_line.add_names(parser, "--precision", "float32, bfloat16 (default: both)")
     parser.add_argument("--batch-size", type=int, help="default: 128 on a GPU, 32 on a CPU")
     parser.add_argument("--steps", type=int, help="of the attack; default: 10 on a GPU, 3 on a CPU")
     options = parser.parse_args()
-    device = page.start(options)
-    kind = device.type
-    options.batch_size = (
-        options.batch_size or (QUICK_BATCH_SIZE if options.quick else BATCH_SIZE)[kind]
-    )
-    options.steps = options.steps or (QUICK_STEPS if options.quick else STEPS)[kind]
-    rates = measure_rates(device)
-    rows = [
-        row
-        for arch in options.arch or (ARCHS["cpu"] if options.quick else ARCHS[kind])
-        for method in options.method or METHODS
-        for row in measure(arch, method, options, rates, device)
-    ]
-    settings = {"batch size": options.batch_size, "attack steps": options.steps}
-    page.publish(
-        page.describe(
-            "train_step",
-            rows,
-            compared=COMPARED,
-            settings=settings | page.common_settings(options),
-            device=device,
-            rates=rates,
-        ),
+    device = command_line.apply_shared_flags(options)
+    batch_size, steps = SIZES[device.type, options.quick]
+    batch_size, steps = options.batch_size or batch_size, options.steps or steps
+    archs = options.arch or ARCHS["cpu" if options.quick else device.type]
+    rates = hardware.measure_rates(device, quick=options.quick)
+    rows = []
+    for arch, method in itertools.product(archs, options.method or METHODS):
+        config = make_config(arch, method, batch_size=batch_size, steps=steps, num_val=1)
+        rows += measure(config, options, rates, device)
+    publish(
+        "train_step",
+        rows,
         options,
+        compared=COMPARED,
+        settings={"batch size": batch_size, "attack steps": steps},
+        device=device,
+        rates=rates,
     )
 
 
 if __name__ == "__main__":
-    page.run(main)
+    command_line.run(main)

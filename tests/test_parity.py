@@ -18,7 +18,7 @@ from adrbench.methods.build import build_method
 from adrbench.methods.slots import Slots
 from adrbench.training.state import build_optimizer, learning_rate
 from adrbench.training.step import StepResult, train_step
-from benchmarks.reference import Trainer
+from benchmarks.reference.training_step import Trainer
 
 TOLERANCE = 1e-10
 

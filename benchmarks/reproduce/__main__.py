@@ -1,13 +1,13 @@
-"""Make the published tables: train, attack and report a whole matrix of runs.
+"""Reproduce the published tables: train, attack and report a whole matrix of runs.
 
     python -m benchmarks.reproduce                    # every study that needs no GPU
     python -m benchmarks.reproduce digits             # one of them
-    python -m benchmarks.reproduce --list             # which there are, and what is done of each
-    python -m benchmarks.reproduce --check --out DIR  # attack kept weights again: same verdicts?
+    python -m benchmarks.reproduce --list             # the studies and their progress
+    python -m benchmarks.reproduce --check --out DIR  # repeat attacks on kept weights and compare
 
-Every piece is a command of `adrbench`. What is done is skipped, what was interrupted goes on: give
-the same command again. Records, kept weights and RESULTS.md, the report on them, go to --out; runs,
-and what each command said, to --runs.
+Every job is an `adrbench` command. Finished jobs are skipped and interrupted ones resumed: run the
+same command again. Records, kept weights and RESULTS.md, the report on them, go to --out; runs and
+the logs of all commands to --runs.
 """
 
 import argparse
@@ -19,11 +19,11 @@ import torch
 
 from adrbench.errors import unknown_name
 from adrbench.runtime.devices import choose_device
-from benchmarks.page import positive, run
-from benchmarks.reproduce.check import check
-from benchmarks.reproduce.jobs import Places, read_book
+from benchmarks.harness.command_line import positive, run
+from benchmarks.reproduce.jobs import Workspace, read_index
 from benchmarks.reproduce.matrix import STUDIES, Study
-from benchmarks.reproduce.work import jobs_of, reproduce
+from benchmarks.reproduce.recheck import recheck_all
+from benchmarks.reproduce.runner import make_all_jobs, reproduce
 
 CHECKED_SUITE = "pgd-20"
 
@@ -41,26 +41,26 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="STUDY",
         help=f"of {', '.join(STUDIES)} (default: those that need no GPU)",
     )
-    for name, default, holds in (
+    for name, default, content in (
         ("--out", "results/reproduced", "records, tables and kept weights"),
-        ("--runs", "checkpoints/reproduced", "runs, and what each command said"),
+        ("--runs", "checkpoints/reproduced", "runs and logs"),
         ("--data-dir", "data", "data sets; CIFAR-10 is downloaded into it"),
     ):
-        text = f"{holds} (default: {default})"
+        text = f"{content} (default: {default})"
         parser.add_argument(name, type=Path, default=Path(default), metavar="DIR", help=text)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument(
         "--workers", type=positive, help="jobs at a time (default: one per core; 1 on a GPU)"
     )
-    parser.add_argument("--list", action="store_true", help="say what is done of each, and stop")
+    parser.add_argument("--list", action="store_true", help="list the studies and their progress")
     parser.add_argument(
-        "--check", action="store_true", help="attack all kept weights in --out again, and stop"
+        "--check", action="store_true", help="repeat attacks on the weights kept in --out"
     )
     return parser
 
 
 def choose_studies(names: Sequence[str]) -> dict[str, Study]:
-    """Return the studies that are named, else those that need no GPU."""
+    """Return the named studies, or those that need no GPU."""
     for name in names:
         if name not in STUDIES:
             raise unknown_name("study", name, STUDIES)
@@ -69,32 +69,24 @@ def choose_studies(names: Sequence[str]) -> dict[str, Study]:
     return {name: STUDIES[name] for name in dict.fromkeys(names)}
 
 
-def list_studies(studies: Mapping[str, Study], places: Places) -> None:
-    """Print what each study is, and how much of it is done."""
-    book = read_book(places.out)
+def list_studies(studies: Mapping[str, Study], workspace: Workspace) -> None:
+    """Print a summary of each study and the number of finished jobs."""
+    index = read_index(workspace.out)
     for name, study in studies.items():
-        jobs = jobs_of({name: study}, places)
-        done = [seconds for job in jobs if (seconds := job.took(book)) is not None]
+        jobs = make_all_jobs({name: study}, workspace)
+        finished = [seconds for job in jobs if (seconds := job.find_seconds(index)) is not None]
         sys.stdout.write(
-            f"{name}: {study.about}\n  runs: {len(study.trainings)}; {places.out} has "
-            f"{len(done)} of {len(jobs)} jobs, which took {sum(done):,.0f} s\n"
+            f"{name}: {study.summary}\n  {len(study.trainings)} runs; {len(finished)} of "
+            f"{len(jobs)} jobs finished in {workspace.out}, in {sum(finished):,.0f} s\n"
         )
 
 
-def check_kept(places: Places) -> int:
-    """Attack kept weights again, print what came of it, return the exit code.
-
-    Rounding on another processor may turn one verdict in a hundred.
-    """
+def check_kept_weights(workspace: Workspace) -> int:
+    """Repeat the attacks on kept weights, print the comparisons, return the exit code."""
     code = 0
-    for checked in check(places, CHECKED_SUITE):
-        record = checked.published
-        code = code or int(not checked.agrees)
-        sys.stdout.write(
-            f"{record.run}, {record.suite}: {record.robust_correct} of {record.n} stand, "
-            f"{checked.made.robust_correct} when made again; {checked.differing} verdicts differ: "
-            f"{'as it should be' if checked.agrees else 'NOT the same'}\n"
-        )
+    for recheck in recheck_all(workspace, CHECKED_SUITE):
+        code = code or int(not recheck.agrees)
+        sys.stdout.write(f"{recheck.describe()}\n")
         sys.stdout.flush()
     return code
 
@@ -103,15 +95,15 @@ def main() -> None:
     """Do what the flags ask for."""
     options = make_parser().parse_args()
     device = choose_device(options.device)
-    places = Places(
+    workspace = Workspace(
         out=options.out, runs=options.runs, data_dir=options.data_dir, device=str(device)
     )
     studies = choose_studies(options.studies)
     if options.list:
-        list_studies(studies if options.studies else STUDIES, places)
+        list_studies(studies if options.studies else STUDIES, workspace)
         return
     if options.check:
-        raise SystemExit(check_kept(places))
+        raise SystemExit(check_kept_weights(workspace))
     on_cpu = device.type == "cpu"
     cores = torch.get_num_threads()
     workers = options.workers or (cores if on_cpu else 1)
@@ -119,7 +111,7 @@ def main() -> None:
     for name, study in studies.items():
         if study.needs_gpu and on_cpu:
             sys.stderr.write(f"note: {name} is made for a GPU and takes weeks on a CPU.\n")
-    raise SystemExit(reproduce(studies, places, workers=workers, threads=threads))
+    raise SystemExit(reproduce(studies, workspace, workers=workers, threads=threads))
 
 
 if __name__ == "__main__":

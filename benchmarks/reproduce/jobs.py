@@ -1,10 +1,10 @@
-"""Studies as jobs: commands to run, what each waits for, and whether it was done before.
+"""The jobs of a study: commands, what each one needs, and whether it is finished.
 
-A job is done when the results hold the records that it would write, made with its settings.
+A job is finished if the results hold the records that it would write, made with its settings.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,18 +15,18 @@ from adrbench.config.resolve import TrainRequest
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import RecordError
 from adrbench.report.run_settings import fingerprint, read_config
-from adrbench.results.records import AttackRecord, Record, TrainRecord, read_records
-from benchmarks.reproduce.cut import place
-from benchmarks.reproduce.kept import AVERAGE
+from adrbench.results.records import AttackRecord, TrainRecord, read_records
+from benchmarks.reproduce.keep_weights import AVERAGE
 from benchmarks.reproduce.matrix import Attack, Settings, Study, Training
+from benchmarks.reproduce.subsets import find_dataset
 
-#: Where, beside the records of a study, the kept weights lie.
+#: The directory of kept weights, beside the records of a study.
 WEIGHTS_DIR = "weights"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
-    """Where results, runs and data lie, and the device that computes."""
+class Workspace:
+    """The directories of results, runs and data, and the device to compute on."""
 
     out: Path
     runs: Path
@@ -34,131 +34,145 @@ class Places:
     device: str
 
 
-class Book:
-    """The records in a results directory, by run."""
+@dataclass(frozen=True, kw_only=True)
+class RecordIndex:
+    """The records in a results directory by run."""
 
-    def __init__(self, records: Iterable[Record] = ()) -> None:
-        self.trainings: dict[str, TrainRecord] = {}
-        self.attacks: dict[str, list[AttackRecord]] = {}
-        for record in records:
-            if isinstance(record, TrainRecord):
-                self.trainings[record.run] = record
-            else:
-                self.attacks.setdefault(record.run, []).append(record)
+    trainings: dict[str, TrainRecord] = field(default_factory=dict)
+    attacks: dict[str, list[AttackRecord]] = field(default_factory=dict)
 
 
-def read_book(directory: Path) -> Book:
+def read_index(directory: Path) -> RecordIndex:
     """Return the records in `directory`, which need not exist."""
+    index = RecordIndex()
     try:
-        return Book(read_records(directory))
+        records = read_records(directory)
     except RecordError:
-        return Book()
+        return index
+    for record in records:
+        if isinstance(record, TrainRecord):
+            index.trainings[record.run] = record
+        else:
+            index.attacks.setdefault(record.run, []).append(record)
+    return index
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One command: `arguments` are Python's, `needs` the name of the job that it waits for.
+    """One command: `arguments` for Python, and the name of the job that it `needs`, if any.
 
-    Jobs of one `kind` take about as long. `took` returns the seconds that it took as the records
-    have it, None for what is not done. `makes` is a file that jobs which wait for it read.
+    Jobs of one `kind` take about as long. `find_seconds` returns the seconds that the job took
+    according to the records, or None if it is not finished. `output` is a file that dependent jobs
+    read.
     """
 
     name: str
     kind: str
     arguments: tuple[str, ...]
     needs: str = ""
-    makes: Path | None = None
-    took: Callable[[Book], float | None]
+    output: Path | None = None
+    find_seconds: Callable[[RecordIndex], float | None]
 
 
-def make_jobs(study: Study, places: Places) -> Iterator[Job]:
-    """Yield the jobs of `study`, each after the one that it waits for."""
+def make_jobs(study: Study, workspace: Workspace) -> Iterator[Job]:
+    """Yield the jobs of `study`, each after the one that it needs."""
     for training in study.trainings:
-        train = training_job(training, places)
+        train = make_training_job(training, workspace)
         yield train
         for attack in study.attacks:
-            if attack.concerns(training):
-                yield attack_job(training, attack, places, needs=train)
+            if attack.applies_to(training):
+                yield make_attack_job(training, attack, workspace, needs=train)
         if training in study.kept:
-            yield from kept_jobs(training, study, places, needs=train)
+            yield from make_kept_jobs(training, study, workspace, needs=train)
 
 
-def training_job(training: Training, places: Places) -> Job:
-    """Return the job that makes a run."""
+def make_training_job(training: Training, workspace: Workspace) -> Job:
+    """Return the job that trains a run."""
+
+    def find_seconds(index: RecordIndex) -> float | None:
+        found = find_training(training, index)
+        return found[0].seconds if found else None
+
     return Job(
         name=f"train {training.run}",
         kind=f"{training.dataset} train {training.label} {training.method}",
         arguments=(
-            *("-m", "adrbench", "train", place(training.dataset, places.data_dir)),
-            *spell(training.all_settings),
-            *("--name", training.run, "--out", str(places.runs), "--results", str(places.out)),
-            *("--data-dir", str(places.data_dir), "--device", places.device),
+            *("-m", "adrbench", "train", find_dataset(training.dataset, workspace.data_dir)),
+            *make_flags(training.all_settings),
+            *("--name", training.run, "--out", str(workspace.runs)),
+            *("--results", str(workspace.out), "--data-dir", str(workspace.data_dir)),
+            *("--device", workspace.device),
         ),
-        makes=places.runs / training.run / LAST,
-        took=partial(training_took, training),
+        output=workspace.runs / training.run / LAST,
+        find_seconds=find_seconds,
     )
 
 
-def attack_job(training: Training, attack: Attack, places: Places, *, needs: Job) -> Job:
+def make_attack_job(training: Training, attack: Attack, workspace: Workspace, *, needs: Job) -> Job:
     """Return the job that attacks checkpoints of a run."""
     averages = parse_method(training.method).has_average
     weights = (attack.weights,) if attack.weights else WEIGHTS if averages else WEIGHTS[:1]
-    target = places.runs / training.run
+    target = workspace.runs / training.run
     if len(attack.checkpoints) == 1:
         target /= f"{attack.checkpoints[0]}.pt"
     chosen = "both" if len(weights) > 1 else weights[0]
     count = len(weights) * len(attack.checkpoints)
     return Job(
-        name=f"{describe(attack)} {training.run}",
+        name=f"{describe_attack(attack)} {training.run}",
         kind=f"{training.dataset} {attack.suite} {attack.n} {count}",
-        arguments=attack_arguments(target, attack, places, chosen),
+        arguments=make_attack_arguments(target, attack, workspace, chosen),
         needs=needs.name,
-        took=partial(attack_took, training.run, training, attack, weights),
+        find_seconds=partial(find_attack_seconds, training.run, training, attack, weights),
     )
 
 
-def kept_jobs(training: Training, study: Study, places: Places, *, needs: Job) -> Iterator[Job]:
-    """Yield the jobs that keep the averaged weights of a run at its best epoch and attack them."""
-    file = places.out / WEIGHTS_DIR / f"{training.kept_as}.pt"
+def make_kept_jobs(
+    training: Training, study: Study, workspace: Workspace, *, needs: Job
+) -> Iterator[Job]:
+    """Yield the jobs that keep a run's best averaged weights and attack them."""
+    file = workspace.out / WEIGHTS_DIR / f"{training.kept_run}.pt"
+    run = workspace.runs / training.run
     keep = Job(
-        name=f"keep {training.kept_as}",
+        name=f"keep {training.kept_run}",
         kind="keep",
-        arguments=(
-            *("-m", "benchmarks.reproduce.kept", str(places.runs / training.run), str(file)),
-        ),
+        arguments=("-m", "benchmarks.reproduce.keep_weights", str(run), str(file)),
         needs=needs.name,
-        makes=file,
-        took=partial(keeping_took, training, file),
+        output=file,
+        find_seconds=lambda index: (
+            0.0 if file.exists() and find_training(training, index) else None
+        ),
     )
     yield keep
     attack = replace(study.attacks[0], checkpoints=("best",))
     yield Job(
-        name=f"{describe(attack)} {training.kept_as}",
+        name=f"{describe_attack(attack)} {training.kept_run}",
         kind=f"{training.dataset} {attack.suite} {attack.n} 1",
-        arguments=attack_arguments(file, attack, places, AVERAGE),
+        arguments=make_attack_arguments(file, attack, workspace, AVERAGE),
         needs=keep.name,
-        took=partial(attack_took, training.kept_as, training, attack, (AVERAGE,)),
+        find_seconds=partial(find_attack_seconds, training.kept_run, training, attack, (AVERAGE,)),
     )
 
 
-def attack_arguments(target: Path, attack: Attack, places: Places, weights: str) -> tuple[str, ...]:
+def make_attack_arguments(
+    target: Path, attack: Attack, workspace: Workspace, weights: str
+) -> tuple[str, ...]:
     """Return Python's arguments for an attack on `target`."""
     return (
         *("-m", "adrbench", "attack", str(target), "--weights", weights),
-        *spell({"suite": attack.suite, "n": attack.n}),
-        *("--out", str(places.out), "--data-dir", str(places.data_dir)),
-        *("--device", places.device),
+        *make_flags({"suite": attack.suite, "n": attack.n}),
+        *("--out", str(workspace.out), "--data-dir", str(workspace.data_dir)),
+        *("--device", workspace.device),
     )
 
 
-def describe(attack: Attack) -> str:
+def describe_attack(attack: Attack) -> str:
     """Return an attack in words."""
     images = "" if attack.n is None else f" on {attack.n:,}"
     return f"{attack.suite}{images} {attack.weights or ''}".rstrip()
 
 
-def spell(settings: Settings) -> Iterator[str]:
-    """Yield settings as flags of the command line, `--no-` where False, none where None."""
+def make_flags(settings: Settings) -> Iterator[str]:
+    """Yield settings as flags of the command line; False is `--no-NAME`, None is left out."""
     for name, value in settings.items():
         if isinstance(value, bool):
             yield flag(name) if value else flag(f"no_{name}")
@@ -167,20 +181,9 @@ def spell(settings: Settings) -> Iterator[str]:
             yield ",".join(map(repr, value)) if isinstance(value, tuple) else str(value)
 
 
-def training_took(training: Training, book: Book) -> float | None:
-    """Return the seconds of a run; None without a record, or with one of other settings."""
-    found = find_training(training, book)
-    return found[0].seconds if found else None
-
-
-def keeping_took(training: Training, file: Path, book: Book) -> float | None:
-    """Return 0 if `file` is there to keep weights of a run that is done, None otherwise."""
-    return 0.0 if file.exists() and find_training(training, book) else None
-
-
-def find_training(training: Training, book: Book) -> tuple[TrainRecord, TrainConfig] | None:
-    """Return the record and settings of a run, if `adrbench train` would train it so now."""
-    record = book.trainings.get(training.run)
+def find_training(training: Training, index: RecordIndex) -> tuple[TrainRecord, TrainConfig] | None:
+    """Return the record and configuration of a run if `adrbench train` would train it so now."""
+    record = index.trainings.get(training.run)
     config = record and read_config(record)
     if not record or not config:
         return None
@@ -204,21 +207,22 @@ def complete_settings(training: Training, *, num_train: int, val_size: int) -> T
     return request.resolve(training.dataset, num_train=num_train, val_size=val_size)
 
 
-def attack_took(
-    run: str, training: Training, attack: Attack, weights: Sequence[str], book: Book
+def find_attack_seconds(
+    run: str, training: Training, attack: Attack, weights: Sequence[str], index: RecordIndex
 ) -> float | None:
-    """Return the seconds of the evaluations of `run`, None unless every one is there.
+    """Return the total seconds of the evaluations of `run`, or None unless all are present.
 
-    They have to be of weights trained like the run of `training` is now, within the same radius.
+    Records count if their weights were trained with the present settings of `training`, and the
+    threat model is that of the training.
     """
-    found = find_training(training, book)
+    found = find_training(training, index)
     if not found:
         return None
     trained, config = found
     sha256 = fingerprint(config, trained)
     wanted = {(checkpoint, own) for checkpoint in attack.checkpoints for own in weights}
     seconds: dict[tuple[str, str], float] = {}
-    for record in book.attacks.get(run, ()):
+    for record in index.attacks.get(run, ()):
         threat = record.threat_model
         is_same = (
             record.training_sha256 == sha256

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.harness import Contender, Measured, Row, compare, take_turns
-from benchmarks.page import render_table
+from benchmarks.harness.document import render_table
+from benchmarks.harness.timing import Comparison, Contender, Timing, compare, interleave
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_contenders_take_turns() -> None:
+def test_contenders_interleave() -> None:
     order: list[str] = []
-    samples = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    samples = interleave({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
     assert order == ["a", "b"] * 3
     assert {name: len(drawn) for name, drawn in samples.items()} == {"a": 3, "b": 3}
 
@@ -37,11 +37,11 @@ def test_a_contender_is_built_once_and_measured_every_round() -> None:
 
 def test_ratios_by_hand() -> None:
     """Medians 2 and 6 make 3; the rounds make 5 / 1, 6 / 2 and 7 / 4."""
-    row = Row(
+    row = Comparison(
         name="row",
         contenders=(
-            Measured(name="ours", samples=(1.0, 2.0, 4.0)),
-            Measured(name="reference", samples=(5.0, 6.0, 7.0)),
+            Timing(name="ours", samples=(1.0, 2.0, 4.0)),
+            Timing(name="reference", samples=(5.0, 6.0, 7.0)),
         ),
     )
     written = row.to_json()

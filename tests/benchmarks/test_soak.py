@@ -1,4 +1,4 @@
-"""The soak notices what it is there to notice, and runs."""
+"""The soak finds torn files, lost progress, wrong exits and differing results, and runs."""
 
 import json
 import random
@@ -16,10 +16,11 @@ from adrbench.checkpoints import format as checkpoint
 from adrbench.checkpoints.format import Checkpoint, ModelShape, Snapshot
 from adrbench.evaluation.progress import ProgressFiles, begin
 from adrbench.results.records import Verdicts, pack_verdicts, write_record
-from benchmarks.kills import Life, Moment, Plan, draw, judge
-from benchmarks.remains import FINISHED, compare, find_difference, find_loss, look
-from benchmarks.soak import inspect
-from benchmarks.works import make_training
+from benchmarks.soak.commands import make_training
+from benchmarks.soak.comparison import compare, find_difference, find_lost_progress
+from benchmarks.soak.directory_state import FINISHED, read_directory
+from benchmarks.soak.kills import KillPlan, Moment, ProcessRun, draw_plan, find_exit_problems
+from benchmarks.soak.trial import find_problems
 from report_records import attack_record
 from training_runs import make_config
 
@@ -45,18 +46,18 @@ def make_checkpoint(steps: int = 2) -> Checkpoint:
     )
 
 
-def make_life(*sent: signal.Signals, code: int | None, **changes: Any) -> Life:
+def make_run(*sent: signal.Signals, code: int | None, **changes: Any) -> ProcessRun:
     values: dict[str, Any] = {
         "plan": None,
         "sent": sent,
         "killed_seconds": 1.0,
-        "spoken": True,
-        "spoke_seconds": 0.5,
+        "had_output": True,
+        "output_seconds": 0.5,
         "seconds": 1.0,
         "exit_code": code,
         "stderr": SAVED if code and code > 0 else "",
     }
-    return Life(**(values | changes))
+    return ProcessRun(**(values | changes))
 
 
 def fill(directory: Path) -> None:
@@ -90,7 +91,7 @@ def change_a_loss(made: Checkpoint) -> None:
     made.training["history"][0]["train_loss"] += 1e-15
 
 
-def forget_a_tensor(made: Checkpoint) -> None:
+def delete_a_tensor(made: Checkpoint) -> None:
     del made.snapshots["student"].state["count"]
 
 
@@ -105,7 +106,7 @@ def double_the_precision(made: Checkpoint) -> None:
         (flip_a_bit, "/snapshots/student/state/weight"),
         (negate_a_zero, "/snapshots/student/state/weight"),
         (change_a_loss, "/training/history/0/train_loss"),
-        (forget_a_tensor, "/snapshots/student/state"),
+        (delete_a_tensor, "/snapshots/student/state/count"),
         (double_the_precision, "/snapshots/student/state/weight"),
     ],
 )
@@ -120,7 +121,7 @@ def test_the_smallest_difference_of_a_checkpoint_is_found(
     assert found.startswith(f"{place} ")
 
 
-def test_one_verdict_is_a_difference_and_the_time_is_none() -> None:
+def test_one_outcome_is_a_difference_and_a_duration_is_not() -> None:
     def record(*correct: bool, seconds: float = 1.0) -> object:
         packed = pack_verdicts(torch.tensor(correct).numpy())
         verdicts = Verdicts(clean=packed, robust=packed)
@@ -132,13 +133,13 @@ def test_one_verdict_is_a_difference_and_the_time_is_none() -> None:
     assert found.startswith("/verdicts/clean ")
 
 
-def test_what_is_left_is_read_and_located(tmp_path: Path) -> None:
+def test_a_directory_is_read_with_its_progress(tmp_path: Path) -> None:
     fill(tmp_path)
-    remains = look(tmp_path)
-    assert remains.torn == []
-    assert remains.position == {"run-1": (1, 2), "two-4567": (0, 2), "one-0123": FINISHED}
-    assert remains.leftovers == ["results/.two-4567.0.state"]
-    assert remains.num_read == 5
+    state = read_directory(tmp_path)
+    assert state.unreadable == []
+    assert state.progress == {"run-1": (1, 2), "two-4567": (0, 2), "one-0123": FINISHED}
+    assert state.leftovers == ["results/.two-4567.0.state"]
+    assert state.num_read == 5
 
 
 @pytest.mark.parametrize(
@@ -155,104 +156,106 @@ def test_a_torn_file_is_found(name: str, tmp_path: Path) -> None:
     fill(tmp_path)
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-2])
-    (torn,) = look(tmp_path).torn
+    (torn,) = read_directory(tmp_path).unreadable
     assert torn.startswith(f"{name} cannot be read")
 
 
-def test_only_known_files_may_be_left_by_a_kill(tmp_path: Path) -> None:
+def test_only_known_files_may_remain_after_a_kill(tmp_path: Path) -> None:
     fill(tmp_path)
     for name in ("checkpoints/run-1/.lock", "checkpoints/run-1/.last.pt.tmp", "results/.a.lock"):
         (tmp_path / name).touch()
-    assert look(tmp_path).torn == []
+    assert read_directory(tmp_path).unreadable == []
     (tmp_path / "results" / "tmpx3").touch()
-    assert len(look(tmp_path).torn) == 1
+    assert len(read_directory(tmp_path).unreadable) == 1
 
 
-def test_leftovers_and_missing_files_spoil_the_comparison(tmp_path: Path) -> None:
-    calm = tmp_path / "calm"
-    fill(calm)
-    (calm / "results" / ".two-4567.0.state").unlink()
-    assert compare(look(calm), look(calm)) == []
-    stormy = tmp_path / "stormy"
-    fill(stormy)
-    assert compare(look(stormy), look(calm)) == ["results/.two-4567.0.state is left over"]
-    (stormy / "results" / ".two-4567.0.state").unlink()
-    (stormy / "results" / "one-0123.json").unlink()
-    (difference,) = compare(look(stormy), look(calm))
+def test_leftovers_and_missing_files_are_differences(tmp_path: Path) -> None:
+    uninterrupted = tmp_path / "uninterrupted"
+    fill(uninterrupted)
+    (uninterrupted / "results" / ".two-4567.0.state").unlink()
+    assert compare(read_directory(uninterrupted), read_directory(uninterrupted)) == []
+    killed = tmp_path / "killed"
+    fill(killed)
+    assert compare(read_directory(killed), read_directory(uninterrupted)) == [
+        "results/.two-4567.0.state is left over"
+    ]
+    (killed / "results" / ".two-4567.0.state").unlink()
+    (killed / "results" / "one-0123.json").unlink()
+    (difference,) = compare(read_directory(killed), read_directory(uninterrupted))
     assert "one-0123.json" in difference
 
 
-def test_lost_work_is_noticed() -> None:
+def test_lost_progress_is_found() -> None:
     before = {"a": (1, 2), "b": FINISHED}
-    assert find_loss(before, before | {"a": (2, 0), "c": (0, 1)}) is None
-    assert (
-        find_loss(before, before | {"a": (1, 1)})
-        == "saved work is lost: a is at (1, 1) and was at (1, 2)"
-    )
-    assert find_loss(before, {"a": (1, 2)}) is not None
+    assert list(find_lost_progress(before, before | {"a": (2, 0), "c": (0, 1)})) == []
+    (problem,) = find_lost_progress(before, before | {"a": (1, 1)})
+    assert problem == "saved progress was lost: a is at (1, 1) and was at (1, 2)"
+    assert len(list(find_lost_progress(before, {"a": (1, 2)}))) == 1
 
 
-def test_what_a_run_says_of_itself_has_to_be_so(tmp_path: Path) -> None:
+def test_a_false_report_of_a_save_is_found(tmp_path: Path) -> None:
     fill(tmp_path)
-    work, remains = make_training(1, seed=0, method="at", epochs=2), look(tmp_path)
+    command, state = make_training(1, seed=0, method="at", epochs=2), read_directory(tmp_path)
 
-    def say(where: str) -> Life:
-        return make_life(TERM, code=143, stderr=f"error: interrupted: it is saved after {where}; ")
+    def stopped(where: str) -> ProcessRun:
+        return make_run(TERM, code=143, stderr=f"error: interrupted: it is saved after {where}; ")
 
-    assert inspect(work, say("step 2 of epoch 2"), remains, remains) == []
-    assert len(inspect(work, say("step 3 of epoch 2"), remains, remains)) == 1
-    assert len(inspect(work, say("epoch 2"), remains, remains)) == 1
-
-
-@pytest.mark.parametrize(
-    ("life", "is_finished"),
-    [
-        (make_life(KILL, code=-9), False),
-        (make_life(TERM, code=143), False),
-        (make_life(INT, code=130), False),
-        (make_life(INT, TERM, code=130), False),
-        (make_life(TERM, code=-15, spoken=False), False),
-        (make_life(TERM, code=-15), True),
-        (make_life(INT, code=-2, spoken=False, stderr=EARLY), False),
-        (make_life(INT, code=1, spoken=False, stderr=EARLY), False),
-        (make_life(INT, code=130, spoken=False, stderr=""), False),
-        (make_life(TERM, TERM, code=-15, stderr=SAVED), False),
-        (make_life(INT, KILL, code=-9, stderr=SAVED), False),
-        (make_life(code=0), True),
-        (make_life(TERM, code=0), True),
-    ],
-)
-def test_good_ends(life: Life, is_finished: bool) -> None:
-    assert judge(life, is_finished=is_finished) == []
+    assert find_problems(command, stopped("step 2 of epoch 2"), state, state) == []
+    assert len(find_problems(command, stopped("step 3 of epoch 2"), state, state)) == 1
+    assert len(find_problems(command, stopped("epoch 2"), state, state)) == 1
 
 
 @pytest.mark.parametrize(
-    ("life", "is_finished"),
+    ("run", "is_finished"),
     [
-        (make_life(TERM, code=None), False),
-        (make_life(TERM, code=-15), False),
-        (make_life(TERM, code=130), False),
-        (make_life(TERM, code=0), False),
-        (make_life(INT, code=130, stderr=""), False),
-        (make_life(INT, INT, code=130, stderr=2 * SAVED), False),
-        (make_life(TERM, code=-15, stderr=SAVED), False),
-        (make_life(KILL, code=-9, stderr=SAVED), False),
-        (make_life(INT, code=-2, stderr=EARLY), False),
-        (make_life(INT, code=-2, stderr=EARLY), True),
-        (make_life(INT, code=1, spoken=False, stderr="Traceback ...\nImportError\n"), False),
-        (make_life(TERM, code=143, spoken=False, stderr=""), False),
-        (make_life(KILL, code=1, stderr="error: it is broken\n"), False),
-        (make_life(code=1, stderr="error: it is broken\n"), False),
+        (make_run(KILL, code=-9), False),
+        (make_run(TERM, code=143), False),
+        (make_run(INT, code=130), False),
+        (make_run(INT, TERM, code=130), False),
+        (make_run(TERM, code=-15, had_output=False), False),
+        (make_run(TERM, code=-15), True),
+        (make_run(INT, code=-2, had_output=False, stderr=EARLY), False),
+        (make_run(INT, code=1, had_output=False, stderr=EARLY), False),
+        (make_run(INT, code=130, had_output=False, stderr=""), False),
+        (make_run(TERM, TERM, code=-15, stderr=SAVED), False),
+        (make_run(INT, KILL, code=-9, stderr=SAVED), False),
+        (make_run(code=0), True),
+        (make_run(TERM, code=0), True),
     ],
 )
-def test_bad_ends(life: Life, is_finished: bool) -> None:
-    assert judge(life, is_finished=is_finished)
+def test_documented_exits_are_accepted(run: ProcessRun, is_finished: bool) -> None:
+    assert find_exit_problems(run, is_finished=is_finished) == []
 
 
-def test_kills_land_everywhere_and_are_drawn_from_the_seed() -> None:
-    def plans(seed: int, *, is_late: bool) -> list[Plan]:
+@pytest.mark.parametrize(
+    ("run", "is_finished"),
+    [
+        (make_run(TERM, code=None), False),
+        (make_run(TERM, code=-15), False),
+        (make_run(TERM, code=130), False),
+        (make_run(TERM, code=0), False),
+        (make_run(INT, code=130, stderr=""), False),
+        (make_run(INT, INT, code=130, stderr=2 * SAVED), False),
+        (make_run(TERM, code=-15, stderr=SAVED), False),
+        (make_run(KILL, code=-9, stderr=SAVED), False),
+        (make_run(INT, code=-2, stderr=EARLY), False),
+        (make_run(INT, code=-2, stderr=EARLY), True),
+        (make_run(INT, code=1, had_output=False, stderr="Traceback ...\nImportError\n"), False),
+        (make_run(TERM, code=143, had_output=False, stderr=""), False),
+        (make_run(KILL, code=1, stderr="error: it is broken\n"), False),
+        (make_run(code=1, stderr="error: it is broken\n"), False),
+    ],
+)
+def test_other_exits_are_problems(run: ProcessRun, is_finished: bool) -> None:
+    assert find_exit_problems(run, is_finished=is_finished)
+
+
+def test_kills_cover_every_moment_and_follow_from_the_seed() -> None:
+    def plans(seed: int, *, is_late: bool) -> list[KillPlan]:
         rng = random.Random(seed)
-        return [draw(rng, is_late=is_late, startup_seconds=3, span_seconds=1) for _ in range(200)]
+        return [
+            draw_plan(rng, is_late=is_late, startup_seconds=3, span_seconds=1) for _ in range(200)
+        ]
 
     late = plans(0, is_late=True)
     assert late == plans(0, is_late=True) != plans(1, is_late=True)
@@ -278,7 +281,7 @@ def test_a_soak_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     document = json.loads(out.read_text())
     assert document["benchmark"] == "soak"
-    lives = [life for outcome in document["outcomes"] for life in outcome["lives"]]
-    assert sum(life["exit_code"] != 0 for life in lives) == 4
-    assert "ends in the same, bit by bit" in done.stdout
+    runs = [run for outcome in document["outcomes"] for run in outcome["lives"]]
+    assert sum(run["exit_code"] != 0 for run in runs) == 4
+    assert "identical to the uninterrupted run, bit for bit" in done.stdout
     assert all(not outcome["wrong"] for outcome in document["outcomes"])

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from adrbench.results.records import AttackRecord, TrainRecord, read_records
-from benchmarks.reproduce.check import Checked, attack_again
-from benchmarks.reproduce.jobs import WEIGHTS_DIR, Places, read_book
+from benchmarks.reproduce.jobs import WEIGHTS_DIR, Workspace, read_index
 from benchmarks.reproduce.matrix import STUDIES
-from benchmarks.reproduce.work import jobs_of
+from benchmarks.reproduce.recheck import Recheck, attack_again
+from benchmarks.reproduce.runner import make_all_jobs
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "results" / "published"
 RECORDS = read_records(PUBLISHED)
-PLACES = Places(out=PUBLISHED, runs=Path("runs"), data_dir=Path("data"), device="cpu")
+WORKSPACE = Workspace(out=PUBLISHED, runs=Path("runs"), data_dir=Path("data"), device="cpu")
 COMPLETE = tuple(name for name, study in STUDIES.items() if not study.needs_gpu)
 
 
@@ -28,9 +28,9 @@ def test_the_page_is_made_by_the_report_alone() -> None:
 
 @pytest.mark.parametrize("study", COMPLETE)
 def test_the_matrix_is_complete(study: str) -> None:
-    book = read_book(PUBLISHED)
-    jobs = jobs_of({study: STUDIES[study]}, PLACES)
-    missing = [job.name for job in jobs if job.took(book) is None]
+    index = read_index(PUBLISHED)
+    jobs = make_all_jobs({study: STUDIES[study]}, WORKSPACE)
+    missing = [job.name for job in jobs if job.find_seconds(index) is None]
     assert missing == []
 
 
@@ -51,6 +51,6 @@ def test_kept_weights_give_the_published_verdicts_again(tmp_path: Path) -> None:
         and (record.run, record.suite) == ("digits-float16-adr+wa-seed0", "pgd-20")
     ]
     file = PUBLISHED / "digits" / WEIGHTS_DIR / f"{published.run}.pt"
-    places = Places(out=tmp_path, runs=tmp_path, data_dir=tmp_path, device="cpu")
-    made = attack_again(file, published, places)
-    assert Checked(published=published, made=made).agrees
+    workspace = Workspace(out=tmp_path, runs=tmp_path, data_dir=tmp_path, device="cpu")
+    repeated = attack_again(file, published, workspace)
+    assert Recheck(published=published, repeated=repeated).agrees

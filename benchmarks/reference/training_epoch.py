@@ -1,8 +1,8 @@
 """The plain reference of a whole epoch: a data loader, the steps, and a PGD validation.
 
-As published repositories do it: images are cropped and flipped one by one on the CPU, a batch
-moves to the device when its turn comes, the loss is read after every step, and student and
-average are validated in eager float32.
+As in published repositories, images are cropped and flipped one by one on the CPU, each batch is
+moved to the device when it is needed, the loss is read after every step, and student and average
+are validated in eager float32.
 """
 
 from pathlib import Path
@@ -15,13 +15,13 @@ from torch.utils.data import Dataset as TorchDataset
 
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, Images
-from benchmarks.reference import Trainer, climb
+from benchmarks.reference.training_step import Trainer, draw_uniform_start, run_pgd
 
 VALIDATION_BATCH = 250
 
 
 class CroppedImages(TorchDataset[tuple[Tensor, Tensor]]):
-    """Labelled images, each cropped and flipped at random when it is asked for."""
+    """Labelled images, each cropped and flipped at random on access."""
 
     def __init__(self, images: Images, padding: int) -> None:
         self.images = images
@@ -41,10 +41,10 @@ class CroppedImages(TorchDataset[tuple[Tensor, Tensor]]):
         return image, self.images.labels[index]
 
 
-class Epochs:
-    """Epochs of the plain reference, one after the other.
+class EpochTrainer:
+    """Trains epochs of the plain reference.
 
-    `workers` is the number of processes that crop and flip; 0 does it in this one.
+    `workers` is the number of processes that crop and flip; 0 uses this process.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class Epochs:
         )
         images = TensorDataset(dataset.val.pixels / 255, dataset.val.labels)
         self.val = DataLoader(images, batch_size=VALIDATION_BATCH, pin_memory=pinned)
-        self.done = 0
+        self.num_done = 0
 
     def run(self) -> dict[str, int]:
         """Train, validate and save one epoch; return the counts of correct images."""
         total = 0.0
         for index, (x, y) in enumerate(self.train):
-            step = self.done * len(self.train) + index
+            step = self.num_done * len(self.train) + index
             loss = self.trainer.step(x.to(self.device), y.to(self.device), step)
             total += loss.item()
         models = {"student": self.trainer.model, "average": self.trainer.average}
@@ -89,7 +89,7 @@ class Epochs:
         self.trainer.model.train()
         state = {name: model.state_dict() for name, model in models.items() if model is not None}
         torch.save(state | {"optimizer": self.trainer.optimizer.state_dict()}, self.file)
-        self.done += 1
+        self.num_done += 1
         return counts
 
     def validate(self, name: str, model: nn.Module) -> dict[str, int]:
@@ -105,7 +105,6 @@ class Epochs:
 
 
 def attack(config: TrainConfig, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return what the attack of training makes of `x` against a model in eval mode."""
-    noise = torch.empty_like(x).uniform_(-config.eps, config.eps)
-    start = torch.clamp(x + noise, 0, 1)
-    return climb(config, x, start, lambda x_adv: F.cross_entropy(model(x_adv), y))
+    """Return adversarial examples by the training attack against a model in eval mode."""
+    start = draw_uniform_start(config, x)
+    return run_pgd(config, x, start, lambda x_adv: F.cross_entropy(model(x_adv), y))

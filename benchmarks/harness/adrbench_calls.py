@@ -1,33 +1,48 @@
-"""adrbench as the benchmarks call it: the one place to change when its interface does."""
+"""The parts of adrbench that the benchmarks time, called as its command line calls them."""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from adrbench.attacks.suites import build_suite
-from adrbench.config.settings import AttackConfig
+from adrbench.config.settings import AttackConfig, Precision, TrainConfig
 from adrbench.config.threat import ThreatModel
-from adrbench.data import Images
+from adrbench.data import Dataset, Images
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.models.frozen import formats_for, freeze
 from adrbench.models.graphed import GraphedModel
 from adrbench.runtime.signals import StopRequest
 from adrbench.training.loop import NoCallbacks, run_epoch
 from adrbench.training.saving import Saver
-from adrbench.training.state import Run
+from adrbench.training.state import Run, prepare
 from adrbench.training.step import Stepper
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
 
 
+def prepare_run(
+    config: TrainConfig,
+    precision: Precision,
+    dataset: Dataset,
+    directory: Path,
+    device: torch.device,
+) -> Run:
+    """Return a new run in `precision`, prepared as `adrbench train` does."""
+    config = replace(config, precision=precision)
+    return prepare(config, dataset, directory / precision, device)
+
+
 def make_step(run: Run) -> Step:
-    """Return what takes a step of the run: images (N, C, H, W), labels (N,), step; the loss."""
+    """Return a function of images (N, C, H, W), labels (N,) and step that trains; the loss."""
     return Stepper(run)
 
 
 def make_epoch(run: Run, step: Step) -> Callable[[], object]:
-    """Return what trains, validates and saves the next epoch; `step` is from `make_step`."""
+    """Return a function that trains, validates and saves an epoch; `step` is from `make_step`."""
     assert isinstance(step, Stepper)
     saver = Saver(run, math.inf, StopRequest())
     return lambda: run_epoch(run, step, NoCallbacks(), saver)

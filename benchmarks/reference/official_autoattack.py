@@ -1,4 +1,4 @@
-"""The official AutoAttack as its package runs it, whole or one attack, in full or shortened."""
+"""The official AutoAttack, run by its own package: the whole suite or one attack."""
 
 import functools
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from adrbench.models.architectures import build_model
 
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
 WHOLE = "autoattack"
-#: The weights that the package brings: an undefended ResNet-18 for CIFAR-10, without normalisation.
+#: Weights in the package: an undefended ResNet-18 for CIFAR-10, without normalization.
 WEIGHTS = Path(pyautoattack.__file__).parent / "examples" / "model_test.pt"
 
 
 def load_undefended() -> nn.Module:
-    """Return the undefended ResNet-18 that the package brings, in eval mode, on the CPU."""
+    """Return the undefended ResNet-18 of the package, in eval mode, on the CPU."""
     model = build_model("resnet18", num_classes=10)
     state = torch.load(WEIGHTS, map_location="cpu", weights_only=True)
     constants = {name: value for name, value in model.state_dict().items() if name not in state}
@@ -29,12 +29,12 @@ def load_undefended() -> nn.Module:
     return model.eval()
 
 
-def run_package(
+def evaluate_officially(
     model: nn.Module, x: Tensor, y: Tensor, name: str, *, threat: ThreatModel, batch_size: int
 ) -> Tensor:
-    """Attack with the package's own loop; return whether each image stands, (N,) booleans.
+    """Attack images (N, C, H, W) with the package's own loop; return which are robust, (N,) bool.
 
-    One attack has the hyper-parameters of the standard version: `version="custom"` would give
+    A single attack has the hyper-parameters of the standard version; `version="custom"` would give
     APGD five restarts instead of one.
     """
     ensemble = pyautoattack.AutoAttack(
@@ -43,16 +43,16 @@ def run_package(
     if name != WHOLE:
         ensemble.attacks_to_run = [name]
     _, predicted = ensemble.run_standard_evaluation(x, y, batch_size=batch_size)
-    standing: Tensor = predicted == y
-    return standing.cpu()
+    robust: Tensor = predicted == y
+    return robust.cpu()
 
 
 @contextmanager
 def shortened(share: float) -> Iterator[None]:
-    """Let AutoAttacks made meanwhile have `share` of their iterations and queries.
+    """Give AutoAttacks that are constructed meanwhile `share` of their iterations and queries.
 
-    It changes what the package's constructor makes, from which adrbench takes its attacks too, so
-    it shortens both sides alike. One inside another multiplies.
+    This patches the package's constructor, from which adrbench takes its attacks too, so it
+    shortens both sides alike. Nested shares multiply.
     """
     constructor = pyautoattack.AutoAttack.__init__
 
@@ -60,16 +60,11 @@ def shortened(share: float) -> Iterator[None]:
     def construct(ensemble: Any, *arguments: Any, **named: Any) -> None:
         constructor(ensemble, *arguments, **named)
         for attack in (ensemble.apgd, ensemble.apgd_targeted, ensemble.fab):
-            attack.n_iter = shorten(attack.n_iter, share)
-        ensemble.square.n_queries = shorten(ensemble.square.n_queries, share)
+            attack.n_iter = max(1, round(attack.n_iter * share))
+        ensemble.square.n_queries = max(1, round(ensemble.square.n_queries * share))
 
     pyautoattack.AutoAttack.__init__ = construct
     try:
         yield
     finally:
         pyautoattack.AutoAttack.__init__ = constructor
-
-
-def shorten(count: int, share: float) -> int:
-    """Return a share of a count, at least 1."""
-    return max(1, round(count * share))

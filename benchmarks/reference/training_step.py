@@ -1,8 +1,9 @@
-"""The plain reference: ADR's training step as its published code behaves, without any effort.
+"""The plain reference: ADR's training step as its published code computes it, unoptimized.
 
 float32, NCHW, eager; the model's parameters require gradients while examples are crafted, its
 BatchNorm stays in train mode, and every loop over parameters is a Python loop. Written from a
-description of the method; `tests/test_parity.py` holds it to recorded runs of the published code.
+description of the method; `tests/test_parity.py` compares it with recorded runs of the published
+code.
 """
 
 import copy
@@ -20,7 +21,7 @@ TINY = 1e-20
 
 
 class Trainer:
-    """A model in training, its average where the method has one, and its optimizer.
+    """A model in training, its weight average where the method has one, and its optimizer.
 
     `start` replaces the random start of the attack, for a run whose starts were recorded.
     """
@@ -48,25 +49,25 @@ class Trainer:
         )
 
     def step(self, x: Tensor, y: Tensor, step: int) -> Tensor:
-        """Train on images `x` (N, C, H, W) of labels `y` (N,); return the loss."""
+        """Train on images `x` (N, C, H, W) with labels `y` (N,); return the loss, a scalar."""
         milestones = [round(share * self.total_steps) for share in self.config.milestones]
-        passed = sum(step >= milestone for milestone in milestones)
+        num_passed = sum(step >= milestone for milestone in milestones)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * self.config.lr_factor**passed
+            group["lr"] = self.config.lr * self.config.lr_factor**num_passed
         targets = self.make_targets(x, y, step)
         x_adv = self.craft(x, targets)
         self.optimizer.zero_grad()
         loss = self.compute_loss(x, x_adv, targets)
         loss.backward()  # type: ignore[no-untyped-call]
         if "awp" in self.method.tokens:
-            self.take_gradients_nearby(x, x_adv, targets)
+            self.recompute_gradients_with_awp(x, x_adv, targets)
         self.optimizer.step()
         if self.average is not None:
             update_average(self.average, self.model, self.config.method_settings["ema_decay"])
         return loss.detach()
 
     def make_targets(self, x: Tensor, y: Tensor, step: int) -> Tensor:
-        """Return the labels themselves, or ADR's mixtures of them and the average's opinion."""
+        """Return the labels (N,), or ADR's mixtures of them and the average's output (N, K)."""
         if "adr" not in self.method.tokens:
             return y
         assert self.average is not None
@@ -78,35 +79,33 @@ class Trainer:
         interpolation = high + (low - high) * annealed
         with torch.no_grad():
             teacher = F.softmax(self.average(x) / temperature, dim=1)
-            mistake = teacher.max(dim=1, keepdim=True).values - teacher.gather(1, y.unsqueeze(1))
-            share = torch.clamp(interpolation - mistake, 0, 1)
-            return share * teacher + (1 - share) * F.one_hot(y, teacher.shape[1])
+            error = teacher.max(dim=1, keepdim=True).values - teacher.gather(1, y.unsqueeze(1))
+            factor = torch.clamp(interpolation - error, 0, 1)
+            return factor * teacher + (1 - factor) * F.one_hot(y, teacher.shape[1])
 
     def craft(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Return the images to train on, by PGD on the objective's inner loss."""
+        """Return adversarial examples by PGD on the objective's inner loss."""
         if "trades" in self.method.tokens:
             with torch.no_grad():
                 clean = F.softmax(self.model(x), dim=1)
-            return climb(self.config, x, self.begin(x), lambda x_adv: self.diverge(x_adv, clean))
-        return climb(
-            self.config,
-            x,
-            self.begin(x),
-            lambda x_adv: F.cross_entropy(self.model(x_adv), targets),
-        )
 
-    def begin(self, x: Tensor) -> Tensor:
-        """Return where the attack starts."""
+            def loss(x_adv: Tensor) -> Tensor:
+                log_adversarial = F.log_softmax(self.model(x_adv), dim=1)
+                return F.kl_div(log_adversarial, clean, reduction="batchmean")
+        else:
+
+            def loss(x_adv: Tensor) -> Tensor:
+                return F.cross_entropy(self.model(x_adv), targets)
+
+        return run_pgd(self.config, x, self.draw_start(x), loss)
+
+    def draw_start(self, x: Tensor) -> Tensor:
+        """Return the start of the attack."""
         if self.start is not None:
             return self.start(x)
         if "trades" in self.method.tokens:
             return x + TRADES_NOISE * torch.rand_like(x)
-        noise = torch.empty_like(x).uniform_(-self.config.eps, self.config.eps)
-        return torch.clamp(x + noise, 0, 1)
-
-    def diverge(self, x_adv: Tensor, clean: Tensor) -> Tensor:
-        """Return KL(clean || model(x_adv)), the mean over the batch."""
-        return F.kl_div(F.log_softmax(self.model(x_adv), dim=1), clean, reduction="batchmean")
+        return draw_uniform_start(self.config, x)
 
     def compute_loss(self, x: Tensor, x_adv: Tensor, targets: Tensor) -> Tensor:
         """Return the outer loss, a scalar."""
@@ -119,32 +118,37 @@ class Trainer:
         beta = float(self.config.method_settings["beta"])
         return F.cross_entropy(clean, targets) + beta * consistency
 
-    def take_gradients_nearby(self, x: Tensor, x_adv: Tensor, targets: Tensor) -> None:
+    def recompute_gradients_with_awp(self, x: Tensor, x_adv: Tensor, targets: Tensor) -> None:
         """Replace the gradients by those at adversarially perturbed weights (AWP)."""
         rho = self.config.method_settings["awp_rho"]
-        kept = {}
+        originals: list[tuple[nn.Parameter, Tensor]] = []
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
+            for parameter in self.model.parameters():
                 if parameter.grad is None:
                     continue
-                kept[name] = parameter.clone()
+                originals.append((parameter, parameter.clone()))
                 scale = rho * parameter.norm() / (parameter.grad.norm() + TINY)
                 parameter.add_(scale * parameter.grad)
-        momenta = rest_statistics(self.model)
+        momenta = freeze_running_statistics(self.model)
         self.optimizer.zero_grad()
         self.compute_loss(x, x_adv, targets).backward()  # type: ignore[no-untyped-call]
         for layer, momentum in momenta.items():
             layer.momentum = momentum
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if name in kept:
-                    parameter.copy_(kept[name])
+            for parameter, original in originals:
+                parameter.copy_(original)
 
 
-def climb(
+def draw_uniform_start(config: TrainConfig, x: Tensor) -> Tensor:
+    """Return `x` with uniform noise within eps, inside [0, 1]."""
+    noise = torch.empty_like(x).uniform_(-config.eps, config.eps)
+    return torch.clamp(x + noise, 0, 1)
+
+
+def run_pgd(
     config: TrainConfig, x: Tensor, start: Tensor, loss: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Return the images that PGD under Linf finds from `start`, climbing `loss`."""
+    """Return the result of PGD from `start` that maximizes `loss` in the Linf ball around `x`."""
     x_adv = start.detach()
     for _ in range(config.steps):
         x_adv.requires_grad_()
@@ -155,8 +159,8 @@ def climb(
     return x_adv.detach()
 
 
-def rest_statistics(model: nn.Module) -> dict[nn.BatchNorm2d, float | None]:
-    """StopRequest BatchNorm's running statistics; return the momenta to bring back."""
+def freeze_running_statistics(model: nn.Module) -> dict[nn.BatchNorm2d, float | None]:
+    """Set the momentum of BatchNorm's running statistics to 0; return the momenta to restore."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = {layer: layer.momentum for layer in layers}
     for layer in layers:

@@ -1,4 +1,4 @@
-"""What the benchmarks work on: random images, configurations, and models worth evaluating."""
+"""Random images, configurations and models of CIFAR-10's shape for the benchmarks."""
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,11 @@ from adrbench.models.architectures import build_model
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 NUM_CLASSES = 10
-#: The preset is that of the whole CIFAR-10, whatever a benchmark makes of it.
+#: Presets are those of the whole training set, however many images a benchmark uses.
 NUM_TRAIN = 50_000
-#: Random labels teach nothing: a small learning rate keeps the weights finite, and no benchmark
-#: reaches the end of so many epochs.
-ENDLESS = {"lr": 0.001, "epochs": 10_000}
+#: A small learning rate keeps the weights finite on random labels, and no benchmark reaches the
+#: end of so many epochs.
+SCHEDULE = {"lr": 0.001, "epochs": 10_000}
 
 
 def random_images(num: int, *, seed: int = 0) -> Images:
@@ -26,7 +26,7 @@ def random_images(num: int, *, seed: int = 0) -> Images:
 
 
 def random_dataset(num_train: int, num_val: int) -> Dataset:
-    """Return a data set of CIFAR-10's shape, of random images."""
+    """Return a data set of random images of CIFAR-10's size."""
     return Dataset(
         name="random",
         num_classes=NUM_CLASSES,
@@ -42,10 +42,10 @@ def random_dataset(num_train: int, num_val: int) -> Dataset:
 def make_config(
     arch: str, method: str, *, batch_size: int, steps: int, num_val: int
 ) -> TrainConfig:
-    """Return CIFAR-10's published configuration for a method, with the given sizes."""
+    """Return CIFAR-10's published configuration of a method with the given sizes."""
     parsed = parse_method(method)
     preset = find_preset("cifar10", arch, parsed, num_train=NUM_TRAIN)
-    sizes = {"batch_size": batch_size, "steps": steps, **ENDLESS}
+    sizes = {"batch_size": batch_size, "steps": steps, **SCHEDULE}
     return TrainConfig.of(
         dataset="random",
         arch=arch,
@@ -56,7 +56,7 @@ def make_config(
 
 
 def make_batches(images: Images, config: TrainConfig) -> list[tuple[Tensor, Tensor]]:
-    """Return one epoch of training batches, as a run would draw them."""
+    """Return one epoch of training batches (N, C, H, W) and labels (N,), as a run draws them."""
     batches = epoch_batches(
         images,
         batch_size=config.batch_size,
@@ -74,10 +74,10 @@ def random_model(arch: str, *, seed: int = 0) -> nn.Module:
     return build_model(arch, num_classes=NUM_CLASSES, mean=MEAN, std=STD)
 
 
-def seasoned_model(arch: str) -> nn.Module:
-    """Return a random model in eval mode whose BatchNorm layers all do something.
+def evaluation_model(arch: str) -> nn.Module:
+    """Return a random model in eval mode whose BatchNorm layers are not the identity.
 
-    Their scales and shifts are drawn, their statistics are those of random images.
+    Their scales and shifts are random, their statistics those of random images.
     """
     model = random_model(arch)
     for layer in model.modules():

@@ -1,7 +1,7 @@
-"""Run a command and print its wall seconds, user seconds and peak memory as a line of JSON.
+"""Run a command; print its exit code, wall seconds, user seconds and peak memory as JSON.
 
-A process of its own, and a small one: Linux charges a child's peak memory with what its parent
-held when it was made. What the command prints goes to stderr.
+This is a small process of its own because Linux counts the memory of the parent at the time of the
+fork towards the child's peak. The command's stdout goes to stderr.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work, above what was in use when it began."""
+"""Peak memory of a block of code, above what was in use before it."""
 
 import ctypes
 import gc
@@ -9,16 +9,16 @@ import torch
 
 MIB = 2**20
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-#: What Linux resets the peak of the resident memory for.
+#: Writing this to CLEAR resets the peak of the resident memory.
 RESET_PEAK = "5"
 
 
 class PeakMemory:
-    """A context whose peak memory in MiB is `peak_mib` afterwards.
+    """A context manager that measures the peak memory in MiB, `peak_mib`.
 
-    On a GPU it is the peak of PyTorch's allocations, and `reserved_mib` the growth of what PyTorch
-    holds, which counts the pools of CUDA graphs too. On the CPU it is the peak of the resident
-    memory; None where the system does not tell (anything but Linux).
+    On a GPU this is the peak of PyTorch's allocations; `reserved_mib` is the growth of the memory
+    that PyTorch reserves, including the pools of CUDA graphs. On the CPU it is the peak of the
+    resident memory, and None on systems other than Linux.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -33,9 +33,9 @@ class PeakMemory:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before: float | None = torch.cuda.memory_allocated(self.device)
-            self._held = torch.cuda.memory_reserved(self.device)
+            self._reserved = torch.cuda.memory_reserved(self.device)
         else:
-            return_free_memory()
+            release_free_memory()
             self._before = read_status("VmRSS") if reset_peak() else None
         return self
 
@@ -43,8 +43,8 @@ class PeakMemory:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             peak: float | None = torch.cuda.max_memory_allocated(self.device)
-            held = torch.cuda.memory_reserved(self.device) - self._held
-            self.reserved_mib = round(held / MIB, 1)
+            reserved = torch.cuda.memory_reserved(self.device) - self._reserved
+            self.reserved_mib = round(reserved / MIB, 1)
         else:
             peak = read_status("VmHWM")
         if peak is not None and self._before is not None:
@@ -52,7 +52,7 @@ class PeakMemory:
 
 
 def reset_peak() -> bool:
-    """Forget the peak of the resident memory; tell whether the system can."""
+    """Reset the peak of the resident memory; return whether the system can."""
     try:
         CLEAR.write_text(RESET_PEAK)
     except OSError:
@@ -61,7 +61,7 @@ def reset_peak() -> bool:
 
 
 def read_status(name: str) -> float | None:
-    """Return a size in bytes that Linux keeps of this process, or None."""
+    """Return a size of this process in bytes from Linux's /proc, or None."""
     try:
         lines = STATUS.read_text().splitlines()
     except OSError:
@@ -70,8 +70,8 @@ def read_status(name: str) -> float | None:
     return float(sizes[0]) * 1024 if sizes else None
 
 
-def return_free_memory() -> None:
-    """Have the C library give back what it keeps, so that one contender does not reuse it."""
+def release_free_memory() -> None:
+    """Return free memory of the C library to the system, so that no contender reuses it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

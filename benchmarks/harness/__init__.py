@@ -1,0 +1,1 @@
+"""Timing, memory, hardware and output that the benchmarks share."""

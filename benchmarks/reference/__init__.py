@@ -1,0 +1,1 @@
+"""Plain implementations that the benchmarks compare adrbench with."""

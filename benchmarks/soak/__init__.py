@@ -1,0 +1,1 @@
+"""Repeatedly kill trainings and evaluations, then compare them with uninterrupted ones."""
