@@ -1,29 +1,21 @@
 """The official AutoAttack, one attack at a time (Croce and Hein 2020).
 
 Each stage runs the attack object that the official package configures, so hyper-parameters, code
-and random draws are the official ones; only the loop over batches of survivors is ours. This
-module also undoes the package's side effects on the process: it reseeds torch's generator, clears
-the trace function of debuggers and coverage tools, and counts calls in module globals.
+and random draws are the official ones; only the loop over batches of survivors is ours.
 """
 
 import inspect
-import re
-import sys
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module, metadata
-from importlib.util import find_spec
-from types import ModuleType
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from adrbench.attacks.early_exit import add_early_exit
+from adrbench.attacks.official_package import import_package, isolated
 from adrbench.config.threat import ThreatModel
-from adrbench.errors import AdrbenchError
 
 Version = Literal["standard", "plus", "rand"]
 
@@ -37,10 +29,6 @@ TARGET_CLASSES = 9
 #: The fewest classes an attack supports: the DLR loss uses the third highest logit, its targeted
 #: form the fourth.
 MIN_CLASSES = {"apgd-t": 4, "apgd-dlr": 3, "fab-t": 3}
-
-
-class ReliabilityWarning(UserWarning):
-    """A finding during an evaluation that makes its robust accuracy unreliable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,25 +54,6 @@ class OfficialAttack:
                 add_early_exit(attack)
             x_adv: Tensor = attack.perturb(x.clone(), y.clone())
         return x_adv
-
-
-def import_package() -> ModuleType:
-    """Return the official package, imported under its name on PyPI or in its repository.
-
-    Raises:
-        AdrbenchError: when neither is installed.
-
-    """
-    for name in ("pyautoattack", "autoattack"):
-        if name in sys.modules or find_spec(name) is not None:
-            return import_module(name)
-    raise AdrbenchError("AutoAttack is not installed: run `pip install pyautoattack`.")
-
-
-def package_version() -> str:
-    """Return the name and version of the installed AutoAttack, in the form that records store."""
-    name = import_package().__name__
-    return f"{name} {metadata.version(name)}"
 
 
 def configure(stage: OfficialAttack, model: nn.Module, device: torch.device) -> Any:
@@ -166,60 +135,3 @@ def review_square(accuracies: Mapping[str, float]) -> None:
     checks = import_module(f"{import_package().__name__}.checks")
     with isolated(torch.device("cpu")):
         checks.check_square_sr(dict(accuracies))
-
-
-@contextmanager
-def isolated(device: torch.device) -> Iterator[None]:
-    """Undo the package's side effects, and replace its warnings by ReliabilityWarnings."""
-    checks = import_module(f"{import_package().__name__}.checks")
-    trace_function = sys.gettrace()
-    call_counts = dict(checks.funcs)
-    devices = [device] if device.type == "cuda" else []
-    checks.funcs.update(dict.fromkeys(call_counts, 0))
-    try:
-        with warnings.catch_warnings(record=True) as caught, torch.random.fork_rng(devices):
-            warnings.simplefilter("always")
-            yield
-    finally:
-        checks.funcs.update(call_counts)
-        sys.settrace(trace_function)
-    explanations = {warning: explain_warning(str(warning.message)) for warning in caught}
-    for other in (warning for warning, text in explanations.items() if text is None):
-        warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-    for text in dict.fromkeys(explanations.values()):
-        if text is not None:
-            warnings.warn(ReliabilityWarning(text), stacklevel=3)
-
-
-#: Pattern of an official warning -> its explanation, formatted with the pattern's groups.
-EXPLANATIONS = {
-    "randomized defense": (
-        "the model's outputs differ from one pass to the next, so gradients are noisy and "
-        "the robust accuracy may be too high: use --suite autoattack-rand."
-    ),
-    "output is a probability distribution": (
-        "the model's outputs look like probabilities: attacks need logits, and a final softmax "
-        "masks gradients and makes the robust accuracy too high."
-    ),
-    "zero gradient": (
-        "some images had a gradient of exactly zero, so gradient attacks could not change "
-        "them: the robust accuracy may be too high (gradient masking)."
-    ),
-    r"Square Attack has decreased the robust accuracy of ([\d.]+%)": (
-        "Square, which needs no gradients, took {0} off the robust accuracy under the gradient "
-        "attacks: gradients are probably masked and the robust accuracy is too high."
-    ),
-    "dynamic defense": (
-        "the model computes gradients inside its forward pass: AutoAttack may not be enough, "
-        "use an adaptive attack."
-    ),
-}
-
-
-def explain_warning(message: str) -> str | None:
-    """Return what an official warning means; None for a warning from elsewhere."""
-    for pattern, explanation in EXPLANATIONS.items():
-        match = re.search(pattern, message)
-        if match:
-            return explanation.format(*match.groups())
-    return None

@@ -163,8 +163,8 @@ def _check_fit(network: Mapping[str, Tensor], expected: Mapping[str, Tensor], na
 def _explain_mismatch(network: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """Return the differing numbers of classes or channels, in parentheses, or ""."""
     reasons = []
-    classes, channels = _classifier(network), _stem(network)
-    own_classes, own_channels = _classifier(wanted), _stem(wanted)
+    classes, channels = _find_classifier(network), _find_stem(network)
+    own_classes, own_channels = _find_classifier(wanted), _find_stem(wanted)
     if classes is not None and own_classes is not None and len(classes) != len(own_classes):
         reasons.append(f"it has {len(classes)} classes and the model {len(own_classes)}")
     if (
@@ -178,12 +178,12 @@ def _explain_mismatch(network: Mapping[str, Tensor], wanted: Mapping[str, Tensor
     return f" ({', '.join(reasons)})" if reasons else ""
 
 
-def _classifier(network: Mapping[str, Tensor]) -> Tensor | None:
+def _find_classifier(network: Mapping[str, Tensor]) -> Tensor | None:
     """Return the last weight matrix (classes, features)."""
     return next((value for value in reversed(list(network.values())) if value.ndim == 2), None)
 
 
-def _stem(network: Mapping[str, Tensor]) -> Tensor | None:
+def _find_stem(network: Mapping[str, Tensor]) -> Tensor | None:
     """Return the first convolution's weight (out, in, height, width)."""
     return next((value for value in network.values() if value.ndim == 4), None)
 

@@ -43,7 +43,9 @@ def open_npz(path: Path, name: str) -> Source:
     """
     highest = int(_read_labels(path, "train").max())
     if highest >= MAX_CLASSES:
-        raise DataError(f"y_train in {path} has the label {highest}: number the classes from 0.")
+        raise DataError(
+            f"y_train in {path} has the label {highest}: number the classes 0, 1, 2 and so on."
+        )
     num_classes = check_num_classes(highest + 1, f"y_train in {path}")
     return Source(
         name=name,
@@ -114,7 +116,7 @@ def _read_array(path: Path, key: str, check: Callable[[Header, str], None]) -> n
     name = f"{key} in {path}"
     broken = f"{name} is broken or not a plain array: save it again as an array of numbers."
     with _open_archive(path) as archive:
-        members = _members(archive)
+        members = _find_members(archive)
         if key not in members:
             found = list_first([k if k.isprintable() else repr(k) for k in members], MOST_SHOWN)
             raise DataError(
@@ -150,13 +152,13 @@ def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
     return Header(shape, dtype)
 
 
-def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def _find_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
 
 
 def _list_keys(path: Path) -> list[str]:
     with _open_archive(path) as archive:
-        return list(_members(archive))
+        return list(_find_members(archive))
 
 
 @contextmanager

@@ -57,10 +57,10 @@ class PreActResNet18(nn.Module):
         self.register_buffer("mean", mean.clone())
         self.register_buffer("std", std.clone())
         self.conv_2d = nn.Conv2d(len(mean), 64, 3, padding=1, bias=False)
-        self.layer_0 = _stage(64, 64, 1, activation)
-        self.layer_1 = _stage(64, 128, 2, activation)
-        self.layer_2 = _stage(128, 256, 2, activation)
-        self.layer_3 = _stage(256, 512, 2, activation)
+        self.layer_0 = _build_stage(64, 64, 1, activation)
+        self.layer_1 = _build_stage(64, 128, 2, activation)
+        self.layer_2 = _build_stage(128, 256, 2, activation)
+        self.layer_3 = _build_stage(256, 512, 2, activation)
         self.batchnorm = nn.BatchNorm2d(512)
         self.activation = activation()
         self.logits = nn.Linear(512, num_classes)
@@ -74,7 +74,7 @@ class PreActResNet18(nn.Module):
         return logits
 
 
-def _stage(
+def _build_stage(
     in_planes: int, planes: int, stride: int, activation: Callable[[], nn.Module]
 ) -> nn.Sequential:
     return nn.Sequential(

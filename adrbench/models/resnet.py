@@ -53,10 +53,10 @@ class ResNet18(nn.Module):
         self.conv1 = nn.Conv2d(len(mean), 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.activation = activation()
-        self.layer1 = _stage(64, 64, 1, activation)
-        self.layer2 = _stage(64, 128, 2, activation)
-        self.layer3 = _stage(128, 256, 2, activation)
-        self.layer4 = _stage(256, 512, 2, activation)
+        self.layer1 = _build_stage(64, 64, 1, activation)
+        self.layer2 = _build_stage(64, 128, 2, activation)
+        self.layer3 = _build_stage(128, 256, 2, activation)
+        self.layer4 = _build_stage(256, 512, 2, activation)
         self.linear = nn.Linear(512, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class ResNet18(nn.Module):
         return logits
 
 
-def _stage(
+def _build_stage(
     in_planes: int, planes: int, stride: int, activation: Callable[[], nn.Module]
 ) -> nn.Sequential:
     return nn.Sequential(

@@ -22,9 +22,9 @@ class SmallCNN(nn.Module):
         self.register_buffer("mean", mean.clone())
         self.register_buffer("std", std.clone())
         self.features = nn.Sequential(
-            _block(len(mean), 16, 1, activation),
-            _block(16, 32, 2, activation),
-            _block(32, 64, 2, activation),
+            _build_block(len(mean), 16, 1, activation),
+            _build_block(16, 32, 2, activation),
+            _build_block(32, 64, 2, activation),
         )
         self.linear = nn.Linear(64, num_classes)
 
@@ -35,7 +35,7 @@ class SmallCNN(nn.Module):
         return logits
 
 
-def _block(
+def _build_block(
     in_planes: int, planes: int, stride: int, activation: Callable[[], nn.Module]
 ) -> nn.Sequential:
     return nn.Sequential(

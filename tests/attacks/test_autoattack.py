@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from adrbench.attacks.autoattack import (
     ATTACKS,
-    ReliabilityWarning,
     inspect_model,
     review_square,
     split_runnable,
 )
+from adrbench.attacks.reliability import ReliabilityWarning
 from adrbench.attacks.suites import build_suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from adrbench.checkpoints.pickle_rewriter import PickledObject
 from adrbench.checkpoints.torch_files import TorchFile, describe_unread, read_torch_file
 from adrbench.errors import CheckpointError
+from payloads import Payload
 
 ZIPPED = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -250,16 +251,6 @@ def test_objects_that_are_keys_remain_distinct(tmp_path: Path, missing: types.Mo
     first, second = read_torch_file(tmp_path / "third_party.pt").content.values()
     assert torch.equal(first, torch.ones(2))
     assert torch.equal(second, torch.zeros(2))
-
-
-class Payload:
-    """An object whose pickle calls `function` with `arguments`."""
-
-    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
-        self.call = (function, arguments)
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return self.call
 
 
 PAYLOADS: dict[str, Callable[[Path], object]] = {

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adrbench.attacks.autoattack import ReliabilityWarning
 from adrbench.attacks.pgd import PGD
+from adrbench.attacks.reliability import ReliabilityWarning
 from adrbench.attacks.suites import Suite, build_suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel

@@ -14,6 +14,7 @@ from adrbench.checkpoints.third_party import load_third_party
 from adrbench.errors import AdrbenchError, CheckpointError, UsageError
 from adrbench.models import robustbench_zoo as zoo
 from adrbench.models.architectures import build_model
+from payloads import Payload
 
 NAME = "Rice2020Overfitting"
 
@@ -197,19 +198,9 @@ def test_weights_of_another_network_are_rejected(tmp_path: Path, state: object) 
     assert f"does not load as {NAME}" in refusal(tmp_path)
 
 
-class Payload:
-    """An object whose pickle creates a file when it is loaded without restrictions."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.path,)
-
-
 @pytest.mark.parametrize("name", [NAME, "Debenedetti2022Light_XCiT-S12"])
 def test_loading_a_zoo_file_never_runs_code(tmp_path: Path, name: str) -> None:
-    save(tmp_path, {"x": Payload(tmp_path / "ran")}, f"{name}.pt")
+    save(tmp_path, {"x": Payload(Path.touch, tmp_path / "ran")}, f"{name}.pt")
     assert "does not load as" in refusal(tmp_path, name)
     assert not (tmp_path / "ran").exists()
 

@@ -192,7 +192,7 @@ with joined_process_group(torch.device("cpu")) as process_group:
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.track_running_stats, layer.momentum = True, 0.0
             layer.eval().train = lambda mode, layer=layer: layer
-    take_steps(run, Stepper(run, print), NoCallbacks(), Saver(run, 1e9, StopRequest()))
+    take_steps(run, Stepper(run), NoCallbacks(), Saver(run, 1e9, StopRequest()))
     states = {
         f"{name} {key}": value
         for name, model in run.models().items() for key, value in model.state_dict().items()
