@@ -1,12 +1,15 @@
 """Fixed records for the report's tests, made from counts alone, and ways to look at tables."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from adrbench.config.settings import TrainConfig
+from adrbench.config.threat import ThreatModel
 from adrbench.report import Report, Table, build_report
 from adrbench.report.statistics import Figure
-from adrbench.results.records import AttackRecord, Record, Software, Threat, TrainRecord, Verdicts
+from adrbench.results.migrations import label_from_run_name
+from adrbench.results.records import AttackRecord, Outcomes, Record, Software, TrainRecord
 
 SOFTWARE = Software(versions={"adrbench": "0.1.0"}, commit="0123abc", dirty=False)
 EPS = 8 / 255
@@ -37,14 +40,14 @@ def attack_record(clean: int, robust: int, **changes: Any) -> AttackRecord:
         "checkpoint_sha256": "c" * 64,
         "weights_sha256": "c" * 64,
         "training_sha256": "e" * 64,
-        "threat_model": Threat(norm="Linf", eps=EPS),
+        "threat_model": ThreatModel(norm="Linf", eps=EPS),
         "suite": "autoattack",
         "attack_seed": 0,
         "batch_size": 250,
         "clean_correct": clean,
         "robust_correct": robust,
         "stages": (),
-        "verdicts": Verdicts(clean="", robust=""),
+        "verdicts": Outcomes(clean="", robust=""),
         "warnings": (),
         "software": SOFTWARE,
         "device": "cpu",
@@ -56,7 +59,23 @@ def attack_record(clean: int, robust: int, **changes: Any) -> AttackRecord:
         "run": "{dataset}-{arch}-{method}-seed{seed}".format(**values),
         "parameters": PARAMETERS.get(values["suite"], {}),
     }
-    return AttackRecord(**(defaults | values))
+    record = AttackRecord(**(defaults | values))
+    return record if "label" in values else replace(record, label=former_label(record))
+
+
+def former_label(record: AttackRecord | TrainRecord) -> str:
+    """Return the label that migration gives a record without training images."""
+    if isinstance(record, AttackRecord) and (record.weights == "file" or record.seed is None):
+        return ""
+    held = record.config if isinstance(record, TrainRecord) else {"activation": record.activation}
+    return label_from_run_name(
+        record.run,
+        dataset=record.dataset,
+        arch=record.arch,
+        activation=str(held.get("activation")),
+        method=record.method,
+        seed=record.seed,
+    )
 
 
 def foreign_record(clean: int, robust: int, run: str, **changes: Any) -> AttackRecord:
@@ -85,7 +104,8 @@ def train_record(**changes: Any) -> TrainRecord:
         "created": "2026-01-02T01:00:00+00:00",
     } | changes
     name = "{dataset}-{arch}-{method}-seed{seed}".format(**values)
-    return TrainRecord(**({"run": name} | values))
+    record = TrainRecord(**({"run": name} | values))
+    return record if "label" in values else replace(record, label=former_label(record))
 
 
 def digits_config(**changes: Any) -> TrainConfig:
@@ -144,7 +164,7 @@ def cifar10_records() -> list[Record]:
 def digits_records() -> list[Record]:
     """Return two runs on the embedded data set, whose test images nobody publishes figures on."""
     own = {"dataset": "digits", "arch": "small-cnn", "published_test_set": False}
-    size = {"n": 360, "num_test": 360, "threat_model": Threat(norm="Linf", eps=0.1)}
+    size = {"n": 360, "num_test": 360, "threat_model": ThreatModel(norm="Linf", eps=0.1)}
     records: list[Record] = []
     for method, weights, clean, pgd in (
         ("at", "student", 351, 290),
@@ -171,7 +191,7 @@ def table(report: Report, name: str) -> Table:
 
 def accuracy_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     rows = table(build_report(records), "robust accuracy").rows
-    return [{**row.cells, "marks": row.marks} for row in rows]
+    return [{**row.cells, "marks": row.footnotes} for row in rows]
 
 
 def figure(cell: object) -> Figure:

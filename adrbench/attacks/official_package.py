@@ -8,14 +8,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module, metadata
-from importlib.util import find_spec
+from importlib import import_module
 from types import ModuleType
 
 import torch
 
 from adrbench.attacks.reliability import ReliabilityWarning, explain_warning
 from adrbench.errors import AdrbenchError
+from adrbench.results.provenance import is_importable, package_version
 
 
 def import_package() -> ModuleType:
@@ -26,15 +26,15 @@ def import_package() -> ModuleType:
 
     """
     for name in ("pyautoattack", "autoattack"):
-        if name in sys.modules or find_spec(name) is not None:
+        if is_importable(name):
             return import_module(name)
     raise AdrbenchError("AutoAttack is not installed: run `pip install pyautoattack`.")
 
 
-def package_version() -> str:
+def describe_package() -> str:
     """Return the name and version of the installed AutoAttack, in the form that records store."""
     name = import_package().__name__
-    return f"{name} {metadata.version(name)}"
+    return f"{name} {package_version(name)}"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from adrbench.attacks import autoattack, pgd
-from adrbench.attacks.official_package import package_version
+from adrbench.attacks.official_package import describe_package
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError, unknown_name
@@ -136,7 +136,7 @@ def _official(version: autoattack.Version, only: str | None = None) -> Builder:
             stages=stages,
             parameters={
                 "version": version,
-                "package": package_version(),
+                "package": describe_package(),
                 "num_targets": min(autoattack.TARGET_CLASSES, num_classes - 1),
             },
             left_out=tuple(left_out),

@@ -7,7 +7,7 @@ It carries a schema number and everything needed to rebuild the model and find i
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from adrbench.checkpoints.torch_files import TorchFile, describe_unread, read_torch_file
 from adrbench.config.method import WEIGHTS, Weights
 from adrbench.config.settings import TrainConfig, nest_method_settings
+from adrbench.data import dataset_name
 from adrbench.errors import CheckpointError, UsageError
 from adrbench.models.architectures import build_model
+from adrbench.results.migrations import label_from_run_name
 from adrbench.runtime.files import write_atomically
 from adrbench.runtime.typed_json import from_json, to_json
 
-SCHEMA = 2
+SCHEMA = 3
 MARK = "adrbench checkpoint"
 BEST, LAST = "best.pt", "last.pt"
 
@@ -67,9 +69,11 @@ class Checkpoint:
 
     `snapshots` maps student, and average where there is one, to its weights. `data_sha256`
     identifies the images trained on, `selection_sha256` those that choose the best epoch ("" in
-    files of schema 1). `processes` is how many trained, at the most. `training` is what only a
-    resumed run needs: the optimizer, the history, and where in the run it is; a `best` checkpoint
-    has none.
+    files of schema 1), `training_images_sha256` all training images before any were held out
+    (None in files of schema 2 and older). `label` is the run's name where the user chose one,
+    else "". `processes` is the largest number that trained together. `training` is only for
+    resuming: the optimizer, the history, and the position in the run; a `best` checkpoint has
+    none.
     """
 
     selection: Selection
@@ -78,6 +82,8 @@ class Checkpoint:
     run: str
     data_sha256: str
     selection_sha256: str = ""
+    training_images_sha256: str | None = None
+    label: str = ""
     snapshots: dict[str, Snapshot]
     processes: int = 1
     training: dict[str, Any] | None = None
@@ -94,6 +100,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "run": checkpoint.run,
         "data_sha256": checkpoint.data_sha256,
         "selection_sha256": checkpoint.selection_sha256,
+        "training_images_sha256": checkpoint.training_images_sha256,
+        "label": checkpoint.label,
         "snapshots": {name: vars(snapshot) for name, snapshot in checkpoint.snapshots.items()},
         "processes": checkpoint.processes,
         "training": checkpoint.training,
@@ -170,9 +178,27 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
             raise ValueError("its tensors are not those that were written")
         if "config" in fields:
             fields["config"] = nest_method_settings(fields["config"])
-        return from_json(Checkpoint, fields)
+        checkpoint = from_json(Checkpoint, fields)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): copy or train it again.") from error
+    return checkpoint if schema >= SCHEMA else replace(checkpoint, label=former_label(checkpoint))
+
+
+def former_label(checkpoint: Checkpoint) -> str:
+    """Return the label of a run whose checkpoint was written before labels were stored."""
+    config = checkpoint.config
+    try:
+        dataset = dataset_name(config.dataset)
+    except UsageError:  # a path that is not on this machine
+        dataset = config.dataset
+    return label_from_run_name(
+        checkpoint.run,
+        dataset=dataset,
+        arch=config.arch,
+        activation=config.activation,
+        method=config.method,
+        seed=config.seed,
+    )
 
 
 def restore(checkpoint: Checkpoint, weights: str, path: Path | str) -> nn.Module:

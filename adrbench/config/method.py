@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from adrbench.config.components import COMPONENTS, DEFAULTS, SLOTS, Component, Slot
 from adrbench.config.declare import Setting, settings_of
@@ -60,6 +60,11 @@ class Method:
             if slot in self.built
             for name, one in settings_of(self.built[slot].settings).items()
         }
+
+    @property
+    def implied(self) -> Mapping[str, Any]:
+        """The general settings that the method's components change."""
+        return {name: value for one in self.components for name, value in one.implies.items()}
 
     @property
     def order(self) -> tuple[int, ...]:

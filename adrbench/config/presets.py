@@ -157,8 +157,7 @@ def find_preset(
     values: dict[str, Any] = {}
     for row in rows:
         values |= row.values
-    for component in method.components:
-        values |= component.implies
+    values |= method.implied
     sources = list(dict.fromkeys(row.source for row in rows))
     published_archs = PUBLISHED_ARCHS.get(method.filled["objective"].token, ())
     was_published = family != "large" and activation == "relu" and arch in published_archs

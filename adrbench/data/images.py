@@ -96,6 +96,8 @@ class Dataset:
     """A data set in memory; `mean` and `std` are per channel, for pixels in [0, 1].
 
     `val` may be empty. `published` means that `test` is a benchmark's official test set.
+    `training_images_sha256` identifies all training images, before any were held out, and the
+    data set's own validation images; it is None where that is unknown.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Dataset:
     train: Images
     val: Images
     test: Images
+    training_images_sha256: str | None = None
 
     @property
     def channels(self) -> int:

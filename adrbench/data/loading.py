@@ -1,5 +1,6 @@
 """Loading of a whole data set, of one split, or of its first examples."""
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,7 @@ def load_dataset(
     mean, std = source.mean, source.std
     if mean is None or std is None:
         mean, std = measure_channels(train.pixels)
+    training_images_sha256 = fingerprint_training_images(train, val)
     if val is None:
         train, val = hold_out(train, val_size, seed)
     elif val_size == 0:
@@ -52,7 +54,15 @@ def load_dataset(
         train=train,
         val=val,
         test=test,
+        training_images_sha256=training_images_sha256,
     )
+
+
+def fingerprint_training_images(train: Images, val: Images | None) -> str:
+    """Return a fingerprint, in hexadecimal, of a source's training and own validation images."""
+    if val is None:
+        return train.sha256()
+    return hashlib.sha256(f"{train.sha256()} {val.sha256()}".encode()).hexdigest()
 
 
 def load_split(

@@ -22,7 +22,7 @@ from adrbench.evaluation.progress import NoProgressStore, Progress, ProgressStor
 from adrbench.models.frozen import FORMATS, Frozen, formats_for, freeze
 from adrbench.models.graphed import GraphedModel
 from adrbench.models.modes import in_mode, without_parameter_gradients
-from adrbench.results.records import Stage as StageRecord
+from adrbench.results.records import StageResult
 from adrbench.runtime.devices import IMAGE_FORMAT, full_precision
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 
@@ -49,7 +49,7 @@ class Evaluation:
 
     clean: Tensor
     robust: Tensor
-    stages: tuple[StageRecord, ...]
+    stages: tuple[StageResult, ...]
     warnings: tuple[str, ...]
     folded: bool
     seconds: float

@@ -15,7 +15,7 @@ from adrbench.evaluation.evaluate import Evaluation, OnBatch, evaluate
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
 from adrbench.results.provenance import describe_device, describe_software, now
-from adrbench.results.records import AttackRecord, Threat, Verdicts, pack_verdicts, write_record
+from adrbench.results.records import AttackRecord, Outcomes, pack_outcomes, write_record
 from adrbench.runtime.context import Context
 from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.locks import exclusive
@@ -200,10 +200,9 @@ def _record(job: Job, evaluation: Evaluation, context: Context) -> AttackRecord:
         checkpoint_sha256=target_model.checkpoint_sha256,
         weights_sha256=target_model.weights_sha256,
         training_sha256=training.settings_sha256,
-        threat_model=Threat(
-            norm=target_model.threat_model.norm,  # type: ignore[arg-type]
-            eps=target_model.threat_model.eps,
-        ),
+        training_images_sha256=training.images_sha256,
+        label=training.label,
+        threat_model=target_model.threat_model,
         suite=job.suite.name,
         parameters=dict(job.suite.parameters),
         attack_seed=config.seed,
@@ -211,9 +210,9 @@ def _record(job: Job, evaluation: Evaluation, context: Context) -> AttackRecord:
         clean_correct=evaluation.clean_correct,
         robust_correct=evaluation.robust_correct,
         stages=evaluation.stages,
-        verdicts=Verdicts(
-            clean=pack_verdicts(evaluation.clean.numpy()),
-            robust=pack_verdicts(evaluation.robust.numpy()),
+        verdicts=Outcomes(
+            clean=pack_outcomes(evaluation.clean.numpy()),
+            robust=pack_outcomes(evaluation.robust.numpy()),
         ),
         warnings=evaluation.warnings,
         software=describe_software(),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from adrbench.errors import AdrbenchError, RecordError
-from adrbench.results.records import Stage, pack_verdicts, unpack_verdicts
+from adrbench.results.records import StageResult, pack_outcomes, unpack_outcomes
 from adrbench.runtime.files import write_atomically
 from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.typed_json import from_json, to_json
@@ -42,7 +42,7 @@ class Progress:
     survivors: Tensor
     clean: Tensor | None = None
     done: set[int] = field(default_factory=set)
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[StageResult] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stage_seconds: float = 0.0
@@ -65,7 +65,9 @@ class Progress:
         if self.clean is None:
             self.clean = self.survivors.clone()
         num_survivors = int(self.survivors.sum())
-        self.stages.append(Stage(name=name, survivors=num_survivors, seconds=self.stage_seconds))
+        self.stages.append(
+            StageResult(name=name, survivors=num_survivors, seconds=self.stage_seconds)
+        )
         self.entered = self.survivors.clone()
         self.done, self.stage_seconds = set(), 0.0
 
@@ -134,7 +136,7 @@ class _State:
     standing: str
     clean: str | None
     done: tuple[int, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[StageResult, ...]
     warnings: tuple[str, ...]
     seconds: float
     stage_seconds: float
@@ -226,8 +228,8 @@ class ProgressFiles:
 
 
 def _pack(mask: Tensor) -> str:
-    return pack_verdicts(mask.numpy())
+    return pack_outcomes(mask.numpy())
 
 
 def _unpack(packed: str, n: int) -> Tensor:
-    return torch.from_numpy(unpack_verdicts(packed, n))
+    return torch.from_numpy(unpack_outcomes(packed, n))

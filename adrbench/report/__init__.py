@@ -1,10 +1,11 @@
-"""Records in, tables out: accuracy, overfitting, pairs, published baselines, and what it took.
+"""Records in, tables out: accuracy, overfitting, comparisons, published baselines, and cost.
 
-`build_report` decides what stands in the tables, `render` how they look. Nothing here runs a
-model or imports torch.
+`build_report` decides the content of the tables, `render` their layout. Nothing here runs a model
+or imports torch.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from adrbench.errors import unknown_name
 from adrbench.report.accuracy import accuracy_table, overfitting_table
@@ -12,7 +13,7 @@ from adrbench.report.baseline_tables import paper_tables, robustbench_tables
 from adrbench.report.comparison import paired_table
 from adrbench.report.cost import evaluation_table, training_table
 from adrbench.report.dataframe import load_results, results_frame
-from adrbench.report.grouping import group
+from adrbench.report.grouping import group_records
 from adrbench.report.run_settings import read_settings
 from adrbench.report.tables import Report, Table
 from adrbench.results.baselines import Leaderboard, paper, robustbench
@@ -20,6 +21,7 @@ from adrbench.results.records import AttackRecord, Record, TrainRecord
 
 __all__ = ["FORMATS", "Report", "Table", "build_report", "load_results", "render", "results_frame"]
 
+PAGE_NOTE = "Notes and footnotes are explained in docs/statistics.md."
 FORMATS = ("terminal", "markdown", "csv", "json", "latex")
 
 
@@ -29,33 +31,38 @@ def build_report(
     """Return the tables of `records`, a set for each data set and threat model.
 
     `baselines` adds RobustBench's and the paper's rows where they apply, and our ranks;
-    `intervals` asks for 95 % Wilson intervals in the formats for people (JSON and CSV always
-    have them).
+    `intervals` adds 95 % Wilson intervals to the formats for people (JSON and CSV always have
+    them).
     """
     attacked = [record for record in records if isinstance(record, AttackRecord)]
     trained = [record for record in records if isinstance(record, TrainRecord)]
     settings = read_settings(trained)
     tables: list[Table] = []
-    grouped = group(attacked)
-    for setting, lines in grouped.items():
-        eps = lines[0].eps
-        entries = robustbench(setting.dataset, setting.norm, eps) if baselines else []
+    grouped = group_records(attacked)
+    for task, groups in grouped.items():
+        eps = groups[0].eps
+        entries = robustbench(task.dataset, task.norm, eps) if baselines else []
         leaderboard = Leaderboard(tuple(entries))
-        tables.append(accuracy_table(setting, lines, leaderboard, intervals, settings))
+        tables.append(accuracy_table(task, groups, leaderboard, intervals, settings))
         further = (
-            overfitting_table(setting, lines, intervals, settings),
-            paired_table(setting, lines, intervals, settings),
+            overfitting_table(task, groups, intervals, settings),
+            paired_table(task, groups, intervals, settings),
         )
         tables += [table for table in further if table is not None]
         if baselines:
-            published = paper(setting.dataset, setting.norm, eps)
-            tables += robustbench_tables(setting, lines, leaderboard, intervals)
-            tables += paper_tables(setting, lines, published, intervals)
+            published = paper(task.dataset, task.norm, eps)
+            tables += robustbench_tables(task, groups, leaderboard, intervals)
+            tables += paper_tables(task, groups, published, intervals)
     if trained:
         tables.append(training_table(trained))
     if attacked:
         tables.append(evaluation_table(grouped))
-    return Report(tables=tuple(tables), intervals=intervals)
+    return Report(tables=tuple(map(_refer_to_page, tables)), intervals=intervals)
+
+
+def _refer_to_page(table: Table) -> Table:
+    """Return `table` with the page that explains its notes as the last of them."""
+    return replace(table, notes=(*table.notes, PAGE_NOTE)) if table.notes else table
 
 
 def render(report: Report, format: str, *, width: int | None = None, color: bool = False) -> str:  # noqa: A002

@@ -1,23 +1,22 @@
-"""Our rows beside published ones: RobustBench's entries, and the paper's own figures."""
+"""Tables of published figures with ours: RobustBench's entries, and those of ADR's paper."""
 
 from collections.abc import Mapping, Sequence
 
 from adrbench.config.declare import format_eps
 from adrbench.report import columns as c
 from adrbench.report.accuracy import autoattack_figure, ranked
-from adrbench.report.footnotes import figure_notes, marks
+from adrbench.report.footnotes import figure_notes, group_footnotes
 from adrbench.report.grouping import (
-    ZOO_PREFIX,
-    Line,
-    Setting,
+    SeedGroup,
+    Task,
     context,
     describe,
-    shown_lines,
+    shown_groups,
 )
+from adrbench.report.naming import ZOO_PREFIX
 from adrbench.report.statistics import Figure
 from adrbench.report.tables import Cell, Row, Table
 from adrbench.results.baselines import (
-    PAPER_NOTE,
     Baseline,
     Leaderboard,
     PaperRow,
@@ -26,43 +25,44 @@ from adrbench.results.baselines import (
     other_radii,
 )
 
-EXTERNAL_MARK = "robust accuracy from an evaluation stronger than AutoAttack"
-UNRELIABLE_MARK = "RobustBench calls this model's AutoAttack figure unreliable"
+EXTERNAL_FOOTNOTE = "robust accuracy of an evaluation stronger than AutoAttack"
+UNRELIABLE_FOOTNOTE = "AutoAttack figure unreliable according to RobustBench"
 OURS = "this report"
+PAPER_NOTE = "paper AA: an AutoAttack of fewer steps, not on the scale of the official one."
 
 
 def robustbench_tables(
-    setting: Setting, lines: list[Line], leaderboard: Leaderboard, intervals: bool
+    task: Task, groups: list[SeedGroup], leaderboard: Leaderboard, intervals: bool
 ) -> list[Table]:
-    """Return RobustBench's rows for each architecture in `lines`, ours among them by rank."""
-    lines = [line for line in shown_lines(lines) if line.subject.published_test_set]
-    ours = dict.fromkeys(line.subject.architecture for line in lines)
+    """Return RobustBench's rows for each architecture in `groups`, ours among them by rank."""
+    groups = [group for group in shown_groups(groups) if group.identity.published_test_set]
+    ours = dict.fromkeys(group.identity.architecture for group in groups)
     published = (entry.architecture for own in ours for entry in leaderboard.of(own).entries)
     return [
-        _robustbench_table(setting, arch, lines, leaderboard, intervals)
+        _robustbench_table(task, arch, groups, leaderboard, intervals)
         for arch in dict.fromkeys(published)
     ]
 
 
 def paper_tables(
-    setting: Setting, lines: list[Line], paper_rows: Sequence[PaperRow], intervals: bool
+    task: Task, groups: list[SeedGroup], paper_rows: Sequence[PaperRow], intervals: bool
 ) -> list[Table]:
-    """Return the paper's rows for each architecture in `lines`, ours beside them."""
-    lines = [line for line in shown_lines(lines) if line.subject.published_test_set]
+    """Return the paper's rows for each architecture in `groups`, with our figures."""
+    groups = [group for group in shown_groups(groups) if group.identity.published_test_set]
     tables = []
     for arch in dict.fromkeys(row.architecture for row in paper_rows):
         canonical = canonical_architecture(arch)
-        same = [line for line in lines if line.subject.architecture == canonical]
+        same = [group for group in groups if group.identity.architecture == canonical]
         if same:
             own_rows = [row for row in paper_rows if row.architecture == arch]
-            tables.append(_paper_table(setting, arch, same, own_rows, intervals))
+            tables.append(_paper_table(task, arch, same, own_rows, intervals))
     return tables
 
 
 def _robustbench_table(
-    setting: Setting,
+    task: Task,
     arch: str,
-    lines: list[Line],
+    groups: list[SeedGroup],
     leaderboard: Leaderboard,
     intervals: bool,
 ) -> Table:
@@ -70,43 +70,35 @@ def _robustbench_table(
     same = Leaderboard(tuple(entry for entry in entries if entry.architecture == arch))
     rows = [_entry_row(entry, leaderboard, same) for entry in same.entries]
     canonical = canonical_architecture(arch)
-    for line in lines:
-        is_same = line.subject.architecture == canonical
-        ranks = ranked(line, leaderboard) if is_same else None
+    for group in groups:
+        is_same = group.identity.architecture == canonical
+        ranks = ranked(group, leaderboard) if is_same else None
         if ranks is not None:
-            rows.append(_our_row(line, ranks))
+            rows.append(_our_row(group, ranks))
     rows.sort(key=lambda row: (-_percent(row.cells["robust"]), row.is_ours))
     ours = [row for row in rows if row.is_ours]
     return Table(
         name="robustbench",
-        title=f"RobustBench (%), {describe(setting)}, {arch}",
-        context=context(setting, lines) | {"arch": arch},
+        title=f"RobustBench (%), {describe(task)}, {arch}",
+        context=context(task, groups) | {"arch": arch},
         columns=c.ROBUSTBENCH,
         rows=tuple(rows),
         notes=(
-            *_ranking_notes(setting, lines[0].eps, entries, bool(ours)),
+            *_ranking_notes(task, groups[0].eps, entries, bool(ours)),
             *figure_notes(ours, intervals),
         ),
     )
 
 
 def _ranking_notes(
-    setting: Setting, eps: float, entries: Sequence[Baseline], has_ours: bool
+    task: Task, eps: float, entries: Sequence[Baseline], has_ours: bool
 ) -> list[str]:
-    notes = [f"rank: among all {len(entries)} rows of this dataset and threat model."]
-    if has_ours:
-        notes.append(
-            f"Rows from {OURS} stand where they would rank; published ranks do not move for them."
-        )
-    else:
-        notes.append(
-            f"No row of {OURS} is ranked: that takes AutoAttack in float32 on the whole published "
-            "test set."
-        )
-    others = other_radii(setting.dataset, setting.norm, eps)
+    own = f"rows of {OURS} are not counted" if has_ours else f"no row of {OURS} is ranked"
+    notes = [f"rank: among {len(entries)} entries; {own}."]
+    others = other_radii(task.dataset, task.norm, eps)
     if others:
         shown = ", ".join(dict.fromkeys(map(format_eps, others)))
-        notes.append(f"Not counted: {len(others)} of the leaderboard's rows, at eps {shown}.")
+        notes.append(f"not counted: {len(others)} entries at eps {shown}.")
     return notes
 
 
@@ -120,24 +112,24 @@ def _entry_row(entry: Baseline, leaderboard: Leaderboard, same: Leaderboard) -> 
         "extra_data": "yes" if entry.additional_data else "no",
         "source": entry.venue or None,
     }
-    external = (EXTERNAL_MARK,) if entry.external_acc is not None else ()
-    unreliable = (UNRELIABLE_MARK,) if entry.unreliable else ()
-    return Row(cells=cells, marks=external + unreliable, is_ours=False)
+    external = (EXTERNAL_FOOTNOTE,) if entry.external_acc is not None else ()
+    unreliable = (UNRELIABLE_FOOTNOTE,) if entry.unreliable else ()
+    return Row(cells=cells, footnotes=external + unreliable, is_ours=False)
 
 
-def _our_row(line: Line, ranks: tuple[Rank, Rank | None]) -> Row:
+def _our_row(group: SeedGroup, ranks: tuple[Rank, Rank | None]) -> Row:
     overall, in_arch = ranks
-    label = line.subject.label.removeprefix(ZOO_PREFIX)
+    label = group.method.removeprefix(ZOO_PREFIX)
     cells: dict[str, Cell] = {
         "rank": overall.place,
         "rank_in_arch": in_arch.place if in_arch else None,
-        "method": f"{label}, last" if line.selection == "last" else label,
-        "clean": line.clean,
-        "robust": autoattack_figure(line),
+        "method": f"{label}, last" if group.selection == "last" else label,
+        "clean": group.clean,
+        "robust": autoattack_figure(group),
         "extra_data": None,
         "source": OURS,
     }
-    return Row(cells=cells, marks=marks(line))
+    return Row(cells=cells, footnotes=group_footnotes(group))
 
 
 def _percent(cell: Cell) -> float:
@@ -147,27 +139,27 @@ def _percent(cell: Cell) -> float:
 
 
 def _paper_table(
-    setting: Setting, arch: str, lines: list[Line], paper_rows: list[PaperRow], intervals: bool
+    task: Task, arch: str, groups: list[SeedGroup], paper_rows: list[PaperRow], intervals: bool
 ) -> Table:
-    ours: dict[str, Line] = {}
-    for line in lines:
-        if line.selection == "best" and line.subject.is_on_full_published_test_set:
-            ours.setdefault(line.subject.label, line)
+    ours: dict[str, SeedGroup] = {}
+    for group in groups:
+        if group.selection == "best" and group.identity.is_on_full_published_test_set:
+            ours.setdefault(group.method, group)
     rows = [_paper_row(row, ours) for row in paper_rows]
-    has_ours = any(row.marks or row.cells["our_clean"] for row in rows)
+    has_ours = any(row.footnotes or row.cells["our_clean"] for row in rows)
     return Table(
         name="paper",
-        title=f"ADR paper (%), {describe(setting)}, {arch}",
-        context=context(setting, lines) | {"arch": arch},
+        title=f"ADR paper (%), {describe(task)}, {arch}",
+        context=context(task, groups) | {"arch": arch},
         columns=(*c.PAPER, *(c.PAPER_OURS if has_ours else ()), c.SOURCE),
         rows=tuple(rows),
         notes=(PAPER_NOTE, *figure_notes(rows, intervals)),
     )
 
 
-def _paper_row(published: PaperRow, lines: Mapping[str, Line]) -> Row:
+def _paper_row(published: PaperRow, groups: Mapping[str, SeedGroup]) -> Row:
     """Return a published row; ours is of the same method, best epoch, all images."""
-    ours = lines.get(published.method) if published.extra_data == "none" else None
+    ours = groups.get(published.method) if published.extra_data == "none" else None
     cells: dict[str, Cell] = {
         "method": published.method,
         "extra_data": published.extra_data,
@@ -177,4 +169,4 @@ def _paper_row(published: PaperRow, lines: Mapping[str, Line]) -> Row:
         "our_robust": autoattack_figure(ours) if ours else None,
         "source": published.source,
     }
-    return Row(cells=cells, marks=marks(ours) if ours else (), is_ours=False)
+    return Row(cells=cells, footnotes=group_footnotes(ours) if ours else (), is_ours=False)

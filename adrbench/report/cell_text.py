@@ -1,4 +1,4 @@
-"""Cells as text, for the formats that people read: one grid that three of them lay out."""
+"""Cells as text for the formats that people read, which share one grid of strings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from adrbench.report.tables import Cell, Column, Row, Table
 from adrbench.results.baselines import Rank
 
 MISSING = "-"
-#: Longer cells are cut: every row is as wide as the widest.
+#: Longer cells are cut, since every row is as wide as the widest.
 MOST_CHARACTERS = 200
 #: A smaller probability is shown as less than this.
 SMALLEST_P = 0.001
@@ -16,7 +16,7 @@ SMALLEST_P = 0.001
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table as plain text: `cells[row][column]`, and the notes with the footnotes first."""
+    """A table as plain text: `cells[row][column]`, and the notes, footnotes first."""
 
     title: str
     columns: tuple[Column, ...]
@@ -26,12 +26,14 @@ class Grid:
 
 
 def grid(table: Table, intervals: bool) -> Grid:
-    """Return the text of `table`; marks of some rows become numbered footnotes, of all, notes."""
-    shared = _shared_marks(table.rows)
-    apart = dict.fromkeys(mark for row in table.rows for mark in row.marks if mark not in shared)
-    numbers = {mark: number for number, mark in enumerate(apart, start=1)}
-    footnotes = [f"[{number}] {mark}" for mark, number in numbers.items()]
-    on_all_rows = [f"all rows: {mark}" for mark in shared]
+    """Return the text of `table`; footnotes of some rows are numbered, those of all are not."""
+    shared = _shared_footnotes(table.rows)
+    numbered = dict.fromkeys(
+        text for row in table.rows for text in row.footnotes if text not in shared
+    )
+    numbers = {text: number for number, text in enumerate(numbered, start=1)}
+    footnotes = [f"[{number}] {text}" for text, number in numbers.items()]
+    on_all_rows = [f"all rows: {text}" for text in shared]
     return Grid(
         title=_plain(table.title),
         columns=tuple(replace(column, label=_cut(column.label)) for column in table.columns),
@@ -44,12 +46,12 @@ def grid(table: Table, intervals: bool) -> Grid:
     )
 
 
-def _shared_marks(rows: Sequence[Row]) -> list[str]:
-    """Return the marks that all of several rows have: to number them would tell nothing apart."""
+def _shared_footnotes(rows: Sequence[Row]) -> list[str]:
+    """Return the footnotes that all of several rows have, whose numbers would be redundant."""
     if len(rows) < 2:
         return []
     first, *others = rows
-    return [mark for mark in first.marks if all(mark in row.marks for row in others)]
+    return [text for text in first.footnotes if all(text in row.footnotes for row in others)]
 
 
 def format_cell(cell: Cell, decimals: int, intervals: bool) -> str:
@@ -79,8 +81,8 @@ def _figure(figure: Figure | Spread, decimals: int, intervals: bool) -> str:
 
 def _cell(row: Row, column: Column, intervals: bool, numbers: dict[str, int]) -> str:
     text = _cut(format_cell(row.cells.get(column.key), column.decimals, intervals))
-    own = [str(numbers[mark]) for mark in row.marks if mark in numbers]
-    if column.carries_marks and own:
+    own = [str(numbers[note]) for note in row.footnotes if note in numbers]
+    if column.carries_footnotes and own:
         text += f" [{','.join(own)}]"
     return text
 
@@ -91,7 +93,7 @@ def _cut(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return `text` on one line, without what would control a terminal."""
+    """Return `text` on one line, without control characters."""
     if text.isprintable():
         return text
     return "".join(" " if c.isspace() else c for c in text if c.isspace() or c.isprintable())

@@ -1,4 +1,4 @@
-"""The columns of every table, and one column per attack that a table's records hold."""
+"""The columns of every table, and the column of each attack in a table's records."""
 
 import json
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from adrbench.config.declare import format_eps
-from adrbench.report.grouping import Attack, Line
+from adrbench.report.grouping import Attack, SeedGroup
 from adrbench.report.tables import Cell, Column
 
 
@@ -19,7 +19,7 @@ def _value(key: str, label: str, *, suite: str = "", decimals: int = 2) -> Colum
 
 
 ARCH = Column(key="arch", label="arch")
-METHOD = Column(key="method", label="method", carries_marks=True)
+METHOD = Column(key="method", label="method", carries_footnotes=True)
 CHECKPOINT = Column(key="checkpoint", label="epoch")
 SEEDS = _detail("seeds", "seeds", align="right")
 N = _detail("n", "n", align="right")
@@ -49,7 +49,7 @@ OVERFITTING = (
 ROBUSTBENCH = (
     _value("rank", "rank", decimals=0),
     _value("rank_in_arch", "in arch", decimals=0),
-    Column(key="method", label="model", carries_marks=True),
+    Column(key="method", label="model", carries_footnotes=True),
     CLEAN,
     _value("robust", "robust", suite="autoattack"),
     EXTRA_DATA,
@@ -108,23 +108,23 @@ SUITES = ("fgsm", "pgd", "cw", "apgd-ce", "apgd-t", "fab-t", "square", "other")
 ENSEMBLES = ("autoattack-rand", "autoattack", "autoattack-plus")
 
 
-def identity(line: Line) -> dict[str, Cell]:
-    """Return the cells that tell whose row it is."""
+def identity(group: SeedGroup) -> dict[str, Cell]:
+    """Return the cells that identify the model of a row."""
     return {
-        ARCH.key: line.subject.arch,
-        METHOD.key: line.subject.label,
-        SEEDS.key: len(line.seeds),
-        N.key: line.subject.n,
+        ARCH.key: group.identity.arch,
+        METHOD.key: group.method,
+        SEEDS.key: len(group.seeds),
+        N.key: group.identity.n,
     }
 
 
-def attack_columns(lines: Iterable[Line]) -> dict[Attack, Column]:
-    """Return a column per attack in `lines`, in table order.
+def attack_columns(groups: Iterable[SeedGroup]) -> dict[Attack, Column]:
+    """Return a column per attack in `groups`, in table order.
 
-    A suite run with one set of parameters is called by its name; where the sets differ, each
-    label adds the parameters that differ, to the last digit where labels would be the same.
+    The label of a suite is its name. Where a suite was run with several sets of parameters, labels
+    add those that differ, with all digits if they would be equal otherwise.
     """
-    attacks = sorted({attack for line in lines for attack in line.records}, key=_attack_order)
+    attacks = sorted({attack for group in groups for attack in group.records}, key=_attack_order)
     parameters = {attack: json.loads(attack.parameters) for attack in attacks}
     by_suite: dict[str, list[dict[str, Any]]] = {}
     for attack in attacks:
@@ -140,8 +140,8 @@ def attack_columns(lines: Iterable[Line]) -> dict[Attack, Column]:
     return columns
 
 
-def _label(suite: str, shown: Mapping[str, Any], spell: Callable[[Any], str]) -> str:
-    return suite + "".join(f" {name}={spell(value)}" for name, value in shown.items())
+def _label(suite: str, shown: Mapping[str, Any], format_value: Callable[[Any], str]) -> str:
+    return suite + "".join(f" {name}={format_value(value)}" for name, value in shown.items())
 
 
 def _differing(siblings: list[dict[str, Any]]) -> list[str]:
@@ -165,6 +165,6 @@ def _attack_order(attack: Attack) -> tuple[int, int, str, str]:
         return (len(SUITES) + ENSEMBLES.index(suite), 0, suite, attack.parameters)
     family, _, steps = suite.partition("-")
     if family == "pgd":
-        # In order of length, then of digits: whatever else a suite from elsewhere has there.
+        # By length, then by digits: the suffix of a third-party suite need not be a number.
         return (SUITES.index("pgd"), len(steps), suite, attack.parameters)
     return (SUITES.index(suite if suite in SUITES else "other"), 0, suite, attack.parameters)

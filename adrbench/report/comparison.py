@@ -1,47 +1,37 @@
-"""Each method beside plain adversarial training, image by image, from the verdicts in records."""
+"""Each method compared with plain adversarial training, image by image."""
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adrbench.errors import RecordError
 from adrbench.report import columns as c
-from adrbench.report.footnotes import figure_notes, marks
-from adrbench.report.grouping import Attack, Line, Setting, context, describe
-from adrbench.report.run_settings import Settings, around_method, settings_key, settings_marks
+from adrbench.report.footnotes import figure_notes, group_footnotes
+from adrbench.report.grouping import Attack, SeedGroup, Task, context, describe
+from adrbench.report.run_settings import Settings, around_method, distinguish_training
 from adrbench.report.statistics import Figure, PValue, accuracy, difference
 from adrbench.report.tables import Cell, Row, Table
-from adrbench.results.records import AttackRecord, unpack_verdicts
+from adrbench.results.records import AttackRecord, unpack_outcomes
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 REFERENCE = "at"
-UNKNOWN_MARK = f"whether {REFERENCE} was trained with the same settings is not known"
-NOTES = (
-    f"{REFERENCE}, robust: accuracy of {REFERENCE} and of the method, over the training seeds that "
-    f"both have; difference: robust - {REFERENCE} in points, seed by seed; the mean of k seeds is "
-    "uncertain by about ± / sqrt(k).",
-    f"won: images on which more seeds of the method than of {REFERENCE} withstand the attack; "
-    "lost: the reverse.",
-    "p, one seed: McNemar's exact test of won against lost, two-sided. p, several seeds: the exact "
-    "sign-flip permutation test, McNemar's for margins: an image's margin is the number of seeds "
-    f"that withstand, less that for {REFERENCE}, and under the null hypothesis either sign is as "
-    "likely. It depends on the size of margins, so it does not follow from won and lost.",
-    "p is about other images of the kind for these very models; two trainings of one method often "
-    "differ so too.",
+UNKNOWN_FOOTNOTE = f"not known whether {REFERENCE} was trained with the same settings"
+NOTE = (
+    f"difference: robust - {REFERENCE} per seed; won, lost: images; p: exact paired test over "
+    f"images."
 )
-#: What rounding leaves of the probabilities of sums.
+#: Probabilities of sums are not accurate below this.
 SMALLEST = 1e-12
-#: So many comparisons are worth a word on how many of them chance alone would single out.
+#: With at least as many comparisons a note says how many are significant by chance.
 MANY = 20
 CHANCE_NOTE = (
-    "Were there no differences, about {} of these {} p would be below 0.05 by chance, and together "
-    "rather than apart, as rows share models and images; no correction is applied."
+    "p is not corrected: without any difference, about {} of these {} would be below 0.05."
 )
 
 
@@ -49,7 +39,8 @@ CHANCE_NOTE = (
 class Comparison:
     """A method against the reference under one attack, on the same images and training seeds.
 
-    `margins` (n,) are by how many seeds each image was won (lost, below 0).
+    `margins` (n,) is the number of seeds of the method that are robust on each image, minus that
+    of the reference.
     """
 
     reference: Figure | None
@@ -61,7 +52,7 @@ class Comparison:
 def exact_test(margins: Sequence[int]) -> float:
     """Return the two-sided p-value of the exact paired permutation test of margins per image.
 
-    Under the null hypothesis each margin is as likely to have the other sign, so that p is the
+    Under the null hypothesis either sign of each margin is equally likely, and p is the
     probability that sum e_i |m_i| with signs e_i = +-1 of probability 1/2 is at least as far
     from 0 as sum m_i. For margins of -1, 0 and 1, which is one seed, that is McNemar's test
     (1947) in its exact, binomial form: for 1 won and 5 lost of 6, 2 (1 + 6) / 2^6 = 0.21875.
@@ -76,64 +67,61 @@ def exact_test(margins: Sequence[int]) -> float:
 
 
 def paired_table(
-    setting: Setting, lines: list[Line], intervals: bool, settings: Settings
+    task: Task, groups: list[SeedGroup], intervals: bool, settings: Settings
 ) -> Table | None:
-    """Return our lines beside those of the reference that differ in nothing but the method.
+    """Return the groups that have a reference which differs in nothing but the method.
 
-    None where there is no such pair.
+    None without any such pair.
     """
-    attacks = c.attack_columns(lines)
-    own_marks = settings_marks(lines, settings)
-    references: dict[_Conditions, list[Line]] = {}
-    for line in lines:
-        if line.subject.method == REFERENCE:
-            references.setdefault(_conditions(line, settings), []).append(line)
+    attacks = c.attack_columns(groups)
+    by_training = distinguish_training(groups, settings)
+    references = _References(groups, settings)
     rows = []
-    for line in lines:
-        among = _find_references(line, references, settings)
-        unknown = () if line.subject.training in settings else (UNKNOWN_MARK,)
+    for group in groups:
+        among = references.find(group)
+        unknown = () if group.identity.training in settings else (UNKNOWN_FOOTNOTE,)
         for attack, column in attacks.items():
-            reference = max(among, key=partial(_count_shared, line, attack), default=None)
-            compared = reference and compare(line, reference, attack)
+            reference = max(among, key=partial(_count_shared, group, attack), default=None)
+            compared = reference and compare(group, reference, attack)
             if reference and compared:
-                row_marks = (*marks(line), *marks(reference), *unknown)
-                row_marks += own_marks.get(settings_key(line), ())
-                cells = _cells(line, column.label, compared)
-                rows.append(Row(cells=cells, marks=tuple(dict.fromkeys(row_marks))))
+                footnotes = (*group_footnotes(group), *group_footnotes(reference), *unknown)
+                footnotes += by_training.get(group.identity, ())
+                cells = _cells(group, column.label, compared)
+                rows.append(Row(cells=cells, footnotes=tuple(dict.fromkeys(footnotes))))
     if not rows:
         return None
     many = len(rows) >= MANY
     chance = (CHANCE_NOTE.format(round(len(rows) / 20), len(rows)),) if many else ()
     return Table(
         name="paired",
-        title=f"Beside {REFERENCE}, image by image (%, difference in points), {describe(setting)}",
-        context=context(setting, lines),
+        title=f"Compared with {REFERENCE}, per image (%, difference in points), {describe(task)}",
+        context=context(task, groups),
         columns=c.PAIRED,
         rows=tuple(rows),
-        notes=(*NOTES, *chance, *figure_notes(rows, intervals)),
+        notes=(NOTE, *chance, *figure_notes(rows, intervals)),
     )
 
 
-def compare(line: Line, reference: Line, attack: Attack) -> Comparison | None:
-    """Return `line` against `reference` under `attack`; None without a seed that both have.
+def compare(group: SeedGroup, reference: SeedGroup, attack: Attack) -> Comparison | None:
+    """Return `group` against `reference` under `attack`; None without a seed that both have.
 
-    A seed with verdicts that cannot be read is left out.
+    A seed whose outcomes cannot be read is left out.
     """
     import numpy as np
 
-    mine, theirs = line.records.get(attack, {}), reference.records.get(attack, {})
+    mine, theirs = group.records.get(attack, {}), reference.records.get(attack, {})
     margins = {}
-    for seed in line.seeds:
+    for seed in group.seeds:
         if seed in mine and seed in theirs:
             try:
                 margins[seed] = _robust(mine[seed]) - _robust(theirs[seed])
             except RecordError:
                 continue
-    if not margins or not line.subject.n:
+    if not margins or not group.identity.n:
         return None
     ours = {seed: mine[seed].robust_correct for seed in margins}
     others = {seed: theirs[seed].robust_correct for seed in margins}
-    n = line.subject.n
+    n = group.identity.n
     return Comparison(
         reference=accuracy(others, n),
         method=accuracy(ours, n),
@@ -142,48 +130,67 @@ def compare(line: Line, reference: Line, attack: Attack) -> Comparison | None:
     )
 
 
-#: What two lines must share, but for settings: the images, the network, the chosen epoch.
+#: What two groups must share: the images, the network, the selected epoch and the settings.
 _Conditions = tuple[object, ...]
 
 
-def _conditions(line: Line, settings: Settings, **changes: Any) -> _Conditions:
-    """Return what a line and its reference share; settings as far as a training record has them."""
-    subject = line.subject
-    images = (subject.split, subject.n, subject.num_test, subject.data_sha256)
-    config = settings.get(subject.training)
-    trained = around_method(config, **changes) if config else subject.variant
-    return (subject.arch, *images, subject.precision, line.selection, line.selected_on, trained)
+class _References:
+    """The groups of the reference, found by what another group must share with them."""
+
+    def __init__(self, groups: Iterable[SeedGroup], settings: Settings) -> None:
+        self.groups = [group for group in groups if group.identity.method == REFERENCE]
+        self.settings = settings
+        self.indices: dict[tuple[str, ...], dict[_Conditions, list[SeedGroup]]] = {}
+
+    def find(self, group: SeedGroup) -> list[SeedGroup]:
+        """Return the references of `group`.
+
+        They may differ in a setting that a component of its method implies: AWP lacks the
+        Nesterov momentum that the reference has, as published.
+        """
+        if group.identity.method == REFERENCE or group.selection == "file":
+            return []
+        found = list(self._alike(group))
+        config = self.settings.get(group.identity.training)
+        implied = config.parsed_method().implied if config else {}
+        if config and implied and implied.items() <= config.values().items():
+            others = self._alike(group, apart=tuple(implied))
+            found += [other for other in others if other not in found]
+        return found
+
+    def _alike(self, group: SeedGroup, apart: tuple[str, ...] = ()) -> list[SeedGroup]:
+        """Return the references with the conditions of `group`, but for the settings `apart`."""
+        if apart not in self.indices:
+            index = self.indices[apart] = {}
+            for reference in self.groups:
+                conditions = _conditions(reference, self.settings, apart)
+                index.setdefault(conditions, []).append(reference)
+        return self.indices[apart].get(_conditions(group, self.settings, apart), [])
 
 
-def _find_references(
-    line: Line, references: Mapping[_Conditions, list[Line]], settings: Settings
-) -> list[Line]:
-    """Return the references under the conditions of `line`.
-
-    AWP goes without Nesterov's momentum, as published, where the reference has it.
-    """
-    if line.subject.method == REFERENCE or line.selection == "file":
-        return []
-    found = list(references.get(_conditions(line, settings), ()))
-    config = settings.get(line.subject.training)
-    if config and "awp" in config.parsed_method().tokens and not config.nesterov:
-        found += references.get(_conditions(line, settings, nesterov=True), ())
-    return found
+def _conditions(group: SeedGroup, settings: Settings, apart: tuple[str, ...]) -> _Conditions:
+    """Return what a group and its reference must share, with the settings where recorded."""
+    identity = group.identity
+    images = (identity.split, identity.n, identity.num_test, identity.data_sha256)
+    config = settings.get(identity.training)
+    trained = around_method(config, apart) if config else identity.label
+    evaluated = (*images, identity.precision, group.selection, group.selected_on)
+    return (identity.arch, *evaluated, identity.training_images, trained)
 
 
-def _count_shared(line: Line, attack: Attack, reference: Line) -> int:
+def _count_shared(group: SeedGroup, attack: Attack, reference: SeedGroup) -> int:
     """Return the number of seeds that both have under `attack`."""
-    return len(line.records.get(attack, {}).keys() & reference.records.get(attack, {}).keys())
+    return len(group.records.get(attack, {}).keys() & reference.records.get(attack, {}).keys())
 
 
 def _robust(record: AttackRecord) -> "npt.NDArray[np.int_]":
-    return unpack_verdicts(record.verdicts.robust, record.n).astype(int)
+    return unpack_outcomes(record.verdicts.robust, record.n).astype(int)
 
 
-def _cells(line: Line, suite: str, compared: Comparison) -> dict[str, Cell]:
-    return c.identity(line) | {
-        c.CHECKPOINT.key: line.selection,
-        c.CHOSEN_ON.key: line.selected_on,
+def _cells(group: SeedGroup, suite: str, compared: Comparison) -> dict[str, Cell]:
+    return c.identity(group) | {
+        c.CHECKPOINT.key: group.selection,
+        c.CHOSEN_ON.key: group.selected_on,
         c.SEEDS.key: len(compared.difference.seeds) if compared.difference else None,
         c.SUITE.key: suite,
         "reference": compared.reference,
@@ -196,7 +203,7 @@ def _cells(line: Line, suite: str, compared: Comparison) -> dict[str, Cell]:
 
 
 def _binomial_test(pairs: int, fewer: int) -> float:
-    """Return min(1, 2 P(X <= fewer)) for X ~ Binomial(pairs, 1/2), in whole numbers."""
+    """Return min(1, 2 P(X <= fewer)) for X ~ Binomial(pairs, 1/2), in integer arithmetic."""
     ways = term = 1
     for k in range(fewer):
         term = term * (pairs - k) // (k + 1)
@@ -206,9 +213,9 @@ def _binomial_test(pairs: int, fewer: int) -> float:
 
 
 def _convolved_test(sizes: Counter[int], total: int) -> float:
-    """Return P(|S| >= total) for the sum S of as many +-size as `sizes` counts.
+    """Return P(|S| >= total) for the sum S of terms +-size, `sizes[size]` of each size.
 
-    It is good to SMALLEST, and no smaller.
+    It is accurate to SMALLEST, and never smaller.
     """
     import numpy as np
 

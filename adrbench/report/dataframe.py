@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adrbench.report.grouping import row_label
+from adrbench.report.naming import method_name
 from adrbench.report.statistics import wilson_interval
 from adrbench.results.records import AttackRecord, Record, read_records
 
@@ -39,7 +39,7 @@ def load_results(directory: str | Path) -> "pd.DataFrame":
 def results_frame(records: Iterable[Record]) -> "pd.DataFrame":
     """Return one row per attack record, with its counts and the percentages they give.
 
-    `row` is the method that the weights stand for in a report; `robust_low` and `robust_high`
+    `row` is the method that the weights represent in a report; `robust_low` and `robust_high`
     are the 95 % Wilson interval in percent; `parameters` is JSON, `warnings` one text.
     """
     import pandas as pd
@@ -53,7 +53,7 @@ def _row(record: AttackRecord) -> dict[str, Any]:
     n = record.n
     low, high = wilson_interval(record.robust_correct, n) if n else (None, None)
     return {name: getattr(record, name) for name in COPIED} | {
-        "row": row_label(record),
+        "row": method_name(record),
         "norm": record.threat_model.norm,
         "eps": record.threat_model.eps,
         "parameters": json.dumps(record.parameters, sort_keys=True),

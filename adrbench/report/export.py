@@ -1,4 +1,4 @@
-"""Tables for programs: JSON with every number, and one long tidy CSV."""
+"""Tables for programs: JSON with every number, and one CSV with a line per value."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from adrbench.results.baselines import Rank
 
 SCHEMA = 1
 
-#: What tells one line of the CSV from another.
+#: The columns that together identify a line of the CSV.
 KEYS = (
     *("table", "dataset", "norm", "eps", "arch", "method", "checkpoint", "chosen_on", "precision"),
     *("device", "processes", "suite", "measure"),
@@ -20,12 +20,18 @@ FIELDS = (*KEYS, "value", "std", "low", "high", "n", "seeds", "out_of", "ours", 
 
 
 def as_json(report: Report) -> str:
-    """Return `{"schema", "tables"}`: cells keep counts, n, seeds, std and interval.
+    """Return `{"schema", "tables"}`; a figure has its counts, n, seeds, std and interval.
 
     A cell that was not measured is null.
     """
     document = {"schema": SCHEMA, "tables": report.tables}
-    return _encodable(json.dumps(document, indent=1, ensure_ascii=False, default=vars) + "\n")
+    return _encodable(json.dumps(document, indent=1, ensure_ascii=False, default=as_plain) + "\n")
+
+
+def as_plain(value: object) -> dict[str, object]:
+    """Return a part of a report as JSON values by name; footnotes are called marks there."""
+    names = {"footnotes": "marks", "carries_footnotes": "carries_marks"}
+    return {names.get(name, name): item for name, item in vars(value).items()}
 
 
 def as_csv(report: Report) -> str:
@@ -45,7 +51,7 @@ def as_csv(report: Report) -> str:
 
 
 def _encodable(text: str) -> str:
-    """Return `text` with a lone surrogate, which a record's JSON may spell, spelt so again."""
+    """Return `text` with lone surrogates, which JSON may contain, escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -54,7 +60,7 @@ def _lines(table: Table, row: Row) -> Iterator[dict[str, object]]:
     shared = {key: known[key] for key in FIELDS if key in known} | {
         "table": table.name,
         "ours": row.is_ours,
-        "marks": "; ".join(row.marks),
+        "marks": "; ".join(row.footnotes),
     }
     for column in table.columns:
         if column.role == "value":

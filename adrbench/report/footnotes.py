@@ -1,54 +1,74 @@
-"""What a reader must know before using a line's figures, and the notes under a table."""
+"""Footnotes on the figures of a seed group, and the notes under a table."""
 
 from collections.abc import Iterable
 
-from adrbench.report.grouping import FINAL_PRECISION, Line
+from adrbench.report.grouping import FINAL_PRECISION, SeedGroup
 from adrbench.report.statistics import Figure
 from adrbench.report.tables import Cell, Row
 
-#: Longer lists of seeds or runs are only counted.
+#: Longer lists of seeds or runs are replaced by their number.
 MOST_LISTED = 5
-SEEDS_NOTE = "± is the sample standard deviation over training seeds."
-SHARED_NOTE = "Rows that differ in wa alone may be the student and the average of the same runs."
-INTERVALS_NOTE = (
-    "[low, high] is the 95 % Wilson interval over the n test images; with several seeds it is "
-    "that of their mean, and the spread between seeds is the ± alone."
-)
+SEEDS_NOTE = "±: standard deviation over training seeds."
+SHARED_NOTE = "Rows that differ only in wa may be student and EMA weights of the same runs."
+INTERVALS_NOTE = "[low, high]: 95 % Wilson interval over the test images."
 
 
-def marks(line: Line) -> tuple[str, ...]:
-    """Return everything that sets `line` apart from a plain, complete, published measurement."""
-    return tuple(dict.fromkeys([*_data_marks(line), *_seed_marks(line), *_warning_marks(line)]))
+def group_footnotes(group: SeedGroup) -> tuple[str, ...]:
+    """Return all deviations of `group` from a plain measurement on a complete published test set.
+
+    `distinguish_training` and `distinguish_test_images` return those by which rows differ.
+    """
+    found = [
+        *_data_footnotes(group),
+        *_weights_footnotes(group),
+        *_seed_footnotes(group),
+        *_warning_footnotes(group),
+    ]
+    return tuple(dict.fromkeys(found))
 
 
-def superseded_notes(lines: Iterable[Line]) -> list[str]:
-    """Return a note for each line in which a seed was evaluated more than once."""
+def distinguish_test_images(groups: Iterable[SeedGroup]) -> dict[str, tuple[str, ...]]:
+    """Return a footnote by data hash, where rows of one size were measured on several."""
+    hashes: dict[tuple[str, int, int], set[str]] = {}
+    for group in groups:
+        size = (group.identity.split, group.identity.n, group.identity.num_test)
+        hashes.setdefault(size, set()).add(group.identity.data_sha256)
+    return {
+        sha256: (f"on data with sha256 {sha256[:12]}",)
+        for found in hashes.values()
+        if len(found) > 1
+        for sha256 in found
+    }
+
+
+def superseded_notes(groups: Iterable[SeedGroup]) -> list[str]:
+    """Return a note for each group in which a seed was evaluated more than once."""
     notes = []
-    for line in lines:
-        if line.superseded:
-            count = len(line.superseded)
-            runs = sorted({record.run for record in line.superseded})
+    for group in groups:
+        if group.superseded:
+            count = len(group.superseded)
+            runs = sorted({record.run for record in group.superseded})
             origin = ", ".join(runs) if len(runs) <= MOST_LISTED else f"{len(runs)} runs"
             notes.append(
-                f"{line.subject.label}, {line.selection}: {count} older "
+                f"{group.method}, {group.selection}: {count} older "
                 f"{'record' if count == 1 else 'records'} of the same seed and suite left out "
                 f"(from {origin})."
             )
     return notes
 
 
-def shared_run_notes(lines: Iterable[Line]) -> list[str]:
-    """Return a note where the student and the average of one run stand in rows of their own."""
+def shared_run_notes(groups: Iterable[SeedGroup]) -> list[str]:
+    """Return a note where student and EMA weights of one run have rows of their own."""
     weights: dict[str, set[str]] = {}
-    for line in lines:
-        for by_seed in line.records.values():
+    for group in groups:
+        for by_seed in group.records.values():
             for record in by_seed.values():
                 weights.setdefault(record.run, set()).add(record.weights)
     return [SHARED_NOTE] if any(len(found) > 1 for found in weights.values()) else []
 
 
 def figure_notes(rows: Iterable[Row], intervals: bool) -> list[str]:
-    """Return how to read the figures of `rows`: only what occurs in them."""
+    """Return the notes on the kinds of figures that occur in `rows`."""
     cells: list[Cell] = [cell for row in rows for cell in row.cells.values()]
     figures = [cell for cell in cells if isinstance(cell, Figure)]
     notes = [SEEDS_NOTE] if any(figure.std is not None for figure in figures) else []
@@ -57,43 +77,53 @@ def figure_notes(rows: Iterable[Row], intervals: bool) -> list[str]:
     return notes
 
 
-def _data_marks(line: Line) -> list[str]:
-    subject = line.subject
+def _data_footnotes(group: SeedGroup) -> list[str]:
+    identity = group.identity
     found = []
-    if not subject.published_test_set:
+    if not identity.published_test_set:
         found.append("own test set: not comparable with published figures")
-    if subject.split != "test":
-        found.append(f"measured on the {subject.split} split")
-    if subject.n != subject.num_test:
-        found.append(f"first {subject.n} of {subject.num_test} test images")
-    if line.selection == "best" and line.selected_on == "test":
+    if identity.split != "test":
+        found.append(f"measured on the {identity.split} split")
+    if identity.n != identity.num_test:
+        found.append(f"first {identity.n} of {identity.num_test} test images")
+    if group.selection == "best" and group.selected_on == "test":
         found.append("best epoch chosen on the test split: optimistic")
-    if subject.precision != FINAL_PRECISION:
-        found.append(f"evaluated in {subject.precision}, not {FINAL_PRECISION}")
+    if identity.precision != FINAL_PRECISION:
+        found.append(f"evaluated in {identity.precision}, not {FINAL_PRECISION}")
     return found
 
 
-def _seed_marks(line: Line) -> list[str]:
-    seeds = line.seeds
+def _weights_footnotes(group: SeedGroup) -> list[str]:
+    """Name the weights where the seed was trained more than once with another result."""
+    if not group.identity.training_run:
+        return []
+    records = [record for by_seed in group.records.values() for record in by_seed.values()]
+    named = dict.fromkeys((record.run, record.weights_sha256[:8]) for record in records)
+    shown = ", ".join(f"run {run}, weights {sha256}" for run, sha256 in sorted(named))
+    return [f"one of several trainings of seed {records[0].seed}: {shown}"]
+
+
+def _seed_footnotes(group: SeedGroup) -> list[str]:
+    seeds = group.seeds
     found = [
         f"{attack.suite} on {len(by_seed)} of {len(seeds)} seeds"
-        for attack, by_seed in line.records.items()
+        for attack, by_seed in group.records.items()
         if len(by_seed) < len(seeds)
     ]
     differing = [
         seed
         for seed in seeds
-        if len({r[seed].clean_correct for r in line.records.values() if seed in r}) > 1
+        if len({r[seed].clean_correct for r in group.records.values() if seed in r}) > 1
     ]
     if differing:
         found.append(f"clean count differs between suites ({_seeds(differing)}): newest shown")
     return found
 
 
-def _warning_marks(line: Line) -> list[str]:
+def _warning_footnotes(group: SeedGroup) -> list[str]:
     seeds_of: dict[tuple[str, str], list[int | None]] = {}
-    for attack, by_seed in line.records.items():
-        for seed in line.seeds:
+    for attack, by_seed in group.records.items():
+        for seed in group.seeds:
             warnings = by_seed[seed].warnings if seed in by_seed else ()
             for warning in dict.fromkeys(warnings) if warnings else ():
                 seeds_of.setdefault((attack.suite, warning), []).append(seed)

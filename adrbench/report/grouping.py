@@ -1,26 +1,29 @@
-"""Records to lines: what may be averaged over training seeds, and what must stay apart.
+"""Records to seed groups: which records are averaged over training seeds.
 
-A line is everything measured on one kind of model (same data, network, method, weights, chosen
-epoch) under one threat model; its records differ in suite and training seed only.
+Records are averaged when their runs did the same (settings, training images, network, method) and
+were evaluated in the same way; only the training seed differs. Names of runs play no part, except
+for records that do not know their training images.
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, cached_property
+from functools import cached_property
 from typing import NamedTuple
 
-from adrbench.config.components import COMPONENTS
 from adrbench.config.declare import format_eps
-from adrbench.config.method import WEIGHTS, parse_method
-from adrbench.errors import AdrbenchError
+from adrbench.report.naming import (
+    common_label,
+    method_name,
+    method_order,
+    network_name,
+    with_label,
+)
 from adrbench.report.statistics import Figure, accuracy
-from adrbench.results.baselines import canonical_architecture, zoo_architecture
-from adrbench.results.records import AttackRecord, TrainRecord
+from adrbench.results.baselines import canonical_architecture
+from adrbench.results.records import AttackRecord
 
-ZOO_PREFIX = "robustbench:"
 FINAL_PRECISION = "float32"
 SELECTIONS = ("best", "last", "file")
 
@@ -28,25 +31,26 @@ SELECTIONS = ("best", "last", "file")
 _canonical = json.JSONEncoder(sort_keys=True).encode
 
 
-class Setting(NamedTuple):
-    """What one table is about; `eps` is text, so that 8/255 and its rounded float are one."""
+class Task(NamedTuple):
+    """A data set and threat model; `eps` is text, so that 8/255 and its rounded float are equal."""
 
     dataset: str
     norm: str
     eps: str
 
 
-class Subject(NamedTuple):
-    """The model of a line, whichever of its epochs was chosen.
+class ModelIdentity(NamedTuple):
+    """What the records of one model share, whichever of its epochs was selected.
 
-    `variant` is the name of a run that was named by hand: its configuration may differ from the
-    preset, so it is a line of its own. `training` identifies the training settings without the
-    seed; `weights` the weights themselves, and is empty where the training seed is known.
+    `training` identifies the training settings without the seed, `training_images` the images;
+    each is "" where unknown. `label` counts only without training images and is "" with them.
+    `weights` identifies third-party weights, and `training_run` one of several trainings of a
+    seed that ended in different weights; each is "" for other records.
     """
 
     arch: str
     method: str
-    variant: str
+    label: str
     split: str
     n: int
     num_test: int
@@ -54,12 +58,9 @@ class Subject(NamedTuple):
     data_sha256: str
     precision: str
     training: str
+    training_images: str
     weights: str
-
-    @property
-    def label(self) -> str:
-        """The method, with the run's own name where it has one."""
-        return label(self.method, self.variant)
+    training_run: str = ""
 
     @property
     def architecture(self) -> str:
@@ -68,38 +69,44 @@ class Subject(NamedTuple):
 
     @property
     def is_on_full_published_test_set(self) -> bool:
-        """Whether figures may stand among published ones."""
+        """Whether the figures are comparable with published ones."""
         whole = self.split == "test" and self.n == self.num_test
         return self.published_test_set and whole and self.precision == FINAL_PRECISION
 
 
 class Attack(NamedTuple):
-    """One column's worth of attack: the suite and its parameters as canonical JSON."""
+    """A suite and its parameters as canonical JSON."""
 
     suite: str
     parameters: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Line:
-    """The records of one line by attack and training seed, and those they replaced."""
+class SeedGroup:
+    """Records that differ in suite and training seed only, and those that they replaced."""
 
-    subject: Subject
+    identity: ModelIdentity
     selection: str
     selected_on: str | None
     eps: float
+    label: str
     records: Mapping[Attack, Mapping[int | None, AttackRecord]]
     superseded: tuple[AttackRecord, ...]
 
+    @property
+    def method(self) -> str:
+        """The method as tables show it, with the label of its runs where they have one."""
+        return with_label(self.identity.method, self.label)
+
     @cached_property
     def seeds(self) -> tuple[int | None, ...]:
-        """Every training seed of the line, in order."""
+        """Every training seed of the group, in order."""
         found = {seed for by_seed in self.records.values() for seed in by_seed}
         return tuple(sorted(found, key=lambda seed: (seed is not None, seed or 0)))
 
     @property
     def runs(self) -> set[str]:
-        """The names of the line's runs."""
+        """The names of the runs."""
         return {record.run for by_seed in self.records.values() for record in by_seed.values()}
 
     def correct(self, attack: Attack) -> dict[int | None, int]:
@@ -109,8 +116,8 @@ class Line:
 
     @cached_property
     def robust(self) -> dict[Attack, Figure | None]:
-        """The robust accuracy under each attack of the line."""
-        return {attack: accuracy(self.correct(attack), self.subject.n) for attack in self.records}
+        """The robust accuracy under each attack."""
+        return {attack: accuracy(self.correct(attack), self.identity.n) for attack in self.records}
 
     @cached_property
     def clean(self) -> Figure | None:
@@ -120,82 +127,56 @@ class Line:
             for seed, record in by_seed.items():
                 if seed not in newest or newest[seed].created < record.created:
                     newest[seed] = record
-        return accuracy({seed: newest[seed].clean_correct for seed in self.seeds}, self.subject.n)
+        return accuracy({seed: newest[seed].clean_correct for seed in self.seeds}, self.identity.n)
 
 
-def group(records: Iterable[AttackRecord]) -> dict[Setting, list[Line]]:
-    """Return the lines of each setting, both in the order tables show them."""
-    settings: dict[Setting, dict[tuple[Subject, str, str | None], list[AttackRecord]]] = {}
-    for record in records:
-        threat = record.threat_model
-        setting = Setting(record.dataset, threat.norm, format_eps(threat.eps))
-        key = (_subject(record), record.selection, record.selected_on)
-        settings.setdefault(setting, {}).setdefault(key, []).append(record)
-    in_order = sorted(settings, key=lambda s: (s.dataset, s.norm, Fraction(s.eps)))
+#: A record with what it is grouped by.
+_Member = tuple[Task, ModelIdentity, AttackRecord]
+
+
+def group_records(records: Iterable[AttackRecord]) -> dict[Task, list[SeedGroup]]:
+    """Return the seed groups of each task, both in the order of the tables."""
+    tasks: dict[Task, dict[tuple[ModelIdentity, str, str | None], list[AttackRecord]]] = {}
+    members = [(_task(record), _identity(record), record) for record in records]
+    for task, identity, record in _separate_trainings(members):
+        key = (identity, record.selection, record.selected_on)
+        tasks.setdefault(task, {}).setdefault(key, []).append(record)
+    in_order = sorted(tasks, key=lambda task: (task.dataset, task.norm, Fraction(task.eps)))
     return {
-        setting: sorted(
-            (_line(*key, found) for key, found in settings[setting].items()), key=_line_order
-        )
-        for setting in in_order
+        task: sorted((_make_group(*key, found) for key, found in tasks[task].items()), key=_order)
+        for task in in_order
     }
 
 
-def describe(setting: Setting) -> str:
-    """Return the setting as titles say it."""
-    return f"{setting.dataset}, {setting.norm} {setting.eps}"
+def describe(task: Task) -> str:
+    """Return the task as it appears in titles."""
+    return f"{task.dataset}, {task.norm} {task.eps}"
 
 
-def context(setting: Setting, lines: Sequence[Line]) -> dict[str, str | float]:
+def context(task: Task, groups: Sequence[SeedGroup]) -> dict[str, str | float]:
     """Return what every row of a table shares."""
-    return {"dataset": setting.dataset, "norm": setting.norm, "eps": lines[0].eps}
+    return {"dataset": task.dataset, "norm": task.norm, "eps": groups[0].eps}
 
 
-def shown_lines(lines: list[Line]) -> list[Line]:
-    """Return the lines of the main table: best and file, and last where there is no best."""
-    with_best = {line.subject for line in lines if line.selection == "best"}
-    return [line for line in lines if line.selection != "last" or line.subject not in with_best]
+def shown_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
+    """Return the rows of the main table: best and file, and last where there is no best."""
+    with_best = {group.identity for group in groups if group.selection == "best"}
+    return [
+        group for group in groups if group.selection != "last" or group.identity not in with_best
+    ]
 
 
-def row_label(record: AttackRecord) -> str:
-    """Return the method a record's weights stand for, or the run's name for foreign weights."""
-    method = _method_row(record.method, record.weights) if record.weights in WEIGHTS else None
-    return method or record.run
+def _task(record: AttackRecord) -> Task:
+    threat = record.threat_model
+    return Task(record.dataset, threat.norm, format_eps(threat.eps))
 
 
-def _line(
-    subject: Subject, selection: str, selected_on: str | None, records: list[AttackRecord]
-) -> Line:
-    """File `records` in a line; of two for one seed the newer (`created`, ISO 8601) stays."""
-    by_attack: dict[Attack, dict[int | None, AttackRecord]] = {}
-    superseded = []
-    for record in records:
-        # A parameter that is null is one that was not given.
-        given = {name: value for name, value in record.parameters.items() if value is not None}
-        attack = Attack(record.suite, _canonical(given))
-        by_seed = by_attack.setdefault(attack, {})
-        previous = by_seed.get(record.seed)
-        is_newest = previous is None or previous.created <= record.created
-        if is_newest:
-            by_seed[record.seed] = record
-        if previous is not None:
-            superseded.append(previous if is_newest else record)
-    return Line(
-        subject=subject,
-        selection=selection,
-        selected_on=selected_on,
-        eps=records[0].threat_model.eps,
-        records=by_attack,
-        superseded=tuple(superseded),
-    )
-
-
-def _subject(record: AttackRecord) -> Subject:
-    label = row_label(record)
-    is_foreign = record.weights == "file" or record.seed is None
-    return Subject(
-        arch=network(record),
-        method=label,
-        variant="" if is_foreign or label == record.run else variant(record),
+def _identity(record: AttackRecord) -> ModelIdentity:
+    is_third_party = record.weights == "file" or record.seed is None
+    return ModelIdentity(
+        arch=network_name(record),
+        method=method_name(record),
+        label="" if record.training_images_sha256 else _shown_label(record),
         split=record.split,
         n=record.n,
         num_test=record.num_test,
@@ -203,71 +184,88 @@ def _subject(record: AttackRecord) -> Subject:
         data_sha256=record.data_sha256,
         precision=record.precision,
         training=record.training_sha256 or "",
-        weights=record.weights_sha256 if is_foreign else "",
+        training_images=record.training_images_sha256 or "",
+        weights=record.weights_sha256 if is_third_party else "",
     )
 
 
-def network(record: AttackRecord) -> str:
-    """Return the network's name; zoo models are recorded under their own, not the network's."""
-    if record.run.startswith(ZOO_PREFIX):
-        return zoo_architecture(record.run.removeprefix(ZOO_PREFIX)) or record.arch
-    return arch_label(record.arch, record.activation)
+def _shown_label(record: AttackRecord) -> str:
+    """Return a record's label, "" for weights that are shown by the name of their run."""
+    has_own_row = record.weights == "file" or record.seed is None
+    return "" if has_own_row or method_name(record) == record.run else record.label
 
 
-def arch_label(arch: str, activation: str) -> str:
-    """Return the name of a network and, unless it is ReLU, of its activation."""
-    return arch if activation == "relu" else f"{arch} ({activation})"
+def _separate_trainings(members: Sequence[_Member]) -> list[_Member]:
+    """Give trainings of one seed that ended in different weights an identity of their own."""
+    runs: dict[tuple[object, ...], dict[str, set[str]]] = {}
+    for member in members:
+        by_weights = runs.setdefault(_selection_key(*member), {})
+        by_weights.setdefault(member[2].weights_sha256, set()).add(member[2].run)
+    repeated = {key[:3] for key, by_weights in runs.items() if len(by_weights) > 1}
+    separated = []
+    for task, identity, record in members:
+        training_run = ""
+        if (task, identity, record.seed) in repeated:
+            training_run = _name_training(record, runs[_selection_key(task, identity, record)])
+        separated.append((task, identity._replace(training_run=training_run), record))
+    return separated if repeated else list(members)
 
 
-def label(method: str, name: str) -> str:
-    """Return a method as rows show it, with what a run's own name adds."""
-    return f"{method} ({name})" if name else method
+def _selection_key(task: Task, identity: ModelIdentity, record: AttackRecord) -> tuple[object, ...]:
+    return (task, identity, record.seed, record.selection, record.selected_on)
 
 
-def variant(record: AttackRecord | TrainRecord) -> str:
-    """Return what a run's name says beyond data, network, method and seed, "" where it is nothing.
+def _name_training(record: AttackRecord, runs: Mapping[str, set[str]]) -> str:
+    """Return a name for the training that a record's weights come from.
 
-    `cifar10-resnet18-long-at-seed0` is "resnet18-long", `cifar10-resnet18-at-seed0` is nothing.
+    It is the same for the best and the last epoch unless two trainings have one run name.
     """
-    name = record.run.removeprefix(f"{record.dataset}-")
-    name = re.sub(rf"[-_]?seed{record.seed}$", "", name)
-    name = re.sub(rf"(^|-){re.escape(record.method)}$", "", name)
-    if isinstance(record, TrainRecord):
-        activation = record.config.get("activation")
-    else:
-        activation = record.activation
-    return "" if name in (record.arch, f"{record.arch}-{activation}") else name
+    own = min(runs[record.weights_sha256])
+    is_unique = sum(own in names for names in runs.values()) == 1
+    return own if is_unique else f"{own} {record.weights_sha256}"
 
 
-@cache
-def _method_row(method: str, weights: str) -> str | None:
-    try:
-        return parse_method(method).row(weights)
-    except AdrbenchError:
-        return None
-
-
-def _line_order(line: Line) -> tuple[object, ...]:
-    subject = line.subject
-    return (
-        line.selection == "file",
-        subject.arch,
-        method_order(subject.method),
-        subject.label,
-        SELECTIONS.index(line.selection),
-        line.selected_on != "val",
-        -subject.n,
-        subject.precision,
-        subject.data_sha256,
-        subject.training,
-        subject.weights,
+def _make_group(
+    identity: ModelIdentity, selection: str, selected_on: str | None, records: list[AttackRecord]
+) -> SeedGroup:
+    """Return the group of `records`; of two for one seed the newer (`created`, ISO 8601) stays."""
+    by_attack: dict[Attack, dict[int | None, AttackRecord]] = {}
+    superseded = []
+    for record in records:
+        # A parameter that is null is one that was not given.
+        given = {name: value for name, value in record.parameters.items() if value is not None}
+        by_seed = by_attack.setdefault(Attack(record.suite, _canonical(given)), {})
+        previous = by_seed.get(record.seed)
+        is_newest = previous is None or previous.created <= record.created
+        if is_newest:
+            by_seed[record.seed] = record
+        if previous is not None:
+            superseded.append(previous if is_newest else record)
+    return SeedGroup(
+        identity=identity,
+        selection=selection,
+        selected_on=selected_on,
+        eps=records[0].threat_model.eps,
+        label=common_label(_shown_label(record) for record in records),
+        records=by_attack,
+        superseded=tuple(superseded),
     )
 
 
-@cache
-def method_order(label: str) -> tuple[int, ...]:
-    """Return where a method stands among others; what is none comes last."""
-    try:
-        return parse_method(label).order
-    except AdrbenchError:
-        return (len(COMPONENTS),)
+def _order(group: SeedGroup) -> tuple[object, ...]:
+    identity = group.identity
+    return (
+        group.selection == "file",
+        identity.arch,
+        method_order(identity.method),
+        group.method,
+        SELECTIONS.index(group.selection),
+        group.selected_on != "val",
+        -identity.n,
+        identity.precision,
+        identity.data_sha256,
+        identity.training,
+        identity.training_images,
+        identity.weights,
+        identity.training_run,
+    )

@@ -1,4 +1,4 @@
-"""What runs were trained with, where their training records tell, and in what rows differ by it."""
+"""The settings of runs, as far as training records hold them, and how rows differ by them."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -8,18 +8,18 @@ from adrbench.config.declare import flag
 from adrbench.config.method import parse_method
 from adrbench.config.settings import TrainConfig, train_settings
 from adrbench.errors import AdrbenchError
-from adrbench.report.grouping import Line
+from adrbench.report.grouping import ModelIdentity, SeedGroup
 from adrbench.results.records import TrainRecord
 
-#: By the fingerprint that attack records carry, which leaves out the seed.
+#: By the fingerprint of the settings without the seed, which attack records store too.
 Settings = Mapping[str, TrainConfig]
 
-#: Which run it is, rather than how it trains.
+#: Settings that identify a run and do not change how it trains.
 IDENTITY = ("dataset", "method", "seed", "preset")
 
 
 def read_settings(trained: Iterable[TrainRecord]) -> Settings:
-    """Return the settings of all runs by their fingerprint, of those that can be read."""
+    """Return the settings of all runs that can be read, by fingerprint."""
     found = {}
     for record in trained:
         config = read_config(record)
@@ -29,7 +29,7 @@ def read_settings(trained: Iterable[TrainRecord]) -> Settings:
 
 
 def read_config(record: TrainRecord) -> TrainConfig | None:
-    """Return what a run was trained with; None for what this version does not know."""
+    """Return the settings of a run; None where this version cannot read them."""
     try:
         return TrainConfig.from_json(record.config)
     except (ValueError, AdrbenchError):
@@ -37,47 +37,61 @@ def read_config(record: TrainRecord) -> TrainConfig | None:
 
 
 def fingerprint(config: TrainConfig, record: TrainRecord) -> str:
-    """Return the fingerprint that attack records of the run carry."""
+    """Return the fingerprint that attack records of the run store."""
     return config.sha256(record.sessions[-1].processes if record.sessions else 1)
 
 
-def around_method(config: TrainConfig, **changes: Any) -> tuple[tuple[str, Any], ...]:
-    """Return the settings that two methods have to share to be compared: all but their own."""
-    values = config.values() | changes
-    apart = (*IDENTITY, *component_settings())
-    return tuple((name, value) for name, value in values.items() if name not in apart)
+def around_method(config: TrainConfig, apart: Collection[str] = ()) -> tuple[tuple[str, Any], ...]:
+    """Return the settings that two methods must share: all but their own and those `apart`."""
+    own = {*IDENTITY, *component_settings(), *apart}
+    return tuple((name, value) for name, value in config.values().items() if name not in own)
 
 
-def settings_marks(
-    lines: Iterable[Line], settings: Settings
-) -> dict[tuple[str, str, str], tuple[str, ...]]:
-    """Return a mark for each network, method and fingerprint, where several are of one method.
+def distinguish_training(
+    groups: Iterable[SeedGroup], settings: Settings
+) -> dict[ModelIdentity, tuple[str, ...]]:
+    """Return footnotes for rows of one network and method whose runs were trained differently.
 
-    It gives the settings that differ, spelt as flags of `adrbench train`, or without training
-    records, for rows that nothing else tells apart, where they stand.
+    They give the settings that differ, as flags of `adrbench train`; without training records,
+    for rows that look the same, where the settings are stored; and the training images that
+    differ.
     """
-    by_method: dict[tuple[str, str], list[Line]] = {}
-    for line in lines:
-        by_method.setdefault((line.subject.arch, line.subject.method), []).append(line)
-    marks: dict[tuple[str, str, str], tuple[str, ...]] = {}
-    for (arch, method), rows in by_method.items():
-        fingerprints = {row.subject.training for row in rows} - {""}
+    by_method: dict[tuple[str, str], list[SeedGroup]] = {}
+    for group in groups:
+        by_method.setdefault((group.identity.arch, group.identity.method), []).append(group)
+    footnotes: dict[ModelIdentity, tuple[str, ...]] = {}
+    for (_, method), rows in by_method.items():
+        fingerprints = {row.identity.training for row in rows} - {""}
         known = {sha256: settings[sha256] for sha256 in fingerprints if sha256 in settings}
         is_known = len(known) == len(fingerprints)
-        found = describe_differences(known, _of_others(method)) if is_known else _places(rows)
-        marks |= {(arch, method, sha256): mark for sha256, mark in found.items()}
-    return marks
+        by_settings = describe_differences(known, _of_others(method)) if is_known else _places(rows)
+        by_images = distinguish_images(row.identity.training_images for row in rows)
+        for row in rows:
+            own = by_settings.get(row.identity.training, ())
+            footnotes[row.identity] = own + by_images.get(row.identity.training_images, ())
+    return footnotes
 
 
-def settings_key(line: Line) -> tuple[str, str, str]:
-    """Return where `settings_marks` has the mark of `line`."""
-    return (line.subject.arch, line.subject.method, line.subject.training)
+def distinguish_images(hashes: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return a footnote for each fingerprint of training images, where there are several.
+
+    "" stands for images that are not known.
+    """
+    distinct = set(hashes)
+    if len(distinct) < 2:
+        return {}
+    return {
+        sha256: (f"training images with sha256 {sha256[:12]}",)
+        if sha256
+        else ("training images not recorded",)
+        for sha256 in distinct
+    }
 
 
-def _of_others(label: str) -> tuple[str, ...]:
-    """Return the settings that a row's method does not use, such as the average's of a student."""
+def _of_others(method: str) -> tuple[str, ...]:
+    """Return the settings that a row's method does not use, such as the EMA's for a student."""
     try:
-        used = parse_method(label).settings
+        used = parse_method(method).settings
     except AdrbenchError:
         return ()
     return tuple(name for name in component_settings() if name not in used)
@@ -86,7 +100,7 @@ def _of_others(label: str) -> tuple[str, ...]:
 def describe_differences(
     known: Settings, ignored: Collection[str] = ()
 ) -> dict[str, tuple[str, ...]]:
-    """Return a mark for each of several settings, with what is not the same in all."""
+    """Return a footnote for each of several settings, with those that are not the same in all."""
     apart = (*IDENTITY, *ignored)
     every = dict.fromkeys(name for config in known.values() for name in config.values())
     names = [name for name in every if name not in apart and _varies(name, known.values())]
@@ -107,16 +121,16 @@ def _spell(name: str, config: TrainConfig) -> str:
     return declared.spell(value) if declared else f"{flag(name)} {value}"
 
 
-def _places(rows: Iterable[Line]) -> dict[str, tuple[str, ...]]:
-    """Return where settings stand, for rows of one label with several."""
+def _places(rows: Iterable[SeedGroup]) -> dict[str, tuple[str, ...]]:
+    """Return where the settings are stored, for rows that look the same and have several."""
     runs: dict[str, dict[str, set[str]]] = {}
     for row in rows:
-        of_label = runs.setdefault(row.subject.label, {})
-        of_label.setdefault(row.subject.training, set()).update(row.runs)
+        of_method = runs.setdefault(row.method, {})
+        of_method.setdefault(row.identity.training, set()).update(row.runs)
     return {
         sha256: (f"settings of {', '.join(sorted(names))}, in its config.json",)
-        for of_label in runs.values()
-        if len(of_label) > 1
-        for sha256, names in of_label.items()
+        for of_method in runs.values()
+        if len(of_method) > 1
+        for sha256, names in of_method.items()
         if sha256
     }

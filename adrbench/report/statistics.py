@@ -1,4 +1,4 @@
-"""The numbers in a table: an accuracy over training seeds, a gap, a 95 % Wilson interval.
+"""The numbers in tables: accuracies over training seeds, differences, 95 % Wilson intervals.
 
 Figures are in percent (gaps in points), derived from counts and rounded to 1e-6, so that 5,106 of
 10,000 equals a published 51.06.
@@ -17,9 +17,9 @@ Z_95 = NormalDist().inv_cdf(0.975)  # 1.95996
 class Figure:
     """A mean over training seeds, in percent or points.
 
-    `std` is the sample standard deviation over seeds, null for one seed. `correct` holds the
+    `std` is the sample standard deviation over seeds, None for one seed. `correct` holds the
     count of each seed, in the order of `seeds`, each out of `n` images; a difference has no counts
-    and no interval. A seed is null for weights of unknown history.
+    and no interval. A seed is None for weights of unknown origin.
     """
 
     mean: float
@@ -32,7 +32,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A mean of seconds or rates and their sample standard deviation, null for a single one."""
+    """A mean of seconds or rates and their sample standard deviation, None for a single value."""
 
     mean: float
     std: float | None
@@ -40,7 +40,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class PValue:
-    """A probability, from 0 to 1, that tables show as small as they can without saying 0."""
+    """A probability from 0 to 1; tables never round it to 0."""
 
     p: float
 
@@ -69,7 +69,7 @@ def accuracy(correct: Mapping[int | None, int], n: int) -> Figure | None:
     """Return the accuracy of counts by seed, each out of the same `n` images; None without any.
 
     The interval of several seeds is that of the mean accuracy over n images. The images are the
-    same for every seed, so pooling the counts would claim more data than was seen; the spread
+    same for every seed, so pooling the counts would overstate the amount of data; the spread
     between seeds is in `std`, not in the interval.
     """
     if not correct or n == 0:
@@ -99,7 +99,7 @@ def difference(
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """Return mean and deviation of what is a number among `values`; None without any."""
+    """Return mean and deviation of the finite numbers among `values`; None without any."""
     known = [value for value in values if math.isfinite(value)]
     if not known:
         return None

@@ -1,4 +1,4 @@
-"""What a report is made of: tables of typed cells, without a word on how they are shown."""
+"""The content of a report: tables of typed cells, independent of how they are rendered."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from typing import Literal
 from adrbench.report.statistics import Figure, PValue, Spread
 from adrbench.results.baselines import Rank
 
-#: None is a cell that was not measured: a dash, never 0.
+#: None was not measured: it is shown as a dash, never as 0.
 Cell = Figure | Spread | PValue | Rank | str | int | float | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column. Keys tell rows apart, details describe them, values are what was measured.
+    """One column: a key distinguishes rows, a detail describes them, a value was measured.
 
-    `measure` and `suite` name a value column in the tidy CSV; `carries_marks` is the column
-    whose text gets the numbers of the row's footnotes.
+    `suite` is the suite of a value column in the CSV; `carries_footnotes` marks the column whose
+    text gets the numbers of the row's footnotes.
     """
 
     key: str
@@ -25,21 +25,21 @@ class Column:
     align: Literal["left", "right"] = "left"
     suite: str = ""
     decimals: int = 2
-    carries_marks: bool = False
+    carries_footnotes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Cells by column key, and marks: what a reader must know before using the figures."""
+    """Cells by column key, and footnotes: what to consider before using the figures."""
 
     cells: Mapping[str, Cell]
-    marks: tuple[str, ...] = ()
+    footnotes: tuple[str, ...] = ()
     is_ours: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One table. `context` holds what all rows share: dataset, norm, eps, arch."""
+    """One table; `context` holds what all rows share: dataset, norm, eps, arch."""
 
     name: str
     title: str
@@ -51,7 +51,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All tables; `intervals` asks the formats for people to print Wilson intervals."""
+    """All tables; with `intervals`, the formats for people include Wilson intervals."""
 
     tables: tuple[Table, ...]
     intervals: bool = False

@@ -1,4 +1,4 @@
-"""Tables on a terminal; one that is too wide continues below itself, its keys repeated."""
+"""Tables on a terminal; a table that is too wide is split, and its parts repeat the keys."""
 
 import io
 import shutil
@@ -15,7 +15,7 @@ GUTTER = 2
 
 
 def terminal(report: Report, width: int | None = None, color: bool = False) -> str:
-    """Return the tables for a terminal of `width` columns (default: this one's, else 100).
+    """Return the tables for a terminal of `width` columns (default: the current one's, else 100).
 
     With `color`, titles are bold, notes dim, and our rows bold among published ones.
     """
@@ -52,7 +52,7 @@ def _widths(text: Grid) -> list[int]:
 
 
 def _parts(text: Grid, width: int) -> list[list[int]]:
-    """Return the column indices of each part of a table that may be too wide for one.
+    """Return the column indices of each part of a table, split so that each part fits.
 
     The first has the keys, the details and the values that fit; the others repeat the keys.
     """
@@ -72,7 +72,7 @@ def _parts(text: Grid, width: int) -> list[list[int]]:
 def _lay_out(text: Grid, part: list[int]) -> Text:
     """Return header, rule and rows of the columns in `part`.
 
-    rich's own tables take some 2 ms a row, too long for thousands of records.
+    Rich's own tables take about 2 ms per row, too long for thousands of records.
     """
     widths = _widths(text)
     columns = [(text.columns[i], widths[i]) for i in part]

@@ -1,1 +1,1 @@
-"""Result records, where their figures come from, and published baselines. No torch."""
+"""Result records, their provenance, and published baselines; imports no torch."""

@@ -1,9 +1,11 @@
-"""Where a figure comes from: package versions, the commit of this project, the machine."""
+"""Provenance of a result: package versions, the commit of this project, and the machine."""
 
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,9 @@ from adrbench.results.records import Software
 if TYPE_CHECKING:
     import torch
 
+UNKNOWN_VERSION = "unknown"
+
+#: Packages whose versions are recorded; each is imported by the name of its distribution.
 PACKAGES = (
     "adrbench",
     "torch",
@@ -24,13 +29,9 @@ PACKAGES = (
 
 
 def describe_software() -> Software:
-    """Return the versions of what computes, and the commit this project was run from."""
+    """Return the versions of the packages used, and the commit this project was run from."""
     versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    versions |= {name: package_version(name) for name in PACKAGES if is_importable(name)}
     commit = _git("rev-parse", "HEAD")
     status = _git("status", "--porcelain", "--untracked-files=no", ".") if commit else None
     return Software(
@@ -38,8 +39,21 @@ def describe_software() -> Software:
     )
 
 
+def is_importable(name: str) -> bool:
+    """Return whether the top-level package `name` is imported, or could be."""
+    return name in sys.modules or find_spec(name) is not None
+
+
+def package_version(name: str) -> str:
+    """Return the version of an installed distribution, "unknown" where its metadata is missing."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return UNKNOWN_VERSION
+
+
 def describe_device(device: "torch.device") -> str:
-    """Return the device in words: the name of a GPU, or the processor and its threads."""
+    """Return the name of a GPU, or of the processor with its number of threads."""
     import torch
 
     if device.type == "cuda":
@@ -49,13 +63,13 @@ def describe_device(device: "torch.device") -> str:
 
 
 def now() -> str:
-    """Return the present time, UTC, to the second, in ISO form."""
+    """Return the current time in UTC, to the second, in ISO 8601."""
     return datetime.now(UTC).replace(microsecond=0).isoformat()
 
 
 def _git(*arguments: str) -> str | None:
-    """Return what git says of the checkout this package lies in, or None outside of one."""
-    here = Path(__file__).resolve().parent
+    """Return the output of git in the checkout of this package, or None outside of one."""
+    here = Path(__file__).resolve().parents[1]  # of all of adrbench, not of this folder alone
     if "site-packages" in here.parts:
         return None
     try:

@@ -1,19 +1,20 @@
-"""Result files: one JSON record per finished training or evaluation.
+"""Records: one JSON file per finished training run or evaluation.
 
-Records store counts and how they were made; percentages are derived where they are shown. A
-record carries a schema number: an older one is migrated when read, a newer one is refused.
+Records store counts and how they were obtained; reports derive the percentages. Each record has a
+schema number: an older record is migrated when it is read, a newer one is refused.
 """
 
 import base64
 import json
-import math
 import reprlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from adrbench.config.threat import ThreatModel
 from adrbench.errors import RecordError
+from adrbench.results.migrations import MIGRATIONS
 from adrbench.runtime.files import check_regular_file, write_atomically
 from adrbench.runtime.typed_json import from_json, to_json
 
@@ -21,22 +22,17 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-SCHEMA = 2
+SCHEMA = 3
 
-#: A directory within results that is only read when it is named.
+#: A subdirectory of a results directory that is read only when it is given itself.
 PUBLISHED = "published"
-#: No record is as large, in bytes; other files that are JSON may be.
-LARGEST = 64 * 2**20
-
-#: schema number -> function that turns a record of that schema into one of the next.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    1: lambda record: record,  # without `processes` and `sessions`, which have defaults
-}
+#: Larger files, in bytes, are not read: no record is as large.
+MAX_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """One attack of a suite: how many examples it left standing, and how long it took."""
+class StageResult:
+    """One attack of a suite: the number of examples that survived it, and its duration."""
 
     name: str
     survivors: int
@@ -44,20 +40,8 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Threat:
-    """The set of allowed perturbations: `norm` is Linf or L2, `eps` a fraction of 1."""
-
-    norm: Literal["Linf", "L2"]
-    eps: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.eps < math.inf:
-            raise ValueError(f"eps should be a radius above 0, not {self.eps}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Software:
-    """What made a record: package versions, and the commit of this project where known."""
+    """Package versions, and the commit of this project where it is known."""
 
     versions: dict[str, str]
     commit: str | None
@@ -65,7 +49,7 @@ class Software:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdicts:
+class Outcomes:
     """Per-example outcomes in test-set order, as packed bits in base64 (first image first)."""
 
     clean: str
@@ -77,15 +61,17 @@ class AttackRecord:
     """One evaluation of one set of weights under one suite.
 
     `weights` is student, average, or file (weights that are neither); `selection` is best, last
-    or file; `selected_on` the split that chose the best epoch. `n` images out of `num_test` were
-    used, in official order; `published_test_set` says whether they are a benchmark's own.
-    `seed` (of the training) and `epoch` are null for weights of unknown history.
+    or file; `selected_on` is the split that chose the best epoch. The first `n` of `num_test`
+    images were used, in official order; `published_test_set` is true for a benchmark's own test
+    set. `seed` (of the training) and `epoch` are null for weights of unknown origin.
 
-    `checkpoint_sha256` is of the file, `weights_sha256` of the model as it was evaluated, with its
-    normalisation; `training_sha256` is of the training settings without the seed, so that only
-    runs that differ in nothing else are averaged, and null for weights of unknown history.
-    `folded` says whether the attacks ran on a form of the model with BatchNorm folded into its
-    convolutions; `processes` is how many shared the work, which changes no verdict.
+    `checkpoint_sha256` identifies the file, `weights_sha256` the model as it was evaluated, with
+    its normalization. `training_sha256` identifies the training settings without the seed, and
+    `training_images_sha256` all training images, before any were held out for validation; both
+    are null where unknown. `label` is the run's name where the user chose one, else "".
+    `folded` is true if the attacks ran on a form of the model with BatchNorm folded into its
+    convolutions; `processes` shared the work, which does not change the outcomes. `verdicts`
+    holds the per-example outcomes.
     """
 
     kind: Literal["attack"] = "attack"
@@ -108,15 +94,17 @@ class AttackRecord:
     checkpoint_sha256: str
     weights_sha256: str
     training_sha256: str | None
-    threat_model: Threat
+    training_images_sha256: str | None = None
+    label: str = ""
+    threat_model: ThreatModel
     suite: str
     parameters: dict[str, Any]
     attack_seed: int
     batch_size: int
     clean_correct: int
     robust_correct: int
-    stages: tuple[Stage, ...]
-    verdicts: Verdicts
+    stages: tuple[StageResult, ...]
+    verdicts: Outcomes
     warnings: tuple[str, ...]
     software: Software
     device: str
@@ -137,9 +125,9 @@ class AttackRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Session:
-    """A part of a training run: so many processes, from step `first_step` (from 0) on.
+    """A part of a training run without interruption, beginning at step `first_step` (from 0).
 
-    `device` is what the first of them computed on, `started` when, UTC.
+    `device` is that of rank 0; `started` is in UTC.
     """
 
     first_step: int
@@ -152,8 +140,8 @@ class Session:
 class TrainRecord:
     """One finished training run: its configuration and a history row per epoch.
 
-    `sessions` says how often it was taken up, `software`, `device` and `precision` are those of
-    the last time.
+    `sessions` has an entry for every start of the run; `software`, `device` and `precision` are
+    those of the last one. `training_images_sha256` and `label` are as in AttackRecord.
     """
 
     kind: Literal["train"] = "train"
@@ -163,6 +151,8 @@ class TrainRecord:
     method: str
     seed: int
     config: dict[str, Any]
+    training_images_sha256: str | None = None
+    label: str = ""
     history: tuple[dict[str, Any], ...]
     num_train: int
     num_val: int
@@ -185,28 +175,28 @@ KINDS: dict[str, type[AttackRecord] | type[TrainRecord]] = {
 
 @dataclass
 class Skipped:
-    """Files in a results directory that are not records, with the reason for each."""
+    """Files of a results directory that are not records, with the reason for each."""
 
     reasons: dict[Path, str] = field(default_factory=dict)
 
 
-def pack_verdicts(correct: "npt.NDArray[np.bool_]") -> str:
+def pack_outcomes(correct: "npt.NDArray[np.bool_]") -> str:
     """Pack booleans of shape (n,) into base64 text, eight to a byte."""
     import numpy as np
 
     return base64.b64encode(np.packbits(correct).tobytes()).decode("ascii")
 
 
-def unpack_verdicts(packed: str, n: int) -> "npt.NDArray[np.bool_]":
-    """Return the n booleans that `pack_verdicts` packed."""
+def unpack_outcomes(packed: str, n: int) -> "npt.NDArray[np.bool_]":
+    """Return the n booleans that `pack_outcomes` packed."""
     import numpy as np
 
     try:
         raw = base64.b64decode(packed, validate=True)
     except ValueError as error:
-        raise RecordError(f"the verdicts are not base64 ({error})") from error
+        raise RecordError(f"the outcomes are not base64 ({error})") from error
     if len(raw) != (n + 7) // 8:
-        raise RecordError(f"{len(raw)} bytes of verdicts cannot hold {n} images")
+        raise RecordError(f"{len(raw)} bytes of outcomes cannot hold {n} images")
     return np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=n).astype(np.bool_)
 
 
@@ -224,7 +214,7 @@ def read_record(path: Path) -> Record:
     """
     try:
         check_regular_file(path)
-        if path.stat().st_size > LARGEST:
+        if path.stat().st_size > MAX_BYTES:
             raise OSError("it is too large")
         data = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -235,11 +225,11 @@ def read_record(path: Path) -> Record:
     try:
         return from_json(KINDS[kind], migrate(data))
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is not a valid record: {error}.") from error
+        raise RecordError(f"{path} is not a valid record: {str(error).rstrip('.')}.") from error
 
 
 def migrate(data: dict[str, Any]) -> dict[str, Any]:
-    """Bring a record of an older schema to the present one; refuse a newer one."""
+    """Return a record of an older schema in the current one; RecordError for a newer one."""
     schema = data["schema"]
     if not isinstance(schema, int) or schema > SCHEMA:
         raise RecordError(
@@ -257,7 +247,7 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
 def read_records(directory: Path, skipped: Skipped | None = None) -> list[Record]:
     """Read every record under `directory`, in the order of file names.
 
-    Files that are not records are noted in `skipped` and left out.
+    Files that are not records are left out and added to `skipped`.
 
     Raises:
         RecordError: when the directory is missing or holds no record at all.
@@ -279,9 +269,9 @@ def read_records(directory: Path, skipped: Skipped | None = None) -> list[Record
 
 
 def record_paths(directory: Path) -> Iterator[Path]:
-    """Yield the JSON files under `directory`, sorted, without hidden ones and what is published.
+    """Yield the JSON files under `directory`, sorted, except hidden ones and those in PUBLISHED.
 
-    Results that came with the project lie in PUBLISHED, and would mix with one's own.
+    PUBLISHED holds results that come with the project, which would mix with the user's own.
     """
     published = directory / PUBLISHED
     for path in sorted(directory.rglob("*.json")):

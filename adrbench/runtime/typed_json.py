@@ -1,43 +1,36 @@
-"""Frozen dataclasses to and from plain JSON values, with every type checked on the way in.
+"""Frozen dataclasses to and from plain JSON values; msgspec checks every type on the way in.
 
-Configurations, records and checkpoint headers all travel through here, so a file that was
-edited by hand or written by something else fails with the field's name, not deep in a run.
+Configurations, records and checkpoint headers all pass through here, so a file that was edited by
+hand or written by other software is refused with the name of the field that is wrong.
 """
 
 import dataclasses
+import re
 import reprlib
-import types
 import typing
-from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+import msgspec
 
 T = TypeVar("T")
 
-#: Whole numbers beyond would overflow wherever they meet a float or an array.
+#: Larger integers would overflow wherever they meet a float or an array.
 INT64 = range(-(2**63), 2**63)
-#: Anything deeper could exhaust the stack of what walks through it later.
-DEEPEST = 50
-#: Longer values and names are not spelt out in an error.
-MOST_SHOWN = 40
+#: Deeper values could exhaust the stack of code that walks through them later.
+MAX_DEPTH = 50
+#: Longer values and names are abbreviated in an error.
+MAX_SHOWN = 40
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 2 * MOST_SHOWN
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 2 * MAX_SHOWN
 
-#: (value, where it stands) -> the value as its type hint asks for; ValueError names the place.
-Read = Callable[[Any, str], Any]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """What reads values of one type.
-
-    `read` takes any value. One whose class is in `plain` would come back as it is: most values
-    are such, and a set says so faster than a call.
-    """
-
-    read: Read
-    plain: frozenset[type] = frozenset()
+#: Values that need no check but that of their type.
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+_EXPECTED = re.compile(r"Expected `(.+)`, got `(.+)`")
+_MISSING = re.compile(r"Object missing required field `(.+)`")
+_PLACE = re.compile(r" - at `(?:key` in `)?\$\.?(.*)`$")
+_KINDS = {"array": "a list", "object": "a table"}
 
 
 def to_json(value: Any) -> Any:
@@ -58,169 +51,99 @@ def from_json(cls: type[T], data: object) -> T:
         ValueError: naming the field that is missing, unknown or of another type.
 
     """
-    built: T = _reader(typing.cast("Any", cls)).read(data, "")
-    return built
+    try:
+        value = msgspec.convert(data, cls, strict=True)
+    except msgspec.ValidationError as error:
+        raise ValueError(_translate(error, cls, data)) from error
+    except UnicodeEncodeError as error:  # a lone surrogate in a name, or where a name is expected
+        raise ValueError(f"unknown field or value {_one_line(error.object)}") from error
+    _check(value, data, "")
+    return value
+
+
+def _check(value: Any, data: Any, where: str, depth: int = 0) -> None:
+    """Refuse what msgspec accepts: unknown fields, huge integers, values nested too deep.
+
+    `value` was built from `data`, field for field; `where` is its place in the whole.
+    """
+    if depth >= MAX_DEPTH:
+        raise ValueError(
+            f"field {where} is nested too deep, at most {MAX_DEPTH} levels are allowed"
+        )
+    if isinstance(value, dict):
+        inner = [(f".{_one_line(k)}", k) for k, item in value.items() if type(item) not in _SCALARS]
+    elif isinstance(value, list | tuple):
+        inner = [(f"[{i}]", i) for i, item in enumerate(value) if type(item) not in _SCALARS]
+    else:
+        if dataclasses.is_dataclass(value):
+            _check_fields(value, data, f"{where}." if where else "")
+        return
+    for step, key in inner:
+        _check(value[key], data[key], f"{where}{step}" if depth == 0 else where, depth + 1)
+
+
+def _check_fields(value: Any, data: Mapping[str, Any], prefix: str) -> None:
+    cls: Any = type(value)
+    known = _field_names(cls)
+    for name in data:
+        if name not in known:
+            raise ValueError(f"unknown field {prefix}{_one_line(name)}")
+        item = getattr(value, name)
+        if type(item) is int and item not in INT64:
+            raise ValueError(f"field {prefix}{name} should fit into 64 bits")
+        if type(item) not in _SCALARS:
+            _check(item, data[name], prefix + name)
 
 
 @cache
-def _reader(hint: Any) -> Reader:
-    """Return what reads values of a type; made once per type, since records come in thousands."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _dataclass_reader(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _union_reader(args)
-    if origin is typing.Literal:
-        return _checked(lambda value: value in args, " or ".join(map(repr, args)))
-    if origin is tuple:
-        return _list_reader(_reader(args[0]))
-    if origin is not None and issubclass(origin, Mapping):
-        return _mapping_reader(_reader(args[1]))
-    return _SCALARS[hint]
+def _field_names(cls: Any) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(cls) if field.init)
 
 
-def _checked(fits: Callable[[Any], bool], description: str, *plain: type) -> Reader:
-    def read(value: Any, where: str) -> Any:
-        if not fits(value):
-            raise ValueError(f"field {where} should be {description}, not {_shown(value)}")
-        return value
+def _translate(error: msgspec.ValidationError, cls: type, data: object) -> str:
+    """Return the message of msgspec as a sentence with the field and, where it is one, the value.
 
-    return Reader(read, frozenset(plain))
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _read_int(value: Any, where: str) -> int:
-    if not _is_whole(value):
-        raise ValueError(f"field {where} should be int, not {_shown(value)}")
-    if value not in INT64:
-        raise ValueError(f"field {where} should fit into 64 bits")
-    return int(value)
-
-
-def _read_float(value: Any, where: str) -> float:
-    if not _is_whole(value) and not isinstance(value, float):
-        raise ValueError(f"field {where} should be float, not {_shown(value)}")
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise ValueError(f"field {where} should fit into a float") from error
+    What a `__post_init__` raised is returned as it is.
+    """
+    if error.__cause__ is not None:
+        return str(error.__cause__)
+    path = _PLACE.search(str(error))
+    message, where = str(error)[: path.start() if path else None], path[1] if path else ""
+    if missing := _MISSING.fullmatch(message):
+        return f"field {where}{'.' * bool(where)}{missing[1]} is missing"
+    place = f"field {where}" if where else cls.__name__
+    expected = _EXPECTED.fullmatch(message)
+    allowed = _choices(cls, where)
+    if expected and not allowed:
+        allowed = [_KINDS.get(kind, kind) for kind in expected[1].split(" | ")]
+    if allowed:
+        # msgspec does not report which entry of a table it is.
+        shown = f"a {expected[2]}" if expected and "[...]" in where else _shown(_find(data, where))
+        return f"{place} should be {' or '.join(allowed)}, not {shown}"
+    return f"{place} is not usable ({message[0].lower()}{message[1:]})"
 
 
-def _read_any(value: Any, where: str) -> Any:
-    level = [value]
-    for _ in range(DEEPEST):
-        level = [item for outer in level for item in _nested_in(outer)]
-        if not level:
-            return value
-    raise ValueError(f"field {where} should be nested {DEEPEST} deep at most")
-
-
-def _nested_in(value: Any) -> list[Any]:
-    """Return the lists and tables directly inside `value`."""
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [item for item in items if isinstance(item, (dict, list))]
-
-
-_SCALARS: dict[Any, Reader] = {
-    Any: Reader(_read_any, frozenset((types.NoneType, bool, int, float, str))),
-    types.NoneType: _checked(lambda value: value is None, "null", types.NoneType),
-    bool: _checked(lambda value: isinstance(value, bool), "bool", bool),
-    int: Reader(_read_int),
-    float: Reader(_read_float, frozenset((float,))),
-    str: _checked(lambda value: isinstance(value, str), "str", str),
-}
-
-
-def _union_reader(options: tuple[Any, ...]) -> Reader:
-    readers = [_reader(option) for option in options]
-    names = ["null" if o is types.NoneType else getattr(o, "__name__", str(o)) for o in options]
-
-    def read(value: Any, where: str) -> Any:
-        for reader in readers:
-            try:
-                return reader.read(value, where)
-            except ValueError:
-                continue
-        raise ValueError(f"field {where} should be {' or '.join(names)}, not {_shown(value)}")
-
-    # An earlier option may convert what a later one leaves (int to float); none converts null.
-    null = {types.NoneType} & set(options)
-    return Reader(read, readers[0].plain | null)
-
-
-def _list_reader(item: Reader) -> Reader:
-    def read(value: Any, where: str) -> Any:
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"field {where} should be a list, not {_shown(value)}")
-        return tuple(
-            entry if type(entry) in item.plain else item.read(entry, f"{where}[{index}]")
-            for index, entry in enumerate(value)
-        )
-
-    return Reader(read)
-
-
-def _mapping_reader(item: Reader) -> Reader:
-    def read(value: Any, where: str) -> Any:
-        if not isinstance(value, (dict, Mapping)):
-            raise ValueError(f"field {where} should be a table, not {_shown(value)}")
-        return {
-            str(key): entry
-            if type(entry) in item.plain
-            else item.read(entry, f"{where}.{_name(key)}")
-            for key, entry in value.items()
-        }
-
-    return Reader(read)
-
-
-def _dataclass_reader(cls: Any) -> Reader:
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    readers = {name: (name, _reader(hints[name])) for name in fields}
-    required = [
-        name
-        for name, field in fields.items()
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+def _choices(cls: type, name: str) -> list[str]:
+    """Return the values that the field `name` is limited to, of one that has a Literal type."""
+    hint = typing.get_type_hints(cls).get(name)
+    literals = [
+        part for part in (hint, *typing.get_args(hint)) if typing.get_origin(part) is Literal
     ]
-
-    def read(value: Any, where: str) -> Any:
-        if not isinstance(value, (dict, Mapping)):
-            place = f"field {where}" if where else cls.__name__
-            raise ValueError(f"{place} should be a table of fields, not {_shown(value)}")
-        prefix = f"{where}." if where else ""
-        if value.keys() != readers.keys():
-            _check_names(value, prefix, required, readers)
-        arguments = {}
-        for key, item in value.items():
-            # Arguments whose names are the class's own strings are matched by identity.
-            name, reader = readers[key]
-            plain = type(item) in reader.plain
-            arguments[name] = item if plain else reader.read(item, prefix + name)
-        return cls(**arguments)
-
-    return Reader(read)
+    return [repr(value) for literal in literals for value in typing.get_args(literal)]
 
 
-def _check_names(
-    value: Mapping[Any, Any], prefix: str, required: Iterable[str], known: Container[str]
-) -> None:
-    for name in required:
-        if name not in value:
-            raise ValueError(f"field {prefix}{name} is missing")
-    for name in value:
-        if name not in known:
-            raise ValueError(f"unknown field {prefix}{_name(name)}")
+def _find(data: Any, where: str) -> Any:
+    """Return the value at a place such as `stages[1].name`, as msgspec writes it."""
+    for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", where):
+        data = data[name] if name else data[int(index)]
+    return data
 
 
-def _name(key: object) -> str:
-    """Return a name that came with the data, on one line."""
-    return repr(str(key)[:MOST_SHOWN])[1:-1]
+def _one_line(key: object) -> str:
+    """Return a name that came with the data, abbreviated and on one line."""
+    return repr(str(key)[:MAX_SHOWN])[1:-1]
 
 
 def _shown(value: object) -> str:
     text = _SHORT.repr(value)
-    return text if len(text) <= MOST_SHOWN else f"a {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN else f"a {type(value).__name__}"

@@ -19,7 +19,7 @@ from adrbench.errors import AdrbenchError
 from adrbench.runtime.files import write_atomically
 from adrbench.runtime.signals import SIGNALS, Interrupted, StopRequest
 from adrbench.runtime.typed_json import to_json
-from adrbench.training.state import HistoryRow, Run
+from adrbench.training.state import HistoryRow, Run, run_label
 
 CONFIG, HISTORY, LOCK = "config.json", "history.jsonl", ".lock"
 FILES = (checkpoints.LAST, checkpoints.BEST, HISTORY, CONFIG)
@@ -198,6 +198,8 @@ def as_checkpoint(
         run=run.directory.name,
         data_sha256=run.data_sha256,
         selection_sha256=run.selection_sha256,
+        training_images_sha256=run.dataset.training_images_sha256,
+        label=run_label(run),
         snapshots=snapshots,
         processes=max((session.processes for session in run.sessions), default=1),
         training=training,

@@ -92,6 +92,12 @@ def run_name(config: TrainConfig, dataset: str) -> str:
     return f"{dataset}-{arch}-{config.method}-seed{config.seed}"
 
 
+def run_label(run: Run) -> str:
+    """Return the name of a run where the user chose it, "" for the default name."""
+    name = run.directory.name
+    return "" if name == run_name(run.config, run.dataset.name) else name
+
+
 def prepare(
     config: TrainConfig,
     dataset: Dataset,
@@ -198,6 +204,8 @@ def describe(run: Run) -> TrainRecord:
         method=run.config.method,
         seed=run.config.seed,
         config=run.config.to_json(),
+        training_images_sha256=run.dataset.training_images_sha256,
+        label=run_label(run),
         history=tuple(run.history),
         num_train=len(run.dataset.train),
         num_val=len(run.dataset.val),

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import adrbench
-from adrbench.results.records import AttackRecord, Software, Stage, Threat, TrainRecord, Verdicts
+from adrbench.config.threat import ThreatModel
+from adrbench.results.records import (
+    AttackRecord,
+    Outcomes,
+    Software,
+    StageResult,
+    TrainRecord,
+)
 
 SOFTWARE = Software(versions={"adrbench": adrbench.__version__}, commit=None, dirty=None)
 NUM_TEST, EPOCHS = 10_000, 200
@@ -42,7 +49,7 @@ ATTACK: dict[str, Any] = {
     "activation": "relu",
     "selected_on": "val",
     "training_sha256": "e" * 64,
-    "threat_model": Threat(norm="Linf", eps=8 / 255),
+    "threat_model": ThreatModel(norm="Linf", eps=8 / 255),
     "attack_seed": 0,
     "batch_size": 250,
     "warnings": (),
@@ -106,8 +113,8 @@ def generate_attacks(
             suite=suite,
             parameters=parameters,
             robust_correct=robust,
-            stages=tuple(Stage(name=name, survivors=robust, seconds=60.0) for name in stages),
-            verdicts=Verdicts(clean=draw_outcomes(rng), robust=draw_outcomes(rng)),
+            stages=tuple(StageResult(name=name, survivors=robust, seconds=60.0) for name in stages),
+            verdicts=Outcomes(clean=draw_outcomes(rng), robust=draw_outcomes(rng)),
         )
 
 

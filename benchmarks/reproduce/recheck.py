@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adrbench.errors import AdrbenchError, RecordError
-from adrbench.results.records import AttackRecord, read_records, unpack_verdicts
+from adrbench.results.records import AttackRecord, read_records, unpack_outcomes
 from benchmarks.harness.processes import environment
 from benchmarks.reproduce.jobs import WEIGHTS_DIR, Workspace, make_attack_arguments, make_flags
 from benchmarks.reproduce.matrix import Attack
@@ -31,8 +31,8 @@ class Recheck:
         """The number of images with a different outcome, clean or under attack."""
         n = self.published.n
         ours, theirs = self.repeated.verdicts, self.published.verdicts
-        clean = unpack_verdicts(ours.clean, n) != unpack_verdicts(theirs.clean, n)
-        robust = unpack_verdicts(ours.robust, n) != unpack_verdicts(theirs.robust, n)
+        clean = unpack_outcomes(ours.clean, n) != unpack_outcomes(theirs.clean, n)
+        robust = unpack_outcomes(ours.robust, n) != unpack_outcomes(theirs.robust, n)
         return int((clean | robust).sum())
 
     @property

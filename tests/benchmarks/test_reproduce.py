@@ -114,7 +114,13 @@ def test_the_page_is_the_output_of_the_report(made: Workspace) -> None:
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
     page = (made.out / "RESULTS.md").read_bytes()
     assert page == printed
-    for title in ("Robust accuracy", "Robust overfitting", "Beside at", "Training", "Evaluation"):
+    for title in (
+        "Robust accuracy",
+        "Robust overfitting",
+        "Compared with at",
+        "Training",
+        "Evaluation",
+    ):
         assert f"### {title}" in page.decode()
     assert "| adr+wa (float16) [" in page.decode()
 

@@ -15,7 +15,7 @@ import torch
 from adrbench.checkpoints import format as checkpoint
 from adrbench.checkpoints.format import Checkpoint, ModelShape, Snapshot
 from adrbench.evaluation.progress import ProgressFiles, begin
-from adrbench.results.records import Verdicts, pack_verdicts, write_record
+from adrbench.results.records import Outcomes, pack_outcomes, write_record
 from benchmarks.soak.commands import make_training
 from benchmarks.soak.comparison import compare, find_difference, find_lost_progress
 from benchmarks.soak.directory_state import FINISHED, read_directory
@@ -123,8 +123,8 @@ def test_the_smallest_difference_of_a_checkpoint_is_found(
 
 def test_one_outcome_is_a_difference_and_a_duration_is_not() -> None:
     def record(*correct: bool, seconds: float = 1.0) -> object:
-        packed = pack_verdicts(torch.tensor(correct).numpy())
-        verdicts = Verdicts(clean=packed, robust=packed)
+        packed = pack_outcomes(torch.tensor(correct).numpy())
+        verdicts = Outcomes(clean=packed, robust=packed)
         return attack_record(2, 2, n=3, verdicts=verdicts, seconds=seconds)
 
     assert find_difference(record(True, True, False), record(True, True, False, seconds=2)) is None

@@ -1,6 +1,7 @@
 """Splits, examples and channel statistics."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adrbench.data import load_examples, load_split
+from adrbench.data import load_dataset, load_examples, load_split
 from adrbench.data.loading import measure_channels
 from adrbench.errors import UsageError
 from messages import assert_one_sentence
@@ -41,3 +42,30 @@ def test_channel_statistics_equal_numpys(levels: list[int]) -> None:
     expected = 1.0 if len(set(levels)) == 1 else fractions.std()
     assert mean == pytest.approx((fractions.mean(), 0.2))
     assert std == pytest.approx((expected, 1.0))
+
+
+def test_the_fingerprint_of_training_images_does_not_depend_on_what_is_held_out() -> None:
+    parts = [
+        load_dataset("digits", data_dir=NOWHERE, val_size=size, seed=seed)
+        for size, seed in ((40, 0), (40, 1), (80, 0))
+    ]
+    assert len({part.train.sha256() for part in parts}) == 3
+    fingerprints = {part.training_images_sha256 for part in parts}
+    assert fingerprints == {load_split("digits", "train", data_dir=NOWHERE)[0].sha256()}
+
+
+def test_the_fingerprint_covers_a_validation_part_of_the_data_set(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for part in ("train", "val", "test"):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (4, 8, 8), dtype=np.uint8)
+        arrays[f"y_{part}"] = np.array([0, 1, 0, 1])
+    found = set()
+    for name, shift in (("one", 0), ("other", 1)):
+        path = tmp_path / name / "own.npz"
+        path.parent.mkdir()
+        np.savez(path, **(arrays | {"x_val": arrays["x_val"] // 2 + shift}))
+        for val_size in (None, 0):
+            loaded = load_dataset(str(path), data_dir=NOWHERE, val_size=val_size)
+            found.add((name, loaded.training_images_sha256))
+    assert len({fingerprint for _, fingerprint in found}) == len(found) == 2

@@ -17,7 +17,7 @@ from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.progress import Progress, ProgressFiles, begin, combine
-from adrbench.results.records import Stage
+from adrbench.results.records import StageResult
 from adrbench.runtime.process_group import SingleProcess
 from logs import logged
 from tiny import Linear, make_images, train_small_net
@@ -231,7 +231,7 @@ def test_a_file_of_schema_1_is_read(tmp_path: Path) -> None:
     loaded = progress_store(tmp_path).load()
     assert loaded is not None
     expected = progress()
-    expected.stages = [Stage(name="clean", survivors=52, seconds=1.5)]
+    expected.stages = [StageResult(name="clean", survivors=52, seconds=1.5)]
     assert equal(loaded, expected)
 
 
@@ -254,7 +254,7 @@ def test_progress_of_several_ranks_is_combined(tmp_path: Path) -> None:
 
     Rank 0 has survivors 1 to 4, rank 1 fooled the model on 3: together 1, 2 and 4 survive.
     """
-    stages = [Stage(name="clean", survivors=6, seconds=1.0)]
+    stages = [StageResult(name="clean", survivors=6, seconds=1.0)]
     parts = []
     for rank, (survivors, done, finished) in enumerate(
         [

@@ -16,7 +16,7 @@ from adrbench.runtime.devices import full_precision
 from logs import logged
 from tiny import build_trained, make_images, train_small_net
 
-LARGEST = 40
+MAX_BYTES = 40
 
 
 class SharedMemory:
@@ -70,7 +70,7 @@ def batch(n: int, seed: int = 0) -> Tensor:
 
 def replayed(model: nn.Module) -> tuple[GraphedModel, SharedMemory]:
     memory = SharedMemory()
-    return GraphedModel(model, batch(LARGEST), LARGEST, memory), memory
+    return GraphedModel(model, batch(MAX_BYTES), MAX_BYTES, memory), memory
 
 
 def gradient_of(model: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
@@ -96,13 +96,13 @@ def test_padding_changes_neither_logits_nor_gradients(n: int, frozen: nn.Module)
     x, weight = batch(n, seed=1), torch.randn(n, 10, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(model(x), frozen(x))
     torch.testing.assert_close(gradient_of(model, x, weight), gradient_of(frozen, x, weight))
-    assert memory.sizes == [next(size for size in batch_sizes(LARGEST) if size >= n)]
+    assert memory.sizes == [next(size for size in batch_sizes(MAX_BYTES) if size >= n)]
 
 
 @pytest.mark.usefixtures("nothing_logged")
 def test_batches_of_other_shapes_or_sizes_run_without_graphs(frozen: nn.Module) -> None:
     model, memory = replayed(frozen)
-    for x in (batch(LARGEST + 1), batch(5)[:, :, :6], batch(0)):
+    for x in (batch(MAX_BYTES + 1), batch(5)[:, :, :6], batch(0)):
         torch.testing.assert_close(model(x), frozen(x))
     assert memory.sizes == []
 
@@ -160,9 +160,9 @@ class BatchDependent(nn.Module):
 
 
 def test_a_batch_dependent_model_is_not_padded() -> None:
-    model = GraphedModel(BatchDependent(), batch(LARGEST), LARGEST, SharedMemory())
+    model = GraphedModel(BatchDependent(), batch(MAX_BYTES), MAX_BYTES, SharedMemory())
     with logged() as messages:
-        for n in (LARGEST, 7, 30, 7):
+        for n in (MAX_BYTES, 7, 30, 7):
             torch.testing.assert_close(model(batch(n, seed=n)), BatchDependent()(batch(n, seed=n)))
     (message,) = messages
     assert "depend on the others in its batch" in message
@@ -172,10 +172,10 @@ def test_a_batch_dependent_model_is_not_padded() -> None:
 @pytest.mark.parametrize("arch", ["small-cnn", "resnet18", "wrn-10-1"])
 @pytest.mark.usefixtures("nothing_logged")
 def test_cuda_graphs_give_the_logits_and_gradients_of_the_model(arch: str) -> None:
-    x = batch(LARGEST).cuda()
+    x = batch(MAX_BYTES).cuda()
     with full_precision():
         frozen = freeze(build_trained(arch).cuda(), x).model
-        model = GraphedModel(frozen, x, LARGEST)
+        model = GraphedModel(frozen, x, MAX_BYTES)
         for n in (40, 7, 25, 40, 12):
             inputs = batch(n, seed=n).cuda()
             weight = torch.randn(n, 10, generator=torch.Generator().manual_seed(n)).cuda()

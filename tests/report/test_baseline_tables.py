@@ -1,14 +1,15 @@
-"""Our rows beside RobustBench and the paper: ranked rightly, or not at all."""
+"""Our rows in the tables of RobustBench and the paper: ranked correctly, or not at all."""
 
 from typing import Any
 
 import pytest
 
+from adrbench.config.threat import ThreatModel
 from adrbench.report import (
     build_report,
 )
-from adrbench.results.baselines import PAPER_NOTE, Rank
-from adrbench.results.records import Threat
+from adrbench.report.baseline_tables import PAPER_NOTE
+from adrbench.results.baselines import Rank
 from report_records import (
     accuracy_rows,
     attack_record,
@@ -47,8 +48,8 @@ def test_a_zoo_model_does_not_compete_with_itself() -> None:
         {"precision": "bfloat16"},
         {"split": "val"},
         {"dataset": "tiny-imagenet"},
-        {"threat_model": Threat(norm="Linf", eps=0.1)},
-        {"threat_model": Threat(norm="L2", eps=8 / 255)},
+        {"threat_model": ThreatModel(norm="Linf", eps=0.1)},
+        {"threat_model": ThreatModel(norm="L2", eps=8 / 255)},
     ],
     ids="-".join,
 )
@@ -75,7 +76,7 @@ def test_baselines_can_be_left_out() -> None:
     assert report.tables[0].rows[0].cells["rank"] is None
 
 
-def test_the_paper_stands_beside_ours_with_its_note() -> None:
+def test_the_paper_is_shown_with_our_figures_and_its_note() -> None:
     report = build_report([attack_record(8_000, 4_850, method="adr")])
     found = table(report, "paper")
     rows = {row.cells["method"]: row.cells for row in found.rows}
@@ -85,6 +86,6 @@ def test_the_paper_stands_beside_ours_with_its_note() -> None:
     assert PAPER_NOTE in found.notes
 
 
-def test_part_of_the_test_set_is_not_set_beside_the_paper() -> None:
+def test_part_of_the_test_set_is_not_compared_with_the_paper() -> None:
     found = table(build_report([attack_record(800, 480, method="adr", n=1_000)]), "paper")
     assert "our_robust" not in [column.key for column in found.columns]

@@ -1,4 +1,4 @@
-"""Methods beside plain adversarial training, image by image."""
+"""Methods compared with plain adversarial training, image by image."""
 
 import itertools
 import math
@@ -15,27 +15,27 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from adrbench.report import FORMATS, build_report, render
-from adrbench.report.comparison import UNKNOWN_MARK, exact_test
+from adrbench.report.comparison import UNKNOWN_FOOTNOTE, exact_test
 from adrbench.report.footnotes import INTERVALS_NOTE
 from adrbench.report.statistics import PValue
-from adrbench.results.records import AttackRecord, Record, Verdicts, pack_verdicts
+from adrbench.results.records import AttackRecord, Outcomes, Record, pack_outcomes
 from report_records import attack_record, digits_config, figure, foreign_record, table, train_record
 
 AT, ADR = "at", "adr"
 
 
-def judged(robust: Sequence[int], **changes: Any) -> AttackRecord:
-    """Return an evaluation whose verdict on each image is given: 1 withstood, 0 did not."""
+def evaluated(robust: Sequence[int], **changes: Any) -> AttackRecord:
+    """Return an evaluation with the given outcome per image: 1 is robust, 0 is not."""
     n = len(robust)
     bits = np.array(robust, dtype=np.bool_)
     record = attack_record(n, int(bits.sum()), n=n, num_test=n, **changes)
-    clean = pack_verdicts(np.ones(n, dtype=np.bool_))
-    return replace(record, verdicts=Verdicts(clean=clean, robust=pack_verdicts(bits)))
+    clean = pack_outcomes(np.ones(n, dtype=np.bool_))
+    return replace(record, verdicts=Outcomes(clean=clean, robust=pack_outcomes(bits)))
 
 
 def paired_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     tables = [t for t in build_report(records, baselines=False).tables if t.name == "paired"]
-    return [{**row.cells, "marks": row.marks} for t in tables for row in t.rows]
+    return [{**row.cells, "marks": row.footnotes} for t in tables for row in t.rows]
 
 
 def margins(won: int, lost: int) -> list[int]:
@@ -44,7 +44,7 @@ def margins(won: int, lost: int) -> list[int]:
 
 @pytest.mark.parametrize("won", [0, 1, 2, 5, 30, 500])
 @pytest.mark.parametrize("lost", [0, 1, 3, 8, 41, 700])
-def test_of_one_seed_p_is_that_of_the_binomial_test(won: int, lost: int) -> None:
+def test_p_of_one_seed_equals_the_binomial_test(won: int, lost: int) -> None:
     expected = binomtest(won, won + lost, 0.5).pvalue if won + lost else 1.0
     assert exact_test(margins(won, lost)) == pytest.approx(expected, rel=1e-9)
     assert exact_test(margins(won, lost)) == exact_test(margins(lost, won))
@@ -60,7 +60,7 @@ def test_p_by_hand() -> None:
 
 
 @given(st.lists(st.integers(-4, 4), max_size=12))
-def test_of_several_seeds_p_is_that_of_all_signs(margins: list[int]) -> None:
+def test_p_of_several_seeds_equals_the_enumeration_of_signs(margins: list[int]) -> None:
     sums = [
         abs(sum(sign * margin for sign, margin in zip(signs, margins, strict=True)))
         for signs in itertools.product((-1, 1), repeat=len(margins))
@@ -69,7 +69,7 @@ def test_of_several_seeds_p_is_that_of_all_signs(margins: list[int]) -> None:
     assert exact_test(margins) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_test_of_thousands_of_images_takes_a_moment() -> None:
+def test_thousands_of_images_take_less_than_a_second() -> None:
     rng = np.random.default_rng(0)
     many = rng.integers(-5, 6, 10_000).tolist()
     began = time.process_time()
@@ -81,11 +81,11 @@ def test_the_test_of_thousands_of_images_takes_a_moment() -> None:
     assert p == pytest.approx(expected, abs=1e-3)
 
 
-def test_one_seed_counts_the_images_that_only_one_withstands() -> None:
-    """On 8 images: both stand on 2, neither on 1, adr alone on 4, at alone on 1."""
+def test_one_seed_counts_the_images_on_which_only_one_is_robust() -> None:
+    """On 8 images: both are robust on 2, neither on 1, only adr on 4, only at on 1."""
     records = [
-        judged([1, 1, 0, 0, 0, 0, 0, 1], method=AT),
-        judged([1, 1, 0, 1, 1, 1, 1, 0], method=ADR),
+        evaluated([1, 1, 0, 0, 0, 0, 0, 1], method=AT),
+        evaluated([1, 1, 0, 1, 1, 1, 1, 0], method=ADR),
     ]
     (row,) = paired_rows(records)
     assert (row["method"], row["seeds"], row["suite"], row["n"]) == (ADR, 1, "autoattack", 8)
@@ -100,8 +100,8 @@ def test_an_image_counts_once_however_many_seeds_there_are() -> None:
     """Of three seeds, image 0 is won in two and lost in one, image 1 the reverse, image 2 even."""
     at = ([0, 1, 0], [0, 1, 1], [1, 0, 1])
     adr = ([1, 0, 1], [1, 0, 0], [0, 1, 1])
-    records = [judged(v, method=AT, seed=s) for s, v in enumerate(at)]
-    records += [judged(v, method=ADR, seed=s) for s, v in enumerate(adr)]
+    records = [evaluated(v, method=AT, seed=s) for s, v in enumerate(at)]
+    records += [evaluated(v, method=ADR, seed=s) for s, v in enumerate(adr)]
     (row,) = paired_rows(records)
     assert (row["won"], row["lost"], row["seeds"]) == (1, 1, 3)
     difference = figure(row["difference"])
@@ -111,8 +111,8 @@ def test_an_image_counts_once_however_many_seeds_there_are() -> None:
 
 
 def test_only_seeds_that_both_have_are_compared() -> None:
-    records = [judged([0, 0, 0, 0], method=AT, seed=seed) for seed in (0, 1)]
-    records += [judged([1, 1, 1, 1], method=ADR, seed=seed) for seed in (1, 2)]
+    records = [evaluated([0, 0, 0, 0], method=AT, seed=seed) for seed in (0, 1)]
+    records += [evaluated([1, 1, 1, 1], method=ADR, seed=seed) for seed in (1, 2)]
     (row,) = paired_rows(records)
     assert (row["seeds"], figure(row["difference"]).seeds) == (1, (1,))
     assert paired_rows([*records[:1], *records[3:]]) == []
@@ -121,7 +121,7 @@ def test_only_seeds_that_both_have_are_compared() -> None:
 def test_order_of_records_does_not_matter() -> None:
     rng = np.random.default_rng(0)
     records = [
-        judged(rng.integers(0, 2, 40).tolist(), method=method, seed=seed, selection=selection)
+        evaluated(rng.integers(0, 2, 40).tolist(), method=method, seed=seed, selection=selection)
         for method in (AT, ADR, "trades")
         for seed in range(3)
         for selection in ("best", "last")
@@ -142,72 +142,73 @@ DIFFERENT: list[dict[str, Any]] = [
     {"parameters": {"version": "plus"}},
     {"seed": 1},
     {"precision": "bfloat16"},
-    {"run": "cifar10-long-adr-seed0"},
-    {"verdicts": Verdicts(clean="", robust="")},
+    {"run": "cifar10-long-adr-seed0", "label": "long"},
+    {"training_images_sha256": "f" * 64},
+    {"verdicts": Outcomes(clean="", robust="")},
 ]
 
 
 @pytest.mark.parametrize("change", DIFFERENT, ids="-".join)
 def test_what_differs_in_more_than_the_method_is_not_compared(change: dict[str, Any]) -> None:
-    at, adr = judged([0, 0, 1, 0], method=AT), judged([1, 1, 0, 1], method=ADR)
+    at, adr = evaluated([0, 0, 1, 0], method=AT), evaluated([1, 1, 0, 1], method=ADR)
     assert len(paired_rows([at, adr])) == 1
     assert paired_rows([at, replace(adr, **change)]) == []
 
 
-def test_without_training_records_a_mark_says_that_settings_may_differ() -> None:
-    records = [judged([0, 0, 1, 0], method=AT), judged([1, 1, 0, 1], method=ADR)]
+def test_without_training_records_a_footnote_warns_of_other_settings() -> None:
+    records = [evaluated([0, 0, 1, 0], method=AT), evaluated([1, 1, 0, 1], method=ADR)]
     (row,) = paired_rows(records)
-    assert row["marks"] == (UNKNOWN_MARK,)
+    assert row["marks"] == (UNKNOWN_FOOTNOTE,)
     config = digits_config()
     trained = train_record(config=config.to_json(), dataset="cifar10")
     known = replace(records[0], training_sha256=config.sha256())
     assert paired_rows([known, records[1], trained]) == []
 
 
-def test_rows_say_what_is_said_of_either_side() -> None:
+def test_rows_have_the_footnotes_of_both_sides() -> None:
     shared = {"selected_on": "test"}
-    at = judged([0, 0, 1, 0], method=AT, warnings=("masked",), **shared)
-    adr = judged([1, 1, 0, 1], method=ADR, **shared)
+    at = evaluated([0, 0, 1, 0], method=AT, warnings=("masked",), **shared)
+    adr = evaluated([1, 1, 0, 1], method=ADR, **shared)
     (row,) = paired_rows([at, adr])
     assert row["chosen_on"] == "test"
     assert row["marks"] == (
         "best epoch chosen on the test split: optimistic",
         "warning from autoattack (seed 0): masked",
-        UNKNOWN_MARK,
+        UNKNOWN_FOOTNOTE,
     )
 
 
-def test_a_seed_with_damaged_verdicts_is_left_out() -> None:
-    records = [judged([0, 0, 1, 0], method=AT, seed=seed) for seed in (0, 1)]
-    records += [judged([1, 1, 0, 1], method=ADR, seed=seed) for seed in (0, 1)]
-    damaged = replace(records[3], verdicts=Verdicts(clean="", robust="?"))
+def test_a_seed_with_damaged_outcomes_is_left_out() -> None:
+    records = [evaluated([0, 0, 1, 0], method=AT, seed=seed) for seed in (0, 1)]
+    records += [evaluated([1, 1, 0, 1], method=ADR, seed=seed) for seed in (0, 1)]
+    damaged = replace(records[3], verdicts=Outcomes(clean="", robust="?"))
     (row,) = paired_rows([*records[:3], damaged])
     assert (row["seeds"], figure(row["difference"]).seeds) == (1, (0,))
 
 
-def test_many_comparisons_say_what_chance_makes_of_them() -> None:
+def test_many_comparisons_have_a_note_on_chance() -> None:
     records = [
-        judged([1, 0, 1, 0], method=method, suite=f"pgd-{steps}")
+        evaluated([1, 0, 1, 0], method=method, suite=f"pgd-{steps}")
         for method in (AT, ADR)
         for steps in range(1, 21)
     ]
     few = [record for record in records if record.suite != "pgd-20"]
-    for chosen, expected in ((records, ["about 1 of these 20 p would"]), (few, [])):
+    for chosen, expected in ((records, ["about 1 of these 20 would"]), (few, [])):
         notes = table(build_report(chosen, baselines=False), "paired").notes
-        found = [note for note in notes if note.startswith("Were there no differences")]
+        found = [note for note in notes if note.startswith("p is not corrected")]
         assert len(found) == len(expected)
         assert all(text in note for text, note in zip(expected, found, strict=True))
 
 
-def test_each_attack_has_the_reference_that_was_attacked_so() -> None:
-    """One `at` was attacked by PGD; by AutoAttack the student of a run with an average was."""
+def test_each_attack_has_the_reference_that_was_attacked_by_it() -> None:
+    """One `at` was attacked by PGD, the student of a run with EMA weights by AutoAttack."""
     bits = [1, 0, 1, 0]
     averaged = {"method": "at+wa", "training_sha256": "f" * 64}
     records = [
-        judged(bits, method=AT, suite="pgd-20"),
-        judged(bits, **averaged, suite="autoattack"),
-        judged(bits, method="trades", suite="pgd-20"),
-        judged(bits, method="trades", suite="autoattack"),
+        evaluated(bits, method=AT, suite="pgd-20"),
+        evaluated(bits, **averaged, suite="autoattack"),
+        evaluated(bits, method="trades", suite="pgd-20"),
+        evaluated(bits, method="trades", suite="autoattack"),
     ]
     assert [row["suite"] for row in paired_rows(records)] == ["pgd-20", "autoattack"]
 
@@ -216,7 +217,7 @@ def test_each_attack_has_the_reference_that_was_attacked_so() -> None:
     ("at", "awp", "found"),
     [(True, False, True), (False, False, True), (True, True, True), (False, True, False)],
 )
-def test_awp_may_go_without_nesterov(at: bool, awp: bool, found: bool) -> None:
+def test_awp_may_lack_nesterov_momentum(at: bool, awp: bool, found: bool) -> None:
     configs = [
         digits_config(nesterov=at),
         digits_config(method="at+awp", awp_rho=0.005, nesterov=awp),
@@ -224,24 +225,24 @@ def test_awp_may_go_without_nesterov(at: bool, awp: bool, found: bool) -> None:
     records: list[Record] = []
     for config in configs:
         own = {"method": config.method, "training_sha256": config.sha256()}
-        records.append(judged([1, 0, 1, 0], **own))
+        records.append(evaluated([1, 0, 1, 0], **own))
         records.append(train_record(method=config.method, config=config.to_json()))
     assert len(paired_rows(records)) == found
 
 
 def test_intervals_are_explained() -> None:
-    records = [judged([0, 0, 1, 0], method=AT), judged([1, 1, 0, 1], method=ADR)]
+    records = [evaluated([0, 0, 1, 0], method=AT), evaluated([1, 1, 0, 1], method=ADR)]
     notes = table(build_report(records, intervals=True), "paired").notes
     assert INTERVALS_NOTE in notes
 
 
-def test_weights_of_unknown_history_are_not_compared() -> None:
+def test_third_party_weights_are_not_compared() -> None:
     foreign = foreign_record(4, 3, "mine", n=4, num_test=4)
-    assert paired_rows([judged([0, 0, 1, 0], method=AT), foreign]) == []
+    assert paired_rows([evaluated([0, 0, 1, 0], method=AT), foreign]) == []
 
 
-def test_the_reference_has_the_same_settings_but_those_of_the_method() -> None:
-    """Of two lengths of training each row finds its own; AWP goes without Nesterov."""
+def test_the_reference_shares_all_settings_but_those_of_the_method() -> None:
+    """Each row is compared with the reference of as many epochs; AWP lacks Nesterov momentum."""
     adr = {
         "method": "adr+awp",
         "temperature_high": 1.0,
@@ -267,7 +268,7 @@ def test_the_reference_has_the_same_settings_but_those_of_the_method() -> None:
     records: list[Record] = []
     for run, config in configs.items():
         settings = {"run": run, "method": config.method, "training_sha256": config.sha256()}
-        records.append(judged(verdicts.get(run, [1, 1, 1, 1]), **own, **settings))
+        records.append(evaluated(verdicts.get(run, [1, 1, 1, 1]), **own, **settings))
         records.append(
             train_record(run=run, method=config.method, config=config.to_json(), dataset="digits")
         )
@@ -280,8 +281,8 @@ def test_the_reference_has_the_same_settings_but_those_of_the_method() -> None:
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
-def test_small_probabilities_are_never_shown_as_none(format_name: str) -> None:
-    records = [judged([0] * 20, method=AT), judged([1] * 20, method=ADR)]
+def test_small_probabilities_are_never_shown_as_zero(format_name: str) -> None:
+    records = [evaluated([0] * 20, method=AT), evaluated([1] * 20, method=ADR)]
     report = build_report(records, baselines=False)
     shown = render(report, format_name)
     p = exact_test([1] * 20)

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError
 from adrbench.report import (
     FORMATS,
@@ -27,10 +28,10 @@ from adrbench.report import (
     results_frame,
 )
 from adrbench.report.cell_text import grid
-from adrbench.report.export import KEYS
+from adrbench.report.export import KEYS, as_plain
 from adrbench.report.statistics import Figure, Spread, wilson_interval
 from adrbench.report.tables import Column, Row, Table
-from adrbench.results.records import Record, Threat, Verdicts, pack_verdicts, write_record
+from adrbench.results.records import Outcomes, Record, pack_outcomes, write_record
 from report_records import (
     attack_record,
     digits_config,
@@ -59,7 +60,7 @@ def fixed_output(format_name: str) -> str:
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
-def test_output_is_as_kept(format_name: str) -> None:
+def test_output_equals_the_expected_file(format_name: str) -> None:
     assert fixed_output(format_name) == (EXPECTED / FILES[format_name]).read_text("utf-8")
 
 
@@ -77,7 +78,7 @@ def test_a_report_of_nothing_is_empty() -> None:
 
 
 def test_terminal_tables_fit_and_repeat_their_keys() -> None:
-    """Eight suites do not fit beside each other in 60 columns; each stands in one part."""
+    """Eight suites do not fit beside each other in 60 columns; each is in one part."""
     suites = [f"pgd-{steps}" for steps in range(10, 90, 10)]
     records = [attack_record(8_000, 5_000, suite=suite, seed=s) for suite in suites for s in (0, 1)]
     accuracy, _ = build_report(records, baselines=False).tables
@@ -132,7 +133,7 @@ def test_intervals_only_on_request() -> None:
     assert "50.00 [40.4, 59.6] |" in render(build_report([record], intervals=True), "markdown")
 
 
-def test_csv_is_tidy_and_a_hole_is_nan() -> None:
+def test_csv_has_a_line_per_value_and_nan_where_nothing_was_measured() -> None:
     """Counts 4,700 and 4,900 of 10,000: mean 48, deviation sqrt(2); 72 baselines are better."""
     records = [
         attack_record(8_000, 5_000, suite="pgd-20"),
@@ -179,7 +180,7 @@ def test_json_has_the_counts() -> None:
 def test_no_format_invents_a_zero(
     counts: list[tuple[str, int, str, str, int]], intervals: bool
 ) -> None:
-    """A figure is its counts, so that a 0 is a counted 0; a dash is a hole and nothing else."""
+    """Figures equal their counts, so a 0 was counted; a dash was not measured."""
     records = [
         attack_record(100, robust, method=m, seed=s, suite=suite, selection=sel, n=100)
         for m, s, suite, sel, robust in counts
@@ -195,12 +196,12 @@ def test_no_format_invents_a_zero(
                     assert text.startswith(f"{share:.2f}")
 
 
-def test_only_what_tells_rows_apart_is_numbered() -> None:
-    """A mark on every row is a note without a number; one on some rows has its number there."""
-    column = Column(key="method", label="method", carries_marks=True)
+def test_only_footnotes_that_distinguish_rows_are_numbered() -> None:
+    """A footnote of every row has no number; one of some rows has a number in these rows."""
+    column = Column(key="method", label="method", carries_footnotes=True)
     rows = [
-        Row(cells={"method": "at"}, marks=("own test set", "first 200 images")),
-        Row(cells={"method": "adr"}, marks=("own test set",)),
+        Row(cells={"method": "at"}, footnotes=("own test set", "first 200 images")),
+        Row(cells={"method": "adr"}, footnotes=("own test set",)),
     ]
     both = Table(name="t", title="", context={}, columns=(column,), rows=tuple(rows), notes=("±",))
     shown = grid(both, intervals=False)
@@ -218,7 +219,7 @@ def test_json_is_what_the_standard_encoder_writes() -> None:
     for records in (fixed_records(), odd, []):
         report = build_report(records)
         document = {"schema": 1, "tables": report.tables}
-        expected = json.dumps(document, indent=1, ensure_ascii=False, default=vars) + "\n"
+        expected = json.dumps(document, indent=1, ensure_ascii=False, default=as_plain) + "\n"
         assert render(report, "json") == expected
 
 
@@ -227,7 +228,7 @@ def test_json_is_what_the_standard_encoder_writes() -> None:
     [("plain", "plain", 5), ("网络", "网络", 4), ("b\bell\a", "bell", 4)],
 )
 def test_columns_are_as_wide_as_a_terminal_shows_them(name: str, shown: str, cells: int) -> None:
-    """Beside `other name`, 10 cells and a gutter of 2: Chinese takes 2 cells, a bell none."""
+    """`other name` takes 10 cells and the gutter 2; Chinese takes 2 cells each, a bell none."""
     records = [foreign_record(9_000, 10, run) for run in (name, "other name")]
     text = render(build_report(records), "terminal", width=100)
     assert f"  {shown}{' ' * (12 - cells)}file" in text
@@ -244,7 +245,7 @@ def test_notes_are_wrapped_and_every_line_of_them_is_dim() -> None:
 # Frames, training, and cost
 
 
-def test_training_rows_are_of_runs_that_differ_in_the_seed_alone() -> None:
+def test_training_rows_hold_runs_that_differ_only_in_the_seed() -> None:
     config = digits_config()
     records: list[Record] = [
         train_record(seed=seed, config=replace(config, seed=seed).to_json(), seconds=seconds)
@@ -262,7 +263,24 @@ def test_training_rows_are_of_runs_that_differ_in_the_seed_alone() -> None:
     assert both["epochs"] == 200
 
 
-def test_a_rate_that_is_no_number_is_a_dash() -> None:
+def test_training_rows_depend_on_settings_and_training_images_and_not_on_names() -> None:
+    config = digits_config()
+    known = {"training_images_sha256": "a" * 64}
+    records = [
+        train_record(run=f"fast-s{seed}", label=f"fast-s{seed}", seed=seed, config=own, **known)
+        for seed in (0, 1)
+        for own in (replace(config, seed=seed).to_json(),)
+    ]
+    (row,) = table(build_report(records), "training").rows
+    assert (row.cells["method"], row.cells["runs"], row.footnotes) == ("at (fast)", 2, ())
+    other = replace(records[1], training_images_sha256="b" * 64)
+    rows = table(build_report([records[0], other]), "training").rows
+    assert [row.footnotes for row in rows] == [
+        (f"training images with sha256 {letter * 12}",) for letter in "ab"
+    ]
+
+
+def test_a_rate_that_is_not_finite_is_a_dash() -> None:
     report = build_report([train_record(images_per_second=math.inf)])
     (row,) = table(report, "training").rows
     assert row.cells["images_per_second"] is None
@@ -272,7 +290,7 @@ def test_a_rate_that_is_no_number_is_a_dash() -> None:
 def test_evaluation_rows_hold_the_seconds_of_an_attack_on_a_device() -> None:
     weak = {"suite": "pgd-20", "parameters": {"restarts": 1}}
     strong = {"suite": "pgd-20", "parameters": {"restarts": 10}}
-    larger = {"threat_model": Threat(norm="Linf", eps=16 / 255)}
+    larger = {"threat_model": ThreatModel(norm="Linf", eps=16 / 255)}
     records = [
         attack_record(8_000, 4_700, seed=0, seconds=10.0),
         attack_record(8_000, 4_700, seed=1, seconds=30.0),
@@ -297,7 +315,7 @@ def test_evaluation_rows_hold_the_seconds_of_an_attack_on_a_device() -> None:
     }
 
 
-def test_every_line_of_the_csv_is_told_from_every_other() -> None:
+def test_every_line_of_the_csv_is_identified_by_its_keys() -> None:
     config = digits_config()
     records = fixed_records() + [
         train_record(config=config.to_json(), precision=precision, device=device)
@@ -310,13 +328,16 @@ def test_every_line_of_the_csv_is_told_from_every_other() -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_rows_of_training_say_in_which_settings_they_differ() -> None:
+def test_training_rows_have_footnotes_on_settings_that_differ() -> None:
     records = [
         train_record(run=f"cifar10-resnet18-at-seed{k}", config=digits_config(lr=lr).to_json())
         for k, lr in enumerate((0.05, 0.1))
     ]
     rows = table(build_report(records), "training").rows
-    assert sorted(row.marks for row in rows) == [("settings: --lr 0.05",), ("settings: --lr 0.1",)]
+    assert sorted(row.footnotes for row in rows) == [
+        ("settings: --lr 0.05",),
+        ("settings: --lr 0.1",),
+    ]
 
 
 def test_results_frame_has_a_row_per_attack_record(tmp_path: Path) -> None:
@@ -339,7 +360,7 @@ def test_results_frame_has_a_row_per_attack_record(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(load_results(tmp_path), frame)
 
 
-def test_a_frame_of_nothing_has_its_columns() -> None:
+def test_an_empty_frame_has_its_columns() -> None:
     assert {"suite", "robust_accuracy"} <= set(results_frame([]).columns)
 
 
@@ -350,13 +371,13 @@ def test_reports_import_no_large_package() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_thousands_of_records_take_a_moment() -> None:
+def test_thousands_of_records_take_less_than_three_seconds() -> None:
     """10,000 should take under 3 s: 2,000 in a thousand rows get the same 3 s of a slow machine.
 
     They are a sweep of settings, half of the rows each with a reference of its own.
     """
-    verdicts = Verdicts(
-        clean=pack_verdicts(np.ones(100, bool)), robust=pack_verdicts(np.eye(10) > 0)
+    verdicts = Outcomes(
+        clean=pack_outcomes(np.ones(100, bool)), robust=pack_outcomes(np.eye(10) > 0)
     )
     records: list[Record] = []
     for i in range(500):
@@ -366,8 +387,8 @@ def test_thousands_of_records_take_a_moment() -> None:
             records.append(train_record(**name, config=config.to_json()))
             for suite in ("pgd-20", "autoattack"):
                 changes = {"n": 100, "num_test": 100, "training_sha256": config.sha256()}
-                judged = attack_record(100, 10, **name, suite=suite, **changes)
-                records.append(replace(judged, verdicts=verdicts))
+                evaluated = attack_record(100, 10, **name, suite=suite, **changes)
+                records.append(replace(evaluated, verdicts=verdicts))
     began = time.process_time()
     report = build_report(records)
     shown = render(report, "terminal", width=100)

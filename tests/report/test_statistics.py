@@ -58,7 +58,7 @@ def test_the_deviation_is_that_of_the_percentages(counts: list[int]) -> None:
     assert found.std == round(stdev([count / 100 for count in counts]), 6)
 
 
-def test_one_seed_has_no_deviation_and_nothing_has_no_figure() -> None:
+def test_one_seed_has_no_deviation_and_no_seed_has_no_figure() -> None:
     assert figure(accuracy({0: 50}, 100)).std is None
     assert accuracy({}, 100) is None
     assert accuracy({0: 0}, 0) is None
@@ -81,7 +81,7 @@ def test_eps_is_shown_as_a_fraction_of_255_only_where_it_is_one(eps: float, show
     assert format_eps(eps) == shown
 
 
-def test_no_difference_is_not_below_zero() -> None:
+def test_a_difference_of_zero_is_not_negative() -> None:
     """-1, -6, -3, 10 and 0 more images make 0; in floats a little less, which rounds to -0."""
     first: dict[int | None, int] = dict(enumerate([263, 246, 253, 258, 247]))
     second: dict[int | None, int] = dict(enumerate([264, 252, 256, 248, 247]))

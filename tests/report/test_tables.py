@@ -1,17 +1,19 @@
-"""What shares a row, what is marked, and what best and last make of each other."""
+"""Grouping of records into rows, footnotes, and the overfitting table."""
 
 import math
 from typing import Any
 
 import pytest
 
+from adrbench.config.threat import ThreatModel
 from adrbench.report import (
     FORMATS,
     build_report,
     render,
 )
 from adrbench.report.footnotes import SHARED_NOTE
-from adrbench.results.records import Record, Threat
+from adrbench.report.naming import common_label
+from adrbench.results.records import AttackRecord, Record
 from report_records import (
     accuracy_rows,
     attack_record,
@@ -23,7 +25,7 @@ from report_records import (
 )
 
 
-def test_seeds_make_one_row() -> None:
+def test_seeds_share_one_row() -> None:
     rows = accuracy_rows([attack_record(8_000, 4_700 + 100 * s, seed=s) for s in (0, 1, 2)])
     assert len(rows) == 1
     assert rows[0]["seeds"] == 3
@@ -63,17 +65,17 @@ OTHER_NAME = ("cifar10-resnet18-at-seed0", "cifar10-long-at-seed0")
 
 @pytest.mark.parametrize("table_name", ["robust accuracy", "robust overfitting"])
 @pytest.mark.parametrize("runs", [SAME_NAME, OTHER_NAME], ids=["same name", "other name"])
-def test_rows_of_other_settings_say_which(table_name: str, runs: tuple[str, str]) -> None:
+def test_rows_of_different_settings_have_a_footnote(table_name: str, runs: tuple[str, str]) -> None:
     report = build_report(two_settings(trained=True, runs=runs), baselines=False)
-    marks = [row.marks[0] for row in table(report, table_name).rows]
+    marks = [row.footnotes[0] for row in table(report, table_name).rows]
     assert sorted(marks) == [
         "settings: --epochs 30, --lr 0.05, with --nesterov",
         "settings: --epochs 60, --lr 0.2, without --nesterov",
     ]
 
 
-def test_settings_that_a_row_does_not_use_do_not_mark_it() -> None:
-    """The student of `at+wa` is `at`, however its average was made; the average is not."""
+def test_settings_that_a_row_does_not_use_have_no_footnote() -> None:
+    """The student of `at+wa` is `at`, whatever the EMA decay; the EMA weights are not."""
     configs = (digits_config(), digits_config(method="at+wa", ema_decay=0.98))
     slower = digits_config(method="at+wa", ema_decay=0.99)
     records: list[Record] = []
@@ -90,7 +92,7 @@ def test_settings_that_a_row_does_not_use_do_not_mark_it() -> None:
     ]
 
 
-def test_student_and_average_of_one_run_are_said_to_be() -> None:
+def test_a_note_says_that_student_and_ema_weights_may_share_runs() -> None:
     records = [
         attack_record(8_000, 4_700, method="adr", weights=weights)
         for weights in ("student", "average")
@@ -99,13 +101,13 @@ def test_student_and_average_of_one_run_are_said_to_be() -> None:
     assert SHARED_NOTE not in table(build_report(records[:1]), "robust accuracy").notes
 
 
-def test_without_training_records_marks_say_where_settings_stand() -> None:
+def test_without_training_records_footnotes_name_the_config_files() -> None:
     report = build_report(two_settings(trained=False, runs=SAME_NAME), baselines=False)
-    marks = [row.marks for row in table(report, "robust accuracy").rows]
+    marks = [row.footnotes for row in table(report, "robust accuracy").rows]
     assert marks == 2 * [("settings of cifar10-resnet18-at-seed0, in its config.json",)]
     report = build_report(two_settings(trained=False, runs=OTHER_NAME), baselines=False)
     rows = table(report, "robust accuracy").rows
-    assert [(row.cells["method"], row.marks) for row in rows] == [("at", ()), ("at (long)", ())]
+    assert [(row.cells["method"], row.footnotes) for row in rows] == [("at", ()), ("at (long)", ())]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_without_training_records_marks_say_where_settings_stand() -> None:
         ("float", "at (float)"),
     ],
 )
-def test_a_run_named_by_hand_shows_what_its_name_adds(run: str, shown: str) -> None:
+def test_a_row_shows_the_label_of_a_run_that_was_named_by_the_user(run: str, shown: str) -> None:
     (row,) = accuracy_rows([attack_record(8_000, 4_700, run=run)])
     assert row["method"] == shown
 
@@ -145,8 +147,8 @@ DIFFERENT: list[dict[str, Any]] = [
     {"training_sha256": "f" * 64},
     {"run": "lower-lr-seed1"},
     {"dataset": "cifar100"},
-    {"threat_model": Threat(norm="Linf", eps=0.031)},
-    {"threat_model": Threat(norm="L2", eps=8 / 255)},
+    {"threat_model": ThreatModel(norm="Linf", eps=0.031)},
+    {"threat_model": ThreatModel(norm="L2", eps=8 / 255)},
 ]
 
 
@@ -157,7 +159,7 @@ def test_what_differs_is_never_averaged(change: dict[str, Any]) -> None:
     assert sum(len(table.rows) for table in tables) == 2
 
 
-def test_a_run_named_by_hand_keeps_its_name() -> None:
+def test_seeds_of_one_label_share_one_row() -> None:
     records = [
         attack_record(8_000, 4_700 + s, seed=s, method="adr", run=f"lower-lr-seed{s}")
         for s in (0, 1)
@@ -166,8 +168,10 @@ def test_a_run_named_by_hand_keeps_its_name() -> None:
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-def test_of_two_records_of_one_seed_the_newer_stays_and_a_note_says_so(newest_first: bool) -> None:
-    """An `adr` run's average and an `adr+wa` run's are the same row."""
+def test_of_two_records_of_the_same_weights_the_newer_counts_and_a_note_says_so(
+    newest_first: bool,
+) -> None:
+    """The EMA weights of an `adr` run and of an `adr+wa` run are one row."""
     records: list[Record] = [
         attack_record(8_000, 4_900, method="adr", weights="average", created="2026-01-01T00:00:00"),
         attack_record(
@@ -183,7 +187,114 @@ def test_of_two_records_of_one_seed_the_newer_stays_and_a_note_says_so(newest_fi
     )
 
 
-def test_foreign_weights_are_rows_of_their_own() -> None:
+# Runs with known training images: names play no part
+
+
+def named(run: str, seed: int, **changes: Any) -> AttackRecord:
+    """Return an evaluation of a run with known training images and a name given by the user."""
+    known = {"training_images_sha256": "a" * 64, "label": run, "run": run, "seed": seed}
+    return attack_record(8_000, 4_700 + seed, **(known | changes))
+
+
+def test_runs_of_the_same_settings_and_images_are_one_row_whatever_their_names() -> None:
+    records = [named("lr0.02-s0", 0), named("lr0.02-s1", 1)]
+    (row,) = accuracy_rows(records)
+    assert (row["method"], row["seeds"], row["marks"]) == ("at (lr0.02)", 2, ())
+    default = named("cifar10-resnet18-at-seed2", 2, label="")
+    (row,) = accuracy_rows([*records, default])
+    assert (row["method"], row["seeds"]) == ("at", 3)
+
+
+def test_the_same_settings_and_names_on_other_training_images_are_two_rows() -> None:
+    records = [named("mine", seed, training_images_sha256=64 * "ab"[seed]) for seed in (0, 1)]
+    found = [(row["method"], row["seeds"], row["marks"]) for row in accuracy_rows(records)]
+    assert found == [
+        ("at (mine)", 1, ("training images with sha256 aaaaaaaaaaaa",)),
+        ("at (mine)", 1, ("training images with sha256 bbbbbbbbbbbb",)),
+    ]
+
+
+def test_records_with_and_without_known_training_images_are_two_rows() -> None:
+    default = "cifar10-resnet18-at-seed0"
+    records = [named(default, 0, label=""), attack_record(8_000, 4_700, seed=1)]
+    assert {row["marks"] for row in accuracy_rows(records)} == {
+        ("training images not recorded",),
+        ("training images with sha256 aaaaaaaaaaaa",),
+    }
+
+
+def test_two_weights_of_one_seed_are_two_rows_that_name_them() -> None:
+    """Seed 0 was trained twice, as `one` and as `two`; seed 1 once."""
+    records = [
+        named("one", 0, weights_sha256="1" * 64, created="2026-01-01T00:00:00"),
+        named("two", 0, weights_sha256="2" * 64, created="2026-01-02T00:00:00"),
+        named("other", 1, weights_sha256="3" * 64),
+    ]
+    for order in (records, records[::-1]):
+        found = table(build_report(order), "robust accuracy")
+        rows = [(row.cells["method"], row.cells["seeds"], row.footnotes) for row in found.rows]
+        assert rows == [
+            ("at (one)", 1, ("one of several trainings of seed 0: run one, weights 11111111",)),
+            ("at (other)", 1, ()),
+            ("at (two)", 1, ("one of several trainings of seed 0: run two, weights 22222222",)),
+        ]
+        assert not any("left out" in note for note in found.notes)
+
+
+def test_a_run_repeated_under_one_name_replaces_nothing() -> None:
+    records = [named("mine", 0, weights_sha256=64 * digit) for digit in "12"]
+    marks = [row["marks"] for row in accuracy_rows(records)]
+    assert marks == [
+        (f"one of several trainings of seed 0: run mine, weights {8 * digit}",) for digit in "12"
+    ]
+
+
+def test_a_later_record_of_the_same_weights_replaces_the_earlier_among_several_trainings() -> None:
+    records = [
+        named("one", 0, weights_sha256="1" * 64),
+        named("two", 0, weights_sha256="2" * 64),
+        named("one", 0, weights_sha256="1" * 64, robust_correct=1, created="2027-01-01T00:00:00"),
+    ]
+    found = table(build_report(records), "robust accuracy")
+    counts = [figure(row.cells["robust autoattack"]).correct for row in found.rows]
+    assert counts == [(1,), (4_700,)]
+    assert any(note.startswith("at (one), best: 1 older record") for note in found.notes)
+
+
+def test_best_and_last_of_each_of_two_trainings_are_compared() -> None:
+    """The weights of best and last epoch differ, so they are matched by the names of the runs."""
+    records = [
+        named(
+            run, 0, weights_sha256=64 * digit, selection=selection, robust_correct=5_000 - 100 * k
+        )
+        for run, weights in (("one", "13"), ("two", "24"))
+        for k, (selection, digit) in enumerate(zip(("best", "last"), weights, strict=True))
+    ]
+    rows = table(build_report(records), "robust overfitting").rows
+    assert [row.cells["method"] for row in rows] == ["at (one)", "at (two)"]
+    assert [figure(row.cells["gap"]).mean for row in rows] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "common"),
+    [
+        (("long", "long"), "long"),
+        (("lr0.02-s0", "lr0.02-s1"), "lr0.02"),
+        (("lr0.02-long-s0", "lr0.02-long-s10"), "lr0.02-long"),
+        (("lr0.02", "lr0.02-s1"), "lr0.02"),
+        (("lr0.02-1", "lr0.02-10"), "lr0.02"),
+        (("", "long"), ""),
+        (("one", "two"), ""),
+        (("run1", "run2"), ""),
+    ],
+)
+def test_the_label_of_several_runs_is_what_their_labels_share(
+    labels: tuple[str, ...], common: str
+) -> None:
+    assert common_label(labels) == common_label(labels[::-1]) == common
+
+
+def test_third_party_weights_have_rows_of_their_own() -> None:
     records = [
         foreign_record(9_000, 10, "mine", weights_sha256="a" * 64),
         foreign_record(9_000, 20, "mine", weights_sha256="b" * 64),
@@ -191,7 +302,7 @@ def test_foreign_weights_are_rows_of_their_own() -> None:
     assert [row["method"] for row in accuracy_rows(records)] == ["mine", "mine"]
 
 
-def test_last_epochs_show_only_without_a_best() -> None:
+def test_last_epochs_are_shown_only_without_a_best() -> None:
     best = attack_record(8_000, 4_700)
     last = attack_record(8_400, 4_000, selection="last", epoch=200)
     other = attack_record(8_400, 4_100, selection="last", epoch=200, method="trades")
@@ -199,7 +310,7 @@ def test_last_epochs_show_only_without_a_best() -> None:
     assert shown == [("at", "best"), ("trades", "last")]
 
 
-def test_suites_are_columns_in_order_and_a_hole_is_none() -> None:
+def test_suites_are_columns_in_order_and_none_where_not_measured() -> None:
     suites = ("autoattack", "cw", "pgd-100", "pgd-20", "fgsm")
     records = [attack_record(8_000, 5_000, suite=suite) for suite in suites]
     records.append(attack_record(8_000, 5_000, suite="fgsm", method="trades"))
@@ -222,14 +333,14 @@ def test_other_parameters_are_another_column() -> None:
 
 def test_tables_are_in_order_of_radius() -> None:
     """As text, "16/255" would come before "8/255"."""
-    threats = [Threat(norm="Linf", eps=eps) for eps in (16 / 255, 0.5, 8 / 255)]
+    threats = [ThreatModel(norm="Linf", eps=eps) for eps in (16 / 255, 0.5, 8 / 255)]
     records = [attack_record(8_000, 4_700, threat_model=threat) for threat in threats]
     tables = build_report(records, baselines=False).tables
     titles = [table.title for table in tables if table.name == "robust accuracy"]
     assert [title.split()[-1] for title in titles] == ["8/255", "16/255", "0.5"]
 
 
-# Marks
+# Footnotes
 
 
 @pytest.mark.parametrize(
@@ -243,29 +354,27 @@ def test_tables_are_in_order_of_radius() -> None:
         ({"warnings": ("odd", "odd")}, "warning from autoattack (seed 0): odd"),
     ],
 )
-def test_what_a_reader_must_know_is_marked_in_both_tables(
-    change: dict[str, Any], mark: str
-) -> None:
+def test_deviations_have_footnotes_in_both_tables(change: dict[str, Any], mark: str) -> None:
     best = attack_record(8_000, 4_700, **change)
     last = attack_record(8_000, 4_000, selection="last", epoch=200, **change)
     report = build_report([best, last])
-    assert table(report, "robust accuracy").rows[0].marks == (mark,)
-    assert mark in table(report, "robust overfitting").rows[0].marks
+    assert table(report, "robust accuracy").rows[0].footnotes == (mark,)
+    assert mark in table(report, "robust overfitting").rows[0].footnotes
     for format_name in FORMATS:
         assert mark in render(report, format_name, width=200), format_name
 
 
-def test_rows_on_other_data_of_one_size_are_told_apart() -> None:
+def test_rows_on_different_test_data_of_one_size_have_footnotes() -> None:
     records = [attack_record(8_000, 4_700, data_sha256=letter * 64) for letter in "ab"]
     marks = [row["marks"] for row in accuracy_rows(records)]
     assert marks == [(f"on data with sha256 {letter * 12}",) for letter in "ab"]
 
 
-def test_a_plain_row_has_no_mark() -> None:
+def test_a_plain_row_has_no_footnote() -> None:
     assert accuracy_rows([attack_record(8_000, 4_700)])[0]["marks"] == ()
 
 
-def test_a_suite_on_fewer_seeds_is_marked() -> None:
+def test_a_suite_on_fewer_seeds_has_a_footnote() -> None:
     records = [attack_record(8_000, 4_700, suite="pgd-20", seed=seed) for seed in (0, 1)]
     records.append(attack_record(8_000, 4_500, seed=1))
     row = accuracy_rows(records)[0]
@@ -273,7 +382,7 @@ def test_a_suite_on_fewer_seeds_is_marked() -> None:
     assert figure(row["robust autoattack"]).seeds == (1,)
 
 
-def test_clean_counts_that_disagree_are_marked_and_the_newest_is_shown() -> None:
+def test_clean_counts_that_disagree_have_a_footnote_and_the_newest_is_shown() -> None:
     old = attack_record(8_001, 4_700, suite="pgd-20", created="2026-01-01T00:00:00")
     new = attack_record(8_002, 4_700, created="2026-01-02T00:00:00")
     row = accuracy_rows([new, old])[0]

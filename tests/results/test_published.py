@@ -1,4 +1,4 @@
-"""What is published: the page is the report on the records, and kept weights give them again."""
+"""Published results: the page equals the report, and stored weights reproduce the records."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ WORKSPACE = Workspace(out=PUBLISHED, runs=Path("runs"), data_dir=Path("data"), d
 COMPLETE = tuple(name for name, study in STUDIES.items() if not study.needs_gpu)
 
 
-def test_the_page_is_made_by_the_report_alone() -> None:
+def test_the_page_equals_the_report() -> None:
     command = [sys.executable, "-m", "adrbench", "report", str(PUBLISHED), "--format", "markdown"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     assert (PUBLISHED / "RESULTS.md").read_bytes() == done.stdout
@@ -34,7 +34,7 @@ def test_the_matrix_is_complete(study: str) -> None:
     assert missing == []
 
 
-def test_every_record_is_of_committed_code_and_of_no_machine() -> None:
+def test_every_record_is_from_committed_code_and_without_absolute_paths() -> None:
     for record in RECORDS:
         assert record.software.commit
         assert record.software.dirty is False
@@ -42,8 +42,8 @@ def test_every_record_is_of_committed_code_and_of_no_machine() -> None:
             assert not Path(record.config["dataset"]).is_absolute()
 
 
-def test_kept_weights_give_the_published_verdicts_again(tmp_path: Path) -> None:
-    """On another processor rounding may turn a verdict, so one image in a hundred may differ."""
+def test_stored_weights_reproduce_the_published_outcomes(tmp_path: Path) -> None:
+    """Rounding on another processor may change outcomes, of one image in a hundred at most."""
     (published,) = [
         record
         for record in RECORDS

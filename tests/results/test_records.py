@@ -1,4 +1,4 @@
-"""Records: round trips, what is refused and why, and writes that arrive whole or not at all."""
+"""Records: round trips, migration, and what is refused with which message."""
 
 import dataclasses
 import json
@@ -13,16 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import adrbench.results.records
+from adrbench.config.threat import ThreatModel
 from adrbench.errors import RecordError
 from adrbench.results.records import (
     SCHEMA,
     AttackRecord,
     Skipped,
+    StageResult,
     TrainRecord,
-    pack_verdicts,
+    pack_outcomes,
     read_record,
     read_records,
-    unpack_verdicts,
+    unpack_outcomes,
     write_record,
 )
 from report_records import attack_record, train_record
@@ -31,28 +33,28 @@ KEPT = Path(__file__).parents[1] / "fixtures" / "records"
 
 
 @given(st.lists(st.booleans(), max_size=70))
-def test_verdicts_survive_packing(verdicts: list[bool]) -> None:
-    packed = pack_verdicts(np.array(verdicts, dtype=np.bool_))
-    assert unpack_verdicts(packed, len(verdicts)).tolist() == verdicts
+def test_outcomes_survive_packing(verdicts: list[bool]) -> None:
+    packed = pack_outcomes(np.array(verdicts, dtype=np.bool_))
+    assert unpack_outcomes(packed, len(verdicts)).tolist() == verdicts
 
 
-def test_verdicts_are_packed_first_image_first() -> None:
-    """Ten images of which the first and the tenth stand: bytes 1000 0000, 0100 0000."""
-    packed = pack_verdicts(np.array([True] + 8 * [False] + [True]))
+def test_outcomes_are_packed_first_image_first() -> None:
+    """Ten images of which the first and the tenth are correct: bytes 1000 0000, 0100 0000."""
+    packed = pack_outcomes(np.array([True] + 8 * [False] + [True]))
     assert packed == "gEA="
 
 
 @pytest.mark.parametrize(
     ("packed", "words"),
     [
-        ("gEA=", "2 bytes of verdicts cannot hold 17 images"),
-        ("g!", "the verdicts are not base64"),
-        ("ł", "the verdicts are not base64"),
+        ("gEA=", "2 bytes of outcomes cannot hold 17 images"),
+        ("g!", "the outcomes are not base64"),
+        ("ł", "the outcomes are not base64"),
     ],
 )
-def test_verdicts_that_cannot_be_those_of_n_images(packed: str, words: str) -> None:
+def test_outcomes_that_cannot_be_those_of_n_images(packed: str, words: str) -> None:
     with pytest.raises(RecordError, match=words):
-        unpack_verdicts(packed, 17)
+        unpack_outcomes(packed, 17)
 
 
 @given(
@@ -76,12 +78,12 @@ def test_an_attack_record_survives_a_round_trip(
         robust,
         n=n,
         num_test=num_test,
-        threat_model=adrbench.results.records.Threat(norm="L2", eps=eps),
+        threat_model=ThreatModel(norm="L2", eps=eps),
         run=text,
         warnings=(text, text),
         parameters=parameters,
         seed=seed,
-        stages=(adrbench.results.records.Stage(name=text, survivors=robust, seconds=eps),),
+        stages=(StageResult(name=text, survivors=robust, seconds=eps),),
     )
     path = tmp_path_factory.mktemp("records") / "record.json"
     write_record(path, record)
@@ -100,10 +102,26 @@ def test_records_of_schema_1_are_read() -> None:
     assert (attack.method, attack.weights, attack.selection) == ("adr+wa+awp", "average", "best")
     assert (attack.clean_correct, attack.robust_correct, attack.n) == (5, 4, 20)
     for packed, count in ((attack.verdicts.clean, 5), (attack.verdicts.robust, 4)):
-        assert unpack_verdicts(packed, attack.n).sum() == count
+        assert unpack_outcomes(packed, attack.n).sum() == count
     assert isinstance(train, TrainRecord)
     assert train.history[0]["average_robust_correct"] == 19
     assert train.config["eps"] == 0.1
+
+
+def test_records_of_schema_2_get_a_label_from_their_run_and_no_training_images() -> None:
+    attack, train = read_records_named("attack-2.json", "train-2.json")
+    for record in (attack, train):
+        assert record.run == "digits-short-adr+wa-seed0"
+        assert (record.schema, record.label) == (SCHEMA, "short")
+        assert record.training_images_sha256 is None
+    assert isinstance(attack, AttackRecord)
+    assert (attack.clean_correct, attack.robust_correct, attack.n) == (5, 4, 20)
+
+
+def test_third_party_weights_get_no_label(tmp_path: Path) -> None:
+    data = json.loads((KEPT / "attack-2.json").read_text()) | {"weights": "file", "seed": None}
+    (tmp_path / "record.json").write_text(json.dumps(data))
+    assert read_record(tmp_path / "record.json").label == ""
 
 
 def read_records_named(*names: str) -> list[AttackRecord | TrainRecord]:
@@ -122,10 +140,13 @@ BROKEN = {
     "extra-field.json": "unknown field robust_accuracy",
     "text-count.json": "field robust_correct should be int, not '1'",
     "impossible-counts.json": "counts should satisfy robust_correct <= clean_correct",
-    "infinite-eps.json": "eps should be a radius above 0, not inf",
+    "infinite-eps.json": "eps is inf, but pixels lie in",
     "cut.json": "is not readable as JSON",
     "binary.json": "is not readable as JSON",
 }
+
+
+VALID = ("attack-1.json", "attack-2.json", "train-1.json", "train-2.json")
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -136,12 +157,12 @@ def test_broken_and_foreign_files_are_refused_by_name(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_every_kept_file_is_spoken_of() -> None:
+def test_every_fixture_is_tested() -> None:
     kept = {path.name for path in KEPT.iterdir()}
-    assert kept == {*BROKEN, "attack-1.json", "train-1.json"}
+    assert kept == {*BROKEN, *VALID}
 
 
-def test_json_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
+def test_json_that_is_nested_too_deep_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "deep.json"
     path.write_text("[" * 200_000)
     with pytest.raises(RecordError, match="is not readable as JSON"):
@@ -149,7 +170,7 @@ def test_json_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
 
 
 def test_older_records_are_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A future in which schema 3 says `suite_name`, and schema 2 said `attack`, for `suite`."""
+    """A history in which schema 2 had the key `attack` for what is `suite` before and after."""
 
     def rename(old: str, new: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         return lambda data: {new if key == old else key: value for key, value in data.items()}
@@ -162,7 +183,7 @@ def test_older_records_are_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch
     assert (record.schema, record.suite) == (3, "pgd-2")
 
 
-def test_a_directory_gives_its_records_in_order_and_tells_of_the_rest(tmp_path: Path) -> None:
+def test_a_directory_gives_its_records_in_order_and_lists_the_rest(tmp_path: Path) -> None:
     shutil.copytree(KEPT, tmp_path / "deep" / "er")
     shutil.copy(KEPT / "train-1.json", tmp_path / "a.json")
     shutil.copy(KEPT / "attack-1.json", tmp_path / ".hidden.json")
@@ -170,13 +191,13 @@ def test_a_directory_gives_its_records_in_order_and_tells_of_the_rest(tmp_path: 
     (tmp_path / "notes.txt").write_text("not looked at")
     skipped = Skipped()
     records = read_records(tmp_path, skipped)
-    assert [record.kind for record in records] == ["train", "attack", "train"]
+    assert [record.kind for record in records] == ["train", "attack", "attack", "train", "train"]
     names = {path.name for path in skipped.reasons}
     assert names == {*BROKEN, "folder.json"}
 
 
 @pytest.mark.parametrize("content", [{}, {"other.json": "{}"}])
-def test_a_directory_without_records_says_what_to_do(
+def test_a_directory_without_records_is_refused_with_the_next_action(
     tmp_path: Path, content: dict[str, str]
 ) -> None:
     for name, text in content.items():
@@ -186,20 +207,20 @@ def test_a_directory_without_records_says_what_to_do(
 
 
 @pytest.mark.parametrize("field", ["clean_correct", "robust_correct", "n"])
-def test_counts_that_cannot_be(field: str) -> None:
+def test_impossible_counts_are_refused(field: str) -> None:
     record = attack_record(90, 50, n=100, num_test=100)
     with pytest.raises(ValueError, match="counts should satisfy"):
         dataclasses.replace(record, **{field: 101})  # type: ignore[arg-type]
 
 
-def test_a_record_is_json_that_others_can_read(tmp_path: Path) -> None:
+def test_a_record_is_plain_json(tmp_path: Path) -> None:
     write_record(tmp_path / "record.json", attack_record(90, 50, n=100))
     data = json.loads((tmp_path / "record.json").read_text())
     assert (data["schema"], data["kind"], data["robust_correct"]) == (SCHEMA, "attack", 50)
     assert data["threat_model"] == {"norm": "Linf", "eps": 8 / 255}
 
 
-def test_what_is_published_does_not_mix_with_results_of_ones_own(tmp_path: Path) -> None:
+def test_published_records_are_read_only_when_their_directory_is_given(tmp_path: Path) -> None:
     own, published = tmp_path / "own.json", tmp_path / "published" / "digits" / "theirs.json"
     for path in (own, published):
         path.parent.mkdir(parents=True, exist_ok=True)

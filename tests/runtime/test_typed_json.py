@@ -53,11 +53,11 @@ def test_a_value_survives_json(value: Outer) -> None:
     assert from_json(Outer, data) == value
 
 
-def test_defaults_fill_what_is_left_out() -> None:
+def test_missing_fields_get_their_defaults() -> None:
     assert from_json(Outer, GOOD) == Outer(1, True, "a", Inner("x"))
 
 
-def test_a_whole_number_is_taken_as_a_float() -> None:
+def test_an_integer_is_read_as_a_float() -> None:
     value = from_json(Inner, {"name": "x", "value": 1}).value
     assert (value, type(value)) == (1.0, float)
 
@@ -70,7 +70,7 @@ def nested(levels: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("levels", [1, 50])
-def test_lists_within_lists_are_taken_as_they_are(levels: int) -> None:
+def test_nested_lists_are_kept(levels: int) -> None:
     value = {"a": nested(levels - 1)} if levels > 1 else {}
     assert from_json(Outer, GOOD | {"anything": value}).anything == value
 
@@ -85,26 +85,29 @@ def test_lists_within_lists_are_taken_as_they_are(levels: int) -> None:
         ({"flag": 1}, "field flag should be bool, not 1"),
         ({"choice": "c"}, "field choice should be 'a' or 'b', not 'c'"),
         ({"choice": ["a"]}, "field choice should be 'a' or 'b'"),
-        ({"inner": 3}, "field inner should be a table of fields, not 3"),
+        ({"inner": 3}, "field inner should be a table, not 3"),
         ({"inner": {}}, "field inner.name is missing"),
         ({"inner": {"name": "x", "value": "1"}}, "field inner.value should be float or null"),
         ({"inner": {"name": "x", "size": 1}}, "unknown field inner.size"),
         ({"items": {"name": "x"}}, "field items should be a list"),
         ({"items": [{"name": "x"}, {"name": 2}]}, r"field items\[1\].name should be str, not 2"),
-        ({"table": {"a": "b"}}, "field table.a should be int, not 'b'"),
+        ({"table": {"a": "b"}}, r"field table\[...\] should be int, not a str"),
         ({"table": [1]}, r"field table should be a table, not \[1\]"),
         ({"kind": "outer"}, "unknown field kind"),
         ({"count": "x" * 50}, "field count should be int, not a str"),
         ({"count": 2**63}, "field count should fit into 64 bits"),
-        ({"inner": {"name": "x", "value": 10**400}}, "field inner.value should be float or null"),
+        (
+            {"inner": {"name": "x", "value": 10**400}},
+            "field inner.value is not usable .number out of range",
+        ),
         ({"choice": 10**400}, "field choice should be 'a' or 'b', not a int"),
-        ({"anything": nested(51)}, "field anything should be nested 50 deep at most"),
+        ({"anything": nested(51)}, r"field anything\[0\] is nested too deep, at most 50 levels"),
         ({"flag": nested(900)}, r"field flag should be bool, not \[\["),
-        ({"table": {"a\n" + "b" * 99: ""}}, r"field table.a\\nb{38} should be int"),
-        ({"a\x1b\ud800": 1}, r"unknown field a\\x1b\\ud800$"),
+        ({"a\n" + "b" * 99: ""}, r"unknown field a\\nb{38}$"),
+        ({"a\x1b\ud800": 1}, r"unknown field or value a\\x1b\\ud800$"),
     ],
 )
-def test_a_value_of_another_type_is_named(change: Mapping[str, Any], words: str) -> None:
+def test_a_value_of_another_type_is_refused_by_name(change: Mapping[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         from_json(Outer, GOOD | dict(change))
 
@@ -116,8 +119,8 @@ def test_a_missing_field_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 3])
-def test_what_is_no_table_at_all(data: object) -> None:
-    with pytest.raises(ValueError, match=r"^Outer should be a table of fields"):
+def test_values_that_are_no_table_are_refused(data: object) -> None:
+    with pytest.raises(ValueError, match=r"^Outer should be a table"):
         from_json(Outer, data)
 
 
@@ -129,7 +132,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*GOOD, "items", "table", "other"]), json_values))
-def test_whatever_the_json_says_the_error_is_a_value_error(data: dict[str, Any]) -> None:
+def test_any_json_is_read_or_refused_with_a_value_error(data: dict[str, Any]) -> None:
     try:
         read = from_json(Outer, GOOD | data)
     except ValueError:

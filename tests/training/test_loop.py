@@ -201,3 +201,15 @@ def test_a_gpu_trains_like_the_cpu(digits: Dataset, tmp_path: Path) -> None:
         record = training.train(config, digits, tmp_path / name, device=torch.device(name))
         rows.append(record.history[0]["train_loss"])
     assert rows[1] == pytest.approx(rows[0], rel=0.02)
+
+
+def test_a_run_keeps_its_label_and_the_fingerprint_of_its_training_images(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    config = make_config(epochs=1)
+    for name, label in ((runs.run_name(config, "digits"), ""), ("lr0.02-s0", "lr0.02-s0")):
+        record = training.train(config, digits, tmp_path / name, device=CPU)
+        checkpoint = checkpoints.load(tmp_path / name / checkpoints.LAST)
+        for made in (record, checkpoint):
+            assert made.label == label
+            assert made.training_images_sha256 == digits.training_images_sha256 is not None

@@ -95,5 +95,7 @@ def _load_target(
             epoch=checkpoint.snapshots[weights].epoch,
             seed=config.seed,
             settings_sha256=config.sha256(checkpoint.processes),
+            images_sha256=checkpoint.training_images_sha256,
+            label=checkpoint.label,
         ),
     )

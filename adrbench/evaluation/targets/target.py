@@ -36,7 +36,8 @@ class Training:
     """How weights were trained, in the fields of a record.
 
     The defaults are those of weights that this package did not train. `settings_sha256` is a
-    fingerprint of the training settings without the seed.
+    fingerprint of the training settings without the seed, `images_sha256` one of the training
+    images; `label` is the name of the run where the user chose it.
     """
 
     method: str = ""
@@ -46,6 +47,8 @@ class Training:
     epoch: int | None = None
     seed: int | None = None
     settings_sha256: str | None = None
+    images_sha256: str | None = None
+    label: str = ""
 
     @property
     def is_known(self) -> bool:

@@ -1,4 +1,4 @@
-"""Published robust accuracies that stand beside ours: RobustBench's entries and ADR's paper.
+"""Published robust accuracies to compare with: RobustBench's entries and ADR's paper.
 
 Owns the two tables next to this file, their typed reader, the matching of architecture names
 and the ranking. Figures are percentages, eps a fraction of 1.
@@ -14,16 +14,9 @@ from importlib.resources import files
 
 #: Two radii closer than this are the same threat model.
 EPS_TOLERANCE = 1e-6
-#: RobustBench entries under common corruptions are not about an adversary.
+#: RobustBench's entries for common corruptions have no adversary.
 NORMS = ("Linf", "L2")
 PAPER_NORM, PAPER_EPS = "Linf", 8 / 255
-
-PAPER_NOTE = (
-    "The published AutoAttack figures were made with torchattacks 3.3.0, which takes 10 steps "
-    "instead of 100 and (classes - 1) targets instead of 9, so they are not on RobustBench's "
-    "scale: when others repeated the work with the official package, the same methods scored "
-    "1.5 to 1.9 points lower."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +57,7 @@ class PaperRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
-    """The place a result would take among `of` results, itself included; 1 is the best."""
+    """The place of a result among `of` results, itself included; 1 is the best."""
 
     place: int
     of: int

@@ -1,0 +1,72 @@
+"""Names in tables: networks, methods, and what the labels of several runs have in common."""
+
+from collections.abc import Iterable
+from functools import cache
+
+from adrbench.config.components import COMPONENTS
+from adrbench.config.method import WEIGHTS, parse_method
+from adrbench.errors import AdrbenchError
+from adrbench.results.baselines import zoo_architecture
+from adrbench.results.records import AttackRecord
+
+ZOO_PREFIX = "robustbench:"
+#: Characters between the parts of a label, such as "lr0.02-s0".
+SEPARATORS = "-_ "
+
+
+def method_name(record: AttackRecord) -> str:
+    """Return the method that the weights represent, or the run's name for third-party weights."""
+    method = _method_of_weights(record.method, record.weights) if record.weights in WEIGHTS else ""
+    return method or record.run
+
+
+@cache
+def _method_of_weights(method: str, weights: str) -> str:
+    try:
+        return parse_method(method).row(weights)
+    except AdrbenchError:
+        return ""
+
+
+def network_name(record: AttackRecord) -> str:
+    """Return the network's name; records of the model zoo store the name of the entry instead."""
+    if record.run.startswith(ZOO_PREFIX):
+        return zoo_architecture(record.run.removeprefix(ZOO_PREFIX)) or record.arch
+    return with_activation(record.arch, record.activation)
+
+
+def with_activation(arch: str, activation: str) -> str:
+    """Return the name of a network and, unless it is ReLU, of its activation."""
+    return arch if activation == "relu" else f"{arch} ({activation})"
+
+
+def with_label(method: str, label: str) -> str:
+    """Return a method with the label of its runs, if they have one."""
+    return f"{method} ({label})" if label else method
+
+
+def common_label(labels: Iterable[str]) -> str:
+    """Return what several labels share, up to their last common separator.
+
+    "lr0.02-s0" and "lr0.02-s1" share "lr0.02"; one label alone is returned as it is.
+    """
+    distinct = sorted(set(labels))
+    if len(distinct) == 1:
+        return distinct[0]
+    first, last = distinct[0], distinct[-1]  # in order, so that these differ the earliest
+    pairs = enumerate(zip(first, last, strict=False))
+    length = next((i for i, (one, other) in pairs if one != other), min(len(first), len(last)))
+    common = first[:length]
+    is_whole_part = all(label[len(common) :][:1] in ("", *SEPARATORS) for label in distinct)
+    if not is_whole_part:
+        common = common[: max(common.rfind(separator) for separator in SEPARATORS) + 1]
+    return common.rstrip(SEPARATORS)
+
+
+@cache
+def method_order(method: str) -> tuple[int, ...]:
+    """Return the sort key of a method; names that are no method come last."""
+    try:
+        return parse_method(method).order
+    except AdrbenchError:
+        return (len(COMPONENTS),)
