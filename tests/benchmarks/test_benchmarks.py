@@ -14,7 +14,7 @@ from benchmarks.harness.timing import Comparison, Contender, Timing, compare, in
 ROOT = Path(__file__).parents[2]
 
 
-def test_contenders_interleave() -> None:
+def test_contenders_take_turns() -> None:
     order: list[str] = []
     samples = interleave({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
     assert order == ["a", "b"] * 3

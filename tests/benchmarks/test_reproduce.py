@@ -215,6 +215,7 @@ MATRIX_SCRIPT = """
 import sys
 sys.path[:0] = ["{here}", "{root}"]
 from test_reproduce import TINIEST
+from benchmarks.reproduce import __main__ as program
 program.STUDIES = {{"tiny": TINIEST}}
 sys.argv = ["reproduce", "tiny", *sys.argv[1:]]
 program.main()
