@@ -1,4 +1,4 @@
-"""The command line in this process, and what it did to the directory it ran in."""
+"""Running the command line in this process, and comparing directories before and after."""
 
 import os
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typer.testing import CliRunner
 
 from adrbench.cli.app import app
 
-#: A run of a moment, in every test that needs one.
+#: The options of the shortest training run.
 QUICK = ("--epochs", "1", "--steps", "1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a command came to."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -23,8 +23,8 @@ class Outcome:
     @property
     def lines(self) -> list[str]:
         """The lines on stderr that are neither notes nor progress."""
-        others = ("note: ", "Downloading ")
-        return [line for line in self.err.splitlines() if not line.startswith(others)]
+        skipped = ("note: ", "Downloading ")
+        return [line for line in self.err.splitlines() if not line.startswith(skipped)]
 
     @property
     def notes(self) -> list[str]:
@@ -32,7 +32,7 @@ class Outcome:
 
 
 def command(*arguments: str | Path) -> Outcome:
-    """Run a command; an exception that the command line did not turn into an exit is raised."""
+    """Run a command; raise any exception that the command line did not turn into an exit code."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -46,7 +46,7 @@ def succeed(*arguments: str | Path) -> Outcome:
 
 
 def tree(directory: Path) -> dict[str, bytes | None]:
-    """Return everything below a directory: contents by path, None for directories."""
+    """Return the contents of each file below a directory by path, and None for folders."""
     found: dict[str, bytes | None] = {}
     for parent, folders, files in os.walk(directory):
         found |= {str(Path(parent, name).relative_to(directory)): None for name in folders}

@@ -1,4 +1,4 @@
-"""What a Python user gets from `import adrbench`."""
+"""The public interface of `import adrbench`."""
 
 import tomllib
 from importlib import metadata
@@ -13,7 +13,7 @@ from report_records import attack_record
 ROOT = Path(adrbench.__file__).parents[1]
 
 
-def test_the_public_names_are_there_and_listed() -> None:
+def test_the_public_names_exist_and_are_listed() -> None:
     assert adrbench.__all__ == ["ADR", "load_examples", "load_model", "load_results"]
     for name in adrbench.__all__:
         assert name in dir(adrbench)
@@ -31,7 +31,7 @@ def test_the_package_is_marked_as_typed() -> None:
     assert "py.typed" in settings["tool"]["setuptools"]["package-data"]["adrbench"]
 
 
-def test_the_version_is_stated_once_in_effect() -> None:
+def test_both_stated_versions_agree() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert settings["project"]["version"] == adrbench.__version__
 
@@ -43,14 +43,14 @@ def test_every_dependency_is_installed() -> None:
         assert metadata.version(name)
 
 
-def test_load_examples() -> None:
+def test_load_examples_gives_float_images_and_integer_labels() -> None:
     x, y = adrbench.load_examples("digits", n=3)
     assert (x.shape, x.dtype) == ((3, 1, 8, 8), torch.float32)
     assert 0 <= x.min() < x.max() <= 1
     assert (y.shape, y.dtype) == ((3,), torch.int64)
 
 
-def test_load_results(tmp_path: Path) -> None:
+def test_load_results_gives_a_row_per_evaluation(tmp_path: Path) -> None:
     from adrbench.results.records import write_record
 
     write_record(tmp_path / "deep" / "one.json", attack_record(8_000, 5_000, method="adr"))
@@ -59,7 +59,7 @@ def test_load_results(tmp_path: Path) -> None:
     assert frame["row"].tolist() == ["adr"]
 
 
-def test_adr_rectifies_the_labels_of_any_loop() -> None:
+def test_adr_rectifies_labels_in_a_custom_training_loop() -> None:
     rectifier = adrbench.ADR(total_steps=10)
     logits = torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     targets = rectifier(logits, torch.tensor([0, 1]), step=4)

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print.
+"""The `adrbench` program: its commands, exit codes and signals.
 
 Results go to stdout, everything else to stderr. This is the only file that exits the process:
 0 done, 1 an error the user can act on, 2 usage, 130 interrupted, 143 terminated.
@@ -17,7 +17,7 @@ import typer
 
 from adrbench.cli.attack import attack
 from adrbench.cli.list import list_
-from adrbench.cli.notes import complain, notes_on_stderr
+from adrbench.cli.notes import notes_on_stderr, print_error
 from adrbench.cli.report import report
 from adrbench.cli.train import train
 from adrbench.errors import AdrbenchError
@@ -26,7 +26,7 @@ from adrbench.runtime.torchrun import is_launched
 
 app = typer.Typer(
     help="Train adversarially robust image classifiers with ADR and its baselines, attack them "
-    "with PGD and AutoAttack, and report them beside RobustBench.",
+    "with PGD and AutoAttack, and report the results beside RobustBench's.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,12 +34,12 @@ app = typer.Typer(
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: The exit code of a program that a signal ended is this and the signal's number.
+#: The exit code after a signal is this plus the number of the signal.
 SIGNALLED = 128
 
 
-def exits(command: F) -> F:
-    """Turn what a user can cause into one `error:` line and the right exit code."""
+def handle_errors(command: F) -> F:
+    """Turn the errors a user can cause, and signals, into one `error:` line and an exit code."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -48,43 +48,46 @@ def exits(command: F) -> F:
                 return command(*args, **kwargs)
         except AdrbenchError as error:
             if not error.is_reported:
-                complain(str(error))
+                print_error(str(error))
             raise typer.Exit(error.exit_code) from error
         except BrokenPipeError:
             raise
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            complain(f"{where}{error.strerror or error}; check the path, its rights and the disk.")
+            print_error(
+                f"{where}{error.strerror or error}; check the path, its permissions and the disk."
+            )
             raise typer.Exit(AdrbenchError.exit_code) from error
         except KeyboardInterrupt as interruption:
             number = getattr(interruption, "number", signal.SIGINT)
             if not getattr(interruption, "is_reported", False):
-                complain(describe_stop(getattr(interruption, "where", ""), kwargs.get("force")))
+                print_error(describe_stop(getattr(interruption, "where", ""), kwargs.get("force")))
             raise typer.Exit(SIGNALLED + number) from None
 
     return wrapped  # type: ignore[return-value]
 
 
 def describe_stop(where: str, force: bool | None) -> str:
-    """Return what an interrupted user may want to know: what is kept, and how to go on."""
+    """Return the message after a signal: what is saved, and how to resume."""
     without = " without --force" if force else ""
     if where:
-        return f"interrupted: {where}; the same command{without} goes on from there."
-    return f"interrupted: whatever was saved is kept; give the same command{without} again."
+        return f"interrupted: {where}; the same command{without} resumes from there."
+    return f"interrupted: saved progress is kept; run the same command{without} again to resume."
 
 
-def leave(number: int, frame: FrameType | None) -> None:
-    """End at once: what a signal does before a command listens to it (see `stopping`).
+def exit_on_signal(number: int, frame: FrameType | None) -> None:
+    """Exit at once; the signal handler until a command installs its own (see `StopRequest`).
 
-    Raising an exception instead could hit the import of a library, which then fails in odd ways.
+    An exception raised here could interrupt the import of a library, which may then fail with an
+    unrelated error.
     """
-    complain(describe_stop("", None))
+    print_error(describe_stop("", None))
     os._exit(SIGNALLED + number)
 
 
-def version(wanted: bool) -> None:
-    """Print the version and stop."""
-    if wanted:
+def print_version(is_requested: bool) -> None:
+    """Print the version and exit, if requested."""
+    if is_requested:
         from adrbench import __version__
 
         typer.echo(f"adrbench {__version__}")
@@ -92,13 +95,13 @@ def version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def declare_options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=version, is_eager=True, help="Print the version."),
+        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Hold the options of the program itself."""
+    """Declare the options of the program itself."""
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -108,7 +111,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_,
 }
 for name, command in COMMANDS.items():
-    app.command(name=name)(exits(command))
+    app.command(name=name)(handle_errors(command))
 
 
 def main() -> None:
@@ -118,18 +121,18 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     handled = select_unignored()
     for number in handled:
-        signal.signal(number, leave)
+        signal.signal(number, exit_on_signal)
     try:
         app(prog_name="adrbench")
     except SystemExit as ending:
         if is_launched() and "torch" in sys.modules:
-            # Threads that connect processes, taken down with the interpreter, abort it now
-            # and then (torch 2.15, gloo).
+            # Closing gloo's connections at interpreter shutdown occasionally aborts the process
+            # (torch 2.15).
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(ending.code if isinstance(ending.code, int) else 0)
         raise
     finally:
-        # What it came to is decided and said; the rest is Python's own end.
+        # The exit code is decided and the output printed; a signal must not change either.
         for number in handled:
             signal.signal(number, signal.SIG_IGN)

@@ -144,8 +144,8 @@ def attack_once(job: "Job", context: "Context", *, force: bool) -> "AttackRecord
     """Return the record of an evaluation, run now unless it was finished before."""
     from rich.console import Console
 
-    from adrbench.cli.display import AttackDisplay
-    from adrbench.cli.memory import enough_memory
+    from adrbench.cli.memory import explaining_memory_errors
+    from adrbench.cli.progress import AttackDisplay
     from adrbench.evaluation import jobs as evaluations
     from adrbench.runtime.files import check_writable
     from adrbench.runtime.signals import Interrupted
@@ -160,7 +160,10 @@ def attack_once(job: "Job", context: "Context", *, force: bool) -> "AttackRecord
         check_writable(job.path.parent)
     console = Console(stderr=True, quiet=not group.is_rank_zero)
     try:
-        with AttackDisplay(console, label) as display, enough_memory(job.config.batch_size):
+        with (
+            AttackDisplay(console, label, num_images=len(job.images)) as display,
+            explaining_memory_errors(job.config.batch_size),
+        ):
             return evaluations.run(job, context, display.batch, force=force)
     except Interrupted as interruption:
         where = f"{label} is saved up to the last finished batch"
@@ -183,7 +186,7 @@ def read_finished(path: Path) -> "AttackRecord":
 
 def print_attacks(records: Sequence["AttackRecord"]) -> None:
     """Print one line per record to stdout, and its warnings to stderr."""
-    from adrbench.cli.display import plain_table, print_table
+    from adrbench.cli.output import plain_table, print_table
 
     table = plain_table("target", "weights", "threat", "suite", "n", "clean", "robust")
     for record in records:

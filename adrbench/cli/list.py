@@ -20,7 +20,7 @@ def list_(
     """List what exists, a line each."""
     from rich.table import Table
 
-    from adrbench.cli.display import print_table
+    from adrbench.cli.output import print_table
 
     kinds: dict[str, Callable[[], dict[str, str]]] = {
         "datasets": list_datasets,

@@ -1,4 +1,4 @@
-"""Running out of memory, answered with what to do about it."""
+"""Out-of-memory errors of any library as one error with advice."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,21 +7,21 @@ import torch
 
 from adrbench.errors import AdrbenchError
 
-#: How PyTorch's allocator of host memory begins its error.
-NO_HOST_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+#: The start of the error that PyTorch's CPU allocator raises.
+CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
 @contextmanager
-def enough_memory(batch_size: int) -> Iterator[None]:
-    """Turn a lack of memory for a batch of `batch_size` into an AdrbenchError with advice."""
+def explaining_memory_errors(batch_size: int) -> Iterator[None]:
+    """Turn an out-of-memory error for batches of `batch_size` into an AdrbenchError with advice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not is_memory and NO_HOST_MEMORY not in str(error):
+        is_out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not is_out_of_memory and CPU_OUT_OF_MEMORY not in str(error):
             raise
-        instead = f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --arch"
+        remedy = f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --arch"
         raise AdrbenchError(
-            f"there is not enough memory for a batch of {batch_size}: give {instead}, or another "
+            f"there is not enough memory for a batch of {batch_size}: give {remedy}, or another "
             "--device; what was saved before is kept."
         ) from error

@@ -1,4 +1,4 @@
-"""Log records of the package as lines on stderr, and how lines there are wrapped."""
+"""Log records and errors as lines on stderr, wrapped to the width of a terminal."""
 
 import logging
 import shutil
@@ -13,23 +13,23 @@ from adrbench.runtime.torchrun import is_rank_zero
 
 
 class NoteHandler(logging.Handler):
-    """Prints each record of INFO and above as one `note:` line, the same line once."""
+    """Prints each log record of level INFO or above as one `note:` line; repeats are dropped."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.printed: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record on rank 0."""
+        """Print a log record, on rank 0 only."""
         text = record.getMessage()
         if text not in self.printed and is_rank_zero():
             self.printed.add(text)
-            typer.echo(wrap(f"note: {text}"), err=True)
+            typer.echo(wrap_for_terminal(f"note: {text}"), err=True)
 
 
 @contextmanager
 def notes_on_stderr() -> Iterator[None]:
-    """Print what the package logs while a command runs."""
+    """Print the package's log records to stderr while a command runs."""
     logger = logging.getLogger("adrbench")
     handler, level = NoteHandler(), logger.level
     logger.addHandler(handler)
@@ -41,13 +41,13 @@ def notes_on_stderr() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def complain(message: str) -> None:
-    """Print the one sentence of an error to stderr."""
-    typer.secho(wrap(f"error: {message}"), fg="red", err=True)
+def print_error(message: str) -> None:
+    """Print an error message to stderr, as one `error:` line."""
+    typer.secho(wrap_for_terminal(f"error: {message}"), fg="red", err=True)
 
 
-def wrap(line: str) -> str:
-    """Break a line between words where stderr is a terminal; elsewhere it stays one line."""
+def wrap_for_terminal(line: str) -> str:
+    """Return `line` wrapped between words if stderr is a terminal, else unchanged."""
     if not sys.stderr.isatty():
         return line
     width = shutil.get_terminal_size().columns

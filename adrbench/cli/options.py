@@ -1,4 +1,4 @@
-"""Command-line flags made from declared settings."""
+"""Command-line flags generated from declared settings."""
 
 import functools
 import inspect
@@ -11,21 +11,21 @@ import typer
 from adrbench.config.declare import Setting
 
 DataDir = Annotated[
-    Path, typer.Option(help="Where CIFAR and TinyImageNet are, or are downloaded to.")
+    Path, typer.Option(help="Directory of CIFAR (downloaded if missing) and TinyImageNet.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:K.")]
 
-#: The parameter of a command that the flags of its settings replace.
+#: The parameter of a command that is replaced by the flags of its settings.
 GIVEN = "given"
 
 
 def takes_settings(
     settings: Mapping[str, Setting],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace the parameter `given` of a command by a flag for each of the `settings`.
+    """Return a decorator that replaces a command's parameter `given` by a flag per setting.
 
-    The command receives, as `given`, the values of the flags that were given and those with a
-    default of their own, parsed. A range is checked where the values are used.
+    The command is called with `given` holding the parsed value of each flag that was given or
+    that has a default. Ranges are checked where the values are used.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -33,14 +33,14 @@ def takes_settings(
         parameters: list[inspect.Parameter] = []
         for parameter in signature.parameters.values():
             is_given = parameter.name == GIVEN
-            parameters += map(_parameter, settings.values()) if is_given else [parameter]
+            parameters += map(_make_parameter, settings.values()) if is_given else [parameter]
 
         @functools.wraps(command)
         def wrapped(**values: Any) -> None:
-            found = {name: values.pop(name) for name in settings}
+            flag_values = {name: values.pop(name) for name in settings}
             given = {
                 name: settings[name].parse(value) if isinstance(value, str) else value
-                for name, value in found.items()
+                for name, value in flag_values.items()
                 if value is not None
             }
             command(**values, given=given)
@@ -51,8 +51,8 @@ def takes_settings(
     return decorate
 
 
-def _parameter(setting: Setting) -> inspect.Parameter:
-    """Return the parameter that Typer turns into the flag of a setting."""
+def _make_parameter(setting: Setting) -> inspect.Parameter:
+    """Return the command parameter that Typer turns into the flag of `setting`."""
     is_text = setting.in_pixels or setting.kind is tuple
     kind = str if is_text else setting.kind
     has_default = setting.default is not None

@@ -117,8 +117,8 @@ def run(request: "TrainRequest", places: Places, context: "Context") -> None:
     """Train on this rank; rank 0 prints and writes."""
     from rich.console import Console
 
-    from adrbench.cli.display import TrainingDisplay
-    from adrbench.cli.memory import enough_memory
+    from adrbench.cli.memory import explaining_memory_errors
+    from adrbench.cli.progress import TrainingDisplay
     from adrbench.runtime.files import check_writable
     from adrbench.runtime.launch import is_restarted, rank_zero_first
     from adrbench.training import loop, resuming, state
@@ -134,7 +134,7 @@ def run(request: "TrainRequest", places: Places, context: "Context") -> None:
         for place in (directory, path.parent):
             check_writable(place)
     console = Console(stderr=True, quiet=not group.is_rank_zero)
-    with TrainingDisplay(console, name) as display, enough_memory(config.batch_size):
+    with TrainingDisplay(console, name) as display, explaining_memory_errors(config.batch_size):
         record = loop.train(
             config,
             dataset,

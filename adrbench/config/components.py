@@ -29,6 +29,8 @@ class Component:
     `settings` is a dataclass of `setting` fields. `builder` is "module:attribute", a callable
     `(context, settings) -> part` where `context` is an `adrbench.methods.slots.BuildContext`.
     `needs` are slots that must be filled for it; `implies` are general settings that it changes.
+    `stores_null` marks the components of the first version: runs without them store their
+    settings as null, and the fingerprints of settings include that.
     """
 
     token: str
@@ -38,6 +40,7 @@ class Component:
     settings: type = NoSettings
     needs: tuple[Slot, ...] = ()
     implies: Mapping[str, Any] = field(default_factory=dict)
+    stores_null: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,7 @@ COMPONENTS: dict[str, Component] = {
             summary="clean cross-entropy + beta KL(clean || adversarial) (Zhang et al. 2019)",
             builder="adrbench.methods.trades:build",
             settings=TradesSettings,
+            stores_null=True,
         ),
         Component(
             token="adr",
@@ -107,6 +111,7 @@ COMPONENTS: dict[str, Component] = {
             summary="annealed self-distilled soft labels (Wu et al., ICLR 2024)",
             builder="adrbench.methods.adr:build",
             settings=ADRSettings,
+            stores_null=True,
             needs=("averaging",),
         ),
         Component(
@@ -115,6 +120,7 @@ COMPONENTS: dict[str, Component] = {
             summary="validate and deploy the averaged (EMA) weights",
             builder="adrbench.methods.ema:build",
             settings=EMASettings,
+            stores_null=True,
         ),
         Component(
             token="awp",
@@ -122,12 +128,23 @@ COMPONENTS: dict[str, Component] = {
             summary="adversarial weight perturbation (Wu et al. 2020)",
             builder="adrbench.methods.awp:build",
             settings=AWPSettings,
+            stores_null=True,
             implies={"nesterov": False},
         ),
     )
 }
 #: What fills a slot that a method leaves open and needs.
 DEFAULTS: dict[Slot, str] = {"objective": "at", "averaging": "wa"}
+
+
+def null_settings() -> list[str]:
+    """Return the names of the settings that runs without their component store as null."""
+    return [
+        name
+        for component in COMPONENTS.values()
+        if component.stores_null
+        for name in settings_of(component.settings)
+    ]
 
 
 @cache

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Literal
 
-from adrbench.config.components import component_settings
+from adrbench.config.components import component_settings, null_settings
 from adrbench.config.declare import (
     MAX_INT,
     Setting,
@@ -155,13 +155,14 @@ class TrainConfig:
         The spelling of the data set's path and the source of the defaults are left out.
         """
         mine, theirs = self._stored(), other._stored()
-        names = [name for name in mine if name not in ("preset", "dataset")]
-        return [(name, mine[name], theirs[name]) for name in names if mine[name] != theirs[name]]
+        names = [name for name in mine | theirs if name not in ("preset", "dataset")]
+        pairs = [(name, mine.get(name), theirs.get(name)) for name in names]
+        return [(name, own, other) for name, own, other in pairs if own != other]
 
     def _stored(self) -> dict[str, Any]:
-        """Return every setting by name, None for those of components that the run lacks."""
+        """Return every setting by name, with those that are stored as null where not used."""
         values = self.values()
-        return values | {name: values.get(name) for name in component_settings()}
+        return values | {name: values.get(name) for name in null_settings()}
 
 
 def _split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Threat models: what a perturbation may be, and how an attack moves within it.
+"""Threat models: the perturbations an attack may use, and the steps it takes among them.
 
 A norm is four functions: a uniform draw from the unit ball, the steepest-ascent direction, the
-projection, and the distance. Adding a norm is one row of `NORMS`.
+projection, and the size. A new norm is one row of `NORMS`.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from adrbench.errors import UsageError, unknown_name
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-#: A norm below this counts as zero when a direction is divided by it.
+#: The smallest norm by which a direction is divided, so that a zero gradient stays zero.
 TINY = 1e-12
 
 
@@ -21,8 +21,8 @@ TINY = 1e-12
 class Norm:
     """The geometry of one norm, on batches of shape (N, ...).
 
-    `draw` is uniform in the unit ball, `direction` the point of the unit ball that ascends a
-    gradient fastest, `project(delta, eps)` the nearest point of the ball, `size` the norm, (N,).
+    `draw` samples the unit ball uniformly, `direction` is the steepest-ascent step of unit norm,
+    `project(delta, eps)` the nearest point of the ball of radius eps, `size` the norm, (N,).
     """
 
     draw: "Callable[[Tensor, Generator], Tensor]"
@@ -33,9 +33,9 @@ class Norm:
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
-    """Perturbations of `norm` (Linf or L2) at most `eps`, with the image staying in [0, 1].
+    """Perturbations whose `norm` (Linf or L2) is at most `eps`, of images that stay in [0, 1].
 
-    `eps` is in units of the pixel range: 8/255 is 0.03137. Images are (N, C, H, W).
+    `eps` is a fraction of the pixel range: 8/255 is 0.03137. Images are (N, C, H, W).
 
     Raises:
         UsageError: for an unknown norm, or eps outside (0, 1] under Linf, or not positive.
@@ -51,15 +51,15 @@ class ThreatModel:
         check_eps(self.eps, self.norm)
 
     def draw(self, like: "Tensor", generator: "Generator") -> "Tensor":
-        """Return perturbations uniform in the ball, of the shape, type and device of `like`."""
+        """Return perturbations uniform in the ball, with the shape, dtype and device of `like`."""
         return self.eps * NORMS[self.norm].draw(like, generator)
 
     def step(self, x: "Tensor", x_adv: "Tensor", gradient: "Tensor", size: float) -> "Tensor":
-        """Move `x_adv` by `size` along the steepest ascent, and back into the ball around `x`."""
+        """Return `x_adv` after a steepest-ascent step of `size`, projected as in `project`."""
         return self.project(x, x_adv + size * NORMS[self.norm].direction(gradient))
 
     def project(self, x: "Tensor", x_adv: "Tensor") -> "Tensor":
-        """Return the nearest images to `x_adv` in the ball around `x`, clipped to [0, 1]."""
+        """Return `x_adv` projected onto the ball around `x`, then clipped to [0, 1]."""
         return (x + NORMS[self.norm].project(x_adv - x, self.eps)).clamp(0, 1)
 
     def distance(self, x: "Tensor", x_adv: "Tensor") -> "Tensor":
@@ -68,7 +68,7 @@ class ThreatModel:
 
 
 def check_eps(eps: float, norm: str = "Linf") -> None:
-    """Raise UsageError unless `eps` is a radius in pixel-range units."""
+    """Raise UsageError unless `eps` is a valid radius, as a fraction of the pixel range."""
     if not eps > 0:
         raise UsageError(f"eps is {eps:g}: give a radius above 0, such as 8/255.")
     if norm == "Linf" and not eps <= 1:
@@ -87,10 +87,10 @@ def _draw_linf(like: "Tensor", generator: "Generator") -> "Tensor":
 
 
 def _draw_l2(like: "Tensor", generator: "Generator") -> "Tensor":
-    """Draw uniformly from the unit ball of d dimensions.
+    """Draw uniformly from the unit ball in d dimensions.
 
-    Dropping two coordinates of a uniform point on the sphere in d + 2 dimensions leaves a
-    uniform point of the ball in d (Voelker, Gosmann and Stewart 2017).
+    A uniform point on the unit sphere in d + 2 dimensions, without its last two coordinates, is
+    uniform in the unit ball in d dimensions (Voelker, Gosmann and Stewart 2017).
     """
     import torch
 

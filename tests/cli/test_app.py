@@ -1,4 +1,4 @@
-"""The command line's manners: which stream, which exit code, what is done once and what again."""
+"""The command line: streams, exit codes, and what a repeated command does."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Change to a directory of this test alone, which sees the two runs of the module."""
+    """Change to a new directory with a link to the module's two runs."""
     monkeypatch.chdir(tmp_path)
     Path("checkpoints").symlink_to(trained / "checkpoints")
     return tmp_path
@@ -70,7 +70,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_training_is_done_once_and_says_where(empty: Path) -> None:
+def test_a_finished_run_is_not_trained_again_and_a_note_names_its_record(empty: Path) -> None:
     line = ("train", "digits", "--method", "at", *QUICK)
     first = succeed(*line)
     assert first.lines[0].startswith("digits-small-cnn-at-seed0: published ADR configurations")
@@ -111,13 +111,13 @@ def test_the_record_of_another_run_is_not_replaced(empty: Path) -> None:
     )
 
 
-def test_a_lost_record_is_written_again(here: Path) -> None:
+def test_a_missing_record_is_written_again(here: Path) -> None:
     outcome = succeed("train", "digits", "--method", "at", "--name", "at", *QUICK)
     assert outcome.lines == []
     assert (here / "results" / "train-at.json").exists()
 
 
-def test_options_that_a_method_does_not_use_are_said_to_be_ignored(empty: Path) -> None:
+def test_a_note_names_each_option_the_method_ignores(empty: Path) -> None:
     outcome = succeed("train", "digits", "--method", "at", "--beta", "3", "--awp-rho", "1", *QUICK)
     assert outcome.notes == [
         "note: --beta is ignored: method at does not use it.",
@@ -126,12 +126,14 @@ def test_options_that_a_method_does_not_use_are_said_to_be_ignored(empty: Path) 
 
 
 @pytest.mark.parametrize("eps", ["8/255", f"{8 / 255!r}"])
-def test_eps_in_both_spellings(empty: Path, eps: str) -> None:
+def test_eps_is_a_fraction_or_a_decimal(empty: Path, eps: str) -> None:
     succeed("train", "digits", "--method", "standard", "--eps", eps, "--name", "run", *QUICK)
     assert json.loads(Path("checkpoints/run/config.json").read_text())["eps"] == 8 / 255
 
 
-def test_memory_that_does_not_suffice(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_an_error_with_advice(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
@@ -143,13 +145,13 @@ def test_memory_that_does_not_suffice(empty: Path, monkeypatch: pytest.MonkeyPat
     )
 
 
-def hear_interrupts() -> None:
-    """Undo what a shell does to the processes it starts in the background: ignore SIGINT."""
+def restore_sigint() -> None:
+    """Restore the default action of SIGINT, which a shell ignores in background processes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_is_one_line_and_its_own_code(empty: Path, number: int, code: int) -> None:
+def test_a_signal_gives_one_line_and_its_exit_code(empty: Path, number: int, code: int) -> None:
     line = ("train", "digits", "--method", "at", "--steps", "1", "--name", "at")
     process = subprocess.Popen(
         [sys.executable, "-m", "adrbench", *line],
@@ -157,21 +159,21 @@ def test_a_signal_is_one_line_and_its_own_code(empty: Path, number: int, code: i
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        preexec_fn=hear_interrupts,  # noqa: PLW1509 - this process has no other threads to upset
+        preexec_fn=restore_sigint,  # noqa: PLW1509 - this process has no other threads
     )
     assert process.stderr is not None
-    for told in process.stderr:
-        if told.startswith("epoch 1/30"):
+    for line_read in process.stderr:
+        if line_read.startswith("epoch 1/30"):
             break
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert out == ""
-    (rest,) = (told for told in err.splitlines() if not told.startswith("epoch "))
+    (rest,) = (text for text in err.splitlines() if not text.startswith("epoch "))
     assert re.fullmatch(
         r"error: interrupted: checkpoints/at is saved "
         r"(after|before the validation of) (step \d+ of )?epoch \d+; "
-        "the same command goes on from there.",
+        "the same command resumes from there.",
         rest,
     )
     assert sorted(file.name for file in Path("checkpoints/at").iterdir()) == [
@@ -180,27 +182,29 @@ def test_a_signal_is_one_line_and_its_own_code(empty: Path, number: int, code: i
     assert list(Path("checkpoints").iterdir()) == [Path("checkpoints/at")]
 
 
-def catches(process: int, number: int) -> bool:
-    """Tell whether a process has a handler for a signal."""
+def has_handler(process: int, number: int) -> bool:
+    """Return whether a process handles a signal."""
     status = Path(f"/proc/{process}/status").read_text()
     (caught,) = re.findall(r"SigCgt:\s+([0-9a-f]+)", status)
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for handlers in /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="reads signal handlers from /proc"
+)
 @pytest.mark.parametrize("seconds", [0, 0.1, 0.25, 0.4, 0.6, 0.9, 1.3, 1.8])
 def test_a_signal_while_libraries_are_imported(empty: Path, seconds: float) -> None:
-    """However early, once our own code runs: one sentence, the right code, no traceback."""
+    """At any time after our code starts: one sentence, the exit code, no traceback."""
     process = subprocess.Popen(
         [sys.executable, "-m", "adrbench", "train", "digits", "--epochs", "900", "--steps", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        preexec_fn=hear_interrupts,  # noqa: PLW1509 - this process has no other threads to upset
+        preexec_fn=restore_sigint,  # noqa: PLW1509 - this process has no other threads
     )
-    while not catches(process.pid, signal.SIGTERM):
+    while not has_handler(process.pid, signal.SIGTERM):
         time.sleep(0.001)
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
@@ -210,7 +214,7 @@ def test_a_signal_while_libraries_are_imported(empty: Path, seconds: float) -> N
     assert "Traceback" not in err
 
 
-def test_an_interrupted_force_goes_on_without_it(
+def test_an_interrupted_force_resumes_without_force(
     empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*args: object, **kwargs: object) -> None:
@@ -219,13 +223,16 @@ def test_an_interrupted_force_goes_on_without_it(
     monkeypatch.setattr("adrbench.training.loop.train", interrupt)
     outcome = command("train", "digits", *QUICK, "--force")
     assert outcome.code == 130
-    assert "whatever was saved is kept; give the same command without --force again." in outcome.err
+    assert (
+        "saved progress is kept; run the same command without --force again to resume."
+        in outcome.err
+    )
 
 
 # Attacks
 
 
-def test_a_run_directory_gives_its_best_and_its_last(here: Path) -> None:
+def test_a_run_directory_means_its_best_and_last_checkpoints(here: Path) -> None:
     outcome = succeed("attack", AT, *PGD)
     best, last = records()
     assert (best["selection"], last["selection"]) == ("best", "last")
@@ -254,7 +261,7 @@ def test_a_run_directory_gives_its_best_and_its_last(here: Path) -> None:
     ]
 
 
-def test_an_attack_is_made_once_and_says_where(here: Path) -> None:
+def test_a_finished_attack_is_not_run_again_and_a_note_names_its_record(here: Path) -> None:
     first = succeed("attack", AT / "best.pt", *PGD)
     before = tree(here)
     again = succeed("attack", AT / "best.pt", *PGD)
@@ -281,20 +288,20 @@ def test_an_attack_is_made_once_and_says_where(here: Path) -> None:
     ],
     ids=lambda change: change[0],
 )
-def test_another_attack_is_another_record(here: Path, change: tuple[str, str]) -> None:
+def test_a_changed_attack_option_makes_another_record(here: Path, change: tuple[str, str]) -> None:
     succeed("attack", AT / "best.pt", *PGD)
     assert "was done before" not in succeed("attack", AT / "best.pt", *PGD, *change).err
     assert len(list(Path("results").iterdir())) == 2
 
 
-def test_the_batch_size_of_an_attack_that_does_not_depend_on_it_changes_nothing(
+def test_the_batch_size_does_not_identify_an_attack_that_is_independent_of_it(
     here: Path,
 ) -> None:
     succeed("attack", AT / "best.pt", *PGD)
     assert "was done" in succeed("attack", AT / "best.pt", *PGD, "--batch-size", "7").err
 
 
-def test_a_broken_record_is_not_taken_for_a_result(here: Path) -> None:
+def test_a_damaged_record_is_an_error_unless_forced(here: Path) -> None:
     succeed("attack", AT / "best.pt", *PGD)
     (path,) = Path("results").iterdir()
     path.write_text(path.read_text()[:100])
@@ -304,20 +311,20 @@ def test_a_broken_record_is_not_taken_for_a_result(here: Path) -> None:
     succeed("attack", AT / "best.pt", *PGD, "--force")
 
 
-def test_both_weights(here: Path) -> None:
+def test_both_weights_of_a_checkpoint_are_attacked(here: Path) -> None:
     succeed("attack", ADR / "best.pt", *PGD, "--weights", "both")
     assert sorted(record["weights"] for record in records()) == ["average", "student"]
     deployed = succeed("attack", ADR / "best.pt", *PGD)
     assert "best student pgd-2 was done before" in deployed.err
 
 
-def test_more_images_than_there_are_means_all_of_them(here: Path) -> None:
+def test_n_above_the_number_of_images_means_all(here: Path) -> None:
     outcome = succeed("attack", AT, "--suite", "fgsm", "--n", "1000")
     assert outcome.notes == ["note: digits has 360 test images, not 1,000: all of them are used."]
     assert {record["n"] for record in records()} == {360}
 
 
-def test_options_of_an_attack_that_have_no_effect_are_said_to_be_ignored(here: Path) -> None:
+def test_a_note_names_each_option_the_attack_ignores(here: Path) -> None:
     line = ("attack", AT, "--suite", "fgsm", "--restarts", "3", "--alpha", "0.1")
     outcome = succeed(*line, "--arch", "resnet18", "--normalize", "none")
     assert {note.partition(" is ignored")[0] for note in outcome.notes} == {
@@ -326,7 +333,7 @@ def test_options_of_an_attack_that_have_no_effect_are_said_to_be_ignored(here: P
 
 
 @pytest.mark.parametrize("wrap", [False, True], ids=["bare", "wrapped"])
-def test_a_state_dict_from_elsewhere_fares_as_the_checkpoint_it_is_of(
+def test_a_third_party_state_dict_gives_the_same_outcomes_as_the_checkpoint(
     here: Path, wrap: bool
 ) -> None:
     state = checkpoints.load(AT / "best.pt").snapshots["student"].state
@@ -341,8 +348,8 @@ def test_a_state_dict_from_elsewhere_fares_as_the_checkpoint_it_is_of(
     assert counts(theirs) == counts(ours)
 
 
-def test_a_name_that_looks_like_markup_is_shown_as_it_is(here: Path) -> None:
-    """Rich would read `[red]` as a style and `:key:` as a picture."""
+def test_a_name_that_looks_like_markup_is_printed_verbatim(here: Path) -> None:
+    """Rich's markup would take `[red]` for a style and `:key:` for an emoji."""
     state = checkpoints.load(AT / "best.pt").snapshots["student"].state
     torch.save(state, "w[red]:key:.pt")
     options = ("--arch", "small-cnn", "--dataset", "digits", "--eps", "0.1")
@@ -351,22 +358,22 @@ def test_a_name_that_looks_like_markup_is_shown_as_it_is(here: Path) -> None:
     assert "w[red]:key: " in outcome.out
 
 
-def test_the_normalisation_is_part_of_what_was_evaluated(here: Path) -> None:
-    """The same file with another normalisation is another model, not one "done before"."""
+def test_the_normalization_is_part_of_the_evaluated_model(here: Path) -> None:
+    """The same file with another normalization is another model, not one "done before"."""
     state = checkpoints.load(AT / "last.pt").snapshots["student"].state
     torch.save({k: v for k, v in state.items() if k not in ("mean", "std")}, "w.pt")
     line = ("attack", "w.pt", "--arch", "small-cnn", "--dataset", "digits", *PGD)
     for normalize in ("none", "digits"):
         assert "done before" not in succeed(*line, "--normalize", normalize).err
     succeed(*line, "--normalize", "none", "--activation", "silu")
-    made = records()
-    assert len(made) == 3
-    assert len({record["weights_sha256"] for record in made}) == 2
-    assert len({record["checkpoint_sha256"] for record in made}) == 1
-    assert len({record["robust_correct"] for record in made}) > 1
+    found = records()
+    assert len(found) == 3
+    assert len({record["weights_sha256"] for record in found}) == 2
+    assert len({record["checkpoint_sha256"] for record in found}) == 1
+    assert len({record["robust_correct"] for record in found}) > 1
 
 
-def test_a_state_dict_without_normalization_gives_a_note(here: Path) -> None:
+def test_notes_state_what_a_bare_state_dict_leaves_open(here: Path) -> None:
     state = dict(checkpoints.load(AT / "best.pt").snapshots["student"].state)
     for constant in ("mean", "std"):
         del state[constant]
@@ -375,12 +382,12 @@ def test_a_state_dict_without_normalization_gives_a_note(here: Path) -> None:
     normalization, eps = succeed(*options).notes
     assert "theirs.pt holds no normalization constants: the model gets pixels" in normalization
     assert "theirs.pt does not specify the eps it was trained with: eps is 0.03137" in eps
-    settled = ("--normalize", "none", "--eps", "8/255", "--force")
-    assert succeed(*options, *settled).notes == []
+    complete = ("--normalize", "none", "--eps", "8/255", "--force")
+    assert succeed(*options, *complete).notes == []
 
 
 @pytest.mark.slow
-def test_a_model_of_the_zoo_whose_weights_are_at_hand(here: Path) -> None:
+def test_a_zoo_model_with_local_weights_needs_no_network(here: Path) -> None:
     from adrbench.models import robustbench_zoo as zoo
 
     name = "Rice2020Overfitting"
@@ -411,7 +418,7 @@ def attacked(here: Path) -> Path:
     return here
 
 
-def test_json_and_csv_are_all_that_stdout_holds(attacked: Path) -> None:
+def test_stdout_holds_only_the_json_or_csv(attacked: Path) -> None:
     for form, read in (
         ("json", json.loads),
         ("csv", lambda text: list(csv.reader(text.splitlines()))),
@@ -423,12 +430,12 @@ def test_json_and_csv_are_all_that_stdout_holds(attacked: Path) -> None:
         assert note.startswith("note: left out: results/other.json is not an adrbench record")
 
 
-def test_every_format_names_the_method(attacked: Path) -> None:
+def test_every_report_format_names_the_method(attacked: Path) -> None:
     for form in ("terminal", "markdown", "latex"):
         assert "adr" in succeed("report", "results", "--format", form).out
 
 
-def test_list_names_what_the_other_commands_take(empty: Path) -> None:
+def test_list_prints_every_name_the_other_commands_accept(empty: Path) -> None:
     everything = succeed("list").out
     for name in ("digits", "wrn-D-K", "trades", "autoattack-rand", "adr paper cifar10"):
         assert name in everything
@@ -436,7 +443,7 @@ def test_list_names_what_the_other_commands_take(empty: Path) -> None:
     assert tree(empty) == {}
 
 
-def test_results_that_are_not_on_a_terminal_are_a_row_a_line(here: Path) -> None:
+def test_each_result_row_is_one_line_without_a_terminal(here: Path) -> None:
     name = "a-run-whose-name-is-longer-than-eighty-columns-would-hold-beside-the-figures-of-a-row"
     (here / name).mkdir()
     state = checkpoints.load(AT / "best.pt").snapshots["student"].state
@@ -450,11 +457,11 @@ def test_results_that_are_not_on_a_terminal_are_a_row_a_line(here: Path) -> None
     assert row.rstrip().endswith("%")
 
 
-# Processes of their own
+# Separate processes
 
 
-def test_help_report_and_import_do_not_need_torch(attacked: Path) -> None:
-    """With the import of torch made to fail, these three work all the same."""
+def test_help_report_and_import_work_without_torch(attacked: Path) -> None:
+    """The import of torch is made to fail."""
     Path("torch.py").write_text("raise ImportError('torch was imported')\n")
     for code in (
         "import adrbench; assert 'ADR' in dir(adrbench)",
@@ -466,13 +473,13 @@ def test_help_report_and_import_do_not_need_torch(attacked: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_python_m_from_a_checkout_that_was_never_installed(attacked: Path) -> None:
+def test_python_m_works_from_a_checkout_that_is_not_installed(attacked: Path) -> None:
     done = python("-m", "adrbench", "--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("adrbench ")
 
 
-def test_a_terminal_that_is_not_utf8(attacked: Path) -> None:
+def test_output_works_in_encodings_other_than_utf8(attacked: Path) -> None:
     Path("łąka").mkdir()
     done = python("-m", "adrbench", "report", "łąka", PYTHONIOENCODING="latin-1")
     assert done.returncode == 1
@@ -483,7 +490,7 @@ def test_a_terminal_that_is_not_utf8(attacked: Path) -> None:
         assert "Robust accuracy" in done.stdout
 
 
-def test_a_reader_that_stops_early(attacked: Path) -> None:
+def test_a_closed_pipe_is_no_traceback(attacked: Path) -> None:
     line = f"{sys.executable} -m adrbench report results | head -c 1"
     done = subprocess.run(
         line,

@@ -1,4 +1,4 @@
-"""What a user can get wrong: one sentence, the right exit code, and nothing changed on disk."""
+"""User errors: one sentence, the exit code, and no change on disk."""
 
 import io
 import json
@@ -24,7 +24,7 @@ AT, ADR = "checkpoints/at", "checkpoints/adr"
 
 
 class Payload:
-    """A pickle that would write a file when it is loaded without care."""
+    """A pickle that writes a file when it is loaded without restrictions."""
 
     def __reduce__(self) -> tuple[object, tuple[Path]]:
         return Path.touch, (Path("ran"),)
@@ -32,7 +32,7 @@ class Payload:
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with two runs and one of every kind of broken file."""
+    """Return a directory with two runs and every kind of damaged file."""
     place = tmp_path_factory.mktemp("workplace")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -138,7 +138,7 @@ def write_folders() -> None:
 
 
 def write_broken_runs() -> None:
-    """Write runs that cannot be gone on with: copies of a good one, with one thing wrong."""
+    """Write runs that cannot be resumed: copies of a valid one with one fault each."""
     for name, file in (("cut", checkpoints.LAST), ("rotten", checkpoints.BEST)):
         shutil.copytree(AT, f"checkpoints/{name}")
         path = Path("checkpoints", name, file)
@@ -160,7 +160,7 @@ def write_broken_runs() -> None:
 
 
 def write_broken_record() -> None:
-    """Make an attack, and break its record."""
+    """Run an attack and truncate its record."""
     succeed("attack", f"{AT}/best.pt", "--suite", "fgsm", "--n", "10", "--out", "broken")
     (record,) = Path("broken").glob("*.json")
     record.write_text(record.read_text()[:100])
@@ -356,7 +356,7 @@ CASES: dict[str, tuple[str, int, str]] = {
         "holds a run with --method at, not trades",
     ),
 }
-#: Typer itself answers what is no command or option, with a usage line before the error.
+#: Typer reports unknown commands and options itself, with a usage line before the error.
 USAGE = {
     "command": "atack",
     "option": f"attack {AT} --epochs 3",
@@ -398,11 +398,10 @@ def assert_refused(workplace: Path, line: str, code: int, words: str) -> None:
     assert outcome.code == code, outcome.err
     assert outcome.out == ""
     assert len(outcome.lines) == 1, outcome.err
-    (said,) = outcome.lines
-    assert said.startswith("error: ")
-    assert said[-1] in ".?", said
-
-    assert re.search(words, said), said
+    (message,) = outcome.lines
+    assert message.startswith("error: ")
+    assert message[-1] in ".?", message
+    assert re.search(words, message), message
     assert tree(workplace) == before
 
 
@@ -413,7 +412,7 @@ def here(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_sentence_the_right_code_and_nothing_changed(
+def test_a_user_error_is_one_sentence_with_its_exit_code_and_changes_nothing(
     here: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -421,7 +420,9 @@ def test_one_sentence_the_right_code_and_nothing_changed(
 
 
 @pytest.mark.parametrize("case", ZOO)
-def test_what_the_zoo_cannot_give(here: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_a_zoo_model_that_is_not_available_is_one_sentence(
+    here: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
     from adrbench.models import robustbench_zoo as zoo
 
     package = zoo._import_zoo()
@@ -435,7 +436,7 @@ def test_what_the_zoo_cannot_give(here: Path, monkeypatch: pytest.MonkeyPatch, c
 
 
 @pytest.mark.parametrize("case", USAGE)
-def test_usage_errors_are_typers_own(here: Path, case: str) -> None:
+def test_usage_errors_are_reported_by_typer(here: Path, case: str) -> None:
     before = tree(here)
     outcome = command(*shlex.split(USAGE[case]))
     assert outcome.code == 2
@@ -445,7 +446,7 @@ def test_usage_errors_are_typers_own(here: Path, case: str) -> None:
     assert tree(here) == before
 
 
-def test_notes_name_the_files_left_out_before_the_error(here: Path) -> None:
+def test_notes_name_the_skipped_files_before_the_error(here: Path) -> None:
     outcome = command("report", "newer")
     assert outcome.notes == [
         "note: left out: newer/record.json is not a valid record: its schema is 99, this version "

@@ -1,4 +1,4 @@
-"""What is drawn while work goes on, on terminals of two widths and where there is none."""
+"""Progress displays, on terminals of several widths and without a terminal."""
 
 import io
 import itertools
@@ -10,8 +10,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from adrbench.cli import display as displays
-from adrbench.cli.display import AttackDisplay, TrainingDisplay
+from adrbench.cli import progress as displays
+from adrbench.cli.progress import AttackDisplay, TrainingDisplay
 from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import TrainConfig
@@ -45,7 +45,7 @@ def make_console(width: int, is_terminal: bool = True) -> Console:
 
 
 def drawn(console: Console) -> list[str]:
-    """Return every line that was written, without what moves the cursor."""
+    """Return the lines that were written, without control sequences."""
     assert isinstance(console.file, io.StringIO)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", console.file.getvalue())
     return [line.rstrip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
@@ -53,7 +53,7 @@ def drawn(console: Console) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a second pass each time the display looks at the clock."""
+    """Advance the clock by one second at each reading."""
     seconds = itertools.count()
     monkeypatch.setattr(displays, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
 
@@ -107,30 +107,35 @@ def test_a_method_without_adr_has_no_annealed_numbers() -> None:
 
 
 def show_attack(console: Console) -> None:
-    with AttackDisplay(console, "a run best student autoattack") as display:
+    label = "a run best student autoattack"
+    with AttackDisplay(console, label, num_images=10_000) as display:
         display.batch("clean", 10_000, 10_000, 8_412)
         display.batch("apgd-ce", 0, 8_412, 8_412)
         display.batch("apgd-ce", 250, 8_412, 8_300)
         display.progress.refresh()
+        display.batch("apgd-ce", 8_412, 8_412, 8_211)
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_a_terminal_shows_where_an_attack_stands(width: int) -> None:
+def test_a_terminal_shows_the_progress_of_an_attack(width: int) -> None:
     console = make_console(width)
     show_attack(console)
     lines = drawn(console)
     assert max(map(len, lines)) <= width
     assert any(
-        re.search(r"apgd-ce +[━╸╺]+ +250/8412 8,300 standing 0:00:00 ", line) for line in lines
+        re.search(r"apgd-ce +[━╸╺]+ +250/8412 8,300/10,000 robust 0:00:00 ", line) for line in lines
     )
 
 
-def test_elsewhere_a_stage_is_one_line() -> None:
+def test_a_stage_is_one_line_without_a_terminal() -> None:
     console = make_console(80, is_terminal=False)
     show_attack(console)
     lines = drawn(console)
     assert lines[0] == "a run best student autoattack"
-    assert lines[1:] == ["  clean     8,412 left standing after 1.0 s"]
+    assert lines[1:] == [
+        "  clean     8,412/10,000 correct after 1.0 s",
+        "  apgd-ce   8,211/10,000 robust after 2.0 s",
+    ]
 
 
 def test_a_run_taken_up_within_an_epoch_says_where_and_counts_from_there(

@@ -1,4 +1,4 @@
-"""Settings declared once: their checks, spelling and types."""
+"""Declared settings: checks, spelling and types."""
 
 from dataclasses import dataclass
 
@@ -79,7 +79,7 @@ def test_a_value_of_another_type_is_refused(name: str, value: object) -> None:
     settings_of(Example)["width"].check_type(1)
 
 
-def test_radii_are_shown_in_pixels() -> None:
+def test_radii_are_formatted_in_pixel_units() -> None:
     assert format_eps(8 / 255) == "8/255"
     assert format_eps(0.5) == "0.5"
 

@@ -1,4 +1,4 @@
-"""The vocabulary of methods."""
+"""Parsing, canonical spelling and properties of methods."""
 
 import itertools
 
@@ -37,7 +37,7 @@ def test_canonical_spelling(spelling: str, canonical: str) -> None:
 
 
 @given(st.sampled_from(METHODS).flatmap(lambda m: st.permutations(m.split("+"))))
-def test_order_does_not_matter(tokens: list[str]) -> None:
+def test_the_order_of_tokens_does_not_matter(tokens: list[str]) -> None:
     method = parse_method("+".join(tokens))
     assert method == parse_method("+".join(sorted(tokens)))
     assert parse_method(str(method)) == method
@@ -53,23 +53,23 @@ def test_order_does_not_matter(tokens: list[str]) -> None:
         ("", "unknown method token ''"),
     ],
 )
-def test_impossible_methods_are_refused(spelling: str, words: str) -> None:
+def test_invalid_methods_are_refused(spelling: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         parse_method(spelling)
 
 
-def test_one_adr_run_serves_two_rows() -> None:
+def test_one_adr_run_gives_two_report_rows() -> None:
     for run in ("adr", "adr+wa"):
         assert parse_method(run).row("student") == "adr"
         assert parse_method(run).row("average") == "adr+wa"
     assert parse_method("trades+wa+awp").row("student") == "trades+awp"
 
 
-def test_the_average_exists_for_adr_and_wa_and_is_deployed_for_wa() -> None:
-    facts = {
+def test_adr_and_wa_have_an_average_and_wa_deploys_it() -> None:
+    found = {
         m: (parse_method(m).has_average, parse_method(m).deployed) for m in ("at", "adr", "wa")
     }
-    assert facts == {"at": (False, "student"), "adr": (True, "student"), "wa": (True, "average")}
+    assert found == {"at": (False, "student"), "adr": (True, "student"), "wa": (True, "average")}
 
 
 def test_every_slot_has_a_component() -> None:

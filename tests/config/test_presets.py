@@ -1,4 +1,4 @@
-"""The table of hyper-parameters against the published configurations."""
+"""The hyper-parameter table agrees with the published configurations."""
 
 import pytest
 
@@ -27,7 +27,7 @@ PUBLISHED_ROWS = [
 
 
 @pytest.mark.parametrize(("dataset", "arch", "method", "adr", "rho", "epochs"), PUBLISHED_ROWS)
-def test_published_rows(
+def test_published_settings_are_reproduced(
     dataset: str,
     arch: str,
     method: str,
@@ -43,12 +43,12 @@ def test_published_rows(
     assert preset.source == PUBLISHED
 
 
-def test_milestones_are_the_published_epochs() -> None:
+def test_milestones_are_at_the_published_epochs() -> None:
     values = find_preset("cifar10", "resnet18", parse_method("at"), num_train=50_000).values
     assert [round(f * values["epochs"]) for f in values["milestones"]] == [100, 150]
 
 
-def test_values_of_empty_slots_are_left_out() -> None:
+def test_settings_of_empty_slots_are_omitted() -> None:
     values = find_preset("cifar10", "resnet18", parse_method("at"), num_train=50_000).values
     assert not {*ADR_KEYS, "ema_decay", "awp_rho", "beta"} & values.keys()
 
@@ -61,7 +61,9 @@ def test_values_of_empty_slots_are_left_out() -> None:
         ("mine", 10**6, "carried over"),
     ],
 )
-def test_what_was_not_published_says_so(dataset: str, num_train: int, words: str) -> None:
+def test_a_preset_states_that_it_was_not_published(
+    dataset: str, num_train: int, words: str
+) -> None:
     preset = find_preset(dataset, "wrn-28-10", parse_method("adr"), num_train=num_train)
     assert words in preset.source
 

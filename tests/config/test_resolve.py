@@ -1,4 +1,4 @@
-"""From what a user asked for to a complete configuration."""
+"""A training request and a preset resolve to a complete configuration."""
 
 from typing import Any
 
@@ -13,19 +13,19 @@ def request(method: str = "adr+wa", **given: Any) -> TrainRequest:
     return TrainRequest(dataset="digits", method=method, arch="small-cnn", given=given)
 
 
-def test_a_preset_supplies_what_was_not_given() -> None:
-    asked = request(lr=0.2, ema_decay=0.9)
-    config = asked.resolve("digits", num_train=1437, val_size=143)
-    preset = find_preset("digits", "small-cnn", asked.parsed_method, num_train=1437)
+def test_a_preset_supplies_settings_that_were_not_given() -> None:
+    train_request = request(lr=0.2, ema_decay=0.9)
+    config = train_request.resolve("digits", num_train=1437, val_size=143)
+    preset = find_preset("digits", "small-cnn", train_request.parsed_method, num_train=1437)
     assert (config.lr, config.method_settings["ema_decay"], config.val_size) == (0.2, 0.9, 143)
     assert config.epochs == preset.values["epochs"]
     assert config.preset == f"{preset.source}; given: --lr, --ema-decay"
 
 
 def test_settings_of_absent_components_are_ignored() -> None:
-    asked = request("at", awp_rho=0.1, lr=0.2)
-    assert asked.ignored == ["awp_rho"]
-    config = asked.resolve("digits", num_train=1437, val_size=143)
+    train_request = request("at", awp_rho=0.1, lr=0.2)
+    assert train_request.ignored == ["awp_rho"]
+    config = train_request.resolve("digits", num_train=1437, val_size=143)
     assert "awp_rho" not in config.method_settings
     assert "--awp-rho" not in config.preset
 
@@ -41,14 +41,14 @@ def test_settings_of_absent_components_are_ignored() -> None:
         ({"temperature_low": -1.0}, "--temperature-low is -1"),
     ],
 )
-def test_a_wrong_setting_is_refused_before_any_data_are_read(
+def test_an_invalid_setting_is_refused_before_data_are_read(
     change: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
         request(**change)
 
 
-def test_selection_on_the_test_split_holds_nothing_out() -> None:
+def test_selection_on_the_test_split_holds_out_no_images() -> None:
     assert request().val_size is None
     assert request(select="test").val_size == 0
     assert request(select="test", val_size=5).val_size == 5

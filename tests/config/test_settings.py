@@ -1,4 +1,4 @@
-"""Configurations: what is refused, and what a difference is called."""
+"""Configurations: refused values, differences and fingerprints."""
 
 import dataclasses
 from typing import Any
@@ -42,7 +42,7 @@ def config(method: str = "adr+awp", **changes: Any) -> TrainConfig:
         ({"temperature_high": None}, "needs --temperature-high"),
     ],
 )
-def test_impossible_settings_are_refused(change: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         config(**change)
 
@@ -54,7 +54,7 @@ def test_a_difference_names_the_setting_and_both_values() -> None:
     assert one.differences(dataclasses.replace(one, preset="elsewhere")) == []
 
 
-def test_a_broken_configuration_names_its_field() -> None:
+def test_an_invalid_stored_configuration_names_its_field() -> None:
     data = config().to_json()
     with pytest.raises(ValueError, match="field epochs should be int, not 'ten'"):
         TrainConfig.from_json(data | {"epochs": "ten"})
@@ -68,12 +68,12 @@ def test_a_broken_configuration_names_its_field() -> None:
     ("text", "value"),
     [("8/255", 8 / 255), ("0.0314", 0.0314), (" 1 / 2 ", 0.5), ("2", 2.0), ("1e-2", 0.01)],
 )
-def test_fractions(text: str, value: float) -> None:
+def test_fractions_are_parsed(text: str, value: float) -> None:
     assert parse_fraction(text, "eps") == value
 
 
 @pytest.mark.parametrize("text", ["", "eight", "8/", "8/0", "nan", "inf", "8/255/2", "8,5"])
-def test_what_is_not_a_number_is_refused(text: str) -> None:
+def test_text_that_is_not_a_number_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"--eps is .* write a number such as 8/255"):
         parse_fraction(text, "eps")
 
@@ -88,16 +88,16 @@ def test_what_is_not_a_number_is_refused(text: str) -> None:
         ({"seed": -5}, "--seed is -5"),
     ],
 )
-def test_impossible_attacks_are_refused(change: dict[str, Any], words: str) -> None:
+def test_invalid_attack_settings_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         AttackConfig(**change)
 
 
-def test_fingerprints_outlive_new_settings_and_count_processes() -> None:
-    """The first is as it was before there was a setting `sync_batch_norm`."""
-    plain, synchronised = config("at"), config("at", sync_batch_norm=True)
+def test_fingerprints_survive_new_settings_and_depend_on_the_number_of_processes() -> None:
+    """The first fingerprint is from before the setting `sync_batch_norm` was added."""
+    plain, synchronized = config("at"), config("at", sync_batch_norm=True)
     assert plain.sha256()[:8] == "1690a239"
     assert plain.sha256() == plain.sha256(processes=1)
-    others = (plain.sha256(2), plain.sha256(8), synchronised.sha256())
+    others = (plain.sha256(2), plain.sha256(8), synchronized.sha256())
     assert len({plain.sha256(), *others}) == 4
-    assert synchronised.sha256(8) == synchronised.sha256()
+    assert synchronized.sha256(8) == synchronized.sha256()

@@ -1,4 +1,4 @@
-"""Threat models: what a perturbation may be."""
+"""Threat models: projection, steps, random draws and valid radii."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def images(seed: int, n: int = 4) -> Tensor:
 @pytest.mark.parametrize("norm", NORMS)
 @given(seed=st.integers(0, 10_000), eps=st.floats(0.001, 1), size=st.floats(0.001, 10))
 @settings(max_examples=40, deadline=None)
-def test_every_move_stays_in_the_ball_and_in_the_pixel_range(
+def test_draws_and_steps_stay_in_the_ball_and_in_the_pixel_range(
     norm: str, seed: int, eps: float, size: float
 ) -> None:
     threat = ThreatModel(norm=norm, eps=eps)
@@ -33,7 +33,7 @@ def test_every_move_stays_in_the_ball_and_in_the_pixel_range(
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_projection_leaves_points_inside_where_they_are(norm: str) -> None:
+def test_projection_leaves_points_inside_the_ball_unchanged(norm: str) -> None:
     threat = ThreatModel(norm=norm, eps=0.5)
     x = torch.full((2, 1, 2, 2), 0.5)
     inside = x + 0.1
@@ -55,11 +55,11 @@ def test_the_distance_is_the_norm() -> None:
     assert ThreatModel(norm="L2", eps=1.0).distance(x, x_adv).item() == pytest.approx(0.5)
 
 
-def test_a_zero_gradient_moves_nothing() -> None:
+def test_a_zero_gradient_changes_nothing() -> None:
     x = images(0)
     for norm in NORMS:
-        still = ThreatModel(norm=norm, eps=0.1).step(x, x, torch.zeros_like(x), 0.05)
-        torch.testing.assert_close(still, x)
+        x_adv = ThreatModel(norm=norm, eps=0.1).step(x, x, torch.zeros_like(x), 0.05)
+        torch.testing.assert_close(x_adv, x)
 
 
 def test_l2_draws_are_uniform_in_the_ball() -> None:
@@ -84,10 +84,10 @@ def test_l2_draws_are_uniform_in_the_ball() -> None:
         ("L7", 0.1, "unknown norm"),
     ],
 )
-def test_impossible_threats_are_refused(norm: str, eps: float, words: str) -> None:
+def test_invalid_threat_models_are_refused(norm: str, eps: float, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         ThreatModel(norm=norm, eps=eps)
 
 
-def test_a_radius_above_one_is_fine_under_l2() -> None:
+def test_a_radius_above_one_is_valid_under_l2() -> None:
     assert ThreatModel(norm="L2", eps=3.0).eps == 3.0

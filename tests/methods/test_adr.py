@@ -1,4 +1,4 @@
-"""ADR's rectified labels against arithmetic by hand."""
+"""ADR's rectified labels: worked examples, properties and public interface."""
 
 import math
 
@@ -13,11 +13,11 @@ from adrbench.methods.adr import ADR, Rectified
 from adrbench.methods.slots import OneHot
 
 
-def test_by_hand_where_the_teacher_agrees() -> None:
+def test_a_worked_example_where_the_teacher_is_right() -> None:
     """Three classes, first step of many: tau = 2, lambda = 0.7, label 0.
 
-    Logits (2 ln 4, 2 ln 2, 0) over tau are (ln 4, ln 2, 0), so P = (4, 2, 1) / 7. The teacher's
-    favourite is the label, so the share stays 0.7 and the target is
+    Logits (2 ln 4, 2 ln 2, 0) over tau are (ln 4, ln 2, 0), so P = (4, 2, 1) / 7. The teacher
+    predicts the label, so its weight stays 0.7 and the target is
     0.7 (4/7, 2/7, 1/7) + 0.3 (1, 0, 0) = (0.7, 0.2, 0.1).
     """
     logits = torch.tensor([[2 * math.log(4), 2 * math.log(2), 0.0]], dtype=torch.float64)
@@ -26,26 +26,26 @@ def test_by_hand_where_the_teacher_agrees() -> None:
     torch.testing.assert_close(target, torch.tensor([[0.7, 0.2, 0.1]], dtype=torch.float64))
 
 
-def test_by_hand_where_the_teacher_errs() -> None:
-    """The same teacher, label 2: max P - P_y = 4/7 - 1/7 = 3/7, so the share is 0.7 - 3/7.
+def test_a_worked_example_where_the_teacher_is_wrong() -> None:
+    """The same teacher, label 2: max P - P_y = 4/7 - 1/7 = 3/7, so its weight is 0.7 - 3/7.
 
     With w = 0.7 - 3/7 the target is (4w/7, 2w/7, w/7 + 1 - w).
     """
     logits = torch.tensor([[2 * math.log(4), 2 * math.log(2), 0.0]], dtype=torch.float64)
     adr = ADR(total_steps=10**9, temperature=(2.0, 1.0), interpolation=(0.7, 0.9))
-    share = 0.7 - 3 / 7
-    expected = [[4 * share / 7, 2 * share / 7, share / 7 + 1 - share]]
+    weight = 0.7 - 3 / 7
+    expected = [[4 * weight / 7, 2 * weight / 7, weight / 7 + 1 - weight]]
     target = adr(logits, torch.tensor([2]), step=0)
     torch.testing.assert_close(target, torch.tensor(expected, dtype=torch.float64))
 
 
-def test_halfway_both_numbers_are_in_the_middle() -> None:
+def test_temperature_and_lambda_are_at_their_midpoints_halfway() -> None:
     adr = ADR(total_steps=100, temperature=(2.5, 2.0), interpolation=(0.7, 0.9))
     assert adr.temperature(50) == pytest.approx(2.25)
     assert adr.interpolation(50) == pytest.approx(0.8)
 
 
-def test_a_teacher_that_is_sure_and_wrong_is_not_heard() -> None:
+def test_a_confident_wrong_teacher_gets_no_weight() -> None:
     logits = torch.tensor([[100.0, 0.0, 0.0]])
     target = ADR(total_steps=10)(logits, torch.tensor([1]), step=3)
     torch.testing.assert_close(target, torch.tensor([[0.0, 1.0, 0.0]]))
@@ -57,7 +57,7 @@ def test_a_teacher_that_is_sure_and_wrong_is_not_heard() -> None:
     data=st.data(),
 )
 @settings(deadline=None, max_examples=60)
-def test_targets_are_probabilities_that_favour_the_label_over_the_teacher(
+def test_targets_are_distributions_that_raise_the_probability_of_the_label(
     logits: list[list[float]], step: int, data: st.DataObject
 ) -> None:
     teacher = torch.tensor(logits, dtype=torch.float64)
@@ -73,21 +73,21 @@ def test_targets_are_probabilities_that_favour_the_label_over_the_teacher(
     assert (of_label >= probabilities.gather(1, y[:, None]) - 1e-12).all()
 
 
-def test_a_share_of_zero_is_the_label() -> None:
+def test_lambda_zero_gives_one_hot_labels() -> None:
     logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     y = torch.tensor([0, 1, 2, 3, 0])
     target = ADR(total_steps=10, interpolation=(0.0, 0.0))(logits, y, step=4)
     torch.testing.assert_close(target, OneHot(4)(torch.empty(5, 1, 1, 1), y, {}))
 
 
-def test_the_rectifier_is_public_and_leaves_the_teacher_without_gradients() -> None:
+def test_the_public_rectifier_does_not_propagate_gradients_to_the_teacher() -> None:
     logits = torch.zeros(2, 3, requires_grad=True)
     target = adrbench.ADR(total_steps=10)(logits, torch.tensor([0, 1]), step=0)
     assert not target.requires_grad
     assert "total_steps=10, temperature=(2.5, 2.0)" in repr(adrbench.ADR(total_steps=10))
 
 
-def test_the_teacher_sees_the_clean_batch() -> None:
+def test_targets_come_from_the_teacher_on_the_clean_batch() -> None:
     teacher = torch.nn.Flatten()
     x = torch.randn(2, 3, 1, 1, generator=torch.Generator().manual_seed(0))
     y = torch.tensor([2, 0])
@@ -107,6 +107,6 @@ def test_the_teacher_sees_the_clean_batch() -> None:
         ({"total_steps": 5, "interpolation": (0.5, 1.5)}, "interpolation is"),
     ],
 )
-def test_impossible_rectifiers_are_refused(arguments: dict[str, object], words: str) -> None:
+def test_invalid_rectifier_arguments_are_refused(arguments: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         ADR(**arguments)  # type: ignore[arg-type]

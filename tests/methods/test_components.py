@@ -1,4 +1,4 @@
-"""Objectives, weight perturbation and averaging: oracles, properties, equivalences."""
+"""Objectives, weight perturbation and averaging: references, properties, equivalences."""
 
 import dataclasses
 import itertools
@@ -96,7 +96,7 @@ def test_every_combination_trains(method: str) -> None:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_adr_with_lambda_zero_is_the_plain_objective(objective: str) -> None:
+def test_adr_with_lambda_zero_equals_the_plain_objective(objective: str) -> None:
     off = {"interpolation_low": 0.0, "interpolation_high": 0.0}
     with_adr, _ = train_steps(tiny_config(f"{objective}+adr", **off))
     plain, _ = train_steps(tiny_config(objective))
@@ -104,14 +104,14 @@ def test_adr_with_lambda_zero_is_the_plain_objective(objective: str) -> None:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_awp_with_rho_zero_is_none(objective: str) -> None:
-    """The second pass sees the same weights, so its gradients are those of the first."""
+def test_awp_with_rho_zero_equals_no_perturbation(objective: str) -> None:
+    """The second pass uses the same weights, so its gradients equal those of the first."""
     with_awp, _ = train_steps(tiny_config(f"{objective}+awp", awp_rho=0.0))
     plain, _ = train_steps(tiny_config(objective, nesterov=False))
     assert_same_weights(with_awp, plain)
 
 
-def test_wa_leaves_the_student_alone() -> None:
+def test_wa_does_not_change_the_student() -> None:
     with_wa, average = train_steps(tiny_config("at+wa"))
     plain, _ = train_steps(tiny_config("at"))
     assert_same_weights(with_wa, plain)
@@ -121,7 +121,7 @@ def test_wa_leaves_the_student_alone() -> None:
 def test_one_awp_step_by_hand() -> None:
     """Loss (w - 1)^2 / 2 at w = 3: gradient 2; with rho 0.1, w moves by 0.1 * 3 / 2 * 2 = 0.3.
 
-    The gradient at 3.3 is 2.3, the loss reported is the unperturbed 2, and w is 3 again.
+    The gradient at 3.3 is 2.3, the returned loss is the unperturbed 2, and w is restored to 3.
     """
     model = nn.Linear(1, 1, bias=False).double()
     nn.init.constant_(model.weight, 3.0)
@@ -132,7 +132,7 @@ def test_one_awp_step_by_hand() -> None:
     assert model.weight.grad.item() == pytest.approx(2.3, abs=1e-12)
 
 
-def test_awp_restores_the_weights_bit_for_bit_even_when_the_loss_raises() -> None:
+def test_awp_restores_the_weights_bitwise_even_when_the_loss_raises() -> None:
     model = tiny_model().train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     momenta = model[1].momentum  # type: ignore[index]
@@ -154,7 +154,7 @@ def test_awp_restores_the_weights_bit_for_bit_even_when_the_loss_raises() -> Non
     assert model[1].momentum == momenta  # type: ignore[index]
 
 
-def test_a_perturbed_loss_that_is_not_finite_is_the_one_reported() -> None:
+def test_awp_returns_a_perturbed_loss_that_is_not_finite() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 3.0)
     loss = AWP(rho=0.1).backward(
@@ -163,7 +163,7 @@ def test_a_perturbed_loss_that_is_not_finite_is_the_one_reported() -> None:
     assert loss.isinf()
 
 
-def test_the_second_pass_of_awp_leaves_the_running_statistics() -> None:
+def test_the_second_pass_of_awp_does_not_change_the_running_statistics() -> None:
     x, y = tiny_batch()
     statistics = []
     for perturbation in (AWP(rho=0.5), NoPerturbation()):
@@ -173,8 +173,8 @@ def test_the_second_pass_of_awp_leaves_the_running_statistics() -> None:
     assert torch.equal(*statistics)
 
 
-def test_the_average_matches_its_closed_form() -> None:
-    """After n updates: d^n w_0 + (1 - d) sum_i d^(n - i) w_i, for statistics too."""
+def test_the_ema_matches_its_closed_form() -> None:
+    """After n updates: d^n w_0 + (1 - d) sum_i d^(n - i) w_i; BatchNorm statistics too."""
     decay = 0.9
     model = tiny_model().double()
     ema = EMA(model, decay)
@@ -196,7 +196,7 @@ def test_the_average_matches_its_closed_form() -> None:
         torch.testing.assert_close(value, expected)
 
 
-def test_the_average_is_apart_from_the_model_and_in_eval_mode() -> None:
+def test_the_ema_shares_no_tensors_with_the_model_and_is_in_eval_mode() -> None:
     model = tiny_model().train()
     ema = EMA(model, 0.5)
     assert not ema.model.training
@@ -205,7 +205,7 @@ def test_the_average_is_apart_from_the_model_and_in_eval_mode() -> None:
     assert NoAveraging().model is None
 
 
-def test_losses_agree_with_torch() -> None:
+def test_losses_equal_those_of_torch() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(7, 5, generator=generator, dtype=torch.float64)
     other = torch.randn(7, 5, generator=generator, dtype=torch.float64)
@@ -216,27 +216,27 @@ def test_losses_agree_with_torch() -> None:
     assert log_softmax(logits.bfloat16()).dtype == torch.float32
 
 
-def test_the_clean_side_of_trades_keeps_its_gradient() -> None:
-    """At equal inputs KL is 0 whichever side is detached; at others its gradient differs."""
+def test_trades_differentiates_the_clean_side_too() -> None:
+    """Detaching the clean logits keeps the value of the loss and changes its gradient."""
     x, y = tiny_batch()
     model = tiny_model().eval()
     crafting = InnerAttack(threat=ThreatModel(eps=0.1), steps=1, alpha=0.1, start=nearby_start())
     targets = F.one_hot(y, 3).float()
     x_adv = (x + 0.1).clamp(0, 1)
     loss = Trades(crafting, beta=6.0).loss(model, x, x_adv, targets)
-    (whole,) = torch.autograd.grad(loss, [model[0].weight])  # type: ignore[index]
+    (full,) = torch.autograd.grad(loss, [model[0].weight])  # type: ignore[index]
     clean, adversarial = model(x), model(x_adv)
     detached = cross_entropy(clean, targets) + 6.0 * divergence(
         log_softmax(clean).detach(), log_softmax(adversarial)
     )
     (one_sided,) = torch.autograd.grad(detached, [model[0].weight])  # type: ignore[index]
     torch.testing.assert_close(loss, detached)
-    assert not torch.allclose(whole, one_sided)
+    assert not torch.allclose(full, one_sided)
 
 
-@pytest.mark.parametrize(("mode", "moves"), [("train", True), ("eval", False)])
-def test_crafting_moves_the_running_statistics_only_in_train_mode(
-    mode: BatchNormMode, moves: bool
+@pytest.mark.parametrize(("mode", "updates"), [("train", True), ("eval", False)])
+def test_the_inner_attack_updates_the_running_statistics_only_in_train_mode(
+    mode: BatchNormMode, updates: bool
 ) -> None:
     config = dataclasses.replace(tiny_config("at"), crafting_mode=mode)
     model = tiny_model().train()
@@ -245,6 +245,6 @@ def test_crafting_moves_the_running_statistics_only_in_train_mode(
     x, y = tiny_batch()
     noise = slots.objective.draw(x, torch.Generator().manual_seed(0))
     x_adv = slots.objective.craft(model, x, F.one_hot(y, 3).float(), noise)
-    assert torch.equal(before, model[1].running_mean) != moves  # type: ignore[index]
+    assert torch.equal(before, model[1].running_mean) != updates  # type: ignore[index]
     assert model.training
     assert (x_adv - x).abs().max() <= config.eps + 1e-6

@@ -118,12 +118,24 @@ def test_its_settings_are_declared_checked_and_stored() -> None:
     assert (stored["loss_scale"], stored["smoothing"], stored["beta"]) == (2.0, 0.1, None)
     assert TrainConfig.from_json(stored) == config
     assert config.sha256() != config.with_settings(loss_scale=3.0).sha256()
+    assert config.differences(config.with_settings(method="at", loss_scale=None)) == [
+        ("method", "scaled+smooth+wa", "at"),
+        ("loss_scale", 2.0, None),
+    ]
     with pytest.raises(UsageError, match="--loss-scale is 11: give a number from 0 to 10"):
         resolve("scaled", loss_scale=11)
     with pytest.raises(UsageError, match="method scaled needs --loss-scale"):
         resolve("scaled")
     with pytest.raises(UsageError, match="two tokens for its targets, adr and smooth"):
         parse_method("adr+smooth")
+
+
+def test_it_changes_no_fingerprint_of_other_runs(request: pytest.FixtureRequest) -> None:
+    before = {method: resolve(method).sha256() for method in ("at", "trades+adr+wa+awp")}
+    request.getfixturevalue("registered")
+    assert "scaled" in COMPONENTS
+    assert {method: resolve(method).sha256() for method in before} == before
+    assert "loss_scale" not in resolve("at").to_json()
 
 
 @pytest.mark.usefixtures("registered")

@@ -1,15 +1,10 @@
-"""What a user sees: long work on stderr, results as plain tables on stdout.
+"""Progress of long work on stderr: a live display on a terminal, plain lines elsewhere."""
 
-Long work is a live display on a terminal, and plain lines elsewhere.
-"""
-
-import sys
 import time
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import (
@@ -23,27 +18,15 @@ from rich.progress import (
 )
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
-from rich.text import Text
 
+from adrbench.cli.output import one_line, print_line
 from adrbench.config.settings import TrainConfig
 
 REFRESH_SECONDS = 0.2
-#: The width of tables that no terminal limits: wide enough to leave every line whole.
-UNLIMITED = 10_000
-
-
-def print_line(console: Console, text: str, style: str | None = None) -> None:
-    """Print text as it is: a terminal wraps it between words, elsewhere it is one line."""
-    console.print(Text(text), style=style, soft_wrap=not console.is_terminal)
-
-
-def one_line(text: str) -> Text:
-    """Return text that stays one line: a narrow terminal shows its beginning."""
-    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def progress_line(before: str, after: str, *, done: int, total: int) -> Table:
-    """Return a line with a bar, as wide as the terminal, between two texts."""
+    """Return a line as wide as the terminal: a progress bar between two texts."""
     columns = (Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True))
     line = Table.grid(*columns, padding=(0, 1))
     line.add_row(before, ProgressBar(total=total, completed=done), after)
@@ -143,18 +126,19 @@ def _annealed(values: dict[str, Any]) -> list[str]:
 
 
 class AttackDisplay:
-    """Shows an evaluation: a bar per stage on a terminal, a line per stage elsewhere."""
+    """Shows an evaluation of `num_images`: a line per finished stage, and a bar on a terminal."""
 
-    def __init__(self, console: Console, label: str) -> None:
+    def __init__(self, console: Console, label: str, *, num_images: int) -> None:
         self.console = console
         self.label = label
+        self.num_images = num_images
         self.began = time.perf_counter()
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<9}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=1)),
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[standing]}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
             TimeElapsedColumn(table_column=Column(no_wrap=True)),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
@@ -177,31 +161,17 @@ class AttackDisplay:
     ) -> None:
         self.progress.stop()
 
-    def batch(self, stage: str, done: int, total: int, standing: int) -> None:
-        """Show that `done` of the `total` images of a stage were attacked."""
-        left = f"{standing:,} standing"
+    def batch(self, stage: str, done: int, total: int, num_robust: int) -> None:
+        """Show that `done` of the `total` images that entered a stage are evaluated.
+
+        `num_robust` is the number of images that the stages so far left correctly classified.
+        """
+        outcome = "correct" if stage == "clean" else "robust"
+        count = f"{num_robust:,}/{self.num_images:,} {outcome}"
         if stage not in self.tasks:
-            self.tasks[stage] = self.progress.add_task(stage, total=total, standing=left)
-        self.progress.update(self.tasks[stage], completed=done, standing=left)
+            self.tasks[stage] = self.progress.add_task(stage, total=total, count=count)
+        self.progress.update(self.tasks[stage], completed=done, count=count)
         if done == total:
             seconds = time.perf_counter() - self.began
             self.progress.remove_task(self.tasks[stage])
-            text = f"  {stage:<9} {standing:,} left standing after {seconds:.1f} s"
-            print_line(self.console, text)
-
-
-def plain_table(*columns: str) -> Table:
-    """Return an empty table in the style of this program, figures to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        figures = column in ("n", "clean", "robust")
-        table.add_column(
-            column, justify="right" if figures else "left", no_wrap=figures, overflow="fold"
-        )
-    return table
-
-
-def print_table(table: Table) -> None:
-    """Print to stdout, on a terminal within its width, elsewhere with every row on one line."""
-    width = None if sys.stdout.isatty() else UNLIMITED
-    Console(width=width, markup=False, emoji=False).print(table)
+            print_line(self.console, f"  {stage:<9} {count} after {seconds:.1f} s")

@@ -1,0 +1,38 @@
+"""Lines of text, and results as plain tables on stdout."""
+
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+#: The width of a table outside a terminal, wide enough that no row is wrapped.
+UNLIMITED_WIDTH = 10_000
+
+
+def print_line(console: Console, text: str, style: str | None = None) -> None:
+    """Print text without markup, wrapped between words on a terminal, else on one line."""
+    console.print(Text(text), style=style, soft_wrap=not console.is_terminal)
+
+
+def one_line(text: str) -> Text:
+    """Return text that is never wrapped; a narrow terminal shows its beginning."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def plain_table(*columns: str) -> Table:
+    """Return an empty table in the style of this program, with numbers aligned to the right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        is_number = column in ("n", "clean", "robust")
+        table.add_column(
+            column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
+        )
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Print to stdout: within the width of a terminal, elsewhere each row on one line."""
+    width = None if sys.stdout.isatty() else UNLIMITED_WIDTH
+    Console(width=width, markup=False, emoji=False).print(table)
