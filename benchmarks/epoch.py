@@ -15,7 +15,7 @@ import torch
 from adrbench.config.settings import PRECISIONS, Precision, TrainConfig
 from adrbench.runtime.devices import full_precision
 from benchmarks.harness import command_line
-from benchmarks.harness.adrbench_calls import make_epoch, make_step, prepare_run
+from benchmarks.harness.adrbench_calls import make_epoch, make_step, new_run
 from benchmarks.harness.document import publish
 from benchmarks.harness.timing import Comparison, Contender, Timing, Work, compare
 from benchmarks.harness.workload import make_batches, make_config, random_dataset, random_model
@@ -66,7 +66,7 @@ class Setup:
         """Return an epoch of a run whose step has warmed up."""
         batch_size = self.config.batch_size
         dataset = random_dataset(self.size.batches * batch_size, self.size.num_val)
-        run = prepare_run(self.config, precision, dataset, self.directory, self.device)
+        run = new_run(self.config, precision, dataset, self.directory, self.device)
         take_step = make_step(run)
         ((x, y),) = make_batches(run.dataset.train.first(batch_size), self.config)
         for step in range(self.size.warmup):

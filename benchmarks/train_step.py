@@ -20,7 +20,7 @@ from torch import Tensor
 from adrbench.config.settings import PRECISIONS, Precision, TrainConfig
 from adrbench.runtime.devices import full_precision
 from benchmarks.harness import command_line, hardware
-from benchmarks.harness.adrbench_calls import make_step, prepare_run
+from benchmarks.harness.adrbench_calls import make_step, new_run
 from benchmarks.harness.document import publish
 from benchmarks.harness.hardware import Rates
 from benchmarks.harness.timing import Comparison, Contender, Timing, Work, compare
@@ -53,7 +53,7 @@ def build_ours(
 ) -> Work:
     """Return a step of a run in `precision`."""
     dataset = random_dataset(NUM_BATCHES * config.batch_size, config.val_size)
-    run = prepare_run(config, precision, dataset, directory, device)
+    run = new_run(config, precision, dataset, directory, device)
     return repeat(make_step(run), make_batches(run.dataset.train, config))
 
 

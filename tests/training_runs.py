@@ -1,4 +1,4 @@
-"""Short training runs on the digits, and how two of them are compared."""
+"""Short training runs on the digits, and a comparison of two runs."""
 
 import json
 from pathlib import Path
@@ -10,9 +10,11 @@ from adrbench.checkpoints import format as checkpoints
 from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import TrainConfig
-from adrbench.training import saving
+from adrbench.runtime.context import Context
+from adrbench.training.checkpointer import HISTORY
 
 CPU = torch.device("cpu")
+CONTEXT = Context(device=CPU)
 EPOCHS = 3
 
 
@@ -24,7 +26,7 @@ def make_config(method: str = "adr+wa+awp", **changes: Any) -> TrainConfig:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Hold that two run directories hold bitwise the same weights, best and last, and history."""
+    """Assert that two runs have bitwise the same weights, best and last, and the same history."""
     for name in (checkpoints.BEST, checkpoints.LAST):
         ours, theirs = (checkpoints.load(directory / name) for directory in (one, other))
         assert ours.snapshots.keys() == theirs.snapshots.keys()
@@ -36,6 +38,6 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def stable_history(directory: Path) -> list[dict[str, Any]]:
-    lines = (directory / saving.HISTORY).read_text().splitlines()
+    lines = (directory / HISTORY).read_text().splitlines()
     timing = {"seconds", "images_per_second"}
     return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]

@@ -1,13 +1,13 @@
-"""Checkpoints: plain dictionaries of tensors, numbers and strings that rebuild a model.
+"""The checkpoint format: a plain dictionary of tensors, numbers and strings.
 
-A file is written under another name and renamed, and read without running anything it holds.
-It carries a schema number and everything needed to rebuild the model and find its data set.
+A file is written by rename and read without executing anything in it. It has a schema number and
+all that is needed to rebuild the model and find its data set.
 """
 
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from adrbench.config.settings import TrainConfig, nest_method_settings
 from adrbench.data import dataset_name
 from adrbench.errors import CheckpointError, UsageError
 from adrbench.models.architectures import build_model
+from adrbench.results.history import Counts
 from adrbench.results.migrations import label_from_run_name
 from adrbench.runtime.files import write_atomically
 from adrbench.runtime.typed_json import from_json, to_json
@@ -33,7 +34,7 @@ Selection = Literal["best", "last"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """What the architecture's builder needs besides the weights."""
+    """The arguments of the architecture's builder."""
 
     arch: str
     activation: str
@@ -41,7 +42,7 @@ class ModelShape:
     in_channels: int
 
     def build(self) -> nn.Module:
-        """Return a model of this shape, its weights and normalisation still to be loaded."""
+        """Return a model of this shape; its weights and normalization have yet to be loaded."""
         return build_model(
             self.arch,
             num_classes=self.num_classes,
@@ -52,15 +53,33 @@ class ModelShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One set of weights, tensors by name, after `epoch` epochs, with its counts there.
+    """One set of weights, tensors by name, after `epoch` epochs, and its validation counts.
 
-    Within an epoch it is taken some steps after `epoch`, and has no counts.
+    Weights from within the next epoch have no counts.
     """
 
     state: dict[str, Any]
     epoch: int
-    clean_correct: int | None
-    robust_correct: int | None
+    counts: Counts | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the snapshot as it is stored, where its counts are two keys."""
+        return {"state": self.state, "epoch": self.epoch} | {
+            name: getattr(self.counts, name, None) for name in COUNTS
+        }
+
+    @staticmethod
+    def parse(stored: object) -> object:
+        """Return a stored snapshot with its counts as one field; anything else unchanged."""
+        if not isinstance(stored, dict) or not stored.keys() >= COUNTS:
+            return stored
+        counts = {name: stored[name] for name in COUNTS}
+        rest = {key: value for key, value in stored.items() if key not in COUNTS}
+        is_empty = all(count is None for count in counts.values())
+        return rest | {"counts": None if is_empty else counts}
+
+
+COUNTS = Counts.__dataclass_fields__.keys()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +87,11 @@ class Checkpoint:
     """The content of one file.
 
     `snapshots` maps student, and average where there is one, to its weights. `data_sha256`
-    identifies the images trained on, `selection_sha256` those that choose the best epoch ("" in
+    identifies the training images, `selection_sha256` those that choose the best epoch ("" in
     files of schema 1), `training_images_sha256` all training images before any were held out
     (None in files of schema 2 and older). `label` is the run's name where the user chose one,
-    else "". `processes` is the largest number that trained together. `training` is only for
-    resuming: the optimizer, the history, and the position in the run; a `best` checkpoint has
-    none.
+    else "". `processes` is the largest number of processes that trained. `training` is the rest
+    of the state of a run, which only resuming needs; a `best` checkpoint has none.
     """
 
     selection: Selection
@@ -91,33 +109,22 @@ class Checkpoint:
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path` by rename."""
+    header = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
     content = {
         "format": MARK,
         "schema": SCHEMA,
-        "selection": checkpoint.selection,
+        **header,
         "config": checkpoint.config.to_json(),
         "shape": to_json(checkpoint.shape),
-        "run": checkpoint.run,
-        "data_sha256": checkpoint.data_sha256,
-        "selection_sha256": checkpoint.selection_sha256,
-        "training_images_sha256": checkpoint.training_images_sha256,
-        "label": checkpoint.label,
-        "snapshots": {name: vars(snapshot) for name, snapshot in checkpoint.snapshots.items()},
-        "processes": checkpoint.processes,
-        "training": checkpoint.training,
+        "snapshots": {name: held.to_json() for name, held in checkpoint.snapshots.items()},
     }
-    write_content(path, content | {"tensors_sha256": sum_tensors(content)})
-
-
-def write_content(path: Path, content: dict[str, Any]) -> None:
-    """Write what a file holds, by rename."""
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(content | {"tensors_sha256": sum_tensors(content)}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
 def sum_tensors(content: Any) -> str:
-    """Return the SHA-256, in hex, of every tensor within containers and of where it stands."""
+    """Return the SHA-256, in hex, of every tensor within containers and of its position there."""
     digest = hashlib.sha256()
     for place, tensor in _tensors(content, ""):
         digest.update(f"{place} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -153,12 +160,17 @@ def load(path: Path) -> Checkpoint:
 
 
 def is_ours(content: object) -> bool:
-    """Tell whether a loaded file says that it is an adrbench checkpoint."""
+    """Return whether the content of a file is marked as an adrbench checkpoint."""
     return isinstance(content, dict) and content.get("format") == MARK
 
 
 def parse(file: TorchFile, path: Path) -> Checkpoint:
-    """Return the checkpoint in a file of ours, which lies at `path`."""
+    """Return the checkpoint in a file of ours, read from `path`.
+
+    Raises:
+        CheckpointError: when it is damaged, of a newer schema, or holds objects.
+
+    """
     content = file.content
     if file.unread:
         raise CheckpointError(
@@ -172,13 +184,16 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
             "update adrbench."
         )
     apart = ("format", "schema", "tensors_sha256")
-    fields = {key: value for key, value in content.items() if key not in apart}
+    stored = {key: value for key, value in content.items() if key not in apart}
     try:
-        if schema > 1 and content.get("tensors_sha256") != sum_tensors(fields):
+        if schema > 1 and content.get("tensors_sha256") != sum_tensors(stored):
             raise ValueError("its tensors are not those that were written")
-        if "config" in fields:
-            fields["config"] = nest_method_settings(fields["config"])
-        checkpoint = from_json(Checkpoint, fields)
+        if "config" in stored:
+            stored["config"] = nest_method_settings(stored["config"])
+        snapshots = stored.get("snapshots")
+        if isinstance(snapshots, dict):
+            stored["snapshots"] = {name: Snapshot.parse(held) for name, held in snapshots.items()}
+        checkpoint = from_json(Checkpoint, stored)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): copy or train it again.") from error
     return checkpoint if schema >= SCHEMA else replace(checkpoint, label=former_label(checkpoint))
@@ -230,10 +245,10 @@ def restore(checkpoint: Checkpoint, weights: str, path: Path | str) -> nn.Module
 
 
 def load_model(path: str | Path, weights: Weights | None = None) -> nn.Module:
-    """Return a trained model in eval mode on the CPU, taking images (N, C, H, W) in [0, 1].
+    """Return a trained model in eval mode on the CPU, for images (N, C, H, W) in [0, 1].
 
-    `path` is a checkpoint, or a run directory, of which the best checkpoint is taken. `weights`
-    is "student" or "average"; None is what the method deploys.
+    `path` is a checkpoint, or a run directory, of which the best checkpoint is loaded. `weights`
+    is "student" or "average", or None for the weights that the method deploys.
 
     Raises:
         CheckpointError: when the file cannot be read or does not fit its model.

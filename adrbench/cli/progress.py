@@ -1,6 +1,7 @@
 """Progress of long work on stderr: a live display on a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,7 @@ from rich.table import Column, Table
 
 from adrbench.cli.output import one_line, print_line
 from adrbench.config.settings import TrainConfig
+from adrbench.results.history import HistoryRow
 
 REFRESH_SECONDS = 0.2
 
@@ -60,21 +62,21 @@ class TrainingDisplay:
         self.live.stop()
 
     def begin(self, config: TrainConfig, steps_per_epoch: int, epoch: int, steps: int) -> None:
-        """Show what starts, or goes on in `epoch`, of which `steps` are taken."""
+        """Show that the run starts, or resumes in `epoch` after `steps` of its steps."""
         self.started = True
         self.config, self.steps_per_epoch = config, steps_per_epoch
         self.first_step = (epoch - 1) * steps_per_epoch + steps
         self.began = self.epoch_began = time.perf_counter()
         print_line(self.console, f"{self.name}: {config.preset}", style="dim")
         if self.first_step:
-            text = f"going on at epoch {epoch} of {config.epochs}"
+            text = f"resuming at epoch {epoch} of {config.epochs}"
             if steps:
                 text += f", after {steps} of {steps_per_epoch} steps"
             print_line(self.console, text, style="dim")
         if self.console.is_terminal:
             self.live.start()
 
-    def step(self, epoch: int, step: int, values: dict[str, Any]) -> None:
+    def step(self, epoch: int, step: int, loss: float, annealed: Mapping[str, float]) -> None:
         """Show a step, at most five times a second."""
         now = time.perf_counter()
         if not self.live.is_started or now - self.last_refresh < REFRESH_SECONDS:
@@ -92,37 +94,37 @@ class TrainingDisplay:
             done=done,
             total=total,
         )
-        figures = "  ".join([f"loss {values['loss']:.3f}", *_annealed(values)])
+        figures = "  ".join([f"loss {loss:.3f}", *_annealed(annealed)])
         self.shown = Group(progress, one_line(figures), one_line(self.accuracies))
         self.live.refresh()
 
-    def epoch(self, row: dict[str, Any]) -> None:
+    def epoch(self, row: HistoryRow) -> None:
         """Show a finished epoch as one line."""
-        n = row["select_n"]
-        weights = [key.split("_")[0] for key in row if key.endswith("_robust_correct")]
         accuracies = "; ".join(
-            f"{name} clean {100 * row[f'{name}_clean_correct'] / n:.1f}"
-            f" robust {100 * row[f'{name}_robust_correct'] / n:.1f}"
-            for name in weights
+            f"{weights} clean {row.accuracy(weights, 'clean'):.1f}"
+            f" robust {row.accuracy(weights, 'robust'):.1f}"
+            for weights in row.counts
         )
-        self.accuracies = f"{row['select']}: {accuracies}"
+        self.accuracies = f"{row.select}: {accuracies}"
         parts = [
-            f"epoch {row['epoch']}/{self.config.epochs}",
-            f"loss {row['train_loss']:.3f}",
-            *_annealed(row),
+            f"epoch {row.epoch}/{self.config.epochs}",
+            f"loss {row.train_loss:.3f}",
+            *_annealed(row.annealed),
             self.accuracies,
-            f"{row['images_per_second']:,.0f} img/s",
-            f"{row['seconds']:.1f} s",
+            f"{row.images_per_second:,.0f} img/s",
+            f"{row.seconds:.1f} s",
         ]
         self.epoch_began = time.perf_counter()
         print_line(self.console, "  ".join(parts))
 
 
-def _annealed(values: dict[str, Any]) -> list[str]:
-    """Return ADR's two annealed numbers as text, where they are there."""
-    if values.get("temperature") is None:
-        return []
-    return [f"tau {values['temperature']:.2f}", f"lambda {values['interpolation']:.2f}"]
+#: What annealed numbers are called in a display, where not by their own names.
+SYMBOLS = {"temperature": "tau", "interpolation": "lambda"}
+
+
+def _annealed(values: Mapping[str, float]) -> list[str]:
+    """Return each annealed number as text."""
+    return [f"{SYMBOLS.get(name, name)} {value:.2f}" for name, value in values.items()]
 
 
 class AttackDisplay:

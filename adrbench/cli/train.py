@@ -121,16 +121,18 @@ def run(request: "TrainRequest", places: Places, context: "Context") -> None:
     from adrbench.cli.progress import TrainingDisplay
     from adrbench.runtime.files import check_writable
     from adrbench.runtime.launch import is_restarted, rank_zero_first
-    from adrbench.training import loop, resuming, state
+    from adrbench.training import loop
+    from adrbench.training.checkpointer import is_finished
+    from adrbench.training.state import run_name
 
     group = context.process_group
     with rank_zero_first(group):
         config, dataset = load(request, places.data_dir)
-    name = places.name or state.run_name(config, dataset.name)
+    name = places.name or run_name(config, dataset.name)
     directory = places.checkpoints / name
     path = places.results / f"train-{name}.json"
     force = places.force and not is_restarted(group)
-    if group.is_rank_zero and (force or not resuming.is_finished(directory, config)):
+    if group.is_rank_zero and (force or not is_finished(directory, config)):
         for place in (directory, path.parent):
             check_writable(place)
     console = Console(stderr=True, quiet=not group.is_rank_zero)
@@ -139,12 +141,10 @@ def run(request: "TrainRequest", places: Places, context: "Context") -> None:
             config,
             dataset,
             directory,
-            device=context.device,
+            context=context,
             force=force,
             callbacks=display,
             save_seconds=60 * places.save_minutes,
-            stop=context.stop,
-            process_group=group,
             record=path,
         )
     if not group.is_rank_zero:
@@ -169,21 +169,19 @@ def load(request: "TrainRequest", data_dir: Path) -> tuple["TrainConfig", "Datas
 
 def summarize(record: "TrainRecord", directory: Path) -> str:
     """Return the accuracies of a finished run, and the command that comes next."""
-    from adrbench.training import saving
+    from adrbench.results.history import best_row
 
     lines = []
-    for weights in ("student", "average"):
-        if f"{weights}_robust_correct" not in record.history[-1]:
-            continue
-        best, last = saving.best_row(record.history, weights), record.history[-1]
-        criterion = best["criterion"]
+    history = record.rows()
+    last = history[-1]
+    for weights in last.counts:
+        best = best_row(history, weights)
         figures = ", ".join(
-            f"{100 * row[f'{weights}_{criterion}_correct'] / row['select_n']:.1f} % "
-            f"at the {name} epoch ({row['epoch']})"
+            f"{row.accuracy(weights, row.criterion):.1f} % at the {name} epoch ({row.epoch})"
             for name, row in (("best", best), ("last", last))
         )
-        split = {"val": "validation", "test": "test"}[best["select"]]
-        accuracy = {"robust": "PGD accuracy", "clean": "clean accuracy"}[criterion]
+        split = {"val": "validation", "test": "test"}[best.select]
+        accuracy = {"robust": "PGD accuracy", "clean": "clean accuracy"}[best.criterion]
         lines.append(f"{weights}: {split} {accuracy} {figures}")
     lines.append(f"trained in {record.seconds:,.0f} s; next: adrbench attack {directory}")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import RecordError
+from adrbench.results.history import HistoryRow
 from adrbench.results.migrations import MIGRATIONS
 from adrbench.runtime.files import check_regular_file, write_atomically
 from adrbench.runtime.typed_json import from_json, to_json
@@ -140,8 +141,10 @@ class Session:
 class TrainRecord:
     """One finished training run: its configuration and a history row per epoch.
 
-    `sessions` has an entry for every start of the run; `software`, `device` and `precision` are
-    those of the last one. `training_images_sha256` and `label` are as in AttackRecord.
+    `history` has the rows as they are stored, which `rows` reads: a report on thousands of runs
+    only counts them. `sessions` lists the start and each resumption of the run; `software`,
+    `device` and `precision` are those of the last one. `training_images_sha256`
+    and `label` are as in AttackRecord.
     """
 
     kind: Literal["train"] = "train"
@@ -164,6 +167,10 @@ class TrainRecord:
     sessions: tuple[Session, ...] = ()
     created: str
     schema: int = SCHEMA
+
+    def rows(self) -> list[HistoryRow]:
+        """Return the history, a row per epoch; ValueError names a field that is wrong."""
+        return [HistoryRow.from_json(row) for row in self.history]
 
 
 Record = AttackRecord | TrainRecord

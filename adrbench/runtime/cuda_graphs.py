@@ -1,11 +1,9 @@
-"""Work on a GPU that does not wait for the host: CUDA graphs, and numbers that come back later.
+"""CUDA graphs: a piece of work recorded once, whose kernels are then launched together.
 
-A graph records the kernels of a piece of work once and launches them at one go from then on, so
-that the host's share of a step no longer counts.
+The host's share of each repetition no longer counts.
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -17,21 +15,21 @@ from adrbench.errors import first_line
 
 logger = logging.getLogger(__name__)
 
-#: What goes into work, by name: tensors of the same shapes every time, and numbers.
+#: The inputs of work, by name: tensors of the same shapes every time, and numbers.
 Inputs = Mapping[str, float | Tensor]
-#: work without arguments -> how it is done again, and the tensor that then holds its result.
+#: work without arguments -> its replay, and the tensor that then holds its result.
 Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 
-#: Calls that run kernel by kernel before the capture; libraries set themselves up in them.
+#: Calls that run kernel by kernel before the capture, in which libraries initialize themselves.
 PLAIN_CALLS = 3
 
 
 class GraphedCall:
-    """Work done over and over on a GPU: plainly at first, then captured once and replayed.
+    """Repeated work on a GPU: plain at first, then captured once and replayed.
 
-    Every call copies its inputs into tensors that stay where they are and works on those, numbers
-    included, so that plain and replayed calls are one computation. `work` maps these tensors to
-    a tensor. Where capture fails, a warning gives the reason and the calls stay plain.
+    Every call copies its inputs, numbers included, into static tensors and works on those, so that
+    plain and replayed calls are the same computation. `work` maps these tensors to a tensor. Where
+    capture fails, a warning gives the reason and the calls stay plain.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class GraphedCall:
             self._try(self.capture)
         if self.replay is None or self.result is None:
             self.plain_calls += 1
-            with self._apart():
+            with self._on_stream():
                 return self.work(self.inputs)
         self.replay()
         return self.result
@@ -89,8 +87,8 @@ class GraphedCall:
         assert self.stream is not None
         return capture_graph(work, self.stream)
 
-    def _apart(self) -> AbstractContextManager[Any]:
-        """Return what plain calls run in: the stream of the capture, whose traces they leave."""
+    def _on_stream(self) -> AbstractContextManager[Any]:
+        """Return what plain calls run in: the stream of the capture, where they warm it up."""
         return nullcontext() if self.stream is None else side_stream(self.stream)
 
 
@@ -100,7 +98,7 @@ def capture_graph(
     """Capture `work` as a CUDA graph; return its replay, and the tensor that holds its result.
 
     `pool` is the memory it shares with other graphs. Raises RuntimeError where it cannot be
-    captured, with the stream that was current before current again.
+    captured; the current stream is restored in any case.
     """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(stream.device):
@@ -117,72 +115,9 @@ def capture_graph(
 
 @contextmanager
 def side_stream(stream: torch.cuda.Stream) -> Iterator[None]:
-    """Work on `stream`, after what was asked for before and before what is asked for later."""
+    """Make `stream` current, after all earlier work and before all later work."""
     current = torch.cuda.current_stream(stream.device)
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         yield
     current.wait_stream(stream)
-
-
-class LossBuffer:
-    """The losses of up to `num_steps` steps, kept on the device and read without waiting for it.
-
-    `earlier` (K,) are those of the first K steps where these were taken before.
-    """
-
-    def __init__(self, num_steps: int, device: torch.device, earlier: Tensor | None = None) -> None:
-        self.on_device = torch.zeros(num_steps, device=device)
-        self.on_host = torch.zeros(num_steps, pin_memory=device.type == "cuda")
-        self.recorded = 0 if earlier is None else len(earlier)
-        if earlier is not None:
-            self.on_device[: self.recorded] = earlier.to(device)
-        self.sent = self.read = self.recorded
-        self.arrival: torch.cuda.Event | None = None
-        #: The first step whose loss came to the host and is not finite, with the loss.
-        self.not_finite: tuple[int, float] | None = None
-
-    def record(self, loss: Tensor) -> None:
-        """Keep the loss of the next step, a scalar."""
-        self.on_device[self.recorded] = loss
-        self.recorded += 1
-
-    def arrived(self, *, wait: bool = False) -> list[tuple[int, float]]:
-        """Return (step, loss) of what came to the host since the last call, oldest first.
-
-        On the CPU, or with `wait`, that is all there is; from a GPU they come some steps later.
-        """
-        wait = wait or not self.on_device.is_cuda
-        if wait:
-            self._send()
-        if self.arrival is not None:
-            if wait:
-                self.arrival.synchronize()
-            elif not self.arrival.query():  # type: ignore[no-untyped-call]
-                return []
-        first, self.read = self.read, self.sent
-        losses = self.on_host[first : self.read].tolist()
-        self._send()
-        arrived = list(enumerate(losses, start=first))
-        for step, loss in arrived:
-            if self.not_finite is None and not math.isfinite(loss):
-                self.not_finite = step, loss
-        return arrived
-
-    def so_far(self) -> Tensor:
-        """Wait for the device; return the recorded losses, on the CPU."""
-        return self.on_device[: self.recorded].cpu().clone()
-
-    def mean(self) -> float:
-        """Wait for the device; return the mean over the recorded steps."""
-        return float(self.on_device[: self.recorded].mean())
-
-    def _send(self) -> None:
-        if self.sent == self.recorded:
-            return
-        new = slice(self.sent, self.recorded)
-        self.on_host[new].copy_(self.on_device[new], non_blocking=True)
-        self.sent = self.recorded
-        if self.on_device.is_cuda:
-            self.arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self.arrival.record(torch.cuda.current_stream(self.on_device.device))

@@ -1,7 +1,7 @@
 """Random seeds as a pure function of where they are used.
 
-Every draw takes its own seed from (the user's seed, a path of names and numbers), so nothing
-about randomness has to be saved: a run resumed at any step draws what it would have drawn.
+Every draw has its own seed, derived from the user's seed and a path of names and numbers. So no
+generator state has to be saved: a run resumed at any step draws what it would have drawn.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def derive_seed(seed: int, *path: int | str) -> int:
-    """Return the seed, in [0, 2**63), that belongs to `seed` and `path`.
+    """Return the seed, in [0, 2**63), that is derived from `seed` and `path`.
 
-    The same on every platform and version, and as good as random between paths: a number and its
-    spelling differ, and so do ("ab", "c") and ("a", "bc"). Raises TypeError for an entry that
-    is neither a string nor an integer.
+    It is the same on every platform and version. Different paths give unrelated seeds, also a
+    number and its spelling, or ("ab", "c") and ("a", "bc"). Raises TypeError for an entry that is
+    neither a string nor an integer.
     """
     parts = tuple(part if isinstance(part, str) else index(part) for part in (seed, *path))
     digest = hashlib.blake2b(ascii(parts).encode(), digest_size=8).digest()

@@ -1,9 +1,10 @@
-"""A training run in memory.
+"""A training run: what stays the same throughout, and what every step changes.
 
 Every random draw of a run is a function of the seed and of the position in the run, so a state
-needs no generator inside and a resumed run ends in the weights of one that never stopped.
+holds no random generator, and a resumed run ends with the weights of an uninterrupted one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from adrbench.checkpoints.format import Snapshot
+from adrbench.config.method import Weights
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, Images, check_shares, steps_per_epoch
 from adrbench.errors import UsageError
@@ -20,40 +21,47 @@ from adrbench.methods.build import build_method
 from adrbench.methods.schedules import Schedule, steps
 from adrbench.methods.slots import Slots
 from adrbench.models.architectures import build_model
-from adrbench.results.provenance import describe_device, describe_software, now
-from adrbench.results.records import Session, TrainRecord
+from adrbench.results.history import HistoryRow
+from adrbench.results.records import Session
 from adrbench.runtime import seeds
-from adrbench.runtime.cuda_graphs import LossBuffer
+from adrbench.runtime.context import Context
 from adrbench.runtime.devices import IMAGE_FORMAT
-from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
+from adrbench.runtime.typed_json import from_json, to_json
+from adrbench.training.losses import LossBuffer
 
-HistoryRow = dict[str, Any]
 
-
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
-    """A training run in memory: what moves from step to step, beside what stays.
+    """What stays the same over a training run; `dataset` is on the device of `context`.
 
-    `losses` and `seconds` are those of the epoch in hand; `seconds` counts what earlier processes
-    spent on its steps. `best` holds the weights of the best epoch so far, by name.
+    `data_sha256` identifies the training images, `selection_sha256` those that choose the best
+    epoch.
     """
 
     config: TrainConfig
     dataset: Dataset
     directory: Path
+    steps_per_epoch: int
+    learning_rate: Schedule
+    data_sha256: str
+    selection_sha256: str
+    context: Context
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """What a training run changes, by the training loop alone.
+
+    `losses` and `seconds` are those of the current epoch; `seconds` includes what earlier sessions
+    spent on its steps.
+    """
+
     model: nn.Module
     slots: Slots
     optimizer: torch.optim.Optimizer
-    lr: Schedule
-    noise: torch.Generator
-    steps_per_epoch: int
-    data_sha256: str
-    selection_sha256: str
-    process_group: ProcessGroup
     losses: LossBuffer
     seconds: float = 0.0
     history: list[HistoryRow] = field(default_factory=list)
-    best: dict[str, Snapshot] = field(default_factory=dict)
     sessions: list[Session] = field(default_factory=list)
 
     @property
@@ -63,27 +71,54 @@ class Run:
 
     @property
     def steps_done(self) -> int:
-        """The number of steps taken since the start of the run."""
-        return self.epochs_done * self.steps_per_epoch + self.losses.recorded
+        """The number of steps since the start of the run."""
+        return self.epochs_done * self.losses.num_steps + self.losses.recorded
 
     @property
-    def finished(self) -> bool:
-        """Whether every epoch is done."""
-        return self.epochs_done >= self.config.epochs
+    def is_within_epoch(self) -> bool:
+        """Whether some steps of an epoch were taken that is not finished."""
+        return self.losses.recorded > 0
 
-    @property
-    def device(self) -> torch.device:
-        """Where the run computes."""
-        return self.noise.device
+    def models(self) -> dict[Weights, nn.Module]:
+        """Return the student, and the average where the method has one."""
+        models: dict[Weights, nn.Module] = {"student": self.model}
+        if self.slots.averaging.model is not None:
+            models["average"] = self.slots.averaging.model
+        return models
 
-    def scheduled(self, step: int) -> dict[str, float]:
-        """Return what changes from step to step: the learning rate, and what targets anneal."""
-        return {"lr": self.lr(step), **self.slots.targets.annealed(step)}
+    def finish_epoch(self, row: HistoryRow) -> None:
+        """Append the row of the current epoch to the history and begin the next epoch."""
+        self.history.append(row)
+        self.losses = LossBuffer(self.losses.num_steps, self.losses.device)
+        self.seconds = 0.0
 
-    def models(self) -> dict[str, nn.Module]:
-        """Return the student, and the average where there is one."""
-        average = self.slots.averaging.model
-        return {"student": self.model} | ({"average": average} if average is not None else {})
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain values and tensors, the weights by name under "models"."""
+        return {
+            "models": {weights: model.state_dict() for weights, model in self.models().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "history": [row.to_json() for row in self.history],
+            "losses": self.losses.so_far(),
+            "seconds": self.seconds,
+            "sessions": to_json(self.sessions),
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take on a state that `state_dict` returned, perhaps that of an earlier version.
+
+        Raises:
+            LookupError, TypeError, ValueError, RuntimeError: where it is incomplete or of another
+                model.
+
+        """
+        for weights, model in self.models().items():
+            model.load_state_dict(saved["models"][weights])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        match_memory_formats(self.optimizer)
+        self.history = [HistoryRow.from_json(row) for row in saved["history"]]
+        self.losses = LossBuffer(self.losses.num_steps, self.losses.device, saved.get("losses"))
+        self.seconds = saved.get("seconds", 0.0)
+        self.sessions = [from_json(Session, session) for session in saved.get("sessions", ())]
 
 
 def run_name(config: TrainConfig, dataset: str) -> str:
@@ -98,22 +133,41 @@ def run_label(run: Run) -> str:
     return "" if name == run_name(run.config, run.dataset.name) else name
 
 
-def prepare(
-    config: TrainConfig,
-    dataset: Dataset,
-    directory: Path,
-    device: torch.device,
-    process_group: ProcessGroup = SINGLE_PROCESS,
-) -> Run:
-    """Return a run at its first step; nothing is written.
+def prepare_run(config: TrainConfig, dataset: Dataset, directory: Path, context: Context) -> Run:
+    """Return the run of `config` on `dataset`; nothing is written.
 
     Raises:
         DataError: when the training part is smaller than one batch.
-        UsageError: for a batch that the processes cannot share, or SyncBatchNorm without GPUs.
+        UsageError: for a batch that the ranks cannot share equally.
 
     """
     num_steps = steps_per_epoch(len(dataset.train), config.batch_size)
-    check_shares(config.batch_size, process_group.size)
+    check_shares(config.batch_size, context.process_group.size)
+    return Run(
+        config=config,
+        dataset=replace(
+            dataset,
+            train=dataset.train.to(context.device),
+            val=dataset.val.to(context.device),
+            test=dataset.test.to(context.device),
+        ),
+        directory=directory,
+        steps_per_epoch=num_steps,
+        learning_rate=learning_rate(config, num_steps),
+        data_sha256=dataset.train.sha256(),
+        selection_sha256=selection_images(config, dataset).sha256(),
+        context=context,
+    )
+
+
+def build_state(run: Run) -> TrainState:
+    """Return the state of a run before its first step.
+
+    Raises:
+        UsageError: for SyncBatchNorm without GPUs.
+
+    """
+    config, dataset, device = run.config, run.dataset, run.context.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive_seed(config.seed, "weights"))
         model = build_model(
@@ -125,34 +179,20 @@ def prepare(
             activation=config.activation,
         )
     if config.sync_batch_norm:
-        model = synchronised(model, device)
+        model = synchronize_batch_norm(model, device)
     model = convert_conv2d_weight_memory_format(model.to(device), IMAGE_FORMAT).train()
     slots = build_method(
         config,
         model,
         num_classes=dataset.num_classes,
-        total_steps=config.epochs * num_steps,
-        process_group=process_group,
+        total_steps=config.epochs * run.steps_per_epoch,
+        process_group=run.context.process_group,
     )
-    return Run(
-        config=config,
-        dataset=replace(
-            dataset,
-            train=dataset.train.to(device),
-            val=dataset.val.to(device),
-            test=dataset.test.to(device),
-        ),
-        directory=directory,
+    return TrainState(
         model=model,
         slots=slots,
         optimizer=build_optimizer(config, model),
-        lr=learning_rate(config, num_steps),
-        noise=torch.Generator(device),
-        steps_per_epoch=num_steps,
-        data_sha256=dataset.train.sha256(),
-        selection_sha256=selection_images(config, dataset).sha256(),
-        process_group=process_group,
-        losses=LossBuffer(num_steps, device),
+        losses=LossBuffer(run.steps_per_epoch, device),
     )
 
 
@@ -161,11 +201,11 @@ def selection_images(config: TrainConfig, dataset: Dataset) -> Images:
     return dataset.val if config.select == "val" else dataset.test
 
 
-def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
-    """Let BatchNorm in training mode see the whole batch, whoever has which share of it.
+def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return `model` with BatchNorm over the whole batch, not over the share of each rank.
 
     Raises:
-        UsageError: without GPUs, where PyTorch cannot do that.
+        UsageError: without GPUs, where PyTorch does not support it.
 
     """
     if device.type != "cuda":
@@ -186,34 +226,16 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimi
     )
 
 
+def match_memory_formats(optimizer: torch.optim.Optimizer) -> None:
+    """Give momenta the memory format of their parameters, which fused SGD on a CPU assumes."""
+    for parameter, state in optimizer.state.items():
+        if "momentum_buffer" in state:
+            momentum = torch.empty_like(parameter).copy_(state["momentum_buffer"])
+            state["momentum_buffer"] = momentum
+
+
 def learning_rate(config: TrainConfig, num_steps: int) -> Schedule:
     """Return the schedule of the learning rate, for epochs of `num_steps` steps."""
     total = config.epochs * num_steps
     milestones = [round(fraction * total) for fraction in config.milestones]
     return steps(config.lr, milestones, config.lr_factor)
-
-
-def describe(run: Run) -> TrainRecord:
-    """Return the record of a finished run."""
-    seconds = sum(row["seconds"] for row in run.history)
-    images = len(run.history) * run.steps_per_epoch * run.config.batch_size
-    return TrainRecord(
-        run=run.directory.name,
-        dataset=run.dataset.name,
-        arch=run.config.arch,
-        method=run.config.method,
-        seed=run.config.seed,
-        config=run.config.to_json(),
-        training_images_sha256=run.dataset.training_images_sha256,
-        label=run_label(run),
-        history=tuple(run.history),
-        num_train=len(run.dataset.train),
-        num_val=len(run.dataset.val),
-        seconds=seconds,
-        images_per_second=images / seconds,
-        software=describe_software(),
-        device=describe_device(run.device),
-        precision=run.config.precision,
-        sessions=tuple(run.sessions),
-        created=now(),
-    )

@@ -15,12 +15,12 @@ from adrbench.runtime import seeds
 from adrbench.runtime.cuda_graphs import GraphedCall, Inputs
 from adrbench.runtime.devices import IMAGE_FORMAT, full_precision
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
-from adrbench.training.state import Run
+from adrbench.training.state import Run, TrainState
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one step made on the way: `loss` a scalar, `targets` (N, C), `x_adv` as `x`."""
+    """What one step computed: `loss` a scalar, `targets` (N, C), `x_adv` as `x`."""
 
     loss: Tensor
     targets: Tensor
@@ -39,66 +39,75 @@ def train_step(
     arithmetic: AbstractContextManager[Any] | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> StepResult:
-    """Take one optimisation step on images `x` (N, C, H, W) of labels `y` (N,).
+    """Take one optimization step on images `x` (N, C, H, W) with labels `y` (N,).
 
-    `noise` is what the objective drew for `x`; `values` has the learning rate, as "lr", and what
+    `noise` is what the objective drew for `x`; `values` holds the learning rate, as "lr", and what
     the targets anneal. The passes run under `arithmetic`, the optimizer and the average in full
-    precision. Nothing here waits for the device. Where the loss is not finite, a fused optimizer
-    leaves the parameters as they are; BatchNorm's statistics and the average have taken it in, so
-    a caller who learns it from the result should go no further.
+    precision. Nothing here waits for the device. Where the loss is not finite, the parameters
+    stay as they were but BatchNorm statistics and the average do not: the caller has to stop.
 
-    Each rank of `process_group` has its share of the batch. Gradients are averaged where they are
-    taken (see `Perturbation`), BatchNorm's statistics here, so that models and averages
-    are the same everywhere.
+    Each rank of `process_group` has its share of the batch. Gradients are averaged over the ranks
+    by the perturbation, BatchNorm statistics here, so that all ranks keep the same models.
     """
     with arithmetic or nullcontext():
-        targets = slots.targets(x, y, values)
-        x_adv = slots.objective.craft(model, x, targets, noise)
-        loss = slots.perturbation.backward(
+        targets = slots.targets(x, y, values)  # (N, C)
+        x_adv = slots.objective.craft(model, x, targets, noise)  # (N, C, H, W)
+        loss = slots.perturbation.backward(  # (), gradients in .grad
             model, lambda: slots.objective.loss(model, x, x_adv, targets)
         )
-    for group in optimizer.param_groups:
-        group["lr"] = values["lr"]
-    # What gradient scalers tell a fused optimizer: 1 where it has to skip the step.
-    optimizer.found_inf = loss.isfinite().logical_not().float()  # type: ignore[attr-defined]
-    optimizer.step()
+    update_parameters(optimizer, lr=values["lr"], loss=loss)
     if statistics := running_statistics(model):
         process_group.all_reduce_mean(statistics)
     slots.averaging.update(model)
     return StepResult(loss=loss, targets=targets, x_adv=x_adv)
 
 
+def update_parameters(
+    optimizer: torch.optim.Optimizer, *, lr: float | Tensor, loss: Tensor
+) -> None:
+    """Take the optimizer's step at learning rate `lr`, or none where `loss` is not finite."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    # The flag by which gradient scalers make a fused optimizer skip a step, on the device.
+    optimizer.found_inf = loss.isfinite().logical_not().float()  # type: ignore[attr-defined]
+    optimizer.step()
+
+
 class Stepper:
     """Takes the steps of a run: on a GPU as one CUDA graph, captured once for the whole run.
 
-    With several ranks it runs kernel by kernel, with
-    communication in between.
+    With several ranks the kernels are launched one by one, with communication between them.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, state: TrainState) -> None:
         self.run = run
-        work = partial(take_step, run)
-        is_graph = run.device.type == "cuda" and run.process_group.size == 1
-        self.take = GraphedCall(work, run.device) if is_graph else work
+        self.state = state
+        self.generator = torch.Generator(run.context.device)
+        work = partial(take_step, run, state)
+        is_graph = run.context.device.type == "cuda" and run.context.process_group.size == 1
+        self.take = GraphedCall(work, run.context.device) if is_graph else work
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
-        """Take step number `step` on our share of its batch; return its loss, on the device."""
-        run = self.run
-        run.noise.manual_seed(seeds.derive_seed(run.config.seed, "noise", step))
+        """Take step number `step`, from 0, on this rank's share of its batch.
+
+        Returns the loss, a scalar on the device.
+        """
         return self.take(
             {
                 "x": x.contiguous(memory_format=IMAGE_FORMAT),
                 "y": y,
-                "noise": self._draw(x),
-                **run.scheduled(step),
+                "noise": self._draw_noise(x, step),
+                "lr": self.run.learning_rate(step),
+                **self.state.slots.targets.annealed(step),
             }
         )
 
-    def _draw(self, x: Tensor) -> Tensor:
-        """Return our share of the noise of the whole batch, whoever else works on it."""
-        process_group = self.run.process_group
+    def _draw_noise(self, x: Tensor, step: int) -> Tensor:
+        """Return this rank's share of the noise, which is drawn for the whole batch."""
+        process_group = self.run.context.process_group
+        self.generator.manual_seed(seeds.derive_seed(self.run.config.seed, "noise", step))
         whole = x if process_group.size == 1 else x.repeat(process_group.size, 1, 1, 1)
-        noise = self.run.slots.objective.draw(whole, self.run.noise)
+        noise = self.state.slots.objective.draw(whole, self.generator)
         return noise[process_group.rank * len(x) :][: len(x)]
 
 
@@ -106,19 +115,19 @@ class Stepper:
 BATCH = ("x", "y", "noise")
 
 
-def take_step(run: Run, inputs: Inputs) -> Tensor:
-    """Take the step that `inputs` make up: x, y, noise, and the scheduled numbers."""
+def take_step(run: Run, state: TrainState, inputs: Inputs) -> Tensor:
+    """Take a step on `inputs`: x, y, noise, and the scheduled numbers; return its loss."""
     batch: Mapping[str, Any] = inputs
     return train_step(
-        run.model,
-        run.slots,
-        run.optimizer,
+        state.model,
+        state.slots,
+        state.optimizer,
         batch["x"],
         batch["y"],
         noise=batch["noise"],
         values={name: value for name, value in inputs.items() if name not in BATCH},
         arithmetic=arithmetic(run),
-        process_group=run.process_group,
+        process_group=run.context.process_group,
     ).loss
 
 
@@ -129,4 +138,4 @@ def arithmetic(run: Run) -> AbstractContextManager[Any]:
     """
     if run.config.precision == "float32":
         return full_precision()
-    return torch.autocast(run.device.type, dtype=torch.bfloat16, cache_enabled=False)
+    return torch.autocast(run.context.device.type, dtype=torch.bfloat16, cache_enabled=False)

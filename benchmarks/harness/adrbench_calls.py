@@ -15,16 +15,17 @@ from adrbench.data import Dataset, Images
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.models.frozen import formats_for, freeze
 from adrbench.models.graphed import GraphedModel
-from adrbench.runtime.signals import StopRequest
-from adrbench.training.loop import NoCallbacks, run_epoch
-from adrbench.training.saving import Saver
-from adrbench.training.state import Run, prepare
+from adrbench.runtime.context import Context
+from adrbench.training.callbacks import NoCallbacks
+from adrbench.training.checkpointer import Checkpointer
+from adrbench.training.loop import run_epoch
+from adrbench.training.state import Run, build_state, prepare_run
 from adrbench.training.step import Stepper
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
 
 
-def prepare_run(
+def new_run(
     config: TrainConfig,
     precision: Precision,
     dataset: Dataset,
@@ -33,19 +34,19 @@ def prepare_run(
 ) -> Run:
     """Return a new run in `precision`, prepared as `adrbench train` does."""
     config = replace(config, precision=precision)
-    return prepare(config, dataset, directory / precision, device)
+    return prepare_run(config, dataset, directory / precision, Context(device=device))
 
 
 def make_step(run: Run) -> Step:
     """Return a function of images (N, C, H, W), labels (N,) and step that trains; the loss."""
-    return Stepper(run)
+    return Stepper(run, build_state(run))
 
 
 def make_epoch(run: Run, step: Step) -> Callable[[], object]:
     """Return a function that trains, validates and saves an epoch; `step` is from `make_step`."""
     assert isinstance(step, Stepper)
-    saver = Saver(run, math.inf, StopRequest())
-    return lambda: run_epoch(run, step, NoCallbacks(), saver)
+    checkpointer = Checkpointer(run, save_seconds=math.inf)
+    return lambda: run_epoch(run, step.state, step, checkpointer, NoCallbacks())
 
 
 def make_attacked(model: nn.Module, x: Tensor) -> nn.Module:

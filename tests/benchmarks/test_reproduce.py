@@ -259,7 +259,7 @@ def test_an_interrupted_matrix_resumes(tmp_path: Path) -> None:
         f"[1/2] train {name}",
         f"[2/2] fgsm {name}",
     ]
-    assert f"going on at epoch {epochs + 1} of" in (log / f"train {name}.log").read_text()
+    assert f"resuming at epoch {epochs + 1} of" in (log / f"train {name}.log").read_text()
 
 
 # Finished jobs

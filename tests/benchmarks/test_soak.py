@@ -39,9 +39,7 @@ def make_checkpoint(steps: int = 2) -> Checkpoint:
         shape=ModelShape(arch="small-cnn", activation="relu", num_classes=10, in_channels=1),
         run="run-1",
         data_sha256="",
-        snapshots={
-            "student": Snapshot(state=weights, epoch=1, clean_correct=None, robust_correct=None)
-        },
+        snapshots={"student": Snapshot(state=weights, epoch=1, counts=None)},
         training={"history": [row], "losses": torch.ones(steps), "seconds": 0.5},
     )
 

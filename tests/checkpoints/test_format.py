@@ -1,4 +1,4 @@
-"""Checkpoints: what is written comes back bit for bit, and what is broken is refused by name."""
+"""Checkpoints: a bitwise round trip, and errors that name what is broken."""
 
 import zipfile
 from dataclasses import replace
@@ -16,6 +16,7 @@ from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, CheckpointError, UsageError
+from adrbench.results.history import Counts
 from adrbench.runtime.hashing import hash_file
 
 KEPT = Path(__file__).parents[1] / "fixtures" / "checkpoints"
@@ -23,9 +24,8 @@ KEPT = Path(__file__).parents[1] / "fixtures" / "checkpoints"
 
 def snapshot(shape: ModelShape, seed: int, epoch: int) -> Snapshot:
     torch.manual_seed(seed)
-    return Snapshot(
-        state=shape.build().state_dict(), epoch=epoch, clean_correct=90, robust_correct=50 + seed
-    )
+    counts = Counts(clean_correct=90, robust_correct=50 + seed)
+    return Snapshot(state=shape.build().state_dict(), epoch=epoch, counts=counts)
 
 
 def make(method: str = "adr", **changes: Any) -> Checkpoint:
@@ -57,7 +57,7 @@ def write(path: Path, **changes: Any) -> dict[str, Any]:
 
 
 def rewrite(path: Path, held: dict[str, Any]) -> None:
-    """Write altered content with a sum that fits it, as whoever alters it on purpose would."""
+    """Write altered content with a sum that fits it, as a deliberate change would."""
     fields = {key: value for key, value in held.items() if key != "tensors_sha256"}
     torch.save(held | {"tensors_sha256": checkpoints.sum_tensors(fields)}, path)
 
@@ -68,7 +68,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     )
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_checkpoint_survives_a_round_trip(tmp_path: Path) -> None:
     written = make()
     checkpoints.save(tmp_path / "last.pt", written)
     read = checkpoints.load(tmp_path / "last.pt")
@@ -88,6 +88,8 @@ def test_a_file_holds_plain_values_and_tensors_only(tmp_path: Path) -> None:
     held = write(tmp_path / "last.pt")
     assert (held["format"], held["schema"]) == (checkpoints.MARK, SCHEMA)
     assert held["config"]["method"] == "adr"
+    counts = {key: held["snapshots"]["average"][key] for key in ("clean_correct", "robust_correct")}
+    assert counts == {"clean_correct": 90, "robust_correct": 51}
     with zipfile.ZipFile(tmp_path / "last.pt") as archive:
         (pickle,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
         assert b"adrbench.c" not in archive.read(pickle)
@@ -103,7 +105,7 @@ def test_a_file_holds_plain_values_and_tensors_only(tmp_path: Path) -> None:
         ("adr+wa", "student", "student"),
     ],
 )
-def test_load_model_gives_the_weights_that_the_method_deploys_or_those_asked_for(
+def test_load_model_returns_the_deployed_weights_or_those_requested(
     tmp_path: Path, method: str, weights: Any, expected: str
 ) -> None:
     checkpoint = make(method)
@@ -140,8 +142,8 @@ def test_a_truncated_file(tmp_path: Path, share: float) -> None:
         checkpoints.load(path)
 
 
-def test_no_flipped_bit_goes_unnoticed_where_it_matters(tmp_path: Path) -> None:
-    """Wherever a bit flips, either the file is refused or the weights are what they were."""
+def test_a_flipped_bit_never_changes_the_weights(tmp_path: Path) -> None:
+    """Wherever a bit is flipped, the file is refused or the weights are unchanged."""
     path = tmp_path / "best.pt"
     write(path)
     content, good = path.read_bytes(), checkpoints.load(path)
@@ -158,8 +160,8 @@ def test_no_flipped_bit_goes_unnoticed_where_it_matters(tmp_path: Path) -> None:
     assert refused > 30
 
 
-def test_tensors_that_are_not_those_written(tmp_path: Path) -> None:
-    """One bit of one weight, in a file whose other sums are right."""
+def test_changed_tensors_are_detected(tmp_path: Path) -> None:
+    """One bit of one weight, in a file whose other checksums are right."""
     held = write(tmp_path / "best.pt")
     weight = next(iter(held["snapshots"]["student"]["state"].values()))
     weight.view(torch.int32).view(-1)[0] ^= 1
@@ -168,7 +170,7 @@ def test_tensors_that_are_not_those_written(tmp_path: Path) -> None:
         checkpoints.load(tmp_path / "best.pt")
 
 
-def test_sums_tell_tensors_apart() -> None:
+def test_checksums_of_different_tensors_differ() -> None:
     one = torch.arange(6.0)
     others = (one + 0.5, one.double(), one.view(2, 3), one.flip(0), one.bfloat16())
     assert len({checkpoints.sum_tensors({"a": t}) for t in (one, *others)}) == 6
@@ -178,7 +180,7 @@ def test_sums_tell_tensors_apart() -> None:
 
 
 def test_a_file_of_schema_1(tmp_path: Path) -> None:
-    """It has no sums, no fingerprint of the images that choose, and can be resumed."""
+    """It has no checksums and no fingerprint of the selection images, and can be resumed."""
     held = write(tmp_path / "last.pt")
     del held["tensors_sha256"], held["selection_sha256"]
     torch.save(held | {"schema": 1}, tmp_path / "last.pt")
@@ -196,7 +198,7 @@ def test_files_of_older_schemas_are_read(name: str, label: str) -> None:
 
 
 class Payload:
-    """A pickle that would write a file when it is loaded without care."""
+    """A pickle that would write a file if it were executed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -235,7 +237,7 @@ def test_another_schema(tmp_path: Path, schema: object) -> None:
         ({"further": 1}, "unknown field further"),
     ],
 )
-def test_a_header_that_is_not_one(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_a_damaged_header(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     held = write(tmp_path / "best.pt")
     rewrite(tmp_path / "best.pt", held | change)
     with pytest.raises(CheckpointError, match=rf"is damaged \({words}.*: copy or train it again"):
@@ -264,7 +266,7 @@ def test_weights_that_do_not_fit_the_model(tmp_path: Path, change: dict[str, Any
 
 
 @pytest.mark.parametrize("state", [{}, {"conv": 3}])
-def test_a_state_that_is_not_one(tmp_path: Path, state: object) -> None:
+def test_a_damaged_state(tmp_path: Path, state: object) -> None:
     held = write(tmp_path / "best.pt")
     held["snapshots"]["student"]["state"] = state
     rewrite(tmp_path / "best.pt", held)
@@ -272,7 +274,7 @@ def test_a_state_that_is_not_one(tmp_path: Path, state: object) -> None:
         adrbench.load_model(tmp_path, weights="student")
 
 
-def test_files_of_others(tmp_path: Path) -> None:
+def test_files_of_other_programs(tmp_path: Path) -> None:
     path = tmp_path / "theirs.pt"
     for content in ({"state_dict": {"weight": torch.ones(2, 2)}}, [1, 2], torch.ones(2)):
         torch.save(content, path)
@@ -289,13 +291,13 @@ def test_files_of_others(tmp_path: Path) -> None:
         (b"PK\x03\x04 and no more", "is truncated or damaged"),
     ],
 )
-def test_what_is_no_checkpoint_at_all(tmp_path: Path, content: bytes, words: str) -> None:
+def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "best.pt").write_bytes(content)
     with pytest.raises(CheckpointError, match=words):
         adrbench.load_model(tmp_path)
 
 
-def test_a_directory_or_nothing_in_place_of_the_file(tmp_path: Path) -> None:
+def test_a_directory_or_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"is a directory without best\.pt or last\.pt"):
         checkpoints.load(tmp_path)
     with pytest.raises(AdrbenchError, match=r"cannot read .*: No such file or directory"):

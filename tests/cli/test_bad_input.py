@@ -324,18 +324,18 @@ CASES: dict[str, tuple[str, int, str]] = {
     "cut run": (
         f"{TRAIN} --method at --name cut",
         1,
-        "checkpoints/cut/last.pt is truncated or damaged: bring it back, or give --force",
+        "checkpoints/cut/last.pt is truncated or damaged: restore the file, or give --force",
     ),
     "rotten best": (
         f"{TRAIN} --method at --name rotten",
         1,
-        "checkpoints/rotten/best.pt is truncated or damaged: bring it back, or give --force",
+        "checkpoints/rotten/best.pt is truncated or damaged: restore the file, or give --force",
     ),
     "foreign run": (f"{TRAIN} --method at --name foreign", 1, "is not an adrbench checkpoint"),
     "other data": (
         f"{TRAIN} --method at --name other-data",
         1,
-        r"was trained on other images than digits holds now \(SHA-256 00000000, not \w+\): bring",
+        r"was trained on other images than digits holds now \(SHA-256 00000000, not \w+\): restore",
     ),
     "broken record": (
         f"attack {AT}/best.pt --suite fgsm --n 10 --out broken",

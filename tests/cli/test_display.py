@@ -3,11 +3,10 @@
 import io
 import itertools
 import re
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
 
 from adrbench.cli import progress as displays
@@ -15,22 +14,26 @@ from adrbench.cli.progress import AttackDisplay, TrainingDisplay
 from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import TrainConfig
+from adrbench.results.history import HistoryRow
 
-ROW: dict[str, Any] = {
-    "epoch": 3,
-    "train_loss": 1.25,
-    "temperature": 2.25,
-    "interpolation": 0.75,
-    "select": "val",
-    "select_n": 1000,
-    "student_clean_correct": 811,
-    "student_robust_correct": 522,
-    "average_clean_correct": 823,
-    "average_robust_correct": 534,
-    "images_per_second": 1164.2,
-    "seconds": 42.04,
-}
-STEP = {"loss": torch.tensor(1.5), "lr": 0.1, "temperature": 2.2, "interpolation": 0.8}
+ROW = HistoryRow.from_json(
+    {
+        "epoch": 3,
+        "train_loss": 1.25,
+        "lr": 0.1,
+        "temperature": 2.25,
+        "interpolation": 0.75,
+        "select": "val",
+        "select_n": 1000,
+        "student_clean_correct": 811,
+        "student_robust_correct": 522,
+        "average_clean_correct": 823,
+        "average_robust_correct": 534,
+        "images_per_second": 1164.2,
+        "seconds": 42.04,
+    }
+)
+ANNEALED = {"temperature": 2.2, "interpolation": 0.8}
 
 
 def config() -> TrainConfig:
@@ -61,9 +64,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def show_training(console: Console, first_epoch: int = 3) -> None:
     with TrainingDisplay(console, "a run") as display:
         display.begin(config(), 390, first_epoch, 0)
-        display.step(first_epoch, 390, STEP)
+        display.step(first_epoch, 390, 1.5, ANNEALED)
         display.epoch(ROW)
-        display.step(4, 17, STEP)
+        display.step(4, 17, 1.5, ANNEALED)
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -91,7 +94,7 @@ def test_elsewhere_an_epoch_is_one_line() -> None:
     show_training(console)
     assert drawn(console) == [
         "a run: p",
-        "going on at epoch 3 of 200",
+        "resuming at epoch 3 of 200",
         "epoch 3/200  loss 1.250  tau 2.25  lambda 0.75  val: student clean 81.1 robust 52.2; "
         "average clean 82.3 robust 53.4  1,164 img/s  42.0 s",
     ]
@@ -99,7 +102,7 @@ def test_elsewhere_an_epoch_is_one_line() -> None:
 
 def test_a_method_without_adr_has_no_annealed_numbers() -> None:
     console = make_console(80, is_terminal=False)
-    plain = {key: ROW[key] for key in ROW if key not in ("temperature", "interpolation")}
+    plain = replace(ROW, annealed={})
     with TrainingDisplay(console, "a run") as display:
         display.begin(config(), 390, 1, 0)
         display.epoch(plain)
@@ -147,7 +150,7 @@ def test_a_run_taken_up_within_an_epoch_says_where_and_counts_from_there(
     with TrainingDisplay(console, "a run") as display:
         display.begin(config(), 390, 3, 360)
         now += 10.0
-        display.step(3, 390, STEP)
+        display.step(3, 390, 1.5, ANNEALED)
     lines = drawn(console)
-    assert "going on at epoch 3 of 200, after 360 of 390 steps" in lines
+    assert "resuming at epoch 3 of 200, after 360 of 390 steps" in lines
     assert any("384 img/s" in line for line in lines)

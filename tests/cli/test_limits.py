@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adrbench.training import loop as training
-from adrbench.training.state import Run
+from adrbench.training.state import Run, TrainState
 from full_disk import disk_of
 from runner import QUICK, command, succeed, tree
 from training_runs import assert_same_run
@@ -39,11 +39,11 @@ def test_a_disk_that_fills_up_during_a_run(empty: Path, monkeypatch: pytest.Monk
     succeed(*LINE, "--out", "whole")
     run_epoch = training.run_epoch
 
-    def run_epoch_on_full_disk(run: Run, *others: Any) -> Any:
-        if run.epochs_done == 0:
-            return run_epoch(run, *others)
+    def run_epoch_on_full_disk(run: Run, state: TrainState, *others: Any) -> Any:
+        if state.epochs_done == 0:
+            return run_epoch(run, state, *others)
         with disk_of(50_000):
-            return run_epoch(run, *others)
+            return run_epoch(run, state, *others)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "run_epoch", run_epoch_on_full_disk)
@@ -53,7 +53,7 @@ def test_a_disk_that_fills_up_during_a_run(empty: Path, monkeypatch: pytest.Monk
     files = ["best.pt", "config.json", "history.jsonl", "last.pt"]
     assert sorted(tree(empty / "checkpoints" / "run")) == files
     outcome = succeed(*LINE, "--results", "other")
-    assert "going on at epoch 2 of 3" in outcome.err
+    assert "resuming at epoch 2 of 3" in outcome.err
     assert_same_run(empty / "whole" / "run", empty / "checkpoints" / "run")
 
 

@@ -1,4 +1,4 @@
-"""GraphedModel work and losses read later; the capture is stood in for where there is no GPU."""
+"""Graphed calls; without a GPU a stand-in replaces the capture."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adrbench.runtime.cuda_graphs import PLAIN_CALLS, GraphedCall, Inputs, LossBuffer
+from adrbench.runtime.cuda_graphs import PLAIN_CALLS, GraphedCall, Inputs
 from logs import logged
 
 CPU = torch.device("cpu")
@@ -17,7 +17,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def again(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Stand in for a CUDA graph: do the work again, into the tensor that holds the result."""
+    """Stand in for a CUDA graph: repeat the work, into the tensor that holds the result."""
     result = torch.full_like(work(), torch.nan)
 
     def replay() -> None:
@@ -54,7 +54,7 @@ def test_a_replay_is_captured_once_and_follows_its_inputs() -> None:
     assert float(replay({"x": torch.ones(2), "scale": 3.0})) == 6.0
 
 
-def test_work_that_cannot_be_captured_goes_on_plainly_and_says_so_once() -> None:
+def test_work_that_cannot_be_captured_stays_plain_with_one_warning() -> None:
     replay = GraphedCall(scaled, CPU, refuse)
     with logged() as messages:
         assert calls(replay, 6) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
@@ -64,7 +64,7 @@ def test_work_that_cannot_be_captured_goes_on_plainly_and_says_so_once() -> None
 
 
 @pytest.mark.usefixtures("nothing_logged")
-def test_what_the_caller_does_to_its_inputs_afterwards_plays_no_part() -> None:
+def test_later_changes_of_the_inputs_have_no_effect() -> None:
     kept: list[Tensor] = []
 
     def keep(inputs: Mapping[str, Tensor]) -> Tensor:
@@ -76,43 +76,6 @@ def test_what_the_caller_does_to_its_inputs_afterwards_plays_no_part() -> None:
     replay({"x": x})
     x.zero_()
     assert kept[0].tolist() == [1.0, 1.0]
-
-
-def test_losses_arrive_in_order_and_at_once_on_the_cpu() -> None:
-    losses = LossBuffer(4, CPU)
-    assert losses.arrived() == []
-    losses.record(torch.tensor(2.0))
-    losses.record(torch.tensor(3.0))
-    assert losses.arrived() == [(0, 2.0), (1, 3.0)]
-    losses.record(torch.tensor(torch.inf))
-    assert losses.arrived(wait=True) == [(2, torch.inf)]
-    assert losses.arrived(wait=True) == []
-    losses.record(torch.tensor(1.0))
-    assert losses.mean() == torch.inf
-
-
-def test_losses_go_on_after_those_taken_before() -> None:
-    losses = LossBuffer(4, CPU, torch.tensor([1.0, 2.0]))
-    assert losses.arrived(wait=True) == []
-    losses.record(torch.tensor(6.0))
-    assert losses.arrived() == [(2, 6.0)]
-    assert losses.so_far().tolist() == [1.0, 2.0, 6.0]
-    assert losses.mean() == 3.0
-
-
-@pytest.mark.gpu
-def test_losses_of_a_gpu_all_arrive() -> None:
-    device = torch.device("cuda")
-    losses = LossBuffer(50, device)
-    seen = []
-    for step in range(50):
-        torch.cuda._sleep(10**6)  # type: ignore[no-untyped-call]  # the device is behind, so that reading too early would show
-        losses.record(torch.full((), float(step), device=device))
-        seen += losses.arrived()
-    assert len(seen) < 50
-    seen += losses.arrived(wait=True)
-    assert seen == [(step, float(step)) for step in range(50)]
-    assert losses.mean() == 24.5
 
 
 @pytest.mark.gpu
@@ -145,7 +108,7 @@ assert torch.cuda.current_stream() == before
 
 @pytest.mark.gpu
 def test_work_that_waits_for_the_device_is_not_captured() -> None:
-    """In a process of its own: some versions of PyTorch do not clean up after a failed capture."""
+    """In a separate process: some versions of PyTorch do not clean up after a failed capture."""
     done = subprocess.run(
         [sys.executable, "-c", REFUSED], check=False, capture_output=True, cwd=TESTS
     )

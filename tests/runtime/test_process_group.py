@@ -21,7 +21,7 @@ from adrbench.errors import AdrbenchError, LostProcessError
 from adrbench.runtime.launch import joined_process_group
 from adrbench.runtime.process_group import SINGLE_PROCESS, lost_process_errors
 from adrbench.runtime.torchrun import local_rank
-from adrbench.training import saving
+from adrbench.training.checkpointer import LOCK
 from runner import command, succeed
 
 ROOT = Path(__file__).parents[2]
@@ -173,10 +173,13 @@ from adrbench.config.settings import TrainConfig
 from adrbench.data import load_dataset
 from adrbench.models.architectures import build_model
 from adrbench.config.presets import find_preset
-from adrbench.training.state import prepare
+from adrbench.training.state import build_state, prepare_run
 from adrbench.training.step import Stepper
 from adrbench.config.method import parse_method
-from adrbench.training.loop import Saver, StopRequest, take_steps, NoCallbacks
+from adrbench.runtime.context import Context
+from adrbench.training.callbacks import NoCallbacks
+from adrbench.training.checkpointer import Checkpointer
+from adrbench.training.loop import take_steps
 from adrbench.runtime.launch import joined_process_group
 from torch import nn
 
@@ -187,20 +190,23 @@ with joined_process_group(torch.device("cpu")) as process_group:
     values |= {"dataset": "digits", "arch": "small-cnn", "method": method, "val_size": 143}
     config = TrainConfig.of(**values)
     data = load_dataset("digits", data_dir=Path("unused"))
-    run = prepare(config, data, Path("unused"), torch.device("cpu"), process_group)
-    for layer in run.model.modules():
+    context = Context(device=torch.device("cpu"), process_group=process_group)
+    run = prepare_run(config, data, Path("unused"), context)
+    state = build_state(run)
+    for layer in state.model.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.track_running_stats, layer.momentum = True, 0.0
             layer.eval().train = lambda mode, layer=layer: layer
-    take_steps(run, Stepper(run), NoCallbacks(), Saver(run, 1e9, StopRequest()))
+    checkpointer = Checkpointer(run, save_seconds=1e9)
+    take_steps(run, state, Stepper(run, state), checkpointer, NoCallbacks())
     states = {
         f"{name} {key}": value
-        for name, model in run.models().items() for key, value in model.state_dict().items()
+        for name, model in state.models().items() for key, value in model.state_dict().items()
     }
     for key, value in states.items():
         assert all(torch.equal(value, other) for other in process_group.all_gather(value)), key
     if process_group.rank == 0:
-        torch.save(states | {"losses": run.losses.so_far()}, out)
+        torch.save(states | {"losses": state.losses.so_far()}, out)
 sys.stdout.flush()
 os._exit(0)
 """
@@ -262,7 +268,7 @@ OFTEN = ("--batch-size", "128", "--save-minutes", "0.001", "--name", "killed")
 
 def assert_resumed(err: str) -> None:
     """Check that the killed run resumed, not restarted, and ended like an uninterrupted one."""
-    assert "going on at epoch" in err
+    assert "resuming at epoch" in err
     assert "Traceback" not in err
     record = json.loads(Path("results/train-killed.json").read_text())
     assert len(record["sessions"]) == 2
@@ -353,7 +359,7 @@ def test_a_signal_to_the_launcher_stops_the_run(empty: Path, number: int) -> Non
     assert held is not None
     done = len(held["history"]) * 10 + len(held["losses"])
     assert 10 <= done < 300
-    assert not Path("checkpoints/run", saving.LOCK).exists()
+    assert not Path("checkpoints/run", LOCK).exists()
 
 
 @slow

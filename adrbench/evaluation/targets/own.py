@@ -64,7 +64,7 @@ def _select_weights(checkpoint: Checkpoint, options: TargetOptions) -> tuple[Wei
 
 def _is_within_epoch(checkpoint: Checkpoint) -> bool:
     """Return whether the weights were saved some steps after the end of their epoch."""
-    return any(snapshot.clean_correct is None for snapshot in checkpoint.snapshots.values())
+    return any(snapshot.counts is None for snapshot in checkpoint.snapshots.values())
 
 
 def _load_target(

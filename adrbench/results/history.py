@@ -1,0 +1,112 @@
+"""One epoch of a training run: what it reached, what it took, and which epoch is the best.
+
+Stored rows have flat keys (`student_robust_correct`, `temperature`); `to_json` and `from_json` are
+the only place that uses them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from adrbench.config.method import WEIGHTS, Weights
+from adrbench.config.settings import Select
+from adrbench.runtime.typed_json import from_json
+
+#: The accuracy that chooses the best epoch.
+Criterion = Literal["robust", "clean"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """How many images a set of weights classifies correctly, without and under attack."""
+
+    clean_correct: int
+    robust_correct: int
+
+    def of(self, criterion: Criterion) -> int:
+        """Return the count that `criterion` names."""
+        return self.robust_correct if criterion == "robust" else self.clean_correct
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HistoryRow:
+    """One epoch, counted from 1, validated on the `select_n` images of the split `select`.
+
+    `lr` and `annealed`, what the targets change from step to step, are those of the last step.
+    `seconds` includes the validation, `images_per_second` does not. `criterion` is missing in rows
+    of early versions, which compared epochs by robust accuracy.
+    """
+
+    epoch: int
+    train_loss: float
+    lr: float
+    annealed: Mapping[str, float]
+    select: Select
+    select_n: int
+    criterion: Criterion = "robust"
+    counts: Mapping[Weights, Counts]
+    images_per_second: float
+    seconds: float
+
+    def accuracy(self, weights: Weights, criterion: Criterion) -> float:
+        """Return the accuracy of `weights` on the validation images, in percent."""
+        return 100 * self.counts[weights].of(criterion) / self.select_n
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as it is stored."""
+        stored: dict[str, Any] = {}
+        for name in HistoryRow.__dataclass_fields__:
+            if name == "annealed":
+                stored |= self.annealed
+            elif name == "counts":
+                for weights, counts in self.counts.items():
+                    stored |= {f"{weights}_{key}": count for key, count in asdict(counts).items()}
+            else:
+                stored[name] = getattr(self, name)
+        return stored
+
+    @classmethod
+    def from_json(cls, stored: object) -> "HistoryRow":
+        """Read a stored row; ValueError names the field that is wrong.
+
+        A key that is neither a field nor a count is an annealed number, null in rows of early
+        versions where the method anneals nothing.
+        """
+        if not isinstance(stored, Mapping):
+            raise ValueError(f"a history row should be a table, not a {type(stored).__name__}")
+        counts: dict[str, dict[str, Any]] = {}
+        annealed: dict[str, Any] = {}
+        row: dict[str, Any] = {"annealed": annealed, "counts": counts}
+        for key, value in stored.items():
+            if key in FIELDS:
+                row[key] = value
+            elif key in COUNTS:
+                weights, name = COUNTS[key]
+                counts.setdefault(weights, {})[name] = value
+            elif value is not None:
+                annealed[key] = value
+        return from_json(cls, row)
+
+
+#: The fields that are stored under their own names.
+FIELDS = frozenset(HistoryRow.__dataclass_fields__) - {"annealed", "counts"}
+#: key of a stored count -> its weights and its field of `Counts`.
+COUNTS = {
+    f"{weights}_{name}": (weights, name)
+    for weights in WEIGHTS
+    for name in Counts.__dataclass_fields__
+}
+
+
+def best_row(history: Sequence[HistoryRow], weights: Weights) -> HistoryRow:
+    """Return the best epoch of `weights`: the first of those with the highest accuracy.
+
+    The accuracy is that of the run's criterion; the other of clean and robust breaks ties.
+    """
+
+    def score(row: HistoryRow) -> tuple[int, int]:
+        counts = row.counts[weights]
+        other: Criterion = "clean" if row.criterion == "robust" else "robust"
+        return counts.of(row.criterion), counts.of(other)
+
+    return max(history, key=score)

@@ -1,0 +1,36 @@
+"""What the training loop calls as a run progresses, such as to display it."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from adrbench.config.settings import TrainConfig
+from adrbench.results.history import HistoryRow
+
+
+class Callbacks(Protocol):
+    """Functions that the training loop calls on every rank."""
+
+    def begin(self, config: TrainConfig, steps_per_epoch: int, epoch: int, steps: int) -> None:
+        """Note that training starts or resumes in `epoch`, from 1, after `steps` of its steps."""
+
+    def step(self, epoch: int, step: int, loss: float, annealed: Mapping[str, float]) -> None:
+        """Note that step `step` of `epoch`, both from 1, was taken with the `annealed` numbers.
+
+        `loss` is the last that arrived from the device, which may be that of an earlier step.
+        """
+
+    def epoch(self, row: HistoryRow) -> None:
+        """Note that an epoch was finished, validated and saved."""
+
+
+class NoCallbacks:
+    """Callbacks that do nothing."""
+
+    def begin(self, config: TrainConfig, steps_per_epoch: int, epoch: int, steps: int) -> None:
+        """Do nothing."""
+
+    def step(self, epoch: int, step: int, loss: float, annealed: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def epoch(self, row: HistoryRow) -> None:
+        """Do nothing."""

@@ -1,0 +1,269 @@
+"""A run's directory: what is saved in it, when, and how an interrupted run is restored from it.
+
+`last.pt` is the state of the run, at the end of an epoch or within one. `best.pt` and the history
+follow from it and are written after it; where a process was killed in between, they are completed
+when the run is restored. Rank 0 writes; the other ranks have the same state.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adrbench.checkpoints import format as checkpoints
+from adrbench.checkpoints.format import Checkpoint, ModelShape, Snapshot
+from adrbench.config.settings import TrainConfig
+from adrbench.errors import AdrbenchError, CheckpointError, LostProcessError, first_line
+from adrbench.results.history import best_row
+from adrbench.runtime.files import write_atomically
+from adrbench.runtime.signals import SIGNALS, Interrupted
+from adrbench.training.divergence import check_finite
+from adrbench.training.identity import check_same_directory, check_same_run, load_own_checkpoint
+from adrbench.training.state import Run, TrainState, run_label
+
+CONFIG, HISTORY, LOCK = "config.json", "history.jsonl", ".lock"
+FILES = (checkpoints.LAST, checkpoints.BEST, HISTORY, CONFIG)
+
+#: What a rank asks for after a step, or the number of the signal it received. The largest request
+#: of all ranks is carried out.
+CONTINUE, SAVE, ABORT = 0, 1, 1000
+assert all(SAVE < number < ABORT for number in SIGNALS)
+
+
+def is_finished(directory: Path, config: TrainConfig) -> bool:
+    """Return whether a run has all its epochs, judged by its history alone."""
+    try:
+        lines = (directory / HISTORY).read_bytes().count(b"\n")
+    except OSError:
+        return False
+    return lines >= config.epochs and (directory / checkpoints.LAST).exists()
+
+
+class Checkpointer:
+    """Saves and restores the state of `run`, within an epoch every `save_seconds`."""
+
+    def __init__(self, run: Run, *, save_seconds: float) -> None:
+        self.run = run
+        self.save_seconds = save_seconds
+        self.saved_at = time.monotonic()
+        #: What `best.pt` holds, on rank 0: the weights of the best epoch so far, by name.
+        self.best: dict[str, Snapshot] = {}
+
+    def remove(self) -> None:
+        """Remove the run's files, the state last: a kill leaves a run that can be identified."""
+        for name in reversed(FILES):
+            (self.run.directory / name).unlink(missing_ok=True)
+
+    def write_config(self) -> None:
+        """Write the run's settings, for its reader: nothing is restored from them."""
+        if self.run.context.process_group.is_rank_zero:
+            content = json.dumps(self.run.config.to_json(), indent=1) + "\n"
+            write_atomically(self.run.directory / CONFIG, content.encode())
+
+    # Restoring
+
+    def restore(self, state: TrainState) -> None:
+        """Load the saved state into `state`, if there is one, and complete the files after it.
+
+        Raises:
+            AdrbenchError: when the saved state is of a run with another setting or other images,
+                or the ranks see different files.
+            CheckpointError: when it is damaged or incomplete.
+
+        """
+        if not self._has_state():
+            return
+        last = load_own_checkpoint(self.run.directory / checkpoints.LAST)
+        check_same_run(self.run, last)
+        models = {weights: snapshot.state for weights, snapshot in last.snapshots.items()}
+        try:
+            state.load_state_dict({"models": models, **(last.training or {})})
+        except torch.OutOfMemoryError:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the state in {self.run.directory} is incomplete ({first_line(error)}): "
+                "give --force to start over."
+            ) from error
+        check_same_directory(self.run, state.steps_done)
+        if self.run.context.process_group.is_rank_zero:
+            self._restore_best(state, last.snapshots)
+
+    def _has_state(self) -> bool:
+        """Return whether there is a saved state; AdrbenchError where only `best.pt` is there."""
+        directory, process_group = self.run.directory, self.run.context.process_group
+        exists = (directory / checkpoints.LAST).exists()
+        check_same_directory(self.run, exists)
+        if not exists and process_group.is_rank_zero and (directory / checkpoints.BEST).exists():
+            raise AdrbenchError(
+                f"{directory} holds {checkpoints.BEST} but no {checkpoints.LAST} to resume from: "
+                "restore that file, give another --name, or --force to start over."
+            )
+        return exists
+
+    def _restore_best(self, state: TrainState, last: Mapping[str, Snapshot]) -> None:
+        """Read the best weights so far; they are those of `last` where its epoch is the best."""
+        path = self.run.directory / checkpoints.BEST
+        if path.exists():
+            self.best |= load_own_checkpoint(path).snapshots
+        if not state.history:
+            return
+        if not state.is_within_epoch:
+            self._write_best_and_history(state, last)
+        for weights in state.models():
+            epoch = best_row(state.history, weights).epoch
+            if weights not in self.best or self.best[weights].epoch != epoch:
+                raise CheckpointError(
+                    f"{path} does not hold the {weights} of epoch {epoch}, the best so far: "
+                    "restore the file, or give --force to start over."
+                )
+
+    # Saving
+
+    def after_step(self, state: TrainState) -> None:
+        """Save where that is due, and stop where that was requested, on all ranks alike.
+
+        Raises:
+            Interrupted: once the state is saved.
+            AdrbenchError: in place of saving a state that is not finite.
+
+        """
+        is_due = time.monotonic() - self.saved_at >= self.save_seconds
+        request = self.run.context.stop.number or (SAVE if is_due else CONTINUE)
+        if state.losses.not_finite:
+            request = ABORT
+        request = self.run.context.process_group.all_reduce_max(request)
+        if request == CONTINUE:
+            return
+        check_finite(self.run, state)
+        self.save(state)
+        if request > SAVE:
+            self._interrupt(state, request)
+
+    def after_epoch(self, state: TrainState) -> None:
+        """Save, and stop where that was requested and epochs are left, on all ranks alike.
+
+        Raises:
+            Interrupted: once the state is saved.
+
+        """
+        self.save(state)
+        request = self.run.context.process_group.all_reduce_max(
+            self.run.context.stop.number or CONTINUE
+        )
+        if request and state.epochs_done < self.run.config.epochs:
+            self._interrupt(state, request)
+
+    @contextmanager
+    def saved_if_interrupted(self, state: TrainState) -> Iterator[None]:
+        """Stop at once where that is requested during the validation of an epoch, and save.
+
+        Raises:
+            Interrupted: once the state is saved.
+
+        """
+        try:
+            with self.run.context.stop.immediate():
+                yield
+        except LostProcessError:
+            self.save(state)
+            raise
+        except Interrupted as interruption:
+            self.save(state)
+            epoch = state.epochs_done + 1
+            where = f"{self.run.directory} is saved before the validation of epoch {epoch}"
+            raise Interrupted(interruption.number, where) from None
+
+    def save(self, state: TrainState) -> None:
+        """Write the state, then what follows from it, on rank 0."""
+        if self.run.context.process_group.is_rank_zero:
+            training = state.state_dict()
+            models = training.pop("models")
+            for group in training["optimizer"]["param_groups"]:
+                # In the optimizer itself it may be a tensor of float32 on a GPU.
+                group["lr"] = self.run.learning_rate(max(0, state.steps_done - 1))
+            snapshots = take_snapshots(state, models)
+            self._write(checkpoints.LAST, self._describe(state, "last", snapshots, training))
+            if state.history and not state.is_within_epoch:
+                self._write_best_and_history(state, snapshots)
+        self.saved_at = time.monotonic()
+
+    def _interrupt(self, state: TrainState, number: int) -> None:
+        """Raise Interrupted, when rank 0 has saved the state."""
+        self.run.context.process_group.barrier()
+        step, epoch = state.losses.recorded, state.epochs_done
+        where = f"step {step} of epoch {epoch + 1}" if step else f"epoch {epoch}"
+        raise Interrupted(number, f"{self.run.directory} is saved after {where}")
+
+    def _write_best_and_history(self, state: TrainState, last: Mapping[str, Snapshot]) -> None:
+        """Write `best.pt` and the history unless they are those of the state already.
+
+        `last` are the weights of the state, which is at the end of an epoch.
+        """
+        better: dict[str, Snapshot] = {
+            weights: last[weights]
+            for weights in state.models()
+            if best_row(state.history, weights).epoch == state.epochs_done
+            and (weights not in self.best or self.best[weights].epoch != state.epochs_done)
+        }
+        if better:
+            self.best |= better
+            self._write(checkpoints.BEST, self._describe(state, "best", self.best, None))
+        path = self.run.directory / HISTORY
+        lines = "".join(json.dumps(row.to_json()) + "\n" for row in state.history).encode()
+        if not path.exists() or path.read_bytes() != lines:
+            write_atomically(path, lines)
+
+    def _write(self, name: str, checkpoint: Checkpoint) -> None:
+        checkpoints.save(self.run.directory / name, checkpoint)
+
+    def _describe(
+        self,
+        state: TrainState,
+        selection: checkpoints.Selection,
+        snapshots: dict[str, Snapshot],
+        training: dict[str, Any] | None,
+    ) -> Checkpoint:
+        """Return the content of a checkpoint file of this run."""
+        config, dataset = self.run.config, self.run.dataset
+        return Checkpoint(
+            selection=selection,
+            config=config,
+            shape=ModelShape(
+                arch=config.arch,
+                activation=config.activation,
+                num_classes=dataset.num_classes,
+                in_channels=dataset.channels,
+            ),
+            run=self.run.directory.name,
+            data_sha256=self.run.data_sha256,
+            selection_sha256=self.run.selection_sha256,
+            training_images_sha256=dataset.training_images_sha256,
+            label=run_label(self.run),
+            snapshots=snapshots,
+            processes=max((session.processes for session in state.sessions), default=1),
+            training=training,
+        )
+
+
+def take_snapshots(
+    state: TrainState, models: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, Snapshot]:
+    """Return copies of the weights on the CPU, with their counts at the end of an epoch."""
+    row = state.history[-1] if state.history and not state.is_within_epoch else None
+    return {
+        weights: Snapshot(
+            state={
+                key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for key, value in models[weights].items()
+            },
+            epoch=state.epochs_done,
+            counts=row.counts[weights] if row else None,
+        )
+        for weights in state.models()
+    }
