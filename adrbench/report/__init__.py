@@ -62,7 +62,8 @@ def build_report(
 
 def _refer_to_page(table: Table) -> Table:
     """Return `table` with the page that explains its notes as the last of them."""
-    return replace(table, notes=(*table.notes, PAGE_NOTE)) if table.notes else table
+    has_notes = table.notes or any(row.footnotes for row in table.rows)
+    return replace(table, notes=(*table.notes, PAGE_NOTE)) if has_notes else table
 
 
 def render(report: Report, format: str, *, width: int | None = None, color: bool = False) -> str:  # noqa: A002

@@ -16,6 +16,7 @@ Settings = Mapping[str, TrainConfig]
 
 #: Settings that identify a run and do not change how it trains.
 IDENTITY = ("dataset", "method", "seed", "preset")
+UNRECORDED_IMAGES = "training images not recorded"
 
 
 def read_settings(trained: Iterable[TrainRecord]) -> Settings:
@@ -66,26 +67,26 @@ def distinguish_training(
         is_known = len(known) == len(fingerprints)
         by_settings = describe_differences(known, _of_others(method)) if is_known else _places(rows)
         by_images = distinguish_images(row.identity.training_images for row in rows)
+        recorded = {row.method for row in rows if row.identity.training_images}
         for row in rows:
             own = by_settings.get(row.identity.training, ())
-            footnotes[row.identity] = own + by_images.get(row.identity.training_images, ())
+            images = row.identity.training_images
+            is_unclear = images != "" or row.method in recorded
+            footnotes[row.identity] = own + (by_images.get(images, ()) if is_unclear else ())
     return footnotes
 
 
 def distinguish_images(hashes: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Return a footnote for each fingerprint of training images, where there are several.
 
-    "" stands for images that are not known.
+    "" stands for images that are not recorded.
     """
-    distinct = set(hashes)
-    if len(distinct) < 2:
-        return {}
-    return {
-        sha256: (f"training images with sha256 {sha256[:12]}",)
-        if sha256
-        else ("training images not recorded",)
-        for sha256 in distinct
+    known = set(hashes) - {""}
+    shown = known if len(known) > 1 else ()
+    footnotes: dict[str, tuple[str, ...]] = {
+        sha256: (f"training images with sha256 {sha256[:12]}",) for sha256 in shown
     }
+    return footnotes | ({"": (UNRECORDED_IMAGES,)} if known else {})
 
 
 def _of_others(method: str) -> tuple[str, ...]:

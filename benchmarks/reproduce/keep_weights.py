@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from adrbench.checkpoints.format import BEST, load, save
+from adrbench.checkpoints.format import BEST, former_label, load, save
 from adrbench.errors import CheckpointError
 from benchmarks.harness import command_line
 
@@ -35,7 +35,9 @@ def keep_weights(run: Path, file: Path) -> None:
         for name, value in average.state.items()
     }
     kept = {AVERAGE: replace(average, state=halved)}
-    save(file, replace(checkpoint, run=file.stem, snapshots=kept))
+    # Without the training images, the label counts: rounded weights get a row of their own.
+    rounded = replace(checkpoint, run=file.stem, snapshots=kept, training_images_sha256=None)
+    save(file, replace(rounded, label=former_label(rounded)))
 
 
 def main() -> None:

@@ -217,10 +217,8 @@ def test_the_same_settings_and_names_on_other_training_images_are_two_rows() -> 
 def test_records_with_and_without_known_training_images_are_two_rows() -> None:
     default = "cifar10-resnet18-at-seed0"
     records = [named(default, 0, label=""), attack_record(8_000, 4_700, seed=1)]
-    assert {row["marks"] for row in accuracy_rows(records)} == {
-        ("training images not recorded",),
-        ("training images with sha256 aaaaaaaaaaaa",),
-    }
+    marks = [row["marks"] for row in accuracy_rows(records)]
+    assert sorted(marks) == [(), ("training images not recorded",)]
 
 
 def test_two_weights_of_one_seed_are_two_rows_that_name_them() -> None:
