@@ -82,10 +82,18 @@ class HistoryRow:
                 row[key] = value
             elif key in COUNTS:
                 weights, name = COUNTS[key]
-                counts.setdefault(weights, {})[name] = value
+                counts.setdefault(weights, {})[name] = _checked(key, value, int)
             elif value is not None:
-                annealed[key] = value
+                annealed[key] = _checked(key, value, float)
         return from_json(cls, row)
+
+
+def _checked(key: str, value: object, kind: type) -> object:
+    """Return `value`; ValueError, naming the stored key, unless it is a number of that kind."""
+    allowed = (int, float) if kind is float else (int,)
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        raise ValueError(f"field {key} should be {kind.__name__}, not {value!r:.40}")
+    return value
 
 
 #: The fields that are stored under their own names.

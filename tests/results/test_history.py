@@ -65,8 +65,8 @@ def test_rows_of_early_versions_are_read() -> None:
     [
         ({key: STORED[key] for key in STORED if key != "lr"}, "field lr is missing"),
         (STORED | {"epoch": "3"}, "field epoch should be int, not '3'"),
-        (STORED | {"temperature": "warm"}, "field annealed.temperature should be float"),
-        (STORED | {"student_clean_correct": None}, "counts.student.clean_correct should be int"),
+        (STORED | {"temperature": "warm"}, "field temperature should be float"),
+        (STORED | {"student_clean_correct": None}, "field student_clean_correct should be int"),
         ([STORED], "a history row should be a table, not a list"),
     ],
 )
