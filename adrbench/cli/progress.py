@@ -94,7 +94,7 @@ class TrainingDisplay:
             done=done,
             total=total,
         )
-        figures = "  ".join([f"loss {loss:.3f}", *_annealed(annealed)])
+        figures = "  ".join([f"loss {loss:.3f}", *self._spell(annealed)])
         self.shown = Group(progress, one_line(figures), one_line(self.accuracies))
         self.live.refresh()
 
@@ -109,7 +109,7 @@ class TrainingDisplay:
         parts = [
             f"epoch {row.epoch}/{self.config.epochs}",
             f"loss {row.train_loss:.3f}",
-            *_annealed(row.annealed),
+            *self._spell(row.annealed),
             self.accuracies,
             f"{row.images_per_second:,.0f} img/s",
             f"{row.seconds:.1f} s",
@@ -117,14 +117,10 @@ class TrainingDisplay:
         self.epoch_began = time.perf_counter()
         print_line(self.console, "  ".join(parts))
 
-
-#: What annealed numbers are called in a display, where not by their own names.
-SYMBOLS = {"temperature": "tau", "interpolation": "lambda"}
-
-
-def _annealed(values: Mapping[str, float]) -> list[str]:
-    """Return each annealed number as text."""
-    return [f"{SYMBOLS.get(name, name)} {value:.2f}" for name, value in values.items()]
+    def _spell(self, annealed: Mapping[str, float]) -> list[str]:
+        """Return each annealed number as text, under its symbol where its component has one."""
+        symbols = self.config.parsed_method().symbols
+        return [f"{symbols.get(name, name)} {value:.2f}" for name, value in annealed.items()]
 
 
 class AttackDisplay:

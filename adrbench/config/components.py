@@ -29,6 +29,7 @@ class Component:
     `settings` is a dataclass of `setting` fields. `builder` is "module:attribute", a callable
     `(context, settings) -> part` where `context` is an `adrbench.methods.slots.BuildContext`.
     `needs` are slots that must be filled for it; `implies` are general settings that it changes.
+    `symbols` are short names, for displays, of the numbers that it anneals.
     `stores_null` marks the components of the first version: runs without them store their
     settings as null, and the fingerprints of settings include that.
     """
@@ -40,6 +41,7 @@ class Component:
     settings: type = NoSettings
     needs: tuple[Slot, ...] = ()
     implies: Mapping[str, Any] = field(default_factory=dict)
+    symbols: Mapping[str, str] = field(default_factory=dict)
     stores_null: bool = False
 
 
@@ -113,6 +115,7 @@ COMPONENTS: dict[str, Component] = {
             settings=ADRSettings,
             stores_null=True,
             needs=("averaging",),
+            symbols={"temperature": "tau", "interpolation": "lambda"},
         ),
         Component(
             token="wa",

@@ -67,6 +67,11 @@ class Method:
         return {name: value for one in self.components for name, value in one.implies.items()}
 
     @property
+    def symbols(self) -> Mapping[str, str]:
+        """Short names of the numbers that the method's components anneal."""
+        return {name: symbol for one in self.components for name, symbol in one.symbols.items()}
+
+    @property
     def order(self) -> tuple[int, ...]:
         """Sort key: objectives in the order of `COMPONENTS`, then by what is added to them."""
         position = list(COMPONENTS).index

@@ -9,7 +9,8 @@ from adrbench.config.components import NoSettings
 from adrbench.config.threat import ThreatModel
 from adrbench.methods.inner_attack import InnerAttack, Start, build_inner_attack
 from adrbench.methods.losses import cross_entropy
-from adrbench.methods.slots import BuildContext, Criterion
+from adrbench.methods.slots import BuildContext
+from adrbench.results.history import Criterion
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Schedules: pure functions from an optimisation step (0, 1, 2, ...) to a value.
+"""Schedules: pure functions from an optimization step (0, 1, 2, ...) to a value.
 
 A schedule holds no state, so a resumed run reads the same values as one that never stopped.
 """

@@ -6,7 +6,7 @@ perturbation decides where gradients are taken; an averaging follows the weights
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,11 @@ from torch.nn import functional as F
 
 from adrbench.config.settings import TrainConfig
 from adrbench.config.threat import ThreatModel
+from adrbench.results.history import Criterion
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 
 #: What changes from step to step, by name: numbers, or 0-dimensional tensors that hold them.
 Values = Mapping[str, float | Tensor]
-#: The accuracy by which epochs are compared; the other breaks ties.
-Criterion = Literal["robust", "clean"]
 
 
 class Objective(Protocol):

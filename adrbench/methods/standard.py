@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from adrbench.config.components import NoSettings
 from adrbench.methods.losses import cross_entropy
-from adrbench.methods.slots import BuildContext, Criterion
+from adrbench.methods.slots import BuildContext
+from adrbench.results.history import Criterion
 
 
 class Standard:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from adrbench.config.components import TradesSettings
 from adrbench.methods.inner_attack import InnerAttack, Start, build_inner_attack
 from adrbench.methods.losses import cross_entropy, divergence, log_softmax
-from adrbench.methods.slots import BuildContext, Criterion
+from adrbench.methods.slots import BuildContext
+from adrbench.results.history import Criterion
 
 #: The width of the uniform noise with which the published code starts its attack.
 START_NOISE = 0.001

@@ -60,7 +60,7 @@ class Checkpointer:
             (self.run.directory / name).unlink(missing_ok=True)
 
     def write_config(self) -> None:
-        """Write the run's settings, for its reader: nothing is restored from them."""
+        """Write the run's settings for people to read; nothing is restored from them."""
         if self.run.context.process_group.is_rank_zero:
             content = json.dumps(self.run.config.to_json(), indent=1) + "\n"
             write_atomically(self.run.directory / CONFIG, content.encode())

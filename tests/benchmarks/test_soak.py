@@ -26,7 +26,7 @@ from training_runs import make_config
 
 ROOT = Path(__file__).parents[2]
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
-SAVED = "error: interrupted: it is saved; the same command goes on.\n"
+SAVED = "error: interrupted: it is saved; the same command resumes from there.\n"
 EARLY = "Traceback (most recent call last):\n  ...\nKeyboardInterrupt\n"
 
 

@@ -21,7 +21,8 @@ from adrbench.config.settings import TrainConfig, train_settings
 from adrbench.errors import UsageError
 from adrbench.methods.build import build_method
 from adrbench.methods.losses import cross_entropy
-from adrbench.methods.slots import BuildContext, Criterion, OneHot, Values
+from adrbench.methods.slots import BuildContext, OneHot, Values
+from adrbench.results.history import Criterion
 
 
 @dataclass(frozen=True, kw_only=True)

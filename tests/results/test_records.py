@@ -33,9 +33,9 @@ KEPT = Path(__file__).parents[1] / "fixtures" / "records"
 
 
 @given(st.lists(st.booleans(), max_size=70))
-def test_outcomes_survive_packing(verdicts: list[bool]) -> None:
-    packed = pack_outcomes(np.array(verdicts, dtype=np.bool_))
-    assert unpack_outcomes(packed, len(verdicts)).tolist() == verdicts
+def test_outcomes_survive_packing(outcomes: list[bool]) -> None:
+    packed = pack_outcomes(np.array(outcomes, dtype=np.bool_))
+    assert unpack_outcomes(packed, len(outcomes)).tolist() == outcomes
 
 
 def test_outcomes_are_packed_first_image_first() -> None:
