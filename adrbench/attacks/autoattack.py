@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from adrbench.attacks.autoattack_package import import_package, isolated
 from adrbench.attacks.early_exit import add_early_exit
-from adrbench.attacks.official_package import import_package, isolated
 from adrbench.config.threat import ThreatModel
 
 Version = Literal["standard", "plus", "rand"]

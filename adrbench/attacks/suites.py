@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from adrbench.attacks import autoattack, pgd
-from adrbench.attacks.official_package import describe_package
+from adrbench.attacks.autoattack_package import describe_package
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError, unknown_name

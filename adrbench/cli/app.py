@@ -1,26 +1,22 @@
-"""The `adrbench` program: its commands, exit codes and signals.
+"""The `adrbench` program: its commands.
 
-Results go to stdout, everything else to stderr. This is the only file that exits the process:
-0 done, 1 an error the user can act on, 2 usage, 130 interrupted, 143 terminated.
+Results go to stdout, everything else to stderr.
 """
 
-import functools
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
 from adrbench.cli.attack import attack
+from adrbench.cli.exit_codes import exit_on_signal, handle_errors
 from adrbench.cli.list import list_
-from adrbench.cli.notes import notes_on_stderr, print_error
 from adrbench.cli.report import report
 from adrbench.cli.train import train
-from adrbench.errors import AdrbenchError
 from adrbench.runtime.signals import select_unignored
 from adrbench.runtime.torchrun import is_launched
 
@@ -32,57 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-F = TypeVar("F", bound=Callable[..., Any])
-#: The exit code after a signal is this plus the number of the signal.
-SIGNALLED = 128
-
-
-def handle_errors(command: F) -> F:
-    """Turn the errors a user can cause, and signals, into one `error:` line and an exit code."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            with notes_on_stderr():
-                return command(*args, **kwargs)
-        except AdrbenchError as error:
-            if not error.is_reported:
-                print_error(str(error))
-            raise typer.Exit(error.exit_code) from error
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            print_error(
-                f"{where}{error.strerror or error}; check the path, its permissions and the disk."
-            )
-            raise typer.Exit(AdrbenchError.exit_code) from error
-        except KeyboardInterrupt as interruption:
-            number = getattr(interruption, "number", signal.SIGINT)
-            if not getattr(interruption, "is_reported", False):
-                print_error(describe_stop(getattr(interruption, "where", ""), kwargs.get("force")))
-            raise typer.Exit(SIGNALLED + number) from None
-
-    return wrapped  # type: ignore[return-value]
-
-
-def describe_stop(where: str, force: bool | None) -> str:
-    """Return the message after a signal: what is saved, and how to resume."""
-    without = " without --force" if force else ""
-    if where:
-        return f"interrupted: {where}; the same command{without} resumes from there."
-    return f"interrupted: saved progress is kept; run the same command{without} again to resume."
-
-
-def exit_on_signal(number: int, frame: FrameType | None) -> None:
-    """Exit at once; the signal handler until a command installs its own (see `StopRequest`).
-
-    An exception raised here could interrupt the import of a library, which may then fail with an
-    unrelated error.
-    """
-    print_error(describe_stop("", None))
-    os._exit(SIGNALLED + number)
 
 
 def print_version(is_requested: bool) -> None:

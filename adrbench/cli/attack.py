@@ -144,8 +144,8 @@ def attack_once(job: "Job", context: "Context", *, force: bool) -> "AttackRecord
     """Return the record of an evaluation, run now unless it was finished before."""
     from rich.console import Console
 
-    from adrbench.cli.memory import explaining_memory_errors
-    from adrbench.cli.progress import AttackDisplay
+    from adrbench.cli.displays import AttackDisplay
+    from adrbench.cli.memory_errors import explaining_memory_errors
     from adrbench.evaluation import jobs as evaluations
     from adrbench.runtime.files import check_writable
     from adrbench.runtime.signals import Interrupted

@@ -117,8 +117,8 @@ def run(request: "TrainRequest", places: Places, context: "Context") -> None:
     """Train on this rank; rank 0 prints and writes."""
     from rich.console import Console
 
-    from adrbench.cli.memory import explaining_memory_errors
-    from adrbench.cli.progress import TrainingDisplay
+    from adrbench.cli.displays import TrainingDisplay
+    from adrbench.cli.memory_errors import explaining_memory_errors
     from adrbench.runtime.files import check_writable
     from adrbench.runtime.launch import is_restarted, rank_zero_first
     from adrbench.training import loop
@@ -169,7 +169,7 @@ def load(request: "TrainRequest", data_dir: Path) -> tuple["TrainConfig", "Datas
 
 def summarize(record: "TrainRecord", directory: Path) -> str:
     """Return the accuracies of a finished run, and the command that comes next."""
-    from adrbench.results.history import best_row
+    from adrbench.results.best_epoch import best_row
 
     lines = []
     history = record.rows()

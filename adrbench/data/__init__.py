@@ -7,9 +7,9 @@ A whole split is stored on the device as uint8; only the augmented batch is conv
 from adrbench.data.augmentation import random_crop_flip
 from adrbench.data.batches import check_shares, epoch_batches, steps_per_epoch
 from adrbench.data.builtin import DATASETS
+from adrbench.data.find_source import dataset_name
 from adrbench.data.images import Dataset, Images, Source, to_float
 from adrbench.data.loading import load_dataset, load_examples, load_split
-from adrbench.data.sources import dataset_name
 
 __all__ = [
     "DATASETS",

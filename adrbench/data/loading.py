@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adrbench.data.find_source import find_source
 from adrbench.data.hold_out import hold_out
 from adrbench.data.images import Dataset, Images, Source, to_float
-from adrbench.data.sources import find_source
 from adrbench.errors import DataError, UsageError, unknown_name
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adrbench.attacks.reliability import ReliabilityWarning
+from adrbench.attacks.reliability_warnings import ReliabilityWarning
 from adrbench.attacks.suites import Stage, Suite
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float

@@ -9,11 +9,6 @@ from collections.abc import Callable, Sequence
 Schedule = Callable[[int], float]
 
 
-def constant(value: float) -> Schedule:
-    """Return the schedule that is `value` at every step."""
-    return lambda step: value
-
-
 def cosine(start: float, end: float, total_steps: int) -> Schedule:
     """Return half a cosine from `start` at step 0 to `end` at step `total_steps`.
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from adrbench.errors import unknown_name
-from adrbench.report.accuracy import accuracy_table, overfitting_table
+from adrbench.report.accuracy_tables import accuracy_table, overfitting_table
 from adrbench.report.baseline_tables import paper_tables, robustbench_tables
-from adrbench.report.comparison import paired_table
-from adrbench.report.cost import evaluation_table, training_table
+from adrbench.report.comparison_table import paired_table
+from adrbench.report.cost_tables import evaluation_table, training_table
 from adrbench.report.dataframe import load_results, results_frame
 from adrbench.report.grouping import group_records
 from adrbench.report.run_settings import read_settings
@@ -82,7 +82,7 @@ def render(report: Report, format: str, *, width: int | None = None, color: bool
 
         return markup.markdown(report) if format == "markdown" else markup.latex(report)
     if format in ("csv", "json"):
-        from adrbench.report import export as interchange
+        from adrbench.report import export
 
-        return interchange.as_csv(report) if format == "csv" else interchange.as_json(report)
+        return export.as_csv(report) if format == "csv" else export.as_json(report)
     raise unknown_name("format", format, FORMATS)

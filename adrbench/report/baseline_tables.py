@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from adrbench.config.declare import format_eps
 from adrbench.report import columns as c
-from adrbench.report.accuracy import autoattack_figure, ranked
+from adrbench.report.accuracy_tables import autoattack_figure, ranked
 from adrbench.report.footnotes import figure_notes, group_footnotes
 from adrbench.report.grouping import (
     SeedGroup,

@@ -35,6 +35,8 @@ SECONDS = _value("seconds", "seconds", decimals=1)
 CLEAN = _value("clean", "clean")
 RANK = _value("rank", "rank")
 
+#: The columns on the left of the robust-accuracy table; one per attack and the rank follow.
+ACCURACY = (ARCH, METHOD, CHECKPOINT, SEEDS, N, CLEAN)
 OVERFITTING = (
     ARCH,
     METHOD,

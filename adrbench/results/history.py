@@ -1,10 +1,10 @@
-"""One epoch of a training run: what it reached, what it took, and which epoch is the best.
+"""The history of a training run: a row per epoch.
 
 Stored rows have flat keys (`student_robust_correct`, `temperature`); `to_json` and `from_json` are
 the only place that uses them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -104,17 +104,3 @@ COUNTS = {
     for weights in WEIGHTS
     for name in Counts.__dataclass_fields__
 }
-
-
-def best_row(history: Sequence[HistoryRow], weights: Weights) -> HistoryRow:
-    """Return the best epoch of `weights`: the first of those with the highest accuracy.
-
-    The accuracy is that of the run's criterion; the other of clean and robust breaks ties.
-    """
-
-    def score(row: HistoryRow) -> tuple[int, int]:
-        counts = row.counts[weights]
-        other: Criterion = "clean" if row.criterion == "robust" else "robust"
-        return counts.of(row.criterion), counts.of(other)
-
-    return max(history, key=score)

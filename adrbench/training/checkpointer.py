@@ -19,11 +19,15 @@ from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint, ModelShape, Snapshot
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, CheckpointError, LostProcessError, first_line
-from adrbench.results.history import best_row
+from adrbench.results.best_epoch import best_row
 from adrbench.runtime.files import write_atomically
 from adrbench.runtime.signals import SIGNALS, Interrupted
 from adrbench.training.divergence import check_finite
-from adrbench.training.identity import check_same_directory, check_same_run, load_own_checkpoint
+from adrbench.training.resume_checks import (
+    check_same_directory,
+    check_same_run,
+    load_own_checkpoint,
+)
 from adrbench.training.state import Run, TrainState, run_label
 
 CONFIG, HISTORY, LOCK = "config.json", "history.jsonl", ".lock"

@@ -20,8 +20,8 @@ from adrbench.runtime.locks import exclusive
 from adrbench.training.callbacks import Callbacks, NoCallbacks
 from adrbench.training.checkpointer import LOCK, Checkpointer
 from adrbench.training.divergence import check_finite
-from adrbench.training.identity import check_same_inputs, read_own_record
-from adrbench.training.record import make_record, write_own_record
+from adrbench.training.resume_checks import check_same_inputs, read_own_record
+from adrbench.training.run_record import make_record, write_own_record
 from adrbench.training.state import Run, TrainState, build_state, prepare_run, selection_images
 from adrbench.training.step import Stepper
 

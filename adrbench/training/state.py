@@ -27,7 +27,7 @@ from adrbench.runtime import seeds
 from adrbench.runtime.context import Context
 from adrbench.runtime.devices import IMAGE_FORMAT
 from adrbench.runtime.typed_json import from_json, to_json
-from adrbench.training.losses import LossBuffer
+from adrbench.training.loss_buffer import LossBuffer
 
 
 @dataclass(frozen=True, kw_only=True)

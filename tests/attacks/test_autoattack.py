@@ -17,7 +17,7 @@ from adrbench.attacks.autoattack import (
     review_square,
     split_runnable,
 )
-from adrbench.attacks.reliability import ReliabilityWarning
+from adrbench.attacks.reliability_warnings import ReliabilityWarning
 from adrbench.attacks.suites import build_suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel

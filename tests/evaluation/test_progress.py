@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adrbench.attacks.pgd import PGD
-from adrbench.attacks.reliability import ReliabilityWarning
+from adrbench.attacks.reliability_warnings import ReliabilityWarning
 from adrbench.attacks.suites import Suite, build_suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from adrbench.results.history import Counts, Criterion, HistoryRow, best_row
+from adrbench.results.best_epoch import best_row
+from adrbench.results.history import Counts, Criterion, HistoryRow
 
 RECORD = Path(__file__).parents[1] / "fixtures" / "records" / "train-1.json"
 STORED: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import adrbench
-from adrbench.attacks.official_package import describe_package
+from adrbench.attacks.autoattack_package import describe_package
 from adrbench.results import provenance
 
 

@@ -12,7 +12,8 @@ from adrbench.checkpoints import format as checkpoints
 from adrbench.config.method import WEIGHTS
 from adrbench.data import Dataset, load_dataset
 from adrbench.errors import AdrbenchError, DataError
-from adrbench.results.history import HistoryRow, best_row
+from adrbench.results.best_epoch import best_row
+from adrbench.results.history import HistoryRow
 from adrbench.runtime.context import Context
 from adrbench.training import loop as training
 from adrbench.training.callbacks import NoCallbacks

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from adrbench.data import Dataset, epoch_batches, load_dataset
 from adrbench.runtime.context import Context
 from adrbench.runtime.cuda_graphs import PLAIN_CALLS, Capture, GraphedCall
-from adrbench.training.losses import LossBuffer
+from adrbench.training.loss_buffer import LossBuffer
 from adrbench.training.state import build_state, match_memory_formats, prepare_run
 from adrbench.training.step import Stepper, take_step
 from training_runs import CPU, make_config

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from adrbench.cli import progress as displays
-from adrbench.cli.progress import AttackDisplay, TrainingDisplay
+from adrbench.cli import displays
+from adrbench.cli.displays import AttackDisplay, TrainingDisplay
 from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import TrainConfig

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adrbench.training.losses import LossBuffer
+from adrbench.training.loss_buffer import LossBuffer
 from training_runs import CPU
 
 

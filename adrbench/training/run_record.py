@@ -5,7 +5,7 @@ from pathlib import Path
 from adrbench.config.settings import TrainConfig
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import TrainRecord, write_record
-from adrbench.training.identity import read_own_record
+from adrbench.training.resume_checks import read_own_record
 from adrbench.training.state import Run, TrainState, run_label
 
 

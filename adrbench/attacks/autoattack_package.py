@@ -13,7 +13,7 @@ from types import ModuleType
 
 import torch
 
-from adrbench.attacks.reliability import ReliabilityWarning, explain_warning
+from adrbench.attacks.reliability_warnings import ReliabilityWarning, explain_warning
 from adrbench.errors import AdrbenchError
 from adrbench.results.provenance import is_importable, package_version
 

@@ -70,7 +70,7 @@ def accuracy_table(
         title=f"Robust accuracy (%), {describe(task)}",
         context=context(task, groups),
         columns=(
-            *(c.ARCH, c.METHOD, c.CHECKPOINT, c.SEEDS, c.N, c.CLEAN),
+            *c.ACCURACY,
             *attacks.values(),
             *((c.RANK,) if is_ranked else ()),
         ),
