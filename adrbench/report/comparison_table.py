@@ -9,7 +9,7 @@ from adrbench.errors import RecordError
 from adrbench.report import columns as c
 from adrbench.report.footnotes import figure_notes, group_footnotes
 from adrbench.report.grouping import Attack, SeedGroup, Task, context, describe
-from adrbench.report.paired_test import exact_test
+from adrbench.report.p_values import exact_test
 from adrbench.report.run_settings import Settings, around_method, distinguish_training
 from adrbench.report.statistics import Figure, PValue, accuracy, difference
 from adrbench.report.tables import Cell, Row, Table

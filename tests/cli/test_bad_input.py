@@ -450,5 +450,5 @@ def test_notes_name_the_skipped_files_before_the_error(here: Path) -> None:
     outcome = command("report", "newer")
     assert outcome.notes == [
         "note: left out: newer/record.json is not a valid record: its schema is 99, this version "
-        "reads up to 2; update adrbench."
+        "reads up to 3; update adrbench."
     ]

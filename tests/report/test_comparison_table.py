@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 from adrbench.report import FORMATS, build_report, render
 from adrbench.report.comparison_table import UNKNOWN_FOOTNOTE
 from adrbench.report.footnotes import INTERVALS_NOTE
-from adrbench.report.paired_test import exact_test
+from adrbench.report.p_values import exact_test
 from adrbench.report.statistics import PValue
 from adrbench.results.records import AttackRecord, Outcomes, Record, pack_outcomes
 from report_records import attack_record, digits_config, figure, foreign_record, table, train_record
