@@ -33,7 +33,6 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
 
 test: lint
 	$(ONE_THREAD) $(BIN)/pytest --slow --numprocesses 2 --dist loadgroup --quiet
