@@ -1,1 +1,1 @@
-"""What a run or an attack is asked to do, checked and stored with the result. No torch."""
+"""Settings of runs and attacks, checked and stored with the results. Free of torch."""

@@ -83,7 +83,7 @@ class Method:
         )
 
     def row(self, weights: str) -> str:
-        """Return the method that `weights` of this run stand for in a table.
+        """Return the method that `weights` of this run represent in a table.
 
         One `adr` run serves two rows: its student is "adr", its average "adr+wa".
         """

@@ -87,7 +87,7 @@ EVERYWHERE = {
 RICE_2020 = "L2 radius and step of Rice et al. 2020 (eps 128/255, alpha 15/255)"
 DIGITS = "our own: 8x8 images, seconds per epoch on a CPU"
 SHARP = "our own: a sharper teacher, see CONTRIBUTING.md"
-SMALL = "our own: fewer steps per epoch want smaller batches and a shorter average"
+SMALL = "our own: few steps per epoch need smaller batches and a shorter average"
 
 
 def tokens(spelling: str) -> frozenset[str]:

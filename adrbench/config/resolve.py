@@ -1,4 +1,4 @@
-"""From what a user asked for to a complete configuration: given settings over a preset."""
+"""From a request to a complete configuration: the given settings over a preset."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from adrbench.errors import unknown_name
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """A run as asked for.
+    """A request for a run.
 
     `given` holds the settings that were given, by name, with values of their declared types; a
     preset supplies the others. Settings of components that the method lacks are ignored.

@@ -1,4 +1,4 @@
-"""What a training run and an attack are asked to do: frozen, checked, and stored with both."""
+"""The configurations of a training run and of an attack: frozen, checked, stored with results."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ class TrainConfig:
     `dataset` is a built-in name or a path; `method` is spelled canonically. eps and alpha are in
     units of the pixel range. `milestones` are fractions of the run, rounded to whole steps.
     `method_settings` are the settings of the method's components by name (see
-    `config.components`); stored as JSON they stand beside the others. `preset` is the source of
+    `config.components`); stored as JSON they are beside the others. `preset` is the source of
     the defaults.
 
     Raises:

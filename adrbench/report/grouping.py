@@ -2,7 +2,7 @@
 
 Records are averaged when their runs did the same (settings, training images, network, method) and
 were evaluated in the same way; only the training seed differs. Names of runs play no part, except
-for records that do not know their training images.
+for records without their training images.
 """
 
 import json

@@ -42,7 +42,7 @@ def train(
     save_seconds: float = SAVE_SECONDS,
     record: Path | None = None,
 ) -> TrainRecord:
-    """Train as `config` says, in `directory`, resuming the run where it was interrupted.
+    """Train with `config` in `directory`, resuming the run where it was interrupted.
 
     Returns the record of the whole run, at once when it was finished before, and writes it to the
     file `record`. `force` starts over. The run is saved after every epoch, within an epoch every

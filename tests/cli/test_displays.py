@@ -70,7 +70,7 @@ def show_training(console: Console, first_epoch: int = 3) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_a_terminal_shows_where_training_stands(width: int) -> None:
+def test_a_terminal_shows_the_progress_of_training(width: int) -> None:
     console = make_console(width)
     show_training(console)
     lines = drawn(console)
@@ -141,7 +141,7 @@ def test_a_stage_is_one_line_without_a_terminal() -> None:
     ]
 
 
-def test_a_run_taken_up_within_an_epoch_says_where_and_counts_from_there(
+def test_a_run_resumed_within_an_epoch_shows_where_and_counts_from_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """30 steps of 128 images, in ten seconds, after the 360 that were taken before."""
