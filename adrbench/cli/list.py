@@ -59,7 +59,7 @@ def list_suites() -> dict[str, str]:
 
 def list_baselines() -> dict[str, str]:
     """Return how many published rows each data set and threat model has."""
-    from adrbench.results.baselines import read_paper, read_robustbench
+    from adrbench.results.baselines import PAPER, read_paper, read_robustbench
 
     counts = Counter((entry.dataset, entry.norm, entry.eps) for entry in read_robustbench())
     listed = {
@@ -67,7 +67,7 @@ def list_baselines() -> dict[str, str]:
         for (dataset, norm, eps), count in sorted(counts.items())
     }
     papers = Counter(row.dataset for row in read_paper())
-    return listed | {f"adr paper {name}": f"{count} rows" for name, count in papers.items()}
+    return listed | {f"{PAPER} {name}": f"{count} rows" for name, count in papers.items()}
 
 
 def list_datasets() -> dict[str, str]:

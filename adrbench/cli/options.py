@@ -24,8 +24,8 @@ def takes_settings(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that replaces a command's parameter `given` by a flag per setting.
 
-    The command is called with `given` holding the parsed value of each flag that was given or
-    that has a default. Ranges are checked where the values are used.
+    The command is called with `given` holding the parsed value of each flag that was given with
+    another value than its default. Ranges are checked where the values are used.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -37,12 +37,12 @@ def takes_settings(
 
         @functools.wraps(command)
         def wrapped(**values: Any) -> None:
-            flag_values = {name: values.pop(name) for name in settings}
-            given = {
-                name: settings[name].parse(value) if isinstance(value, str) else value
-                for name, value in flag_values.items()
-                if value is not None
-            }
+            given = {}
+            for name, one in settings.items():
+                value = values.pop(name)
+                value = one.parse(value) if isinstance(value, str) else value
+                if value != one.default:
+                    given[name] = value
             command(**values, given=given)
 
         wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -55,14 +55,16 @@ def _make_parameter(setting: Setting) -> inspect.Parameter:
     """Return the command parameter that Typer turns into the flag of `setting`."""
     is_text = setting.in_pixels or setting.kind is tuple
     kind = str if is_text else setting.kind
-    has_default = setting.default is not None
-    option = typer.Option(
-        help=setting.help,
-        show_default=has_default or setting.show_default or "preset",
-    )
+    default = setting.default
+    if default is not None and is_text:
+        default = setting.spell_value(default)
+    shown: bool | str = default is not None or setting.show_default or "preset"
     return inspect.Parameter(
         setting.name,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        default=setting.default if has_default else None,
-        annotation=Annotated[kind if has_default else kind | None, option],
+        default=default,
+        annotation=Annotated[
+            kind | None if default is None else kind,
+            typer.Option(help=setting.help, show_default=shown),
+        ],
     )

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adrbench.cli.options import DataDir, Device, takes_settings
+from adrbench.config.components import COMPONENTS
 from adrbench.config.declare import flag
+from adrbench.config.presets import DEFAULT_METHOD
 from adrbench.config.settings import train_settings
 from adrbench.errors import UsageError, unknown_name
 
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
+class RunOptions:
     """Where a run's files go, and how often its state is saved; `name` is None for the default."""
 
     name: str | None
@@ -56,9 +58,9 @@ def train(
     method: Annotated[
         str,
         typer.Option(
-            help="Tokens joined by +: at, trades or standard; adr, wa, awp. See `list methods`."
+            help=f"Tokens joined by +, in any order: {', '.join(COMPONENTS)}. See `list methods`."
         ),
-    ] = "adr+wa+awp",
+    ] = DEFAULT_METHOD,
     arch: Annotated[
         str | None,
         typer.Option(
@@ -92,7 +94,7 @@ def train(
 
     chosen, stop = choose_device(device, local_rank()), StopRequest()
     with joined_process_group(chosen) as process_group, stop.handling_signals():
-        places = Places(
+        options = RunOptions(
             name=name,
             checkpoints=out,
             results=results,
@@ -110,10 +112,10 @@ def train(
             activation=activation,
             given=given,
         )
-        run(request, places, Context(device=chosen, process_group=process_group, stop=stop))
+        run(request, options, Context(device=chosen, process_group=process_group, stop=stop))
 
 
-def run(request: "TrainRequest", places: Places, context: "Context") -> None:
+def run(request: "TrainRequest", options: RunOptions, context: "Context") -> None:
     """Train on this rank; rank 0 prints and writes."""
     from rich.console import Console
 
@@ -127,11 +129,11 @@ def run(request: "TrainRequest", places: Places, context: "Context") -> None:
 
     group = context.process_group
     with rank_zero_first(group):
-        config, dataset = load(request, places.data_dir)
-    name = places.name or run_name(config, dataset.name)
-    directory = places.checkpoints / name
-    path = places.results / f"train-{name}.json"
-    force = places.force and not is_restarted(group)
+        config, dataset = load(request, options.data_dir)
+    name = options.name or run_name(config, dataset.name)
+    directory = options.checkpoints / name
+    path = options.results / f"train-{name}.json"
+    force = options.force and not is_restarted(group)
     if group.is_rank_zero and (force or not is_finished(directory, config)):
         for place in (directory, path.parent):
             check_writable(place)
@@ -144,7 +146,7 @@ def run(request: "TrainRequest", places: Places, context: "Context") -> None:
             context=context,
             force=force,
             callbacks=display,
-            save_seconds=60 * places.save_minutes,
+            save_seconds=60 * options.save_minutes,
             record=path,
         )
     if not group.is_rank_zero:

@@ -146,7 +146,8 @@ def null_settings() -> list[str]:
         name
         for component in COMPONENTS.values()
         if component.stores_null
-        for name in settings_of(component.settings)
+        for name, one in settings_of(component.settings).items()
+        if not one.is_later
     ]
 
 

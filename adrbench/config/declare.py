@@ -25,7 +25,8 @@ class Setting:
 
     `low` and `high` bound numbers, `choices` are the allowed texts, `in_pixels` marks radii and
     step sizes, which the command line spells as 8/255. A value may be None where `is_optional`.
-    `default` is None for a setting that a preset supplies.
+    `default` is None for a setting that a preset supplies. One that `is_later` was added after the
+    first version: files without it have its default, which fingerprints leave out.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     in_pixels: bool = False
     is_optional: bool = False
+    is_later: bool = False
     default: Any = None
     show_default: str | None = None
 
@@ -69,16 +71,18 @@ class Setting:
         return parse_fraction(text, self.name) if self.in_pixels else text
 
     def spell(self, value: Any) -> str:
-        """Return how flags and tables spell `value`, with the flag."""
+        """Return how messages and tables spell the setting with `value`: as a flag."""
         if value is None or value is False:
             return f"without {self.flag}"
-        if value is True:
-            return f"with {self.flag}"
+        return f"with {self.flag}" if value is True else f"{self.flag} {self.spell_value(value)}"
+
+    def spell_value(self, value: Any) -> str:
+        """Return how the command line spells `value`."""
         if isinstance(value, tuple):
-            return f"{self.flag} {','.join(f'{one:g}' for one in value)}"
+            return ",".join(f"{number:g}" for number in value)
         if self.in_pixels:
-            return f"{self.flag} {format_eps(value)}"
-        return f"{self.flag} {value:g}" if isinstance(value, float) else f"{self.flag} {value}"
+            return format_eps(value)
+        return f"{value:g}" if isinstance(value, float) else str(value)
 
     def _out_of_range(self, value: float) -> UsageError:
         low, high = self.low, self.high
@@ -97,6 +101,7 @@ def setting(
     high: float = math.inf,
     choices: tuple[str, ...] = (),
     in_pixels: bool = False,
+    is_later: bool = False,
     show_default: str | None = None,
 ) -> Any:
     """Declare a dataclass field as a setting; the arguments are those of `Setting`."""
@@ -106,6 +111,7 @@ def setting(
         "high": high,
         "choices": choices,
         "in_pixels": in_pixels,
+        "is_later": is_later,
         "show_default": show_default,
     }
     return dataclasses.field(default=default, metadata={_KEY: declared})

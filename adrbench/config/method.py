@@ -43,7 +43,7 @@ class Method:
 
     @property
     def has_average(self) -> bool:
-        """Whether averaged weights exist, be it as a teacher or to be deployed."""
+        """Whether averaged weights exist, as a teacher or for deployment."""
         return "averaging" in self.built
 
     @property

@@ -19,6 +19,8 @@ PUBLISHED_ARCHS: dict[str, tuple[str, ...]] = {
     "trades": ("resnet18",),
 }
 
+#: The method of `adrbench train` without --method.
+DEFAULT_METHOD = "adr+wa+awp"
 #: A user's own training set with fewer images is the data set "small", others are "large".
 SMALL_SET = 10_000
 

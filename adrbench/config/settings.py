@@ -86,14 +86,14 @@ class TrainConfig:
         default="float32", choices=PRECISIONS, help="float32 or bfloat16."
     )
     sync_batch_norm: bool = setting(
-        default=False, help="With torchrun on GPUs: BatchNorm over the whole batch."
+        default=False, is_later=True, help="With torchrun on GPUs: BatchNorm over the whole batch."
     )
     preset: str = ""
 
     def __post_init__(self) -> None:
         check_values(self.values())
-        for name in self.parsed_method().settings:
-            if self.method_settings.get(name) is None:
+        for name, one in self.parsed_method().settings.items():
+            if self.method_settings.get(name) is None and not one.is_optional:
                 raise UsageError(f"method {self.method} needs {flag(name)}.")
 
     @classmethod
@@ -138,7 +138,9 @@ class TrainConfig:
         `adr` and `adr+wa` train alike, so averaging is left out of the method. A setting that
         was added later counts only where it is used, so that older fingerprints stay valid.
         """
-        later = {name for name, default in LATER.items() if getattr(self, name) == default}
+        values = self._stored()
+        declared = train_settings().items()
+        later = {name for name, one in declared if one.is_later and values.get(name) == one.default}
         method = self.parsed_method().row("student")
         apart = {"seed": 0, "dataset": "", "preset": "", "method": method}
         settings = {**self.to_json(), **apart}
@@ -166,17 +168,25 @@ class TrainConfig:
 
 
 def _split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the general values, and the component settings that are not None."""
+    """Return the general values, and those of components, with declared defaults where absent."""
     known = component_settings()
     own = {name: value for name, value in values.items() if name not in known}
+    defaults = {name: one.default for name, one in _used_settings(values.get("method")).items()}
+    given = {name: value for name, value in values.items() if name in known and value is not None}
     method_settings = {
-        name: value for name, value in values.items() if name in known and value is not None
+        name: tuple(value) if known[name].kind is tuple and isinstance(value, list) else value
+        for name, value in {**defaults, **given}.items()
+        if value is not None
     }
     return own, method_settings
 
 
-#: Settings that older fingerprints do not include, with their defaults.
-LATER: dict[str, Any] = {"sync_batch_norm": False}
+def _used_settings(method: object) -> Mapping[str, Setting]:
+    """Return the settings of a method's components; none for what is no method."""
+    try:
+        return parse_method(method).settings if isinstance(method, str) else {}
+    except UsageError:
+        return {}
 
 
 def nest_method_settings(data: object) -> object:
@@ -186,8 +196,10 @@ def nest_method_settings(data: object) -> object:
         ValueError: naming a component's setting that has another type.
 
     """
-    if not isinstance(data, Mapping) or "method_settings" in data:
+    if not isinstance(data, Mapping):
         return data
+    if "method_settings" in data:
+        raise ValueError("unknown field method_settings")
     own, method_settings = _split(data)
     for name, value in method_settings.items():
         component_settings()[name].check_type(value)

@@ -168,7 +168,7 @@ def run(job: Job, context: Context, on_batch: OnBatch, *, force: bool) -> Attack
 
 
 def is_done(job: Job, context: Context) -> bool:
-    """Return whether rank 0 finds the record and no interrupted repetition, alike on all ranks."""
+    """Return whether the record exists and is not being redone, the same on all ranks."""
     is_recorded = job.path.exists() and not progress_files(job, 0).files()
     return context.process_group.broadcast(is_recorded)
 

@@ -9,7 +9,11 @@ from adrbench.config.components import Component, Slot
 from adrbench.config.declare import settings_of
 from adrbench.config.settings import TrainConfig
 from adrbench.methods.slots import BuildContext, NoAveraging, NoPerturbation, OneHot, Slots
+from adrbench.results.history import COUNTS, FIELDS
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
+
+#: Names that a step's inputs and a row of the history use for something else.
+RESERVED = frozenset({"x", "y", "noise", "lr"}) | FIELDS | COUNTS.keys()
 
 
 def build_method(
@@ -37,9 +41,12 @@ def build_method(
         return _build(components[slot], context)
 
     averaging = fill("averaging") or NoAveraging()
+    targets = fill("targets", averaging.model) or OneHot(num_classes)
+    if taken := RESERVED & targets.annealed(0).keys():
+        raise ValueError(f"annealed numbers are called {', '.join(taken)}: choose other names.")
     return Slots(
         objective=fill("objective"),
-        targets=fill("targets", averaging.model) or OneHot(num_classes),
+        targets=targets,
         perturbation=fill("perturbation") or NoPerturbation(process_group),
         averaging=averaging,
     )
@@ -49,5 +56,5 @@ def _build(component: Component, context: BuildContext) -> Any:
     module, _, name = component.builder.partition(":")
     builder = getattr(import_module(module), name)
     values = context.config.method_settings
-    settings = component.settings(**{key: values[key] for key in settings_of(component.settings)})
-    return builder(context, settings)
+    names = settings_of(component.settings)
+    return builder(context, component.settings(**{n: values[n] for n in names if n in values}))

@@ -1,4 +1,4 @@
-"""Losses on probabilities, in at least float32 whatever the precision of the pass."""
+"""Losses on probabilities, computed in at least float32 at any precision of the pass."""
 
 import torch
 from torch import Tensor

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from adrbench.config.components import DEFAULTS
 from adrbench.report.grouping import FINAL_PRECISION, SeedGroup
 from adrbench.report.statistics import Figure
 from adrbench.report.tables import Cell, Row
@@ -9,7 +10,9 @@ from adrbench.report.tables import Cell, Row
 #: Longer lists of seeds or runs are replaced by their number.
 MOST_LISTED = 5
 SEEDS_NOTE = "±: standard deviation over training seeds."
-SHARED_NOTE = "Rows that differ only in wa may be student and EMA weights of the same runs."
+SHARED_NOTE = (
+    "Rows that differ only in {} may be student and EMA weights of the same runs."
+).format(DEFAULTS["averaging"])
 INTERVALS_NOTE = "[low, high]: 95 % Wilson interval over the test images."
 
 
@@ -98,9 +101,12 @@ def _weights_footnotes(group: SeedGroup) -> list[str]:
     if not group.identity.training_run:
         return []
     records = [record for by_seed in group.records.values() for record in by_seed.values()]
-    named = dict.fromkeys((record.run, record.weights_sha256[:8]) for record in records)
-    shown = ", ".join(f"run {run}, weights {sha256}" for run, sha256 in sorted(named))
-    return [f"one of several trainings of seed {records[0].seed}: {shown}"]
+    named = {(record.run, record.weights_sha256[:8], record.epoch) for record in records}
+    shown = ", ".join(
+        f"run {run}, weights {sha256}" + ("" if epoch is None else f", epoch {epoch}")
+        for run, sha256, epoch in sorted(named, key=str)
+    )
+    return [f"one of several sets of weights of seed {records[0].seed}: {shown}"]
 
 
 def _seed_footnotes(group: SeedGroup) -> list[str]:

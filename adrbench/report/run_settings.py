@@ -9,7 +9,7 @@ from adrbench.config.method import parse_method
 from adrbench.config.settings import TrainConfig, train_settings
 from adrbench.errors import AdrbenchError
 from adrbench.report.grouping import ModelIdentity, SeedGroup
-from adrbench.results.records import TrainRecord
+from adrbench.results.records import TrainRecord, count_processes
 
 #: By the fingerprint of the settings without the seed, which attack records store too.
 Settings = Mapping[str, TrainConfig]
@@ -39,7 +39,7 @@ def read_config(record: TrainRecord) -> TrainConfig | None:
 
 def fingerprint(config: TrainConfig, record: TrainRecord) -> str:
     """Return the fingerprint that attack records of the run store."""
-    return config.sha256(record.sessions[-1].processes if record.sessions else 1)
+    return config.sha256(count_processes(record.sessions))
 
 
 def around_method(config: TrainConfig, apart: Collection[str] = ()) -> tuple[tuple[str, Any], ...]:
@@ -101,7 +101,7 @@ def _of_others(method: str) -> tuple[str, ...]:
 def describe_differences(
     known: Settings, ignored: Collection[str] = ()
 ) -> dict[str, tuple[str, ...]]:
-    """Return a footnote for each of several settings, with those that are not the same in all."""
+    """Return a footnote for each configuration, with the settings that differ between them."""
     apart = (*IDENTITY, *ignored)
     every = dict.fromkeys(name for config in known.values() for name in config.values())
     names = [name for name in every if name not in apart and _varies(name, known.values())]

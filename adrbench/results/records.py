@@ -7,7 +7,7 @@ schema number: an older record is migrated when it is read, a newer one is refus
 import base64
 import json
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -135,6 +135,11 @@ class Session:
     processes: int
     device: str
     started: str
+
+
+def count_processes(sessions: Sequence[Session]) -> int:
+    """Return the largest number of processes that trained a run together."""
+    return max((session.processes for session in sessions), default=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

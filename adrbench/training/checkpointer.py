@@ -20,6 +20,7 @@ from adrbench.checkpoints.format import Checkpoint, ModelShape, Snapshot
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, CheckpointError, LostProcessError, first_line
 from adrbench.results.best_epoch import best_row
+from adrbench.results.records import count_processes
 from adrbench.runtime.files import write_atomically
 from adrbench.runtime.signals import SIGNALS, Interrupted
 from adrbench.training.divergence import check_finite
@@ -130,7 +131,7 @@ class Checkpointer:
     # Saving
 
     def after_step(self, state: TrainState) -> None:
-        """Save where that is due, and stop where that was requested, on all ranks alike.
+        """Save if a save is due, and stop if a stop was requested, on all ranks alike.
 
         Raises:
             Interrupted: once the state is saved.
@@ -150,7 +151,7 @@ class Checkpointer:
             self._interrupt(state, request)
 
     def after_epoch(self, state: TrainState) -> None:
-        """Save, and stop where that was requested and epochs are left, on all ranks alike.
+        """Save, and stop if a stop was requested and epochs are left, on all ranks alike.
 
         Raises:
             Interrupted: once the state is saved.
@@ -165,7 +166,7 @@ class Checkpointer:
 
     @contextmanager
     def saved_if_interrupted(self, state: TrainState) -> Iterator[None]:
-        """Stop at once where that is requested during the validation of an epoch, and save.
+        """Save and stop at once if a stop is requested during the validation of an epoch.
 
         Raises:
             Interrupted: once the state is saved.
@@ -250,7 +251,7 @@ class Checkpointer:
             training_images_sha256=dataset.training_images_sha256,
             label=run_label(self.run),
             snapshots=snapshots,
-            processes=max((session.processes for session in state.sessions), default=1),
+            processes=count_processes(state.sessions),
             training=training,
         )
 

@@ -1,11 +1,13 @@
 """Whether saved files belong to this run, and the errors where they do not."""
 
 from pathlib import Path
+from typing import Any
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint
+from adrbench.config.components import component_settings
 from adrbench.config.declare import flag
-from adrbench.config.settings import TrainConfig
+from adrbench.config.settings import TrainConfig, train_settings
 from adrbench.errors import AdrbenchError, CheckpointError, RecordError
 from adrbench.results.records import TrainRecord, read_record
 from adrbench.runtime.process_group import same_on_all_ranks
@@ -38,7 +40,11 @@ def check_same_run(run: Run, saved: Checkpoint) -> None:
     """Raise AdrbenchError unless `saved` is a checkpoint of this run, naming what differs."""
     differences = saved.config.differences(run.config)
     if differences:
-        shown = [f"{flag(name)} {a}, not {b}" for name, a, b in differences[:MOST_NAMED]]
+        if any(name == "method" for name, _, _ in differences):  # its settings differ with it
+            own = {*component_settings(), *saved.config.parsed_method().implied}
+            own |= run.config.parsed_method().implied.keys()
+            differences = [found for found in differences if found[0] not in own]
+        shown = [_spell(name, a, b) for name, a, b in differences[:MOST_NAMED]]
         named = " and ".join([*shown, *(["more"] if len(differences) > len(shown) else [])])
         raise AdrbenchError(
             f"{run.directory} holds a run with {named}: give the same settings to resume it, "
@@ -54,6 +60,16 @@ def check_same_run(run: Run, saved: Checkpoint) -> None:
                 f"(SHA-256 {theirs[:8]}, not {ours[:8]}): restore the data, or give --force to "
                 "start over."
             )
+
+
+def _spell(name: str, theirs: Any, ours: Any) -> str:
+    """Return two values of a setting as the command line spells them."""
+    declared = train_settings().get(name)
+    if declared is None:
+        return f"{flag(name)} {theirs}, not {ours}"
+    if isinstance(theirs, bool) or theirs is None or ours is None:
+        return f"{declared.spell(theirs)}, not {declared.spell(ours)}"
+    return f"{declared.spell(theirs)}, not {declared.spell_value(ours)}"
 
 
 def load_own_checkpoint(path: Path) -> Checkpoint:

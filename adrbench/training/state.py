@@ -104,7 +104,7 @@ class TrainState:
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Take on a state that `state_dict` returned, perhaps that of an earlier version.
+        """Load what `state_dict` returned, of this version or an earlier one.
 
         Raises:
             LookupError, TypeError, ValueError, RuntimeError: where it is incomplete or of another

@@ -1,6 +1,8 @@
 """A component that the package does not know takes part everywhere, from one declaration."""
 
 import ast
+import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from adrbench.methods.build import build_method
 from adrbench.methods.losses import cross_entropy
 from adrbench.methods.slots import BuildContext, OneHot, Values
 from adrbench.results.history import Criterion
+from adrbench.training.step import train_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,8 @@ class ScaledSettings:
 @dataclass(frozen=True, kw_only=True)
 class SmoothSettings:
     smoothing: float = setting(low=0, high=1, help="SMOOTH: share of the uniform distribution.")
+    corners: tuple[float, ...] = setting(default=(0.5,), is_later=True, help="SMOOTH: a list.")
+    limit: float | None = setting(default=None, low=0, high=1, help="SMOOTH: a limit, if any.")
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,31 @@ def test_it_changes_no_fingerprint_of_other_runs(request: pytest.FixtureRequest)
 
 
 @pytest.mark.usefixtures("registered")
+def test_a_later_setting_of_a_component_has_its_default_in_older_files() -> None:
+    config = resolve("smooth", smoothing=0.1)
+    assert config.method_settings == {"smoothing": 0.1, "corners": (0.5,)}
+    stored = json.loads(json.dumps(config.to_json()))
+    assert TrainConfig.from_json(stored) == config
+    del stored["corners"]
+    assert TrainConfig.from_json(stored) == config
+    changed = config.with_settings(corners=(0.1, 0.2), limit=0.5)
+    assert TrainConfig.from_json(json.loads(json.dumps(changed.to_json()))) == changed
+    assert changed.sha256() != config.sha256()
+    with pytest.raises(ValueError, match="field smoothing should be float"):
+        TrainConfig.from_json(stored | {"smoothing": "much"})
+
+
+@pytest.mark.usefixtures("registered")
+def test_an_annealed_number_must_not_take_a_name_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = resolve("smooth", smoothing=0.1)
+    monkeypatch.setattr(Smooth, "annealed", lambda self, step: {"lr": 0.5})
+    with pytest.raises(ValueError, match="annealed numbers are called lr"):
+        build_method(config, nn.Flatten(), num_classes=3, total_steps=1)
+
+
+@pytest.mark.usefixtures("registered")
 def test_it_is_built_and_trained_with() -> None:
+    """The loss is twice the cross-entropy against smoothed labels, and a step follows it."""
     config = resolve("scaled+smooth", loss_scale=2.0, smoothing=0.3)
     slots = build_method(config, nn.Flatten(), num_classes=3, total_steps=1)
     x, y = torch.rand(2, 3, 1, 1), torch.tensor([0, 2])
@@ -148,6 +177,17 @@ def test_it_is_built_and_trained_with() -> None:
     torch.testing.assert_close(targets[0], torch.tensor([0.8, 0.1, 0.1]))
     loss = slots.objective.loss(nn.Flatten(), x, x, targets)
     torch.testing.assert_close(loss, 2 * cross_entropy(x.flatten(1), targets))
+    linear = nn.Linear(3, 3)
+    model = nn.Sequential(nn.Flatten(), linear)
+    slots = build_method(config, model, num_classes=3, total_steps=1)
+    expected = (
+        linear.weight
+        - 0.5 * torch.autograd.grad(2 * cross_entropy(model(x), targets), linear.weight)[0]
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, fused=True)
+    noise = slots.objective.draw(x, torch.Generator())
+    train_step(model, slots, optimizer, x, y, noise=noise, values={"lr": 0.5})
+    torch.testing.assert_close(linear.weight, expected)
 
 
 @pytest.mark.usefixtures("registered")
@@ -160,16 +200,29 @@ def test_its_rows_are_ordered_after_what_they_add_to() -> None:
 
 
 def test_nothing_outside_a_component_names_it() -> None:
-    """Only its declaration, its module and the presets do, by a string or an attribute."""
+    """Only its declaration, its module, the presets and the public names do, in any string."""
     package = Path(components.__file__).parents[1]
     tokens = set(COMPONENTS) - {"standard", "at"}
     names = tokens | set(components.component_settings())
     for path in package.rglob("*.py"):
-        if path.name in ("components.py", "presets.py"):
+        if path.name in ("components.py", "presets.py", "__init__.py"):
             continue
         if path.parent.name == "methods":
             continue
         tree = ast.parse(path.read_text())
-        strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        docstrings = {
+            node.body[0].value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        words = {
+            word
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if node not in docstrings
+            for word in re.split(r"[^a-z_]+", node.value)
+        }
         attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        assert not names & {*strings, *attributes}, path
+        assert not names & {*words, *attributes}, path

@@ -231,10 +231,11 @@ def test_two_weights_of_one_seed_are_two_rows_that_name_them() -> None:
     for order in (records, records[::-1]):
         found = table(build_report(order), "robust accuracy")
         rows = [(row.cells["method"], row.cells["seeds"], row.footnotes) for row in found.rows]
+        several = "one of several sets of weights of seed 0"
         assert rows == [
-            ("at (one)", 1, ("one of several trainings of seed 0: run one, weights 11111111",)),
+            ("at (one)", 1, (f"{several}: run one, weights 11111111, epoch 104",)),
             ("at (other)", 1, ()),
-            ("at (two)", 1, ("one of several trainings of seed 0: run two, weights 22222222",)),
+            ("at (two)", 1, (f"{several}: run two, weights 22222222, epoch 104",)),
         ]
         assert not any("left out" in note for note in found.notes)
 
@@ -242,9 +243,8 @@ def test_two_weights_of_one_seed_are_two_rows_that_name_them() -> None:
 def test_a_run_repeated_under_one_name_replaces_nothing() -> None:
     records = [named("mine", 0, weights_sha256=64 * digit) for digit in "12"]
     marks = [row["marks"] for row in accuracy_rows(records)]
-    assert marks == [
-        (f"one of several trainings of seed 0: run mine, weights {8 * digit}",) for digit in "12"
-    ]
+    several = "one of several sets of weights of seed 0"
+    assert marks == [(f"{several}: run mine, weights {8 * digit}, epoch 104",) for digit in "12"]
 
 
 def test_a_later_record_of_the_same_weights_replaces_the_earlier_among_several_trainings() -> None:

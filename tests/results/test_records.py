@@ -15,19 +15,22 @@ from hypothesis import strategies as st
 import adrbench.results.records
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import RecordError
+from adrbench.report.run_settings import fingerprint
 from adrbench.results.records import (
     SCHEMA,
     AttackRecord,
+    Session,
     Skipped,
     StageResult,
     TrainRecord,
+    count_processes,
     pack_outcomes,
     read_record,
     read_records,
     unpack_outcomes,
     write_record,
 )
-from report_records import attack_record, train_record
+from report_records import attack_record, digits_config, train_record
 
 KEPT = Path(__file__).parents[1] / "fixtures" / "records"
 
@@ -227,3 +230,15 @@ def test_published_records_are_read_only_when_their_directory_is_given(tmp_path:
         write_record(path, attack_record(8_000, 4_700, run=path.stem))
     assert [record.run for record in read_records(tmp_path)] == ["own"]
     assert [record.run for record in read_records(tmp_path / "published")] == ["theirs"]
+
+
+def test_the_largest_number_of_processes_of_a_run_counts() -> None:
+    sessions = [
+        Session(first_step=step, processes=processes, device="cpu", started="2026-01-01T00:00:00")
+        for step, processes in ((0, 2), (10, 1))
+    ]
+    assert count_processes(sessions) == 2
+    assert count_processes(()) == 1
+    config = digits_config()
+    record = train_record(config=config.to_json(), sessions=tuple(sessions))
+    assert fingerprint(config, record) == config.sha256(2) != config.sha256(1)

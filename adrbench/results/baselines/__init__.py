@@ -16,6 +16,8 @@ from importlib.resources import files
 EPS_TOLERANCE = 1e-6
 #: RobustBench's entries for common corruptions have no adversary.
 NORMS = ("Linf", "L2")
+#: What listings call the published ADR figures.
+PAPER = "adr paper"
 PAPER_NORM, PAPER_EPS = "Linf", 8 / 255
 
 
