@@ -74,15 +74,9 @@ def attack(
 ) -> None:
     """Attack trained models and record on how many images each is robust."""
     from adrbench.evaluation.targets import TargetOptions
-    from adrbench.runtime.context import Context
-    from adrbench.runtime.devices import choose_device
-    from adrbench.runtime.launch import joined_process_group
-    from adrbench.runtime.signals import StopRequest
-    from adrbench.runtime.torchrun import local_rank
+    from adrbench.runtime.launch import open_context
 
-    chosen, stop = choose_device(device, local_rank()), StopRequest()
-    with joined_process_group(chosen) as process_group, stop.handling_signals():
-        context = Context(device=chosen, process_group=process_group, stop=stop)
+    with open_context(device) as context:
         config = AttackConfig(suite=suite, **given)
         options = TargetOptions(
             weights=weights,

@@ -86,14 +86,9 @@ def train(
     """Train a model, or resume a run that was interrupted."""
     from adrbench.config.resolve import TrainRequest
     from adrbench.models.architectures import ACTIVATIONS, canonical_arch
-    from adrbench.runtime.context import Context
-    from adrbench.runtime.devices import choose_device
-    from adrbench.runtime.launch import joined_process_group
-    from adrbench.runtime.signals import StopRequest
-    from adrbench.runtime.torchrun import local_rank
+    from adrbench.runtime.launch import open_context
 
-    chosen, stop = choose_device(device, local_rank()), StopRequest()
-    with joined_process_group(chosen) as process_group, stop.handling_signals():
+    with open_context(device) as context:
         options = RunOptions(
             name=name,
             checkpoints=out,
@@ -112,7 +107,7 @@ def train(
             activation=activation,
             given=given,
         )
-        run(request, options, Context(device=chosen, process_group=process_group, stop=stop))
+        run(request, options, context)
 
 
 def run(request: "TrainRequest", options: RunOptions, context: "Context") -> None:

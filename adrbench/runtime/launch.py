@@ -15,9 +15,11 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from adrbench.errors import AdrbenchError, LostProcessError, first_line
+from adrbench.runtime.context import Context
+from adrbench.runtime.devices import choose_device
 from adrbench.runtime.process_group import SINGLE_PROCESS, DistributedGroup, ProcessGroup
-from adrbench.runtime.signals import Interrupted
-from adrbench.runtime.torchrun import is_launched, was_restarted
+from adrbench.runtime.signals import Interrupted, StopRequest
+from adrbench.runtime.torchrun import is_launched, local_rank, was_restarted
 
 #: How long processes wait for each other to join.
 JOIN_TIMEOUT = timedelta(minutes=10)
@@ -75,6 +77,20 @@ def joined_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     except AdrbenchError as error:
         error.is_reported = not claim_report(store, rank, error)
         raise
+
+
+@contextmanager
+def open_context(device: str) -> Iterator[Context]:
+    """Provide the context of a command: its device, its process group, and handled signals.
+
+    Raises:
+        UsageError: for a device that does not exist (see `choose_device`).
+        AdrbenchError: when the processes do not find each other.
+
+    """
+    chosen, stop = choose_device(device, local_rank()), StopRequest()
+    with joined_process_group(chosen) as process_group, stop.handling_signals():
+        yield Context(device=chosen, process_group=process_group, stop=stop)
 
 
 @contextmanager
