@@ -5,6 +5,7 @@ follow from it and are written after it; where a process was killed in between, 
 when the run is restored. Rank 0 writes; the other ranks have the same state.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -200,7 +201,10 @@ class Checkpointer:
 
     def _interrupt(self, state: TrainState, number: int) -> None:
         """Raise Interrupted, when rank 0 has saved the state."""
-        self.run.context.process_group.barrier()
+        # A rank that has passed the barrier may have exited, and reset the connection, before
+        # another has read its last message.
+        with contextlib.suppress(LostProcessError):
+            self.run.context.process_group.barrier()
         step, epoch = state.losses.recorded, state.epochs_done
         where = f"step {step} of epoch {epoch + 1}" if step else f"epoch {epoch}"
         raise Interrupted(number, f"{self.run.directory} is saved after {where}")
