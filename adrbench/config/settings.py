@@ -1,7 +1,5 @@
 """The configurations of a training run and of an attack: frozen, checked, stored with results."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -19,6 +17,7 @@ from adrbench.config.declare import (
 from adrbench.config.method import Method, parse_method
 from adrbench.config.threat import ThreatModel, check_eps
 from adrbench.errors import UsageError
+from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.typed_json import from_json, to_json
 
 Precision = Literal["float32", "bfloat16"]
@@ -143,13 +142,10 @@ class TrainConfig:
         later = {name for name, one in declared if one.is_later and values.get(name) == one.default}
         method = self.parsed_method().row("student")
         apart = {"seed": 0, "dataset": "", "preset": "", "method": method}
-        settings = {**self.to_json(), **apart}
+        settings = {**to_json(values), **apart}
         if processes > 1 and not self.sync_batch_norm:
             settings["processes"] = processes
-        content = json.dumps(
-            {name: value for name, value in settings.items() if name not in later}, sort_keys=True
-        )
-        return hashlib.sha256(content.encode()).hexdigest()
+        return hash_json({name: value for name, value in settings.items() if name not in later})
 
     def differences(self, other: "TrainConfig") -> list[tuple[str, Any, Any]]:
         """Return the settings that differ, each with both values.
