@@ -35,6 +35,10 @@ class HistoryRow:
     `lr` and `annealed`, what the targets change from step to step, are those of the last step.
     `seconds` includes the validation, `images_per_second` does not. `criterion` is missing in rows
     of early versions, which compared epochs by robust accuracy.
+
+    Raises:
+        ValueError: for counts that `select_n` images cannot have.
+
     """
 
     epoch: int
@@ -47,6 +51,15 @@ class HistoryRow:
     counts: Mapping[Weights, Counts]
     images_per_second: float
     seconds: float
+
+    def __post_init__(self) -> None:
+        for weights, counts in self.counts.items():
+            if not 0 <= counts.robust_correct <= counts.clean_correct <= self.select_n:
+                raise ValueError(
+                    f"{weights} counts of epoch {self.epoch} should satisfy robust_correct <= "
+                    f"clean_correct <= select_n, not {counts.robust_correct}, "
+                    f"{counts.clean_correct}, {self.select_n}"
+                )
 
     def accuracy(self, weights: Weights, criterion: Criterion) -> float:
         """Return the accuracy of `weights` on the validation images, in percent."""

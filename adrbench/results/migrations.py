@@ -44,4 +44,5 @@ def _add_label(record: dict[str, Any]) -> dict[str, Any]:
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda record: record,  # lacks `processes` and `sessions`, which have defaults
     2: _add_label,
+    3: lambda record: record,  # lacks `run_id` and `clean_logits`, which have defaults
 }

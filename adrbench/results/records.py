@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-SCHEMA = 3
+SCHEMA = 4
 
 #: A subdirectory of a results directory that is read only when it is given itself.
 PUBLISHED = "published"
@@ -72,7 +72,8 @@ class AttackRecord:
     are null where unknown. `label` is the run's name where the user chose one, else "".
     `folded` is true if the attacks ran on a form of the model with BatchNorm folded into its
     convolutions; `processes` shared the work, which does not change the outcomes. `verdicts`
-    holds the per-example outcomes.
+    holds the per-example outcomes. `clean_logits` are those of the first 8 images, which identify
+    the code of the model (null in records of early versions).
     """
 
     kind: Literal["attack"] = "attack"
@@ -106,6 +107,7 @@ class AttackRecord:
     robust_correct: int
     stages: tuple[StageResult, ...]
     verdicts: Outcomes
+    clean_logits: str | None = None
     warnings: tuple[str, ...]
     software: Software
     device: str
@@ -122,6 +124,8 @@ class AttackRecord:
                 "counts should satisfy robust_correct <= clean_correct <= n <= num_test, not "
                 f"{self.robust_correct}, {self.clean_correct}, {self.n}, {self.num_test}"
             )
+        if not self.n:
+            raise ValueError("n should be at least 1, not 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,13 +151,15 @@ class TrainRecord:
     """One finished training run: its configuration and a history row per epoch.
 
     `history` has the rows as they are stored, which `rows` reads: a report on thousands of runs
-    only counts them. `sessions` lists the start and each resumption of the run; `software`,
+    only counts them. `run_id` is also in the run's checkpoints ("" for runs of early versions).
+    `sessions` lists the start and each resumption of the run; `software`,
     `device` and `precision` are those of the last one. `training_images_sha256`
     and `label` are as in AttackRecord.
     """
 
     kind: Literal["train"] = "train"
     run: str
+    run_id: str = ""
     dataset: str
     arch: str
     method: str
@@ -210,6 +216,22 @@ def unpack_outcomes(packed: str, n: int) -> "npt.NDArray[np.bool_]":
     if len(raw) != (n + 7) // 8:
         raise RecordError(f"{len(raw)} bytes of outcomes cannot hold {n} images")
     return np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=n).astype(np.bool_)
+
+
+def pack_logits(logits: "npt.NDArray[np.float32]") -> str:
+    """Pack logits of shape (N, num_classes) into base64 text: little-endian float32, by row."""
+    return base64.b64encode(logits.astype("<f4").tobytes()).decode("ascii")
+
+
+def unpack_logits(packed: str, num_classes: int) -> "npt.NDArray[np.float32]":
+    """Return the logits, (N, num_classes), that `pack_logits` packed."""
+    import numpy as np
+
+    try:
+        raw = base64.b64decode(packed, validate=True)
+        return np.frombuffer(raw, dtype="<f4").astype(np.float32).reshape(-1, num_classes)
+    except ValueError as error:
+        raise RecordError(f"the logits are not those of {num_classes} classes ({error})") from error
 
 
 def write_record(path: Path, record: Record) -> None:

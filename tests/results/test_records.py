@@ -24,9 +24,11 @@ from adrbench.results.records import (
     StageResult,
     TrainRecord,
     count_processes,
+    pack_logits,
     pack_outcomes,
     read_record,
     read_records,
+    unpack_logits,
     unpack_outcomes,
     write_record,
 )
@@ -61,7 +63,9 @@ def test_outcomes_that_cannot_be_those_of_n_images(packed: str, words: str) -> N
 
 
 @given(
-    counts=st.lists(st.integers(0, 10**6), min_size=4, max_size=4).map(sorted),
+    counts=st.tuples(
+        st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 10**6), st.integers(1, 10**6)
+    ).map(sorted),
     eps=st.floats(1e-9, 1),
     text=st.text(),
     parameters=st.dictionaries(st.text(), st.integers() | st.text() | st.booleans()),
@@ -91,6 +95,24 @@ def test_an_attack_record_survives_a_round_trip(
     path = tmp_path_factory.mktemp("records") / "record.json"
     write_record(path, record)
     assert read_record(path) == record
+
+
+@given(
+    values=st.lists(st.floats(width=32, allow_nan=False), max_size=24),
+    num_classes=st.integers(1, 4),
+)
+def test_logits_survive_packing(values: list[float], num_classes: int) -> None:
+    rows = len(values) // num_classes
+    logits = np.array(values[: rows * num_classes], np.float32).reshape(rows, num_classes)
+    unpacked = unpack_logits(pack_logits(logits), num_classes)
+    assert unpacked.dtype == np.float32
+    assert np.array_equal(unpacked, logits)
+
+
+@pytest.mark.parametrize("packed", ["!", "AAAA", "AAAAAAAAAAA="])
+def test_logits_of_another_number_of_classes(packed: str) -> None:
+    with pytest.raises(RecordError, match="the logits are not those of 3 classes"):
+        unpack_logits(packed, 3)
 
 
 def test_a_train_record_survives_a_round_trip(tmp_path: Path) -> None:
