@@ -1,6 +1,7 @@
 """Short training runs on the digits, and a comparison of two runs."""
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def stable_history(directory: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's history without their times."""
     lines = (directory / HISTORY).read_text().splitlines()
+    return stable_rows(json.loads(line) for line in lines)
+
+
+def stable_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     timing = {"seconds", "images_per_second"}
-    return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]
+    return [{k: v for k, v in row.items() if k not in timing} for row in rows]

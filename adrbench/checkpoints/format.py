@@ -1,7 +1,7 @@
 """The checkpoint format: a plain dictionary of tensors, numbers and strings.
 
-A file is written by rename and read without executing anything in it. It has a schema number and
-all that is needed to rebuild the model and find its data set.
+A file is written by rename and read without executing anything in it. It has a schema number, a
+checksum of all its content, and all that is needed to rebuild the model and find its data set.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from adrbench.checkpoints.state_dicts import check_values
 from adrbench.checkpoints.torch_files import TorchFile, describe_unread, read_torch_file
 from adrbench.config.method import WEIGHTS, Weights
 from adrbench.config.settings import TrainConfig, nest_method_settings
@@ -23,9 +24,10 @@ from adrbench.models.architectures import build_model
 from adrbench.results.history import Counts
 from adrbench.results.migrations import label_from_run_name
 from adrbench.runtime.files import write_atomically
+from adrbench.runtime.hashing import tensor_bytes
 from adrbench.runtime.typed_json import from_json, to_json
 
-SCHEMA = 3
+SCHEMA = 4
 MARK = "adrbench checkpoint"
 BEST, LAST = "best.pt", "last.pt"
 
@@ -34,21 +36,10 @@ Selection = Literal["best", "last"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """The arguments of the architecture's builder."""
+    """The sizes of a model that depend on its data, not on the settings of its training."""
 
-    arch: str
-    activation: str
     num_classes: int
     in_channels: int
-
-    def build(self) -> nn.Module:
-        """Return a model of this shape; its weights and normalization have yet to be loaded."""
-        return build_model(
-            self.arch,
-            num_classes=self.num_classes,
-            in_channels=self.in_channels,
-            activation=self.activation,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +77,8 @@ COUNTS = Counts.__dataclass_fields__.keys()
 class Checkpoint:
     """The content of one file.
 
-    `snapshots` maps student, and average where there is one, to its weights. `data_sha256`
+    `snapshots` maps student, and average where there is one, to its weights. `run_id` is drawn when
+    a run begins, and all its files have it ("" in files of schema 3 and older). `data_sha256`
     identifies the training images, `selection_sha256` those that choose the best epoch ("" in
     files of schema 1), `training_images_sha256` all training images before any were held out
     (None in files of schema 2 and older). `label` is the run's name where the user chose one,
@@ -98,6 +90,7 @@ class Checkpoint:
     config: TrainConfig
     shape: ModelShape
     run: str
+    run_id: str = ""
     data_sha256: str
     selection_sha256: str = ""
     training_images_sha256: str | None = None
@@ -105,6 +98,25 @@ class Checkpoint:
     snapshots: dict[str, Snapshot]
     processes: int = 1
     training: dict[str, Any] | None = None
+
+    def is_of_same_run(self, other: "Checkpoint") -> bool:
+        """Return whether both are of one run; files of early versions have fewer marks of it."""
+        selection_images = {self.selection_sha256, other.selection_sha256} - {""}
+        return (
+            self.run_id == other.run_id
+            and self.data_sha256 == other.data_sha256
+            and len(selection_images) <= 1
+            and not self.config.differences(other.config)
+        )
+
+    def build_model(self) -> nn.Module:
+        """Return the model; its weights and normalization have yet to be loaded."""
+        return build_model(
+            self.config.arch,
+            num_classes=self.shape.num_classes,
+            in_channels=self.shape.in_channels,
+            activation=self.config.activation,
+        )
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -119,28 +131,40 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "snapshots": {name: held.to_json() for name, held in checkpoint.snapshots.items()},
     }
     buffer = io.BytesIO()
-    torch.save(content | {"tensors_sha256": sum_tensors(content)}, buffer)
+    torch.save(content | {CHECKSUM: checksum(content)}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def sum_tensors(content: Any) -> str:
-    """Return the SHA-256, in hex, of every tensor within containers and of its position there."""
+#: The key of a file's checksum.
+CHECKSUM = "sha256"
+#: Its key in files of schema 2 and 3, where it covers the tensors only.
+TENSORS_CHECKSUM = "tensors_sha256"
+
+
+def checksum(content: Any, *, tensors_only: bool = False) -> str:
+    """Return the SHA-256, in hex, of everything within containers and of its position there."""
     digest = hashlib.sha256()
-    for place, tensor in _tensors(content, ""):
-        digest.update(f"{place} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+    for place, value in _leaves(content, ""):
+        if isinstance(value, Tensor):
+            digest.update(f"{place} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(tensor_bytes(value))
+        elif not tensors_only:
+            digest.update(f"{place} {value!r}\n".encode())
     return digest.hexdigest()
 
 
-def _tensors(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield place, value
-    elif isinstance(value, Mapping):
+def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Yield every value within containers, and the size of every container, with its place."""
+    if isinstance(value, Mapping):
+        yield place, len(value)
         for key, item in value.items():
-            yield from _tensors(item, f"{place}/{key}")
+            yield from _leaves(item, f"{place}/{key}")
     elif isinstance(value, list | tuple):
+        yield place, len(value)
         for index, item in enumerate(value):
-            yield from _tensors(item, f"{place}/{index}")
+            yield from _leaves(item, f"{place}/{index}")
+    else:
+        yield place, value
 
 
 def load(path: Path) -> Checkpoint:
@@ -183,20 +207,48 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
             f"{path} has checkpoint schema {schema}, this version reads up to {SCHEMA}: "
             "update adrbench."
         )
-    apart = ("format", "schema", "tensors_sha256")
-    stored = {key: value for key, value in content.items() if key not in apart}
     try:
-        if schema > 1 and content.get("tensors_sha256") != sum_tensors(stored):
-            raise ValueError("its tensors are not those that were written")
-        if "config" in stored:
-            stored["config"] = nest_method_settings(stored["config"])
-        snapshots = stored.get("snapshots")
-        if isinstance(snapshots, dict):
-            stored["snapshots"] = {name: Snapshot.parse(held) for name, held in snapshots.items()}
-        checkpoint = from_json(Checkpoint, stored)
+        _check_checksum(content, schema)
+        checkpoint = _parse_header(content)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): copy or train it again.") from error
-    return checkpoint if schema >= SCHEMA else replace(checkpoint, label=former_label(checkpoint))
+    return checkpoint if schema >= 3 else replace(checkpoint, label=former_label(checkpoint))
+
+
+def _check_checksum(content: Mapping[str, Any], schema: int) -> None:
+    """Raise ValueError where the content of a file is not that which was written."""
+    key, tensors_only = (CHECKSUM, False) if schema >= 4 else (TENSORS_CHECKSUM, True)
+    summed = {name: value for name, value in content.items() if name != key}
+    if schema > 1 and content.get(key) != checksum(summed, tensors_only=tensors_only):
+        raise ValueError("its content is not that which was written")
+
+
+def _parse_header(content: Mapping[str, Any]) -> Checkpoint:
+    """Return the checkpoint that a file holds; ValueError names a field that is wrong."""
+    apart = ("format", "schema", CHECKSUM, TENSORS_CHECKSUM)
+    stored = {key: value for key, value in content.items() if key not in apart}
+    snapshots = stored.get("snapshots")
+    if isinstance(snapshots, dict):
+        stored["snapshots"] = {name: Snapshot.parse(held) for name, held in snapshots.items()}
+    if "config" in stored:
+        _drop_repeated(stored)
+        stored["config"] = nest_method_settings(stored["config"])
+    return from_json(Checkpoint, stored)
+
+
+def _drop_repeated(stored: dict[str, Any]) -> None:
+    """Drop what files of schema 3 and older state twice; ValueError where it disagrees."""
+    config, shape = stored["config"], stored.get("shape")
+    if isinstance(config, Mapping) and isinstance(shape, Mapping):
+        for name in ("arch", "activation"):
+            if name in shape and shape[name] != config.get(name):
+                raise ValueError(
+                    f"field shape.{name} is {shape[name]!r:.40}, but config.{name} "
+                    f"{config.get(name)!r:.40}"
+                )
+        stored["shape"] = {
+            name: value for name, value in shape.items() if name not in ("arch", "activation")
+        }
 
 
 def former_label(checkpoint: Checkpoint) -> str:
@@ -232,14 +284,16 @@ def restore(checkpoint: Checkpoint, weights: str, path: Path | str) -> nn.Module
             f"{path} has no {weights} weights but {held} of method {checkpoint.config.method}: "
             "choose other weights."
         )
+    state = checkpoint.snapshots[weights].state
     try:
-        model = checkpoint.shape.build()
-        model.load_state_dict(checkpoint.snapshots[weights].state, strict=True)
+        model = checkpoint.build_model()
+        check_values(state, model.state_dict())
+        model.load_state_dict(state, strict=True)
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
         raise CheckpointError(
-            f"the weights in {path} do not fit the model it names, {checkpoint.shape.arch} "
-            f"({reason}): copy or train it again."
+            f"the {weights} weights in {path} do not fit the model it names, "
+            f"{checkpoint.config.arch} ({reason}): copy or train it again."
         ) from error
     return model.eval()
 

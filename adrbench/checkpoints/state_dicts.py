@@ -119,6 +119,29 @@ def _choose(state: object, candidates: Mapping[str, object], weights: Weights | 
     )
 
 
+def find_retyped(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Return the keys of `state` whose numbers are of another kind, such as integers or complex."""
+    return [
+        key
+        for key, value in state.items()
+        if key in expected and value.is_floating_point() != expected[key].is_floating_point()
+    ]
+
+
+def find_nonfinite(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the keys of `state` that hold NaN or an infinity."""
+    return [key for key, value in state.items() if not bool(value.isfinite().all())]
+
+
+def check_values(state: Mapping[str, object], expected: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where `state` holds numbers that the weights of a model cannot be."""
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    if retyped := find_retyped(tensors, expected):
+        raise ValueError(f"{retyped[0]} is {tensors[retyped[0]].dtype}")
+    if nonfinite := find_nonfinite(tensors):
+        raise ValueError(f"{nonfinite[0]} is not finite")
+
+
 def _describe(state: object) -> str:
     if not isinstance(state, Mapping):
         return f"a {type(state).__name__}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adrbench.checkpoints.state_dicts import read_contents
+from adrbench.checkpoints.state_dicts import find_nonfinite, find_retyped, read_contents
 from adrbench.config.method import Weights
 from adrbench.errors import CheckpointError, UsageError, list_first
 from adrbench.models.normalize import normalization_buffers
@@ -134,9 +134,7 @@ def _check_fit(network: Mapping[str, Tensor], expected: Mapping[str, Tensor], na
     unexpected = [key for key in network if key not in wanted]
     common = [key for key in wanted if key in network]
     reshaped = [key for key in common if network[key].shape != wanted[key].shape]
-    retyped = [
-        key for key in common if network[key].is_floating_point() != wanted[key].is_floating_point()
-    ]
+    retyped = find_retyped(network, wanted)
     problems = [
         _describe("missing", [f"{key} {_shape(wanted[key])}" for key in missing]),
         _describe("unexpected", [f"{key} {_shape(network[key])}" for key in unexpected]),
@@ -152,8 +150,7 @@ def _check_fit(network: Mapping[str, Tensor], expected: Mapping[str, Tensor], na
             f"{'; '.join(filter(None, problems))}; "
             "choose the architecture, data set and number of classes that it was trained with."
         )
-    nonfinite = [key for key in common if not bool(network[key].isfinite().all())]
-    if nonfinite:
+    if nonfinite := find_nonfinite(network):
         raise CheckpointError(
             f"the state dict holds values that are not finite in {len(nonfinite)} entries, the "
             f"first {nonfinite[0]}: its training diverged or the file is damaged; use another one."

@@ -37,10 +37,6 @@ class RunOptions:
     force: bool
 
     def __post_init__(self) -> None:
-        if self.name is not None and (Path(self.name).name != self.name or self.name == ".."):
-            raise UsageError(
-                f"--name is {self.name!r}: give a plain name, and the place with --out."
-            )
         if not self.save_minutes >= 0:
             raise UsageError(
                 f"--save-minutes is {self.save_minutes:g}: give a number of minutes, at least 0."
@@ -120,12 +116,15 @@ def run(request: "TrainRequest", options: RunOptions, context: "Context") -> Non
     from adrbench.runtime.launch import is_restarted, rank_zero_first
     from adrbench.training import loop
     from adrbench.training.checkpointer import is_finished
-    from adrbench.training.state import run_name
+    from adrbench.training.state import check_run_name, run_name
 
     group = context.process_group
+    if options.name is not None:
+        check_run_name(options.name)
     with rank_zero_first(group):
         config, dataset = load(request, options.data_dir)
     name = options.name or run_name(config, dataset.name)
+    check_run_name(name)
     directory = options.checkpoints / name
     path = options.results / f"train-{name}.json"
     force = options.force and not is_restarted(group)

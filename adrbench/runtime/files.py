@@ -19,7 +19,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         AdrbenchError: when the file cannot be written; the old content is then still there.
 
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -36,6 +36,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise AdrbenchError(
             f"cannot write {path}: {error.strerror or error}; free the disk or write elsewhere."
         ) from error
+
+
+def temporary_file(path: Path) -> Path:
+    """Return the path of the file that `write_atomically` renames to `path`."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 def _flush_directory(directory: Path) -> None:
@@ -62,10 +67,33 @@ def check_writable(directory: Path) -> None:
 
     """
     try:
-        existing = next(place for place in (directory, *directory.parents) if place.exists())
+        existing = _nearest_existing(directory)
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise AdrbenchError(
             f"cannot write to {directory}: {error.strerror or error}; choose another place."
         ) from error
+
+
+def check_name(path: Path) -> None:
+    """Check, before long work, that the name of a future file is not too long; create nothing.
+
+    Raises:
+        AdrbenchError: when the file system does not allow it.
+
+    """
+    length = len(os.fsencode(temporary_file(path).name))
+    try:
+        limit = os.pathconf(_nearest_existing(path.parent), "PC_NAME_MAX")
+    except (OSError, AttributeError, ValueError):  # the limit is unknown
+        return
+    if length > limit:
+        raise AdrbenchError(
+            f"the name of {path} is too long by {length - limit} bytes for its file system: choose "
+            "a shorter one."
+        )
+
+
+def _nearest_existing(directory: Path) -> Path:
+    return next(place for place in (directory, *directory.parents) if place.exists())

@@ -2,11 +2,13 @@
 
 `last.pt` is the state of the run, at the end of an epoch or within one. `best.pt` and the history
 follow from it and are written after it; where a process was killed in between, they are completed
-when the run is restored. Rank 0 writes; the other ranks have the same state.
+when the run is restored. Before anything is written, all files are checked to be of one run. Rank 0
+writes; the other ranks have the same state.
 """
 
 import contextlib
 import json
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,8 +28,14 @@ from adrbench.runtime.files import write_atomically
 from adrbench.runtime.signals import SIGNALS, Interrupted
 from adrbench.training.divergence import check_finite
 from adrbench.training.resume_checks import (
+    RESTORE,
+    RUN_ID,
+    check_history,
+    check_history_file,
     check_same_directory,
+    check_same_origin,
     check_same_run,
+    check_settings_file,
     load_own_checkpoint,
 )
 from adrbench.training.state import Run, TrainState, run_label
@@ -65,68 +73,93 @@ class Checkpointer:
         for name in reversed(FILES):
             (self.run.directory / name).unlink(missing_ok=True)
 
-    def write_config(self) -> None:
+    def write_config(self, state: TrainState) -> None:
         """Write the run's settings for people to read; nothing is restored from them."""
         if self.run.context.process_group.is_rank_zero:
-            content = json.dumps(self.run.config.to_json(), indent=1) + "\n"
-            write_atomically(self.run.directory / CONFIG, content.encode())
+            content = {**self.run.config.to_json(), RUN_ID: state.run_id}
+            path = self.run.directory / CONFIG
+            write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
     # Restoring
 
     def restore(self, state: TrainState) -> None:
-        """Load the saved state into `state`, if there is one, and complete the files after it.
+        """Load the saved state into `state`, if there is one; write nothing.
 
         Raises:
             AdrbenchError: when the saved state is of a run with another setting or other images,
                 or the ranks see different files.
-            CheckpointError: when it is damaged or incomplete.
+            CheckpointError: when it is damaged, incomplete, or not all files are of one run.
 
         """
+        process_group = self.run.context.process_group
         if not self._has_state():
+            state.run_id = process_group.broadcast(secrets.token_hex(8))
             return
         last = load_own_checkpoint(self.run.directory / checkpoints.LAST)
         check_same_run(self.run, last)
+        state.run_id = last.run_id
         models = {weights: snapshot.state for weights, snapshot in last.snapshots.items()}
         try:
             state.load_state_dict({"models": models, **(last.training or {})})
+            check_history(self.run, state)
         except torch.OutOfMemoryError:
             raise
-        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"the state in {self.run.directory} is incomplete ({first_line(error)}): "
                 "give --force to start over."
             ) from error
         check_same_directory(self.run, state.steps_done)
-        if self.run.context.process_group.is_rank_zero:
-            self._restore_best(state, last.snapshots)
+        if process_group.is_rank_zero:
+            self._read_best(state, last)
+            check_settings_file(self.run.directory / CONFIG, state.run_id, self.run.config)
+            check_history_file(self.run.directory / HISTORY, state.history)
+
+    def complete(self, state: TrainState) -> None:
+        """Write what follows from a restored state and is missing, after a kill, on rank 0."""
+        is_at_end = state.epochs_done > 0 and not state.is_within_epoch
+        if self.run.context.process_group.is_rank_zero and is_at_end:
+            models = state.state_dict()["models"]
+            self._write_best_and_history(state, take_snapshots(state, models))
 
     def _has_state(self) -> bool:
-        """Return whether there is a saved state; AdrbenchError where only `best.pt` is there."""
+        """Return whether there is a saved state; AdrbenchError where only what follows is there."""
         directory, process_group = self.run.directory, self.run.context.process_group
         exists = (directory / checkpoints.LAST).exists()
         check_same_directory(self.run, exists)
-        if not exists and process_group.is_rank_zero and (directory / checkpoints.BEST).exists():
-            raise AdrbenchError(
-                f"{directory} holds {checkpoints.BEST} but no {checkpoints.LAST} to resume from: "
-                "restore that file, give another --name, or --force to start over."
-            )
+        if not exists and process_group.is_rank_zero:
+            for name in (checkpoints.BEST, HISTORY):
+                if (directory / name).exists():
+                    raise AdrbenchError(
+                        f"{directory} holds {name} but no {checkpoints.LAST} to resume from: "
+                        "restore that file, give another --name, or --force to start over."
+                    )
         return exists
 
-    def _restore_best(self, state: TrainState, last: Mapping[str, Snapshot]) -> None:
-        """Read the best weights so far; they are those of `last` where its epoch is the best."""
+    def _read_best(self, state: TrainState, last: Checkpoint) -> None:
+        """Read the best weights so far, and check that they are those of the run's history.
+
+        Where the state itself is the best, a kill may have prevented that they were written.
+        """
         path = self.run.directory / checkpoints.BEST
         if path.exists():
-            self.best |= load_own_checkpoint(path).snapshots
-        if not state.history:
-            return
-        if not state.is_within_epoch:
-            self._write_best_and_history(state, last)
-        for weights in state.models():
-            epoch = best_row(state.history, weights).epoch
-            if weights not in self.best or self.best[weights].epoch != epoch:
+            best = load_own_checkpoint(path)
+            check_same_origin(path, best, last)
+            self.best = dict(best.snapshots)
+        for weights in state.models() if state.history else ():
+            row = best_row(state.history, weights)
+            held = self.best.get(weights)
+            is_state = row.epoch == state.epochs_done and not state.is_within_epoch
+            if is_state and (held is None or held.epoch != row.epoch):
+                continue
+            if (
+                held is None
+                or (held.epoch, held.counts) != (row.epoch, row.counts[weights])
+                or (is_state and not _have_same_weights(held, last.snapshots[weights]))
+            ):
                 raise CheckpointError(
-                    f"{path} does not hold the {weights} of epoch {epoch}, the best so far: "
-                    "restore the file, or give --force to start over."
+                    f"{path} does not hold the {weights} of epoch {row.epoch}, the best so far: "
+                    f"{RESTORE}"
                 )
 
     # Saving
@@ -190,9 +223,6 @@ class Checkpointer:
         if self.run.context.process_group.is_rank_zero:
             training = state.state_dict()
             models = training.pop("models")
-            for group in training["optimizer"]["param_groups"]:
-                # In the optimizer itself it may be a tensor of float32 on a GPU.
-                group["lr"] = self.run.learning_rate(max(0, state.steps_done - 1))
             snapshots = take_snapshots(state, models)
             self._write(checkpoints.LAST, self._describe(state, "last", snapshots, training))
             if state.history and not state.is_within_epoch:
@@ -243,13 +273,9 @@ class Checkpointer:
         return Checkpoint(
             selection=selection,
             config=config,
-            shape=ModelShape(
-                arch=config.arch,
-                activation=config.activation,
-                num_classes=dataset.num_classes,
-                in_channels=dataset.channels,
-            ),
+            shape=ModelShape(num_classes=dataset.num_classes, in_channels=dataset.channels),
             run=self.run.directory.name,
+            run_id=state.run_id,
             data_sha256=self.run.data_sha256,
             selection_sha256=self.run.selection_sha256,
             training_images_sha256=dataset.training_images_sha256,
@@ -276,3 +302,10 @@ def take_snapshots(
         )
         for weights in state.models()
     }
+
+
+def _have_same_weights(one: Snapshot, other: Snapshot) -> bool:
+    """Return whether two snapshots are bitwise the same weights."""
+    return one.state.keys() == other.state.keys() and all(
+        torch.equal(value, other.state[key]) for key, value in one.state.items()
+    )

@@ -20,7 +20,7 @@ from adrbench.runtime.locks import exclusive
 from adrbench.training.callbacks import Callbacks, NoCallbacks
 from adrbench.training.checkpointer import LOCK, Checkpointer
 from adrbench.training.divergence import check_finite
-from adrbench.training.resume_checks import check_same_inputs, read_own_record
+from adrbench.training.resume_checks import check_own_record, check_same_inputs
 from adrbench.training.run_record import make_record, write_own_record
 from adrbench.training.state import Run, TrainState, build_state, prepare_run, selection_images
 from adrbench.training.step import Stepper
@@ -64,16 +64,17 @@ def train(
     with locked(run, record):
         checkpointer = Checkpointer(run, save_seconds=save_seconds)
         if force and is_rank_zero:
-            checkpointer.remove()
             if record:
                 record.unlink(missing_ok=True)
+            checkpointer.remove()
         context.process_group.barrier()
         checkpointer.restore(state)
-        if record and record.exists() and is_rank_zero:
-            read_own_record(record, config)
+        if record and is_rank_zero:
+            check_own_record(record, run, state)
+        checkpointer.complete(state)
         if state.epochs_done < config.epochs:
             start_session(run, state)
-            checkpointer.write_config()
+            checkpointer.write_config(state)
             epoch = state.epochs_done + 1
             callbacks.begin(config, run.steps_per_epoch, epoch, state.losses.recorded)
         stepper = Stepper(run, state)
@@ -82,7 +83,7 @@ def train(
                 callbacks.epoch(run_epoch(run, state, stepper, checkpointer, callbacks))
             finished = make_record(run, state)
             if record and is_rank_zero:
-                write_own_record(record, finished)
+                write_own_record(record, run, state, finished)
     return finished
 
 

@@ -1,5 +1,7 @@
 """Whether saved files belong to this run, and the errors where they do not."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,17 @@ from adrbench.config.components import component_settings
 from adrbench.config.declare import flag
 from adrbench.config.settings import TrainConfig, train_settings
 from adrbench.errors import AdrbenchError, CheckpointError, RecordError
+from adrbench.results.history import HistoryRow
 from adrbench.results.records import TrainRecord, read_record
 from adrbench.runtime.process_group import same_on_all_ranks
-from adrbench.training.state import Run
+from adrbench.training.state import Run, TrainState, selection_images
 
 #: How many settings that differ an error names.
 MOST_NAMED = 3
+#: What to do about a file that is damaged or does not belong to its directory.
+RESTORE = "restore the file, or give --force to start over."
+#: The key of the settings file that holds the id of the run.
+RUN_ID = "run_id"
 
 
 def check_same_inputs(run: Run) -> None:
@@ -40,12 +47,7 @@ def check_same_run(run: Run, saved: Checkpoint) -> None:
     """Raise AdrbenchError unless `saved` is a checkpoint of this run, naming what differs."""
     differences = saved.config.differences(run.config)
     if differences:
-        if any(name == "method" for name, _, _ in differences):  # its settings differ with it
-            own = {*component_settings(), *saved.config.parsed_method().implied}
-            own |= run.config.parsed_method().implied.keys()
-            differences = [found for found in differences if found[0] not in own]
-        shown = [_spell(name, a, b) for name, a, b in differences[:MOST_NAMED]]
-        named = " and ".join([*shown, *(["more"] if len(differences) > len(shown) else [])])
+        named = _name(differences, run.config, saved.config)
         raise AdrbenchError(
             f"{run.directory} holds a run with {named}: give the same settings to resume it, "
             "another --name for another run, or --force to start over."
@@ -60,6 +62,64 @@ def check_same_run(run: Run, saved: Checkpoint) -> None:
                 f"(SHA-256 {theirs[:8]}, not {ours[:8]}): restore the data, or give --force to "
                 "start over."
             )
+
+
+def check_same_origin(path: Path, saved: Checkpoint, last: Checkpoint) -> None:
+    """Raise CheckpointError unless `saved`, read from `path`, is of the same run as `last`."""
+    if not saved.is_of_same_run(last):
+        differences = saved.config.differences(last.config)
+        named = f" ({_name(differences, last.config, saved.config)})" if differences else ""
+        raise CheckpointError(f"{path} is of another run{named}: {RESTORE}")
+
+
+def check_settings_file(path: Path, run_id: str, config: TrainConfig) -> None:
+    """Raise CheckpointError where the settings written at `path` are those of another run.
+
+    Nothing is restored from them, so a damaged file is written anew.
+    """
+    try:
+        stored = json.loads(path.read_bytes())
+        held_id = stored.pop(RUN_ID, run_id)
+        is_other = held_id != run_id or bool(TrainConfig.from_json(stored).differences(config))
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return
+    if is_other:
+        raise CheckpointError(f"{path} is of another run: {RESTORE}")
+
+
+def check_history_file(path: Path, history: Sequence[HistoryRow]) -> None:
+    """Raise CheckpointError where the rows written at `path` contradict `history`.
+
+    The rows of two runs differ in their seconds at least. Either may have fewer rows: after a kill,
+    or where a former state was restored. A damaged file is written anew.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+        rows = [HistoryRow.from_json(json.loads(line)) for line in lines]
+    except (OSError, ValueError, RecursionError):
+        return
+    if any(row != own for row, own in zip(rows, history, strict=False)):
+        raise CheckpointError(f"{path} is of another run: {RESTORE}")
+
+
+def check_history(run: Run, state: TrainState) -> None:
+    """Raise ValueError unless the history of a loaded state is one that `run` can have."""
+    num_images = len(selection_images(run.config, run.dataset))
+    if len(state.history) > run.config.epochs:
+        raise ValueError(f"its history has {len(state.history)} epochs of {run.config.epochs}")
+    for row in state.history:
+        if row.select_n != num_images or row.counts.keys() != state.models().keys():
+            raise ValueError(f"the counts of epoch {row.epoch} are not those of its models")
+
+
+def _name(differences: list[tuple[str, Any, Any]], config: TrainConfig, saved: TrainConfig) -> str:
+    """Return settings that differ in words; of two methods, their settings are left out."""
+    if any(name == "method" for name, _, _ in differences):  # its settings differ with it
+        own = {*component_settings(), *saved.parsed_method().implied}
+        own |= config.parsed_method().implied.keys()
+        differences = [found for found in differences if found[0] not in own]
+    shown = [_spell(name, a, b) for name, a, b in differences[:MOST_NAMED]]
+    return " and ".join([*shown, *(["more"] if len(differences) > len(shown) else [])])
 
 
 def _spell(name: str, theirs: Any, ours: Any) -> str:
@@ -83,13 +143,17 @@ def load_own_checkpoint(path: Path) -> Checkpoint:
         return checkpoints.load(path)
     except CheckpointError as error:
         what = str(error).partition(": copy or train")[0].rstrip(".")
-        raise CheckpointError(
-            f"{what}: restore the file, or give --force to start over."
-        ) from error
+        raise CheckpointError(f"{what}: {RESTORE}") from error
 
 
-def read_own_record(path: Path, config: TrainConfig) -> TrainRecord:
-    """Read the record of the run of `config`.
+def check_own_record(path: Path, run: Run, state: TrainState) -> None:
+    """Raise RecordError where the file at `path` exists and is not the record of this run."""
+    if path.exists():
+        read_own_record(path, run, state)
+
+
+def read_own_record(path: Path, run: Run, state: TrainState) -> TrainRecord:
+    """Read the record of a run.
 
     Raises:
         RecordError: where it is broken or that of another run.
@@ -100,9 +164,14 @@ def read_own_record(path: Path, config: TrainConfig) -> TrainRecord:
         theirs = TrainConfig.from_json(record.config) if isinstance(record, TrainRecord) else None
     except ValueError as error:
         raise RecordError(f"the configuration in {path} is damaged ({error}).") from error
-    if not isinstance(record, TrainRecord) or theirs is None or theirs.differences(config):
+    if not isinstance(record, TrainRecord) or theirs is None or theirs.differences(run.config):
         raise RecordError(
             f"{path} is the record of another run: give another --name or --results, or --force "
             "to replace it."
+        )
+    if not state.steps_done or record.run_id != state.run_id:
+        raise RecordError(
+            f"{path} is the record of an earlier run of the same settings, which is not in "
+            f"{run.directory}: give another --name or --results, or --force to replace it."
         )
     return record

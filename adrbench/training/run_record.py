@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from adrbench.config.settings import TrainConfig
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import TrainRecord, write_record
 from adrbench.training.resume_checks import read_own_record
@@ -15,6 +14,7 @@ def make_record(run: Run, state: TrainState) -> TrainRecord:
     images = state.steps_done * run.config.batch_size
     return TrainRecord(
         run=run.directory.name,
+        run_id=state.run_id,
         dataset=run.dataset.name,
         arch=run.config.arch,
         method=run.config.method,
@@ -35,15 +35,15 @@ def make_record(run: Run, state: TrainState) -> TrainRecord:
     )
 
 
-def write_own_record(path: Path, record: TrainRecord) -> None:
-    """Write a record unless the file holds it already.
+def write_own_record(path: Path, run: Run, state: TrainState, record: TrainRecord) -> None:
+    """Write the `record` of a finished run unless the file holds it already.
 
     Raises:
         RecordError: where the file is the record of another run.
 
     """
     if path.exists():
-        held = read_own_record(path, TrainConfig.from_json(record.config))
+        held = read_own_record(path, run, state)
         if (held.rows(), held.sessions) == (record.rows(), record.sessions):
             return
     write_record(path, record)

@@ -4,15 +4,18 @@ Every random draw of a run is a function of the seed and of the position in the 
 holds no random generator, and a resumed run ends with the weights of an uninterrupted one.
 """
 
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from adrbench.checkpoints.state_dicts import check_values
 from adrbench.config.method import Weights
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, Images, check_shares, steps_per_epoch
@@ -52,9 +55,11 @@ class Run:
 class TrainState:
     """What a training run changes, by the training loop alone.
 
-    `losses` and `seconds` are those of the current epoch; `seconds` includes what earlier sessions
-    spent on its steps.
+    `run_id` was drawn when the run began ("" for runs of early versions). `losses` and `seconds`
+    are those of the current epoch; `seconds` includes what earlier sessions spent on its steps.
     """
+
+    run_id: str = ""
 
     model: nn.Module
     slots: Slots
@@ -96,7 +101,7 @@ class TrainState:
         """Return the state as plain values and tensors, the weights by name under "models"."""
         return {
             "models": {weights: model.state_dict() for weights, model in self.models().items()},
-            "optimizer": self.optimizer.state_dict(),
+            "momentum": self.optimizer.state_dict()["state"],
             "history": [row.to_json() for row in self.history],
             "losses": self.losses.so_far(),
             "seconds": self.seconds,
@@ -106,25 +111,86 @@ class TrainState:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Load what `state_dict` returned, of this version or an earlier one.
 
+        The settings of the optimizer are those of the run, not those of the file.
+
         Raises:
-            LookupError, TypeError, ValueError, RuntimeError: where it is incomplete or of another
-                model.
+            LookupError, TypeError, ValueError, RuntimeError: where it is incomplete, inconsistent
+                or of another model.
 
         """
         for weights, model in self.models().items():
+            check_values(saved["models"][weights], model.state_dict())
             model.load_state_dict(saved["models"][weights])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        match_memory_formats(self.optimizer)
         self.history = [HistoryRow.from_json(row) for row in saved["history"]]
-        self.losses = LossBuffer(self.losses.num_steps, self.losses.device, saved.get("losses"))
+        epochs = [row.epoch for row in self.history]
+        if epochs != list(range(1, len(epochs) + 1)):
+            raise ValueError(f"its history should have the epochs from 1 on, not {epochs}"[:200])
+        losses = check_losses(saved.get("losses", torch.zeros(0)), self.losses.num_steps)
+        self.losses = LossBuffer(self.losses.num_steps, self.losses.device, losses)
+        momentum = saved["momentum"] if "momentum" in saved else saved["optimizer"]["state"]
+        load_momentum(self.optimizer, momentum, has_stepped=self.steps_done > 0)
         self.seconds = saved.get("seconds", 0.0)
+        if not isinstance(self.seconds, float) or not 0 <= self.seconds < math.inf:
+            raise ValueError(f"its seconds should be a number from 0 on, not {self.seconds!r:.40}")
         self.sessions = [from_json(Session, session) for session in saved.get("sessions", ())]
+
+
+def check_losses(losses: object, num_steps: int) -> Tensor:
+    """Return the saved losses of an epoch of `num_steps` steps; ValueError if they cannot be."""
+    if not isinstance(losses, Tensor) or losses.ndim != 1 or losses.dtype != torch.float32:
+        raise ValueError("its losses should be a list of float32 numbers")
+    if len(losses) > num_steps or not bool(losses.isfinite().all()):
+        raise ValueError(f"its losses should be finite numbers, at most {num_steps}")
+    return losses
+
+
+def load_momentum(
+    optimizer: torch.optim.Optimizer, saved: Mapping[int, Mapping[str, Any]], *, has_stepped: bool
+) -> None:
+    """Load the momentum of each parameter, by its number, in the parameter's memory format.
+
+    Raises:
+        LookupError, TypeError, ValueError: where it does not fit the parameters.
+
+    """
+    (group,) = optimizer.param_groups
+    parameters = group["params"]
+    expected = range(len(parameters)) if has_stepped and group["momentum"] > 0 else range(0)
+    if sorted(saved) != list(expected):
+        raise ValueError(f"it should have the momentum of {len(expected)} parameters")
+    for index, parameter in enumerate(parameters[: len(expected)]):
+        momentum = saved[index]["momentum_buffer"]
+        if momentum.shape != parameter.shape or momentum.dtype != parameter.dtype:
+            raise ValueError(f"the momentum of parameter {index} should be like the parameter")
+        if not bool(momentum.isfinite().all()):
+            raise ValueError(f"the momentum of parameter {index} is not finite")
+        # Fused SGD on a CPU assumes the memory format of the parameter.
+        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
 
 
 def run_name(config: TrainConfig, dataset: str) -> str:
     """Return the default name of a run."""
     arch = config.arch if config.activation == "relu" else f"{config.arch}-{config.activation}"
     return f"{dataset}-{arch}-{config.method}-seed{config.seed}"
+
+
+#: The longest name of a run, in bytes: records and saved progress add to it.
+MAX_NAME = 160
+
+
+def check_run_name(name: str) -> None:
+    """Raise UsageError unless `name` can be that of a run's directory and of its records."""
+    if Path(name).name != name or name.startswith("."):
+        raise UsageError(
+            f"--name is {name!r}: give a plain name that does not begin with a dot, and the place "
+            "with --out."
+        )
+    length = len(os.fsencode(name))
+    if length > MAX_NAME:
+        raise UsageError(
+            f"--name is {length} bytes long: give at most {MAX_NAME}, as the names of records are "
+            "longer."
+        )
 
 
 def run_label(run: Run) -> str:
@@ -224,14 +290,6 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimi
         weight_decay=config.weight_decay,
         fused=True,
     )
-
-
-def match_memory_formats(optimizer: torch.optim.Optimizer) -> None:
-    """Give momenta the memory format of their parameters, which fused SGD on a CPU assumes."""
-    for parameter, state in optimizer.state.items():
-        if "momentum_buffer" in state:
-            momentum = torch.empty_like(parameter).copy_(state["momentum_buffer"])
-            state["momentum_buffer"] = momentum
 
 
 def learning_rate(config: TrainConfig, num_steps: int) -> Schedule:

@@ -14,6 +14,7 @@ from adrbench.errors import AdrbenchError
 from adrbench.evaluation import progress
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.results.records import AttackRecord, TrainRecord, read_record
+from adrbench.training.resume_checks import RUN_ID
 
 #: Files that a kill may leave and that nothing reads: locks, and files being written.
 UNREAD = re.compile(
@@ -75,7 +76,9 @@ def read_file(path: Path) -> Any:
     if path.suffix == progress.SUFFIX:
         return read_saved_progress(path)
     if path.name == "config.json":
-        return TrainConfig.from_json(json.loads(path.read_bytes()))
+        stored = json.loads(path.read_bytes())
+        del stored[RUN_ID]
+        return TrainConfig.from_json(stored)
     if path.name == "history.jsonl":
         text = path.read_text("utf-8")
         if not text.endswith("\n"):

@@ -36,7 +36,7 @@ def make_checkpoint(steps: int = 2) -> Checkpoint:
     return Checkpoint(
         selection="last",
         config=make_config(),
-        shape=ModelShape(arch="small-cnn", activation="relu", num_classes=10, in_channels=1),
+        shape=ModelShape(num_classes=10, in_channels=1),
         run="run-1",
         data_sha256="",
         snapshots={"student": Snapshot(state=weights, epoch=1, counts=None)},
@@ -63,7 +63,7 @@ def fill(directory: Path) -> None:
     run = directory / "checkpoints" / "run-1"
     run.mkdir(parents=True)
     checkpoint.save(run / "last.pt", make_checkpoint())
-    (run / "config.json").write_text(json.dumps(make_config().to_json()))
+    (run / "config.json").write_text(json.dumps({**make_config().to_json(), "run_id": "0"}))
     (run / "history.jsonl").write_text('{"epoch": 1}\n')
     record = directory / "results" / "one-0123.json"
     write_record(record, attack_record(5, 3))

@@ -1,6 +1,7 @@
 """Checkpoints: a bitwise round trip, and errors that name what is broken."""
 
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,18 @@ from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, CheckpointError, UsageError
+from adrbench.models.architectures import build_model
 from adrbench.results.history import Counts
 from adrbench.runtime.hashing import hash_file
 
 KEPT = Path(__file__).parents[1] / "fixtures" / "checkpoints"
 
 
-def snapshot(shape: ModelShape, seed: int, epoch: int) -> Snapshot:
+def snapshot(seed: int, epoch: int) -> Snapshot:
     torch.manual_seed(seed)
+    model = build_model("small-cnn", num_classes=10, in_channels=1)
     counts = Counts(clean_correct=90, robust_correct=50 + seed)
-    return Snapshot(state=shape.build().state_dict(), epoch=epoch, counts=counts)
+    return Snapshot(state=model.state_dict(), epoch=epoch, counts=counts)
 
 
 def make(method: str = "adr", **changes: Any) -> Checkpoint:
@@ -33,15 +36,15 @@ def make(method: str = "adr", **changes: Any) -> Checkpoint:
     config = TrainConfig.of(
         dataset="digits", arch="small-cnn", method=method, val_size=143, **preset.values
     )
-    shape = ModelShape(arch="small-cnn", activation="silu", num_classes=10, in_channels=1)
-    snapshots = {"student": snapshot(shape, 0, 3)}
+    snapshots = {"student": snapshot(0, 3)}
     if config.parsed_method().has_average:
-        snapshots["average"] = snapshot(shape, 1, 4)
+        snapshots["average"] = snapshot(1, 4)
     checkpoint = Checkpoint(
         selection="last",
         config=config,
-        shape=shape,
+        shape=ModelShape(num_classes=10, in_channels=1),
         run="a run",
+        run_id="0123456789abcdef",
         data_sha256="d" * 64,
         snapshots=snapshots,
         training={"optimizer": {"state": {0: torch.ones(2)}}, "history": [{"epoch": 1}]},
@@ -58,8 +61,8 @@ def write(path: Path, **changes: Any) -> dict[str, Any]:
 
 def rewrite(path: Path, held: dict[str, Any]) -> None:
     """Write altered content with a sum that fits it, as a deliberate change would."""
-    fields = {key: value for key, value in held.items() if key != "tensors_sha256"}
-    torch.save(held | {"tensors_sha256": checkpoints.sum_tensors(fields)}, path)
+    fields = {key: value for key, value in held.items() if key != checkpoints.CHECKSUM}
+    torch.save(fields | {checkpoints.CHECKSUM: checkpoints.checksum(fields)}, path)
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -166,23 +169,87 @@ def test_changed_tensors_are_detected(tmp_path: Path) -> None:
     weight = next(iter(held["snapshots"]["student"]["state"].values()))
     weight.view(torch.int32).view(-1)[0] ^= 1
     torch.save(held, tmp_path / "best.pt")
-    with pytest.raises(CheckpointError, match="its tensors are not those that were written"):
+    with pytest.raises(CheckpointError, match="its content is not that which was written"):
         checkpoints.load(tmp_path / "best.pt")
 
 
-def test_checksums_of_different_tensors_differ() -> None:
+@pytest.mark.parametrize("tensors_only", [False, True])
+def test_checksums_of_different_tensors_differ(tensors_only: bool) -> None:
+    def checksum(content: Any) -> str:
+        return checkpoints.checksum(content, tensors_only=tensors_only)
+
     one = torch.arange(6.0)
     others = (one + 0.5, one.double(), one.view(2, 3), one.flip(0), one.bfloat16())
-    assert len({checkpoints.sum_tensors({"a": t}) for t in (one, *others)}) == 6
-    assert checkpoints.sum_tensors({"a": one}) != checkpoints.sum_tensors({"b": one})
-    assert checkpoints.sum_tensors([one]) == checkpoints.sum_tensors((one.clone(),))
-    assert checkpoints.sum_tensors({"a": torch.tensor(3)})
+    assert len({checksum({"a": t}) for t in (one, *others)}) == 6
+    assert checksum({"a": one}) != checksum({"b": one})
+    assert checksum([one]) == checksum((one.clone(),))
+    assert checksum({"a": torch.tensor(3)})
+
+
+def test_checksums_of_different_values_differ() -> None:
+    contents = [{"a": 1}, {"a": 1.0}, {"a": "1"}, {"a": [1]}, {"a": None}, {"a": {}}, {"a": []}, {}]
+    assert len({checkpoints.checksum(content) for content in contents}) == len(contents) - 1
+    assert len({checkpoints.checksum(content, tensors_only=True) for content in contents}) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("config", "seed"), 5),
+        (("run_id",), "fedcba9876543210"),
+        (("data_sha256",), "e" * 64),
+        (("snapshots", "student", "epoch"), 4),
+        (("snapshots", "student", "robust_correct"), 51),
+        (("training", "history"), [{"epoch": 2}]),
+    ],
+)
+def test_a_changed_header_is_detected(tmp_path: Path, place: tuple[str, ...], value: Any) -> None:
+    held = write(tmp_path / "last.pt")
+    inside = held
+    for key in place[:-1]:
+        inside = inside[key]
+    assert inside[place[-1]] != value
+    inside[place[-1]] = value
+    torch.save(held, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="its content is not that which was written"):
+        checkpoints.load(tmp_path / "last.pt")
+
+
+def write_schema_3(path: Path, **changes: Any) -> None:
+    """Write a file as version 3 of the format, with `changes` to its shape."""
+    held = write(path)
+    config = held["config"]
+    shape = held["shape"] | {"arch": config["arch"], "activation": config["activation"]} | changes
+    apart = (checkpoints.CHECKSUM, "run_id", "shape")
+    former = {key: value for key, value in held.items() if key not in apart}
+    former |= {"schema": 3, "shape": shape}
+    sha256 = checkpoints.checksum(former, tensors_only=True)
+    torch.save(former | {checkpoints.TENSORS_CHECKSUM: sha256}, path)
+
+
+def test_a_file_of_schema_3_has_no_run_id_and_its_tensors_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    write_schema_3(path)
+    assert checkpoints.load(path).run_id == ""
+    held = torch.load(path, weights_only=True)
+    next(iter(held["snapshots"]["student"]["state"].values())).add_(1)
+    torch.save(held, path)
+    with pytest.raises(CheckpointError, match="its content is not that which was written"):
+        checkpoints.load(path)
+
+
+@pytest.mark.parametrize("change", [{"arch": "wrn-10-1"}, {"activation": "tanh"}])
+def test_a_shape_that_contradicts_the_settings(tmp_path: Path, change: dict[str, str]) -> None:
+    write_schema_3(tmp_path / "best.pt", **change)
+    ((name, value),) = change.items()
+    with pytest.raises(CheckpointError, match=rf"field shape\.{name} is '{value}', but config\."):
+        checkpoints.load(tmp_path / "best.pt")
 
 
 def test_a_file_of_schema_1(tmp_path: Path) -> None:
     """It has no checksums and no fingerprint of the selection images, and can be resumed."""
     held = write(tmp_path / "last.pt")
-    del held["tensors_sha256"], held["selection_sha256"]
+    del held[checkpoints.CHECKSUM], held["selection_sha256"]
     torch.save(held | {"schema": 1}, tmp_path / "last.pt")
     assert checkpoints.load(tmp_path / "last.pt").selection_sha256 == ""
 
@@ -220,7 +287,9 @@ def test_a_file_never_runs_code(tmp_path: Path, zipped: bool) -> None:
 def test_another_schema(tmp_path: Path, schema: object) -> None:
     held = write(tmp_path / "best.pt")
     torch.save(held | {"schema": schema}, tmp_path / "best.pt")
-    with pytest.raises(CheckpointError, match="this version reads up to 3: update adrbench"):
+    with pytest.raises(
+        CheckpointError, match=f"this version reads up to {SCHEMA}: update adrbench"
+    ):
         checkpoints.load(tmp_path / "best.pt")
 
 
@@ -247,22 +316,55 @@ def test_a_damaged_header(tmp_path: Path, change: dict[str, Any], words: str) ->
 def test_a_setting_out_of_its_range(tmp_path: Path) -> None:
     held = write(tmp_path / "best.pt")
     held["config"]["eps"] = 8.0
-    torch.save(held, tmp_path / "best.pt")
+    rewrite(tmp_path / "best.pt", held)
     with pytest.raises(CheckpointError, match=r"is damaged .*eps is 8"):
         checkpoints.load(tmp_path / "best.pt")
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"arch": "wrn-10-1"}, {"num_classes": 7}, {"in_channels": 3}, {"activation": "tanh"}],
+    ("part", "change"),
+    [
+        ("config", {"arch": "wrn-10-1"}),
+        ("config", {"activation": "tanh"}),
+        ("shape", {"num_classes": 7}),
+        ("shape", {"in_channels": 3}),
+    ],
 )
-def test_weights_that_do_not_fit_the_model(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_weights_that_do_not_fit_the_model(
+    tmp_path: Path, part: str, change: dict[str, Any]
+) -> None:
     held = write(tmp_path / "best.pt")
-    held["shape"] |= change
-    torch.save(held, tmp_path / "best.pt")
+    held[part] |= change
+    rewrite(tmp_path / "best.pt", held)
     with pytest.raises(CheckpointError, match="do not fit the model it names") as caught:
         adrbench.load_model(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def not_finite(value: Tensor) -> Tensor:
+    return torch.full_like(value, torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (not_finite, "is not finite"),
+        (lambda value: value / 0, "is not finite"),
+        (Tensor.int, "is torch.int32"),
+        (lambda value: value + 0j, "is torch.complex64"),
+    ],
+)
+def test_weights_that_are_no_finite_numbers(
+    tmp_path: Path, change: Callable[[Tensor], Tensor], words: str
+) -> None:
+    held = write(tmp_path / "best.pt")
+    state = held["snapshots"]["student"]["state"]
+    key = next(key for key, value in state.items() if value.ndim == 4)
+    state[key] = change(state[key])
+    rewrite(tmp_path / "best.pt", held)
+    with pytest.raises(CheckpointError, match=rf"the student weights in .* \({key} {words}\)"):
+        adrbench.load_model(tmp_path, weights="student")
+    assert not adrbench.load_model(tmp_path, weights="average").training
 
 
 @pytest.mark.parametrize("state", [{}, {"conv": 3}])

@@ -74,21 +74,24 @@ def write_checkpoints(good: Path) -> None:
     torch.save({"w": torch.full((10, 64), torch.nan)}, "nan.pt")
     alter: dict[str, Callable[[dict[str, Any]], Any]] = {
         "newer": lambda held: held.update(schema=SCHEMA + 1),
-        "unfit": lambda held: held["shape"].update(arch="wrn-10-1"),
-        "unknown-arch": lambda held: held["shape"].update(arch="wrn-11-1"),
+        "unfit": lambda held: held["config"].update(arch="wrn-10-1"),
+        "unknown-arch": lambda held: held["config"].update(arch="wrn-11-1"),
         "headless": lambda held: held.pop("config"),
         "moved": lambda held: held["config"].update(dataset="gone.npz"),
     }
     for name, change in alter.items():
         held = torch.load(good, weights_only=True)
         change(held)
-        torch.save(held, f"{name}.pt")
+        save_with_checksum(held, f"{name}.pt")
     held = torch.load(good, weights_only=True)
     held["snapshots"]["student"]["state"].popitem()
     torch.save(held, "torn.pt")
-    fields = {key: value for key, value in held.items() if key != "tensors_sha256"}
-    held["tensors_sha256"] = checkpoints.sum_tensors(fields)
-    torch.save(held, "partial.pt")
+    save_with_checksum(held, "partial.pt")
+
+
+def save_with_checksum(held: dict[str, Any], path: str | Path) -> None:
+    fields = {key: value for key, value in held.items() if key != checkpoints.CHECKSUM}
+    torch.save(fields | {checkpoints.CHECKSUM: checkpoints.checksum(fields)}, path)
 
 
 def arrays(n: int = 40, classes: int = 10, channels: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -153,7 +156,7 @@ def write_broken_runs() -> None:
     shutil.copytree(AT, "checkpoints/other-data")
     path = Path("checkpoints/other-data/last.pt")
     held = torch.load(path, weights_only=True)
-    torch.save(held | {"data_sha256": "0" * 64}, path)
+    save_with_checksum(held | {"data_sha256": "0" * 64}, path)
     for record in Path("results").glob("train-at.json"):
         for name in ("cut", "rotten", "foreign", "other-data"):
             shutil.copy(record, f"results/train-{name}.json")
@@ -293,7 +296,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "newer": ("attack newer.pt", 1, f"schema {SCHEMA + 1}.*: update adrbench"),
     "unfit": ("attack unfit.pt", 1, "do not fit the model it names, wrn-10-1"),
     "unknown arch": ("attack unknown-arch.pt", 1, "do not fit the model it names, wrn-11-1"),
-    "torn": ("attack torn.pt", 1, "its tensors are not those that were written"),
+    "torn": ("attack torn.pt", 1, "its content is not that which was written"),
     "partial": ("attack partial.pt", 1, "do not fit the model it names, small-cnn .*Missing key"),
     "headless": ("attack headless.pt", 1, r"is damaged \(field config is missing\)"),
     "no average": (
@@ -450,5 +453,5 @@ def test_notes_name_the_skipped_files_before_the_error(here: Path) -> None:
     outcome = command("report", "newer")
     assert outcome.notes == [
         "note: left out: newer/record.json is not a valid record: its schema is 99, this version "
-        "reads up to 3; update adrbench."
+        "reads up to 4; update adrbench."
     ]

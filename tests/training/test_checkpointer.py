@@ -233,7 +233,10 @@ def start(digits: Dataset, directory: Path) -> tuple[Run, TrainState]:
 def test_a_state_of_an_early_version_is_resumed(
     uninterrupted: Path, digits: Dataset, tmp_path: Path
 ) -> None:
-    """It has no losses, seconds or sessions, and rows without a criterion but with nulls."""
+    """It has no losses, seconds or sessions, and rows without a criterion but with nulls.
+
+    Its optimizer has settings, which are those of the configuration instead.
+    """
     directory = tmp_path / "run"
     with pytest.raises(Killed):
         training.train(make_config(), digits, directory, context=CONTEXT, callbacks=Watch(4, kill))
@@ -241,7 +244,8 @@ def test_a_state_of_an_early_version_is_resumed(
     assert held.training is not None
     (row,) = held.training["history"]
     del row["criterion"]
-    early = {"optimizer": held.training["optimizer"], "history": [row | {"share": None}]}
+    optimizer = {"state": held.training["momentum"], "param_groups": [{"momentum": 0.5}]}
+    early = {"optimizer": optimizer, "history": [row | {"share": None}]}
     checkpoints.save(directory / checkpoints.LAST, dataclasses.replace(held, training=early))
     resume(directory, digits, expected=STEPS)
     assert_same_run(uninterrupted, directory)

@@ -16,7 +16,7 @@ from adrbench.data import Dataset, epoch_batches, load_dataset
 from adrbench.runtime.context import Context
 from adrbench.runtime.cuda_graphs import PLAIN_CALLS, Capture, GraphedCall
 from adrbench.training.loss_buffer import LossBuffer
-from adrbench.training.state import build_state, match_memory_formats, prepare_run
+from adrbench.training.state import build_state, load_momentum, prepare_run
 from adrbench.training.step import Stepper, take_step
 from training_runs import CPU, make_config
 
@@ -165,8 +165,7 @@ def test_restored_momenta_have_the_memory_format_of_their_parameters() -> None:
         parameter = torch.nn.Parameter(weights.contiguous(memory_format=torch.channels_last))
         parameter.grad = torch.ones_like(parameter)
         optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, fused=fused)
-        optimizer.state[parameter]["momentum_buffer"] = momentum.clone()
-        match_memory_formats(optimizer)
+        load_momentum(optimizer, {0: {"momentum_buffer": momentum}}, has_stepped=True)
         optimizer.step()
         stepped.append(parameter.detach())
     torch.testing.assert_close(stepped[1], stepped[0])
