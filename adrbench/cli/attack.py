@@ -11,7 +11,7 @@ import typer
 from adrbench.cli.options import DataDir, Device, takes_settings
 from adrbench.config.declare import format_eps, parse_fraction, settings_of
 from adrbench.config.settings import AttackConfig
-from adrbench.errors import AdrbenchError, RecordError
+from adrbench.errors import AdrbenchError
 
 if TYPE_CHECKING:
     from adrbench.evaluation.jobs import Job
@@ -146,8 +146,8 @@ def attack_once(job: "Job", context: "Context", *, force: bool) -> "AttackRecord
 
     group = context.process_group
     label = f"{job.target_model.label} {job.suite.name}"
-    if not force and evaluations.is_done(job, context):
-        record = read_finished(job.path)
+    record = None if force else evaluations.find_finished(job, context)
+    if record:
         logger.info(f"{label} was done before, see {job.path}: --force does it again.")
         return record
     if group.is_rank_zero:
@@ -162,20 +162,6 @@ def attack_once(job: "Job", context: "Context", *, force: bool) -> "AttackRecord
     except Interrupted as interruption:
         where = f"{label} is saved up to the last finished batch"
         raise Interrupted(interruption.number, where) from None
-
-
-def read_finished(path: Path) -> "AttackRecord":
-    """Read the record of a finished attack; RecordError says how to replace a broken one."""
-    from adrbench.results.records import AttackRecord, read_record
-
-    try:
-        record = read_record(path)
-        if isinstance(record, AttackRecord):
-            return record
-        reason = f"{path} is not the record of an attack"
-    except RecordError as error:
-        reason = str(error).rstrip(".")
-    raise RecordError(f"{reason}: give --force to make it again.")
 
 
 def print_attacks(records: Sequence["AttackRecord"]) -> None:

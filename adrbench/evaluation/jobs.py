@@ -1,23 +1,32 @@
 """From a target to a record: plan an evaluation, run it, write its result."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from adrbench.attacks.suites import Suite, build_suite
 from adrbench.config.settings import AttackConfig
-from adrbench.data import Images, Source, to_float
-from adrbench.errors import UsageError
+from adrbench.data import Images, Source
+from adrbench.errors import RecordError, UsageError
 from adrbench.evaluation.evaluate import Evaluation, OnBatch, evaluate
+from adrbench.evaluation.identity import Identity, are_same_logits, first_logits
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
 from adrbench.results.provenance import describe_device, describe_software, now
-from adrbench.results.records import AttackRecord, Outcomes, pack_outcomes, write_record
+from adrbench.results.records import (
+    AttackRecord,
+    Outcomes,
+    pack_logits,
+    pack_outcomes,
+    read_record,
+    unpack_logits,
+    write_record,
+)
 from adrbench.runtime.context import Context
-from adrbench.runtime.hashing import hash_json
+from adrbench.runtime.files import check_name
 from adrbench.runtime.locks import exclusive
 
 logger = logging.getLogger(__name__)
@@ -30,8 +39,9 @@ SHAPE_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
 class Job:
     """One evaluation to run: a model, its images, a suite, and the path of the record.
 
-    `num_test` is the size of the test set that `images` are the first of. `fingerprint` covers
-    everything that the outcomes of a batch depend on.
+    `num_test` is the size of the test set that `images` are the first of. `identity` and the
+    model's `clean_logits` on the first images tell whether a record or saved progress is of this
+    evaluation.
     """
 
     target_model: TargetModel
@@ -41,7 +51,13 @@ class Job:
     num_test: int
     suite: Suite
     path: Path
-    fingerprint: str
+    identity: Identity
+    clean_logits: Tensor
+
+    @property
+    def fingerprint(self) -> str:
+        """A fingerprint of everything that the outcomes of a batch depend on."""
+        return self.identity.fingerprint()
 
 
 def plan(
@@ -56,9 +72,10 @@ def plan(
 
     Raises:
         UsageError: when the suite or the model does not fit the images.
+        AdrbenchError: when the name of the record is too long.
 
     """
-    check_fit(target_model, test, info)
+    clean_logits = check_fit(target_model, test, info)
     if config.n is not None and config.n > len(test):
         logger.warning(
             f"{info.name} has {len(test):,} test images, not {config.n:,}: all of them are used."
@@ -66,51 +83,68 @@ def plan(
     images = test.first(min(config.n or len(test), len(test)))
     suite = build_suite(config, target_model.threat_model, info.num_classes)
     warn_of_ignored(config, suite)
-    identity = {
-        "model": [target_model.weights_sha256, target_model.arch, target_model.activation],
-        "weights": target_model.training.weights,
-        "data": images.sha256(),
-        "norm": target_model.threat_model.norm,
-        "eps": target_model.threat_model.eps,
-        "suite": suite.name,
-        "parameters": dict(suite.parameters),
-        "seed": config.seed,
-    }
-    batch_size = config.batch_size if suite.batch_dependent else None
-    return Job(
+    identity = identify(target_model, config, images, suite)
+    job = Job(
         target_model=target_model,
         config=config,
         images=images,
         info=info,
         num_test=len(test),
         suite=suite,
-        path=out / record_name(target_model, suite, identity | {"batch_size": batch_size}),
-        fingerprint=hash_json(identity | {"batch_size": config.batch_size}),
+        path=out / record_name(identity, suite, target_model.training.is_known),
+        identity=identity,
+        clean_logits=clean_logits[: len(images)],
+    )
+    check_name(progress_files(job, 0).own_file)
+    return job
+
+
+def identify(
+    target_model: TargetModel, config: AttackConfig, images: Images, suite: Suite
+) -> Identity:
+    """Return the identity of an evaluation."""
+    training = target_model.training
+    return Identity(
+        run=target_model.run,
+        method=training.method,
+        seed=training.seed,
+        selection=training.selection,
+        epoch=training.epoch,
+        weights=training.weights,
+        weights_sha256=target_model.weights_sha256,
+        arch=target_model.arch,
+        activation=target_model.activation,
+        n=len(images),
+        data_sha256=images.sha256(),
+        threat_model=target_model.threat_model,
+        suite=suite.name,
+        parameters=suite.parameters,
+        attack_seed=config.seed,
+        batch_size=config.batch_size,
     )
 
 
-def record_name(target_model: TargetModel, suite: Suite, identity: dict[str, Any]) -> str:
+def record_name(identity: Identity, suite: Suite, is_known: bool) -> str:
     """Return the file name of a record: readable, and unique to what is evaluated."""
-    training = target_model.training
-    parts = [training.selection, training.weights] if training.is_known else []
-    stem = "-".join([target_model.run, *parts, suite.name]).replace(":", "-").replace("/", "-")
-    return f"{stem}-{hash_json(identity)[:8]}.json"
+    parts = [identity.selection, identity.weights] if is_known else []
+    stem = "-".join([identity.run, *parts, suite.name]).replace(":", "-").replace("/", "-")
+    unique = identity if suite.batch_dependent else replace(identity, batch_size=None)
+    return f"{stem}-{unique.fingerprint()[:8]}.json"
 
 
-def check_fit(target_model: TargetModel, images: Images, info: Source) -> None:
-    """Check that the model takes these images and has their number of classes.
+def check_fit(target_model: TargetModel, images: Images, info: Source) -> Tensor:
+    """Return the clean logits of the first images, (N, num_classes).
 
     Raises:
-        UsageError: when it does not.
+        UsageError: when the model does not take these images or has another number of classes.
 
     """
-    one = to_float(images.first(1).pixels)
     try:
-        with torch.no_grad():
-            logits = target_model.model(one)
+        logits = first_logits(target_model.model, images)
     except SHAPE_ERRORS as error:
+        shape = tuple(images.pixels.shape[1:])
         raise UsageError(
-            f"{target_model.label} does not take images of shape {tuple(one.shape[1:])} (channels, "
+            f"{target_model.label} does not take images of shape {shape} (channels, "
             f"height, width) from {info.name}: give the --dataset it was trained for."
         ) from error
     if logits.shape[1] != info.num_classes:
@@ -118,6 +152,7 @@ def check_fit(target_model: TargetModel, images: Images, info: Source) -> None:
             f"{target_model.label} has {logits.shape[1]} classes, {info.name} has "
             f"{info.num_classes}: give the --dataset it was trained for."
         )
+    return logits
 
 
 def warn_of_ignored(config: AttackConfig, suite: Suite) -> None:
@@ -135,6 +170,7 @@ def run(job: Job, context: Context, on_batch: OnBatch, *, force: bool) -> Attack
 
     Raises:
         AdrbenchError: when another process is writing the record.
+        RecordError: when the saved progress is that of another evaluation.
 
     """
     process_group = context.process_group
@@ -143,7 +179,9 @@ def run(job: Job, context: Context, on_batch: OnBatch, *, force: bool) -> Attack
         lock, of=str(job.path), instead="give another --out", process_group=process_group
     ):
         progress_store = progress_files(job, process_group.rank)
-        if force and process_group.is_rank_zero:
+        if not force:
+            progress_store.load()  # on every rank, so that all of them raise its errors
+        elif process_group.is_rank_zero:
             progress_store.remove()
         evaluation = evaluate(
             job.target_model.model.to(context.device),
@@ -167,46 +205,84 @@ def run(job: Job, context: Context, on_batch: OnBatch, *, force: bool) -> Attack
     return record
 
 
-def is_done(job: Job, context: Context) -> bool:
-    """Return whether the record exists and is not being redone, the same on all ranks."""
-    is_recorded = job.path.exists() and not progress_files(job, 0).files()
-    return context.process_group.broadcast(is_recorded)
+def find_finished(job: Job, context: Context) -> AttackRecord | None:
+    """Return the record of an evaluation; None if there is none, or it was being redone.
+
+    Raises:
+        RecordError: when the file is broken, or the record of another evaluation.
+
+    """
+    exists, is_redone = context.process_group.broadcast(
+        (job.path.exists(), bool(progress_files(job, 0).files()))
+    )
+    record = read_own_record(job) if exists else None
+    return None if is_redone else record
+
+
+def read_own_record(job: Job) -> AttackRecord:
+    """Read the record of an evaluation.
+
+    Raises:
+        RecordError: when the file is broken, or the record of another evaluation.
+
+    """
+    try:
+        record = read_record(job.path)
+    except RecordError as error:
+        reason = str(error).rstrip(".")
+        raise RecordError(f"{reason}: give --force to make it again.") from error
+    if not isinstance(record, AttackRecord):
+        raise RecordError(f"{job.path} is not the record of an attack: {REPLACE}")
+    if difference := describe_difference(job, record):
+        raise RecordError(
+            f"{job.path} is the record of another evaluation ({difference}): {REPLACE}"
+        )
+    return record
+
+
+#: What to do about a record that is not that of the evaluation.
+REPLACE = "move it away, or give --force to replace it."
+
+
+def describe_difference(job: Job, record: AttackRecord) -> str | None:
+    """Return in words how the evaluation of a record differs from `job`; None if it does not."""
+    is_dependent = job.suite.batch_dependent
+    ours = job.identity if is_dependent else replace(job.identity, batch_size=None)
+    theirs = Identity.of_record(record, batch_dependent=is_dependent)
+    if difference := theirs.describe_difference(ours):
+        return difference
+    if record.clean_logits is not None:
+        held = unpack_logits(record.clean_logits, record.num_classes)
+        if not are_same_logits(torch.from_numpy(held), job.clean_logits):
+            return "the model has the same weights and other outputs"
+    return None
 
 
 def progress_files(job: Job, rank: int) -> ProgressFiles:
     """Return the files that hold the progress of an evaluation."""
-    return ProgressFiles(record=job.path, fingerprint=job.fingerprint, n=len(job.images), rank=rank)
+    return ProgressFiles(
+        record=job.path,
+        fingerprint=job.fingerprint,
+        n=len(job.images),
+        rank=rank,
+        clean_logits=job.clean_logits,
+    )
 
 
 def _record(job: Job, evaluation: Evaluation, context: Context) -> AttackRecord:
-    target_model, training, config = job.target_model, job.target_model.training, job.config
+    target_model, training, identity = job.target_model, job.target_model.training, job.identity
     return AttackRecord(
+        **{field.name: getattr(identity, field.name) for field in fields(identity)},
         dataset=job.info.name,
         split="test",
-        n=len(job.images),
         num_test=job.num_test,
         num_classes=job.info.num_classes,
         published_test_set=job.info.published,
-        data_sha256=job.images.sha256(),
-        arch=target_model.arch,
-        activation=target_model.activation,
-        method=training.method,
-        weights=training.weights,
-        selection=training.selection,
         selected_on=training.selected_on,
-        epoch=training.epoch,
-        seed=training.seed,
-        run=target_model.run,
         checkpoint_sha256=target_model.checkpoint_sha256,
-        weights_sha256=target_model.weights_sha256,
         training_sha256=training.settings_sha256,
         training_images_sha256=training.images_sha256,
         label=training.label,
-        threat_model=target_model.threat_model,
-        suite=job.suite.name,
-        parameters=dict(job.suite.parameters),
-        attack_seed=config.seed,
-        batch_size=config.batch_size,
         clean_correct=evaluation.clean_correct,
         robust_correct=evaluation.robust_correct,
         stages=evaluation.stages,
@@ -214,10 +290,10 @@ def _record(job: Job, evaluation: Evaluation, context: Context) -> AttackRecord:
             clean=pack_outcomes(evaluation.clean.numpy()),
             robust=pack_outcomes(evaluation.robust.numpy()),
         ),
+        clean_logits=pack_logits(job.clean_logits.numpy()),
         warnings=evaluation.warnings,
         software=describe_software(),
         device=describe_device(context.device),
-        precision="float32",
         folded=evaluation.folded,
         processes=context.process_group.size,
         created=now(),

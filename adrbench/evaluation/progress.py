@@ -6,7 +6,6 @@ stage, so any rank can evaluate any batch, in any order, again after an interrup
 
 import glob
 import json
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +14,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from adrbench.errors import AdrbenchError, RecordError
-from adrbench.results.records import StageResult, pack_outcomes, unpack_outcomes
+from adrbench.errors import RecordError
+from adrbench.evaluation.identity import are_same_logits
+from adrbench.results.records import (
+    StageResult,
+    pack_logits,
+    pack_outcomes,
+    unpack_logits,
+    unpack_outcomes,
+)
 from adrbench.runtime.files import write_atomically
 from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.typed_json import from_json, to_json
 
-logger = logging.getLogger(__name__)
-
-SCHEMA = 1
+SCHEMA = 2
 SUFFIX = ".state"
 
 
@@ -141,6 +145,7 @@ class _State:
     seconds: float
     stage_seconds: float
     form: str
+    clean_logits: str | None = None
     schema: int = SCHEMA
 
 
@@ -148,27 +153,30 @@ class _State:
 class ProgressFiles:
     """Files beside the future record, one per rank.
 
-    `fingerprint` covers everything that the outcomes of a batch depend on. A file with another
-    fingerprint, or a damaged one, is ignored with a warning.
+    `fingerprint` covers everything that the outcomes of a batch depend on but the code of the
+    model, which its `clean_logits` on the first images identify (None: not compared). A file of
+    another evaluation is an error, not progress.
     """
 
     record: Path
     fingerprint: str
     n: int
     rank: int
+    clean_logits: Tensor | None = None
 
     def load(self) -> Progress | None:
-        """Return the combined progress of all ranks of an interrupted evaluation, or None."""
-        parts = []
-        for path in self.files():
-            try:
-                parts.append(self.read(path))
-            except AdrbenchError as error:
-                logger.warning(f"{path} is ignored: {error}.")
+        """Return the combined progress of all ranks of an interrupted evaluation, or None.
+
+        Raises:
+            RecordError: when a file is damaged or belongs to another evaluation.
+
+        """
+        parts = [self.read(path) for path in self.files()]
         return combine(parts) if parts else None
 
     def save(self, progress: Progress) -> None:
         """Write the file of this rank atomically."""
+        logits = self.clean_logits
         state = _State(
             fingerprint=self.fingerprint,
             n=self.n,
@@ -181,11 +189,16 @@ class ProgressFiles:
             seconds=progress.seconds,
             stage_seconds=progress.stage_seconds,
             form=progress.memory_format,
+            clean_logits=None if logits is None else pack_logits(logits.numpy()),
         )
         data = to_json(state)
         content = json.dumps({"sha256": hash_json(data), "state": data})
-        name = f".{self.record.stem}.{self.rank}{SUFFIX}"
-        write_atomically(self.record.with_name(name), content.encode())
+        write_atomically(self.own_file, content.encode())
+
+    @property
+    def own_file(self) -> Path:
+        """The path of the file of this rank."""
+        return self.record.with_name(f".{self.record.stem}.{self.rank}{SUFFIX}")
 
     def files(self) -> list[Path]:
         """Return the existing files of all ranks."""
@@ -205,26 +218,61 @@ class ProgressFiles:
 
         """
         try:
-            content: Any = json.loads(path.read_bytes())
-            data = content["state"]
-            if content["sha256"] != hash_json(data):
-                raise RecordError("its checksum is wrong")
-            state = from_json(_State, data)
-            if (state.schema, state.fingerprint, state.n) != (SCHEMA, self.fingerprint, self.n):
-                raise RecordError("it belongs to another evaluation, or to other settings")
-            return Progress(
-                entered=_unpack(state.entered, self.n),
-                survivors=_unpack(state.standing, self.n),
-                clean=None if state.clean is None else _unpack(state.clean, self.n),
-                done=set(state.done),
-                stages=list(state.stages),
-                warnings=list(state.warnings),
-                seconds=state.seconds,
-                stage_seconds=state.stage_seconds,
-                memory_format=state.form,
+            state = _read_state(path)
+            is_same = (state.fingerprint, state.n) == (self.fingerprint, self.n)
+            if is_same and self.clean_logits is not None and state.clean_logits is not None:
+                saved = unpack_logits(state.clean_logits, self.clean_logits.shape[1])
+                is_same = are_same_logits(torch.from_numpy(saved), self.clean_logits)
+            progress = _to_progress(state) if is_same else None
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, RecordError) as error:
+            is_incomplete = isinstance(error, LookupError | TypeError)
+            reason = "it is incomplete" if is_incomplete else str(error).rstrip(".")
+            raise RecordError(
+                f"the progress in {path} is damaged ({reason}): give --force to start over."
+            ) from error
+        if progress is None:
+            raise RecordError(
+                f"{path} holds the progress of another evaluation, or of other settings such as "
+                "--batch-size: give those to resume it, another --out, or --force to start over."
             )
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise RecordError(str(error).rstrip(".") or "it is damaged") from error
+        return progress
+
+
+def _read_state(path: Path) -> _State:
+    """Return the content of a file; ValueError and others where it is damaged."""
+    content: Any = json.loads(path.read_bytes())
+    data = content["state"]
+    if content["sha256"] != hash_json(data):
+        raise ValueError("its checksum is wrong")
+    state = from_json(_State, data)
+    if not 1 <= state.schema <= SCHEMA:
+        raise ValueError(f"its schema is {state.schema}, this version reads up to {SCHEMA}")
+    return state
+
+
+def _to_progress(state: _State) -> Progress:
+    """Return the progress in a file; ValueError where it contradicts itself."""
+    progress = Progress(
+        entered=_unpack(state.entered, state.n),
+        survivors=_unpack(state.standing, state.n),
+        clean=None if state.clean is None else _unpack(state.clean, state.n),
+        done=set(state.done),
+        stages=list(state.stages),
+        warnings=list(state.warnings),
+        seconds=state.seconds,
+        stage_seconds=state.stage_seconds,
+        memory_format=state.form,
+    )
+    clean = progress.entered if progress.clean is None else progress.clean
+    num_entered = state.stages[-1].survivors if state.stages else state.n
+    if (
+        bool((progress.survivors & ~progress.entered).any())
+        or bool((progress.entered & ~clean).any())
+        or int(progress.entered.sum()) != num_entered
+        or (progress.clean is None) != (not state.stages)
+    ):
+        raise ValueError("its outcomes contradict each other")
+    return progress
 
 
 def _pack(mask: Tensor) -> str:

@@ -1,0 +1,103 @@
+"""Which evaluation a record or saved progress is of.
+
+A record is found by its file name, and believed only if everything that its outcomes depend on is
+as in the evaluation at hand. Weights alone do not identify code, so the clean logits of the first
+images count too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adrbench.config.threat import ThreatModel
+from adrbench.data import Images, to_float
+from adrbench.models.modes import in_mode
+from adrbench.results.records import AttackRecord
+from adrbench.runtime.hashing import hash_json
+
+#: How many images identify a model by their clean logits.
+NUM_IMAGES = 8
+#: By how much their logits may differ on another machine, as a fraction of the largest.
+TOLERANCE = 1e-3
+#: The arithmetic of evaluations.
+PRECISION = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """The model, the images and the attack of an evaluation; names are those of a record.
+
+    `batch_size` is None where the outcomes do not depend on it.
+    """
+
+    run: str
+    method: str
+    seed: int | None
+    selection: str
+    epoch: int | None
+    weights: str
+    weights_sha256: str
+    arch: str
+    activation: str
+    n: int
+    data_sha256: str
+    threat_model: ThreatModel
+    suite: str
+    parameters: Mapping[str, Any]
+    attack_seed: int
+    batch_size: int | None
+    precision: str = PRECISION
+
+    @classmethod
+    def of_record(cls, record: AttackRecord, *, batch_dependent: bool) -> "Identity":
+        """Return the evaluation that a record is of."""
+        values = {field.name: getattr(record, field.name) for field in fields(cls)}
+        return cls(**values | ({} if batch_dependent else {"batch_size": None}))
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of what the outcomes depend on."""
+        return hash_json(
+            {
+                "model": [self.weights_sha256, self.arch, self.activation],
+                "weights": self.weights,
+                "data": self.data_sha256,
+                "norm": self.threat_model.norm,
+                "eps": self.threat_model.eps,
+                "suite": self.suite,
+                "parameters": dict(self.parameters),
+                "seed": self.attack_seed,
+                "batch_size": self.batch_size,
+            }
+        )
+
+    def describe_difference(self, ours: "Identity") -> str | None:
+        """Return the first field in which this is not `ours`, with both values; None if none is."""
+        for field in fields(self):
+            own, other = getattr(self, field.name), getattr(ours, field.name)
+            if own != other:
+                length = 12 if field.name.endswith("sha256") else 100
+                return f"{field.name} {str(own)[:length]}, not {str(other)[:length]}"
+        return None
+
+
+def first_logits(model: nn.Module, images: Images) -> Tensor:
+    """Return the clean logits of the first images, (N, num_classes) float32, of a model on the CPU.
+
+    A randomized model draws the same numbers every time.
+    """
+    x = to_float(images.first(min(NUM_IMAGES, len(images))).pixels)
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), in_mode(model, training=False):
+        torch.manual_seed(0)
+        logits: Tensor = model(x)
+    return logits.float()
+
+
+def are_same_logits(one: Tensor, other: Tensor) -> bool:
+    """Return whether two (N, num_classes) tensors are the logits of one model on two machines."""
+    if one.shape != other.shape:
+        return False
+    largest = torch.maximum(one.abs().max(), other.abs().max())
+    return bool((one - other).abs().max() <= TOLERANCE * largest)
