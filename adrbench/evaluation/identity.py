@@ -5,6 +5,7 @@ as in the evaluation at hand. Weights alone do not identify code, so the clean l
 images count too.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adrbench.config.declare import format_eps
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
 from adrbench.models.modes import in_mode
@@ -78,9 +80,16 @@ class Identity:
         for field in fields(self):
             own, other = getattr(self, field.name), getattr(ours, field.name)
             if own != other:
-                length = 12 if field.name.endswith("sha256") else 100
-                return f"{field.name} {str(own)[:length]}, not {str(other)[:length]}"
+                return f"{field.name} {_show(own)}, not {_show(other)}"
         return None
+
+
+def _show(value: object) -> str:
+    """Return a value in at most 80 characters; a fingerprint by its first 12."""
+    if isinstance(value, ThreatModel):
+        return f"{value.norm} {format_eps(value.eps)}"
+    text = str(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text[:80]
 
 
 def first_logits(model: nn.Module, images: Images) -> Tensor:

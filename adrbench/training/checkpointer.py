@@ -102,6 +102,8 @@ class Checkpointer:
         try:
             state.load_state_dict({"models": models, **(last.training or {})})
             check_history(self.run, state)
+            if {snapshot.epoch for snapshot in last.snapshots.values()} != {state.epochs_done}:
+                raise ValueError(f"its weights are not those after {state.epochs_done} epochs")
         except torch.OutOfMemoryError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -230,6 +230,16 @@ CASES: dict[str, tuple[str, int, str]] = {
     "batch larger than the data": ("train few.npz", 1, "18 images, too few for one batch of 64"),
     # places
     "name with a slash": ("train digits --name a/b", 2, "--name is 'a/b': give a plain name"),
+    "hidden name": (
+        "train digits --name .a",
+        2,
+        r"--name is '\.a': give a plain name that does not",
+    ),
+    "long name": (
+        f"train digits --name {'n' * 161}",
+        2,
+        "--name is 161 bytes long: give at most 160",
+    ),
     "name of the parent": ("train digits --name ..", 2, "--name is '..': give a plain name"),
     "out": (f"{TRAIN} --out a-file/b", 1, "cannot write to a-file/b/.*: Not a directory"),
     "out in proc": (f"{TRAIN} --out /proc/x", 1, "cannot write to /proc/x/.*; choose another"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint
@@ -25,7 +26,7 @@ from adrbench.runtime.signals import Interrupted, StopRequest
 from adrbench.training import checkpointer
 from adrbench.training import loop as training
 from adrbench.training.callbacks import NoCallbacks
-from adrbench.training.checkpointer import FILES, HISTORY, Checkpointer
+from adrbench.training.checkpointer import CONFIG, FILES, HISTORY, Checkpointer
 from adrbench.training.state import Run, TrainState, build_state, prepare_run
 from logs import logged
 from training_runs import CONTEXT, CPU, EPOCHS, assert_same_run, make_config, stable_history
@@ -331,6 +332,130 @@ def test_a_damaged_run_is_not_resumed(
     damage_run(directory)
     with pytest.raises(CheckpointError, match=words):
         training.train(config, digits, directory, context=CONTEXT)
+
+
+def alter_row(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda training: training["history"][0].update(changes)
+
+
+def alter_momentum(change: Callable[[Tensor], Any]) -> Callable[[dict[str, Any]], None]:
+    def alter(training: dict[str, Any]) -> None:
+        held = training["momentum"][0]
+        held["momentum_buffer"] = change(held["momentum_buffer"])
+
+    return alter
+
+
+@pytest.mark.parametrize(
+    ("alter", "words"),
+    [
+        (lambda training: training.pop("history"), "'history'"),
+        (lambda training: training.update(history=3), "not iterable"),
+        (lambda training: training["history"].append(training["history"][0]), r"not \[1, 1\]"),
+        (lambda training: training["history"].pop(0), "its weights are not those after 0 epochs"),
+        (alter_row(epoch=2), r"epochs from 1 on, not \[2\]"),
+        (alter_row(select_n=41), "the counts of epoch 1 are not those"),
+        (alter_row(student_clean_correct=41), "clean_correct <= select_n, not"),
+        (alter_row(student_robust_correct=-1), "should satisfy robust_correct <="),
+        (alter_row(train_loss="low"), "field train_loss should be float"),
+        (lambda training: training.update(losses=[1.0]), "its losses should be a list of float32"),
+        (lambda training: training.update(losses=torch.ones(1, 1)), "its losses should be a list"),
+        (lambda training: training.update(losses=torch.ones(9)), "finite numbers, at most 3"),
+        (lambda training: training.update(losses=torch.tensor([math.nan])), "finite numbers"),
+        (lambda training: training.update(seconds="long"), "seconds should be a number .* 'long'"),
+        (lambda training: training.update(seconds=-1.0), "seconds should be a number .* -1"),
+        (lambda training: training.update(sessions=[{}]), "field first_step is missing"),
+        (lambda training: training.pop("momentum"), "'optimizer'"),
+        (lambda training: training.update(momentum={}), "momentum of 11 parameters"),
+        (lambda training: training["momentum"].pop(3), "momentum of 11 parameters"),
+        (alter_momentum(lambda held: held[:1]), "momentum of parameter 0 should be like"),
+        (alter_momentum(Tensor.int), "momentum of parameter 0 should be like"),
+        (alter_momentum(lambda held: held / 0), "momentum of parameter 0 is not finite"),
+        (alter_momentum(lambda held: None), "no attribute"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_and_nothing_is_changed(
+    alter: Callable[[dict[str, Any]], None], words: str, digits: Dataset, tmp_path: Path
+) -> None:
+    """The first epoch is finished, and one step of the second one."""
+    directory = tmp_path / "run"
+    with pytest.raises(Killed):
+        training.train(
+            make_config(),
+            digits,
+            directory,
+            context=CONTEXT,
+            callbacks=Watch(STEPS + 2, kill),
+            save_seconds=0,
+        )
+    held = checkpoints.load(directory / checkpoints.LAST)
+    assert held.training is not None
+    alter(held.training)
+    checkpoints.save(directory / checkpoints.LAST, held)
+    (directory / CONFIG).unlink()
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    with pytest.raises(CheckpointError, match=words) as caught:
+        training.train(make_config(), digits, directory, context=CONTEXT)
+    assert "--force to start over" in str(caught.value)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_a_finished_run_without_its_best_weights_is_not_changed(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    """The best epoch is the first: the state, which is the last epoch, does not hold it."""
+    directory = tmp_path / "run"
+    config = make_config("at", lr=3.0, eps=0.01, alpha=0.01, milestones=(), epochs=3)
+    training.train(config, digits, directory, context=CONTEXT)
+    (directory / checkpoints.BEST).unlink()
+    (directory / HISTORY).unlink()
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    with pytest.raises(CheckpointError, match=r"best\.pt does not hold the student of epoch 1"):
+        training.train(config, digits, directory, context=CONTEXT)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_weights_of_the_best_epoch_with_other_counts_are_refused(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    config = make_config("at", lr=3.0, eps=0.01, alpha=0.01, milestones=(), epochs=3)
+    training.train(config, digits, directory, context=CONTEXT)
+    best = checkpoints.load(directory / checkpoints.BEST)
+    held = best.snapshots["student"]
+    assert held.counts is not None
+    counts = dataclasses.replace(held.counts, clean_correct=held.counts.clean_correct + 1)
+    snapshots = {"student": dataclasses.replace(held, counts=counts)}
+    checkpoints.save(directory / checkpoints.BEST, dataclasses.replace(best, snapshots=snapshots))
+    with pytest.raises(CheckpointError, match="does not hold the student of epoch 1"):
+        training.train(config, digits, directory, context=CONTEXT)
+
+
+@pytest.mark.parametrize("name", [checkpoints.BEST, HISTORY])
+def test_what_follows_from_a_state_is_not_replaced_without_one(
+    name: str, digits: Dataset, uninterrupted: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    shutil.copy(uninterrupted / name, directory)
+    with pytest.raises(AdrbenchError, match=rf"holds {name} but no last\.pt to resume from"):
+        training.train(make_config(), digits, directory, context=CONTEXT)
+    assert [path.name for path in directory.iterdir()] == [name]
+
+
+def test_a_record_of_a_run_whose_files_are_gone_is_not_replaced(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    directory, record = tmp_path / "run", tmp_path / "record.json"
+    config = make_config("at", epochs=1)
+    training.train(config, digits, directory, context=CONTEXT, record=record)
+    shutil.rmtree(directory)
+    before = record.read_bytes()
+    with pytest.raises(RecordError, match=r"is the record of an earlier run .* --force to replace"):
+        training.train(config, digits, directory, context=CONTEXT, record=record)
+    assert record.read_bytes() == before
+    training.train(config, digits, directory, context=CONTEXT, record=record, force=True)
+    assert record.read_bytes() != before
 
 
 def test_other_selection_images_are_refused(

@@ -60,7 +60,7 @@ class Made:
 
 
 def make_run(place: Path, config: TrainConfig, dataset: Dataset) -> Made:
-    made = Made(config, dataset, {steps: place / str(steps) for steps in KILLED_AFTER})
+    made = Made(config, dataset, {steps: place / str(steps) / "run" for steps in KILLED_AFTER})
     for steps, directory in made.copies.items():
         if steps == EPOCHS * STEPS:
             made.train(directory)
@@ -145,9 +145,12 @@ def check(own: Made, other: Made, case: tuple[str, int, int, tuple[str, ...]], p
         return True
     finished = own.copies[EPOCHS * STEPS]
     assert_same_run(finished, directory)
-    written = read_record(directory / RECORD)
-    assert written == record
-    assert isinstance(written, TrainRecord)
+    written = read_own(directory)
+    assert (written.run_id, written.config, written.history) == (
+        record.run_id,
+        record.config,
+        record.history,
+    )
     assert stable_rows(written.history) == stable_rows(read_own(finished).history)
     return False
 
@@ -158,6 +161,8 @@ def read_own(directory: Path) -> TrainRecord:
     return record
 
 
+#: The part of the slow cases that is tried; all 1,416 take three minutes.
+EVERY = 7
 ALL = list(mixtures())
 #: One file, from a run killed after as many steps; the others are slow to try.
 SOME = [case for case in ALL if case[1] == case[2] and len(case[3]) == 1]
@@ -181,7 +186,7 @@ def test_a_file_of_another_run(
 def test_any_files_of_two_runs(
     what: str, own: Made, others: dict[str, Made], tmp_path: Path
 ) -> None:
-    cases = [case for case in ALL if case[0] == what and case not in SOME]
+    cases = [case for case in ALL if case[0] == what and case not in SOME][::EVERY]
     refused = 0
     for number, case in enumerate(cases):
         refused += check(own, others[what], case, tmp_path / str(number))

@@ -1,0 +1,286 @@
+"""Records and progress of two evaluations put together: a sentence, or the right outcomes."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adrbench.config.settings import AttackConfig
+from adrbench.config.threat import ThreatModel
+from adrbench.data import Images, load_split
+from adrbench.errors import AdrbenchError, RecordError
+from adrbench.evaluation import jobs
+from adrbench.evaluation.identity import are_same_logits, first_logits
+from adrbench.evaluation.jobs import Job
+from adrbench.evaluation.targets import TargetModel, Training
+from adrbench.models.architectures import build_model
+from adrbench.results.records import AttackRecord, read_record, unpack_logits, write_record
+from adrbench.runtime.context import Context
+from messages import assert_one_line
+
+CONTEXT = Context(device=torch.device("cpu"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """An evaluation of a small network on digits, before it is planned."""
+
+    target_model: TargetModel
+    images: Images
+    config: AttackConfig = dataclasses.field(
+        default_factory=lambda: AttackConfig(suite="pgd-2", batch_size=16)
+    )
+
+    def plan(self, out: Path) -> Job:
+        _, info = load_split("digits", "test", data_dir=Path("unused"))
+        return jobs.plan(self.target_model, self.config, test=self.images, info=info, out=out)
+
+
+class OtherCode(nn.Module):
+    """A network with the state dict of another one and a different forward pass."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._modules = network._modules
+        self._buffers = network._buffers
+        self.network = [network]
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network[0](x.flip(3))
+        return logits
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_model("small-cnn", num_classes=10, in_channels=1).eval()
+
+
+def case() -> Case:
+    images, _ = load_split("digits", "test", data_dir=Path("unused"))
+    training = Training(
+        method="at",
+        weights="student",
+        selection="best",
+        selected_on="val",
+        epoch=3,
+        seed=0,
+        settings_sha256="s",
+        images_sha256="i",
+    )
+    return Case(
+        target_model=TargetModel(
+            dataset="digits",
+            arch="small-cnn",
+            activation="relu",
+            run="p",
+            checkpoint_sha256="c",
+            threat_model=ThreatModel(eps=0.02),
+            model=network(0),
+            training=training,
+        ),
+        images=images.first(40),
+    )
+
+
+def with_target(**changes: Any) -> Callable[[Case], Case]:
+    return lambda one: replace(one, target_model=replace(one.target_model, **changes))
+
+
+def with_training(**changes: Any) -> Callable[[Case], Case]:
+    def change(one: Case) -> Case:
+        training = replace(one.target_model.training, **changes)
+        return replace(one, target_model=replace(one.target_model, training=training))
+
+    return change
+
+
+def with_config(**changes: Any) -> Callable[[Case], Case]:
+    return lambda one: replace(one, config=replace(one.config, **changes))
+
+
+def with_other_code(one: Case) -> Case:
+    model = OtherCode(one.target_model.model)
+    assert model.state_dict().keys() == one.target_model.model.state_dict().keys()
+    return replace(one, target_model=replace(one.target_model, model=model.eval()))
+
+
+#: What differs -> how, and how the error names it.
+OF_OUTCOMES: dict[str, tuple[Callable[[Case], Case], str]] = {
+    "weights": (with_target(model=network(1)), r"weights_sha256 \w{12}, not \w{12}"),
+    "code": (with_other_code, "the model has the same weights and other outputs"),
+    "architecture": (with_target(arch="other"), "arch other, not small-cnn"),
+    "activation": (with_target(activation="silu"), "activation silu, not relu"),
+    "set of weights": (with_training(weights="average"), "weights average, not student"),
+    "number of images": (lambda one: replace(one, images=one.images.first(39)), "n 39, not 40"),
+    "images": (
+        lambda one: replace(one, images=one.images.take(torch.arange(39, -1, -1))),
+        r"data_sha256 \w{12}, not",
+    ),
+    "eps": (
+        with_target(threat_model=ThreatModel(eps=0.03)),
+        r"threat_model Linf 0\.03, not Linf 0\.02",
+    ),
+    "norm": (
+        with_target(threat_model=ThreatModel(norm="L2", eps=0.02)),
+        "threat_model L2 .*, not Linf",
+    ),
+    "suite": (with_config(suite="pgd-3"), "suite pgd-3, not pgd-2"),
+    "step size": (with_config(alpha=0.001), r"parameters .*'alpha': 0\.001"),
+    "restarts": (with_config(restarts=2), "parameters .*'restarts': 2"),
+    "attack seed": (with_config(seed=1), "attack_seed 1, not 0"),
+}
+#: What outcomes do not depend on, but a table shows.
+OF_NAMES: dict[str, tuple[Callable[[Case], Case], str]] = {
+    "run": (with_target(run="q"), "run q, not p"),
+    "method": (with_training(method="trades"), "method trades, not at"),
+    "training seed": (with_training(seed=5), "seed 5, not 0"),
+    "selection": (with_training(selection="last"), "selection last, not best"),
+    "epoch": (with_training(epoch=4), "epoch 4, not 3"),
+}
+
+
+def attack(job: Job, *, force: bool = False) -> AttackRecord:
+    """Return the record of a job as `adrbench attack` does, which runs it if need be."""
+    record = None if force else jobs.find_finished(job, CONTEXT)
+    return record or jobs.run(job, CONTEXT, lambda *_: None, force=force)
+
+
+class Killed(BaseException):
+    """Ends an evaluation without any of its cleanup, as SIGKILL would."""
+
+
+def start(job: Job) -> Path:
+    """Begin an evaluation, kill it after a batch, and return the file with its progress."""
+
+    def kill(stage: str, done: int, total: int, survivors: int) -> None:
+        if done:
+            raise Killed
+
+    with pytest.raises(Killed):
+        jobs.run(job, CONTEXT, kill, force=False)
+    (file,) = jobs.progress_files(job, 0).files()
+    return file
+
+
+def outcomes(record: AttackRecord) -> object:
+    return record.run, record.clean_correct, record.verdicts, record.parameters, record.batch_size
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("what", OF_OUTCOMES | OF_NAMES)
+def test_the_record_of_another_evaluation_is_refused(what: str, tmp_path: Path) -> None:
+    change, words = (OF_OUTCOMES | OF_NAMES)[what]
+    job, other = case().plan(tmp_path), change(case()).plan(tmp_path / "other")
+    right = attack(case().plan(tmp_path / "right"))
+    attack(other)
+    shutil.copy(other.path, job.path)
+    before = contents(tmp_path)
+    with pytest.raises(RecordError, match=rf"is the record of another evaluation \({words}") as got:
+        attack(job)
+    assert "--force to replace it" in str(got.value)
+    assert_one_line(str(got.value))
+    assert contents(tmp_path) == before
+    assert outcomes(attack(job, force=True)) == outcomes(right)
+    assert read_record(job.path) == attack(job)
+
+
+@pytest.mark.parametrize("what", OF_OUTCOMES)
+def test_the_progress_of_another_evaluation_is_refused(what: str, tmp_path: Path) -> None:
+    job, other = case().plan(tmp_path), OF_OUTCOMES[what][0](case()).plan(tmp_path / "other")
+    right = attack(case().plan(tmp_path / "right"))
+    place = jobs.progress_files(job, 0).own_file
+    shutil.copy(start(other), place)
+    before = contents(tmp_path)
+    with pytest.raises(RecordError, match="holds the progress of another evaluation"):
+        attack(job)
+    assert contents(tmp_path) == before
+    assert outcomes(attack(job, force=True)) == outcomes(right)
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("what", OF_NAMES)
+def test_progress_of_the_same_outcomes_under_another_name_counts(what: str, tmp_path: Path) -> None:
+    job, other = case().plan(tmp_path), OF_NAMES[what][0](case()).plan(tmp_path / "other")
+    right = attack(case().plan(tmp_path / "right"))
+    shutil.copy(start(other), jobs.progress_files(job, 0).own_file)
+    assert outcomes(attack(job)) == outcomes(right)
+
+
+def test_the_batch_size_counts_for_progress_and_where_outcomes_depend_on_it(tmp_path: Path) -> None:
+    job, other = (with_config(batch_size=size)(case()).plan(tmp_path) for size in (16, 8))
+    assert job.path == other.path
+    start(other)
+    with pytest.raises(RecordError, match="other settings such as --batch-size"):
+        attack(job)
+    record = attack(other)
+    assert attack(job) == record, "the outcomes of PGD do not depend on it"
+    sizes = ({"suite": "apgd-ce", "batch_size": size} for size in (16, 8))
+    job, other = (with_config(**changes)(case()).plan(tmp_path) for changes in sizes)
+    assert job.path != other.path
+    attack(other)
+    shutil.copy(other.path, job.path)
+    with pytest.raises(RecordError, match="batch_size 8, not 16"):
+        attack(job)
+
+
+def test_a_record_holds_the_clean_logits_of_its_first_images(tmp_path: Path) -> None:
+    one = case()
+    job = one.plan(tmp_path)
+    record = attack(job)
+    assert record.clean_logits is not None
+    logits = torch.from_numpy(unpack_logits(record.clean_logits, 10))
+    with torch.no_grad():
+        expected = one.target_model.model(one.images.first(8).pixels / 255)
+    assert torch.equal(logits, expected)
+
+
+def test_a_record_without_logits_counts_by_its_weights(tmp_path: Path) -> None:
+    job = case().plan(tmp_path)
+    record = replace(attack(job), clean_logits=None)
+    write_record(job.path, record)
+    assert attack(job) == record
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{", "is not readable as JSON"), ("[]", "is not an adrbench record")],
+)
+def test_a_broken_record_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    job = case().plan(tmp_path)
+    job.path.write_text(content)
+    with pytest.raises(RecordError, match=rf"{words}.*: give --force to make it again"):
+        attack(job)
+    assert job.path.read_text() == content
+
+
+def test_a_randomized_model_has_the_same_logits_every_time() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1) + torch.randn(len(x), 64)
+
+    images = case().images
+    state = torch.random.get_rng_state()
+    one = first_logits(Noisy(), images)
+    assert one.shape == (8, 64)
+    assert are_same_logits(one, first_logits(Noisy(), images))
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_the_name_of_a_record_that_would_be_too_long(tmp_path: Path) -> None:
+    long = with_target(run="r" * 230)(case())
+    with pytest.raises(
+        AdrbenchError, match=r"the name of .* is too long by \d+ bytes for its file"
+    ):
+        long.plan(tmp_path)
+    fitting = with_target(run="r" * 200)(case()).plan(tmp_path)
+    start(fitting)
+    assert attack(fitting).run == "r" * 200
