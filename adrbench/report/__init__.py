@@ -14,7 +14,7 @@ from adrbench.report.comparison_table import paired_table
 from adrbench.report.cost_tables import evaluation_table, training_table
 from adrbench.report.dataframe import load_results, results_frame
 from adrbench.report.grouping import group_records
-from adrbench.report.run_settings import read_settings
+from adrbench.report.run_settings import read_runs
 from adrbench.report.tables import Report, Table
 from adrbench.results.baselines import Leaderboard, paper, robustbench
 from adrbench.results.records import AttackRecord, Record, TrainRecord
@@ -36,7 +36,7 @@ def build_report(
     """
     attacked = [record for record in records if isinstance(record, AttackRecord)]
     trained = [record for record in records if isinstance(record, TrainRecord)]
-    settings = read_settings(trained)
+    settings, splits = read_runs(trained)
     tables: list[Table] = []
     grouped = group_records(attacked)
     for task, groups in grouped.items():
@@ -46,7 +46,7 @@ def build_report(
         tables.append(accuracy_table(task, groups, leaderboard, intervals, settings))
         further = (
             overfitting_table(task, groups, intervals, settings),
-            paired_table(task, groups, intervals, settings),
+            paired_table(task, groups, intervals, settings, splits),
         )
         tables += [table for table in further if table is not None]
         if baselines:

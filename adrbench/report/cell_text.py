@@ -54,36 +54,48 @@ def _shared_footnotes(rows: Sequence[Row]) -> list[str]:
     return [text for text in first.footnotes if all(text in row.footnotes for row in others)]
 
 
-def format_cell(cell: Cell, decimals: int, intervals: bool) -> str:
-    """Return one cell as text; what was not measured is a dash."""
+def format_cell(cell: Cell, column: Column, intervals: bool) -> str:
+    """Return one cell of `column` as text; what was not measured is a dash."""
     if cell is None or cell == "":
         return MISSING
     if isinstance(cell, Figure | Spread):
-        return _figure(cell, decimals, intervals)
+        return _figure(cell, column, intervals)
     if isinstance(cell, PValue):
-        return f"{cell.p:.3f}" if cell.p >= SMALLEST_P else f"<{SMALLEST_P:g}"
+        shown = f"{cell.p:.3f}" if cell.p >= SMALLEST_P else f"<{SMALLEST_P:g}"
+        return f"{shown} ({cell.comparisons})"
     if isinstance(cell, Rank):
         return f"{cell.place} of {cell.of}"
     if isinstance(cell, float):
-        return f"{cell:.{decimals}f}"
+        return f"{cell:.{column.decimals}f}"
     return str(cell)
 
 
-def _figure(figure: Figure | Spread, decimals: int, intervals: bool) -> str:
-    text = f"{figure.mean:,.{decimals}f}"
-    if figure.std is not None:
-        text += f" ± {figure.std:,.{decimals}f}"
+def _figure(figure: Figure | Spread, column: Column, intervals: bool) -> str:
+    if isinstance(figure, Figure) and column.beside == "interval":
+        return _difference(figure, column.decimals)
+    text = f"{figure.mean:,.{column.decimals}f}"
+    if figure.std is not None and column.beside == "deviation":
+        text += f" ± {figure.std:,.{column.decimals}f}"
     if intervals and isinstance(figure, Figure) and figure.interval:
         low, high = figure.interval
         text += f" [{low:.1f}, {high:.1f}]"
     return text
 
 
+def _difference(figure: Figure, decimals: int) -> str:
+    """Return a difference with its sign and, where it has one, its interval."""
+    text = f"{figure.mean:+.{decimals}f}"
+    if figure.interval is None:
+        return text
+    low, high = figure.interval
+    return f"{text} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
+
+
 def _cell(row: Row, column: Column, intervals: bool, numbers: dict[str, int]) -> str:
-    text = _cut(format_cell(row.cells.get(column.key), column.decimals, intervals))
-    own = [str(numbers[note]) for note in row.footnotes if note in numbers]
+    text = _cut(format_cell(row.cells.get(column.key), column, intervals))
+    own = sorted(numbers[note] for note in row.footnotes if note in numbers)
     if column.carries_footnotes and own:
-        text += f" [{','.join(own)}]"
+        text += f" [{','.join(map(str, own))}]"
     return text
 
 

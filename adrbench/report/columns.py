@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from adrbench.config.declare import format_eps
@@ -18,8 +19,13 @@ def _value(key: str, label: str, *, suite: str = "", decimals: int = 2) -> Colum
     return Column(key=key, label=label, role="value", align="right", suite=suite, decimals=decimals)
 
 
+def _beside(key: str, beside: Literal["interval", "nothing"], *, decimals: int = 2) -> Column:
+    return replace(_value(key, key, decimals=decimals), beside=beside)
+
+
 ARCH = Column(key="arch", label="arch")
 METHOD = Column(key="method", label="method", carries_footnotes=True)
+AGAINST = Column(key="against", label="against")
 CHECKPOINT = Column(key="checkpoint", label="epoch")
 SEEDS = _detail("seeds", "seeds", align="right")
 N = _detail("n", "n", align="right")
@@ -70,17 +76,16 @@ PAPER_OURS = (
 PAIRED = (
     ARCH,
     METHOD,
+    AGAINST,
     CHECKPOINT,
     SUITE,
     SEEDS,
     N,
-    _detail(CHOSEN_ON.key, CHOSEN_ON.label),
-    _value("reference", "at"),
-    _value("robust", "robust"),
-    _value("difference", "difference"),
-    _value("won", "won"),
-    _value("lost", "lost"),
-    _value("p", "p"),
+    _beside("difference", "interval", decimals=1),
+    _value("p", "p (m)"),
+    _value("detectable", "detectable", decimals=1),
+    _beside("robust", "nothing"),
+    _beside("reference", "nothing"),
 )
 TRAINING = (
     DATASET,

@@ -1,182 +1,232 @@
-"""Each method compared with plain adversarial training, image by image."""
+"""Each method beside its control and plain adversarial training, seeds and images both random."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
 
-from adrbench.errors import RecordError
 from adrbench.report import columns as c
-from adrbench.report.footnotes import figure_notes, group_footnotes
-from adrbench.report.grouping import Attack, SeedGroup, Task, context, describe
-from adrbench.report.p_values import exact_test
-from adrbench.report.run_settings import Settings, around_method, distinguish_training
-from adrbench.report.statistics import Figure, PValue, accuracy, difference
-from adrbench.report.tables import Cell, Row, Table
-from adrbench.results.records import AttackRecord, unpack_outcomes
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-REFERENCE = "at"
-UNKNOWN_FOOTNOTE = f"not known whether {REFERENCE} was trained with the same settings"
-NOTE = (
-    f"difference: robust - {REFERENCE} per seed; won, lost: images; p: exact paired test over "
-    f"images."
+from adrbench.report.comparison import Comparison, compare
+from adrbench.report.controls import PLAIN, Control, list_controls
+from adrbench.report.footnotes import INTERVALS_NOTE, group_footnotes
+from adrbench.report.grouping import SELECTIONS, Attack, SeedGroup, Task, context, describe
+from adrbench.report.p_values import correct
+from adrbench.report.references import References
+from adrbench.report.run_settings import Settings, distinguish_training
+from adrbench.report.statistics import PValue
+from adrbench.report.tables import Cell, Column, Row, Table
+from adrbench.report.validation_split import (
+    FEW_IMAGES,
+    ValidationSplit,
+    ValidationSplits,
+    standard_error,
 )
-#: With at least as many comparisons a note says how many are significant by chance.
-MANY = 20
-CHANCE_NOTE = (
-    "p is not corrected: without any difference, about {} of these {} would be below 0.05."
+
+UNKNOWN_FOOTNOTE = "not known whether both were trained with the same settings"
+ONE_SEED_FOOTNOTE = "one seed: interval over images only, for these very weights; no p"
+SPLIT_FOOTNOTE = "over seeds includes other training images: each seed holds out its own"
+UNKNOWN_SPLIT_FOOTNOTE = f"{SPLIT_FOOTNOTE}, unless the data set has a validation part"
+SEEDS_NOTE = (
+    "difference: robust - reference, mean over seeds and images [95 % interval; seeds and images "
+    "both random]."
 )
+IMAGES_NOTE = "difference: robust - reference [95 % interval; only images random]."
+P_NOTE = (
+    "p (m): Holm-corrected over the m comparisons of an arm with its control under one suite and "
+    "epoch rule."
+)
+DETECTABLE_NOTE = (
+    "detectable: smallest true difference that this design finds with 80 % power, without the "
+    "correction."
+)
+LAST_FIRST_NOTE = (
+    "last epoch first: {} images chose the best, on which an accuracy of 50 % has a standard error "
+    "of {:.1f} points."
+)
+#: The comparisons whose p-values are corrected together: the attack and how epochs were chosen.
+Family = tuple[Attack, str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """A method against the reference under one attack, on the same images and training seeds.
+class _Line:
+    """A comparison of `group`; `is_control` unless it is only with plain adversarial training."""
 
-    `margins` (n,) is the number of seeds of the method that are robust on each image, minus that
-    of the reference.
-    """
+    group: SeedGroup
+    reference: SeedGroup
+    attack: Attack
+    compared: Comparison
+    is_control: bool
+    footnotes: tuple[str, ...]
 
-    reference: Figure | None
-    method: Figure | None
-    difference: Figure | None
-    margins: "npt.NDArray[np.int_]"
+    @property
+    def family(self) -> Family:
+        chosen_on = self.group.selected_on if self.group.selection == "best" else None
+        return (self.attack, self.group.selection, chosen_on)
+
+    @property
+    def p(self) -> float | None:
+        """The p-value that counts in the family."""
+        return self.compared.p if self.is_control else None
 
 
 def paired_table(
-    task: Task, groups: list[SeedGroup], intervals: bool, settings: Settings
+    task: Task,
+    groups: list[SeedGroup],
+    intervals: bool,
+    settings: Settings,
+    splits: ValidationSplits,
 ) -> Table | None:
-    """Return the groups that have a reference which differs in nothing but the method.
+    """Return each group beside its control, and beside PLAIN where that is another.
 
-    None without any such pair.
+    Two groups are compared if they differ in nothing but components of the method and what these
+    imply. None without any such pair.
     """
     attacks = c.attack_columns(groups)
-    by_training = distinguish_training(groups, settings)
-    references = _References(groups, settings)
-    rows = []
-    for group in groups:
-        among = references.find(group)
-        unknown = () if group.identity.training in settings else (UNKNOWN_FOOTNOTE,)
-        for attack, column in attacks.items():
-            reference = max(among, key=partial(_count_shared, group, attack), default=None)
-            compared = reference and compare(group, reference, attack)
-            if reference and compared:
-                footnotes = (*group_footnotes(group), *group_footnotes(reference), *unknown)
-                footnotes += by_training.get(group.identity, ())
-                cells = _cells(group, column.label, compared)
-                rows.append(Row(cells=cells, footnotes=tuple(dict.fromkeys(footnotes))))
-    if not rows:
+    references = References(groups, settings)
+    found = [
+        line
+        for group in groups
+        for attack in attacks
+        for line in _compare(group, attack, references)
+    ]
+    if not found:
         return None
-    many = len(rows) >= MANY
-    chance = (CHANCE_NOTE.format(round(len(rows) / 20), len(rows)),) if many else ()
+    fewest = _fewest_choosing(task, groups, splits)
+    is_last_first = fewest is not None and fewest < FEW_IMAGES
+    lines = _in_order(found, attacks, is_last_first)
+    p_values = _correct_families(lines)
+    by_training = distinguish_training(groups, settings)
+    has_seeds = any(line.compared.num_seeds > 1 for line in lines)
+    rows = []
+    for position, line in enumerate(lines):
+        split = splits.get((task.dataset, line.group.identity.training))
+        footnotes = (*line.footnotes, *(_split_footnotes(split) if has_seeds else ()))
+        if line.group.identity.training not in settings:
+            footnotes += (UNKNOWN_FOOTNOTE,)
+        footnotes += by_training.get(line.group.identity, ())
+        cells = _cells(line, attacks[line.attack].label, p_values.get(position))
+        rows.append(Row(cells=cells, footnotes=tuple(dict.fromkeys(footnotes))))
     return Table(
         name="paired",
-        title=f"Compared with {REFERENCE}, per image (%, difference in points), {describe(task)}",
+        title=f"Differences in robust accuracy (points), {describe(task)}",
         context=context(task, groups),
         columns=c.PAIRED,
         rows=tuple(rows),
-        notes=(NOTE, *chance, *figure_notes(rows, intervals)),
+        notes=_notes(lines, has_seeds, intervals, fewest if is_last_first else None),
     )
 
 
-def compare(group: SeedGroup, reference: SeedGroup, attack: Attack) -> Comparison | None:
-    """Return `group` against `reference` under `attack`; None without a seed that both have.
+def _compare(group: SeedGroup, attack: Attack, references: References) -> Iterator[_Line]:
+    """Yield the comparison with the nearest control that there is, and with PLAIN."""
+    controls = list_controls(group.identity.method) if group.selection != "file" else ()
+    is_control = True
+    for control in controls:
+        if not is_control and control.method != PLAIN:
+            continue
+        reference = references.find(group, control, attack)
+        compared = compare(group, reference, attack) if reference else None
+        if reference and compared:
+            missing = _missing_footnotes(controls[0], control, reference) if is_control else ()
+            yield _Line(
+                group=group,
+                reference=reference,
+                attack=attack,
+                compared=compared,
+                is_control=is_control,
+                footnotes=(
+                    *group_footnotes(group),
+                    *group_footnotes(reference),
+                    *missing,
+                    *references.describe_implied(group, control, reference),
+                    *_one_seed_footnotes(compared),
+                ),
+            )
+            is_control = False
 
-    A seed whose outcomes cannot be read is left out.
-    """
-    import numpy as np
 
-    mine, theirs = group.records.get(attack, {}), reference.records.get(attack, {})
-    margins = {}
-    for seed in group.seeds:
-        if seed in mine and seed in theirs:
-            try:
-                margins[seed] = _robust(mine[seed]) - _robust(theirs[seed])
-            except RecordError:
-                continue
-    if not margins or not group.identity.n:
-        return None
-    ours = {seed: mine[seed].robust_correct for seed in margins}
-    others = {seed: theirs[seed].robust_correct for seed in margins}
-    n = group.identity.n
-    return Comparison(
-        reference=accuracy(others, n),
-        method=accuracy(ours, n),
-        difference=difference(ours, others, n),
-        margins=np.sum(list(margins.values()), axis=0),
+def _missing_footnotes(nearest: Control, control: Control, reference: SeedGroup) -> tuple[str, ...]:
+    """Return what else a control lacks if it is not the nearest."""
+    if not control.further:
+        return ()
+    further = " and ".join(control.further)
+    return (f"no {nearest.method} to compare with: {reference.method} also lacks {further}",)
+
+
+def _one_seed_footnotes(compared: Comparison) -> tuple[str, ...]:
+    return (ONE_SEED_FOOTNOTE,) if compared.num_seeds == 1 else ()
+
+
+def _split_footnotes(split: ValidationSplit | None) -> tuple[str, ...]:
+    """Return a footnote where another seed changes, or may change, the training images too."""
+    if split is None or split.follows_seed is False:
+        return ()
+    return (SPLIT_FOOTNOTE,) if split.follows_seed else (UNKNOWN_SPLIT_FOOTNOTE,)
+
+
+def _fewest_choosing(
+    task: Task, groups: Iterable[SeedGroup], splits: ValidationSplits
+) -> int | None:
+    """Return the smallest number of images that chose a best epoch; None if not known."""
+    sizes = []
+    for group in groups:
+        split = splits.get((task.dataset, group.identity.training))
+        if group.selection == "best" and group.selected_on == "test":
+            sizes.append(group.identity.num_test)
+        elif group.selection == "best" and split:
+            sizes.append(split.num_images)
+    return min((size for size in sizes if size), default=None)
+
+
+def _in_order(
+    lines: Iterable[_Line], attacks: Mapping[Attack, Column], is_last_first: bool
+) -> list[_Line]:
+    """Return the lines by family: by epoch rule, then by attack, as they are within."""
+    selections = ("last", "best") if is_last_first else SELECTIONS
+    order = {attack: position for position, attack in enumerate(attacks)}
+    return sorted(
+        lines,
+        key=lambda line: (
+            selections.index(line.group.selection),
+            line.family[2] != "val",
+            order[line.attack],
+        ),
     )
 
 
-#: What two groups must share: the images, the network, the selected epoch and the settings.
-_Conditions = tuple[object, ...]
+def _correct_families(lines: Iterable[_Line]) -> dict[int, PValue]:
+    """Return the corrected p-value of each line that has one, by its position."""
+    families: dict[Family, dict[int, float]] = {}
+    for position, line in enumerate(lines):
+        if line.p is not None:
+            families.setdefault(line.family, {})[position] = line.p
+    return {
+        position: PValue(p=p, uncorrected=own[position], comparisons=len(own))
+        for own in families.values()
+        for position, p in zip(own, correct(list(own.values())), strict=True)
+    }
 
 
-class _References:
-    """The groups of the reference, found by what another group must share with them."""
-
-    def __init__(self, groups: Iterable[SeedGroup], settings: Settings) -> None:
-        self.groups = [group for group in groups if group.identity.method == REFERENCE]
-        self.settings = settings
-        self.indices: dict[tuple[str, ...], dict[_Conditions, list[SeedGroup]]] = {}
-
-    def find(self, group: SeedGroup) -> list[SeedGroup]:
-        """Return the references of `group`.
-
-        They may differ in a setting that a component of its method implies: AWP lacks the
-        Nesterov momentum that the reference has, as published.
-        """
-        if group.identity.method == REFERENCE or group.selection == "file":
-            return []
-        found = list(self._alike(group))
-        config = self.settings.get(group.identity.training)
-        implied = config.parsed_method().implied if config else {}
-        if config and implied and implied.items() <= config.values().items():
-            others = self._alike(group, apart=tuple(implied))
-            found += [other for other in others if other not in found]
-        return found
-
-    def _alike(self, group: SeedGroup, apart: tuple[str, ...] = ()) -> list[SeedGroup]:
-        """Return the references with the conditions of `group`, but for the settings `apart`."""
-        if apart not in self.indices:
-            index = self.indices[apart] = {}
-            for reference in self.groups:
-                conditions = _conditions(reference, self.settings, apart)
-                index.setdefault(conditions, []).append(reference)
-        return self.indices[apart].get(_conditions(group, self.settings, apart), [])
+def _notes(
+    lines: Iterable[_Line], has_seeds: bool, intervals: bool, fewest: int | None
+) -> tuple[str, ...]:
+    """Return the notes on what occurs in `lines`; `fewest` images chose best epochs."""
+    notes = [SEEDS_NOTE, P_NOTE, DETECTABLE_NOTE] if has_seeds else [IMAGES_NOTE]
+    if intervals:
+        notes.append(INTERVALS_NOTE)
+    if fewest is not None and len({line.group.selection for line in lines}) > 1:
+        notes.append(LAST_FIRST_NOTE.format(fewest, standard_error(fewest)))
+    return tuple(notes)
 
 
-def _conditions(group: SeedGroup, settings: Settings, apart: tuple[str, ...]) -> _Conditions:
-    """Return what a group and its reference must share, with the settings where recorded."""
-    identity = group.identity
-    images = (identity.split, identity.n, identity.num_test, identity.data_sha256)
-    config = settings.get(identity.training)
-    trained = around_method(config, apart) if config else identity.label
-    evaluated = (*images, identity.precision, group.selection, group.selected_on)
-    return (identity.arch, *evaluated, identity.training_images, trained)
-
-
-def _count_shared(group: SeedGroup, attack: Attack, reference: SeedGroup) -> int:
-    """Return the number of seeds that both have under `attack`."""
-    return len(group.records.get(attack, {}).keys() & reference.records.get(attack, {}).keys())
-
-
-def _robust(record: AttackRecord) -> "npt.NDArray[np.int_]":
-    return unpack_outcomes(record.verdicts.robust, record.n).astype(int)
-
-
-def _cells(group: SeedGroup, suite: str, compared: Comparison) -> dict[str, Cell]:
+def _cells(line: _Line, suite: str, p: PValue | None) -> dict[str, Cell]:
+    group, compared = line.group, line.compared
     return c.identity(group) | {
+        c.AGAINST.key: line.reference.method,
         c.CHECKPOINT.key: group.selection,
         c.CHOSEN_ON.key: group.selected_on,
-        c.SEEDS.key: len(compared.difference.seeds) if compared.difference else None,
+        c.SEEDS.key: compared.num_seeds,
         c.SUITE.key: suite,
-        "reference": compared.reference,
-        "robust": compared.method,
         "difference": compared.difference,
-        "won": int((compared.margins > 0).sum()),
-        "lost": int((compared.margins < 0).sum()),
-        "p": PValue(p=exact_test(compared.margins.tolist())),
+        "p": p,
+        "detectable": compared.detectable,
+        "robust": compared.robust,
+        "reference": compared.reference,
     }

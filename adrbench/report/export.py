@@ -13,8 +13,8 @@ SCHEMA = 1
 
 #: The columns that together identify a line of the CSV.
 KEYS = (
-    *("table", "dataset", "norm", "eps", "arch", "method", "checkpoint", "chosen_on", "precision"),
-    *("device", "processes", "suite", "measure"),
+    *("table", "dataset", "norm", "eps", "arch", "method", "against", "checkpoint", "chosen_on"),
+    *("precision", "device", "processes", "suite", "measure"),
 )
 FIELDS = (*KEYS, "value", "std", "low", "high", "n", "seeds", "out_of", "ours", "source", "marks")
 
@@ -37,9 +37,9 @@ def as_plain(value: object) -> dict[str, object]:
 def as_csv(report: Report) -> str:
     """Return one line per value: pandas selects by `table`, `suite` and `measure`.
 
-    `value` is in percent for accuracies and in points for gaps, `low` and `high` are the 95 %
-    Wilson interval, `seeds` counts the training seeds. What was not measured is an empty field,
-    which pandas reads as NaN.
+    `value` is in percent for accuracies and in points for gaps and differences, `low` and `high`
+    are the 95 % interval, `seeds` counts the training seeds; a p-value is `out_of` the comparisons
+    that it is corrected for. What was not measured is an empty field, which pandas reads as NaN.
     """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
@@ -74,7 +74,7 @@ def _measured(column: Column, cell: Cell) -> dict[str, object]:
     if isinstance(cell, Spread):
         found |= {"value": cell.mean, "std": cell.std}
     if isinstance(cell, PValue):
-        found["value"] = cell.p
+        found |= {"value": cell.p, "out_of": cell.comparisons}
     if isinstance(cell, Rank):
         found |= {"value": cell.place, "out_of": cell.of}
     if isinstance(cell, Figure):

@@ -9,6 +9,7 @@ from adrbench.config.method import parse_method
 from adrbench.config.settings import TrainConfig, train_settings
 from adrbench.errors import AdrbenchError
 from adrbench.report.grouping import ModelIdentity, SeedGroup
+from adrbench.report.validation_split import ValidationSplits, find_split
 from adrbench.results.records import TrainRecord, count_processes
 
 #: By the fingerprint of the settings without the seed, which attack records store too.
@@ -19,14 +20,16 @@ IDENTITY = ("dataset", "method", "seed", "preset")
 UNRECORDED_IMAGES = "training images not recorded"
 
 
-def read_settings(trained: Iterable[TrainRecord]) -> Settings:
-    """Return the settings of all runs that can be read, by fingerprint."""
-    found = {}
+def read_runs(trained: Iterable[TrainRecord]) -> tuple[Settings, ValidationSplits]:
+    """Return the settings and the validation splits of all runs whose settings can be read."""
+    settings, splits = {}, {}
     for record in trained:
         config = read_config(record)
         if config is not None:
-            found[fingerprint(config, record)] = config
-    return found
+            sha256 = fingerprint(config, record)
+            settings[sha256] = config
+            splits[record.dataset, sha256] = find_split(config, record)
+    return settings, splits
 
 
 def read_config(record: TrainRecord) -> TrainConfig | None:
@@ -42,9 +45,15 @@ def fingerprint(config: TrainConfig, record: TrainRecord) -> str:
     return config.sha256(count_processes(record.sessions))
 
 
-def around_method(config: TrainConfig, apart: Collection[str] = ()) -> tuple[tuple[str, Any], ...]:
-    """Return the settings that two methods must share: all but their own and those `apart`."""
-    own = {*IDENTITY, *component_settings(), *apart}
+def shared_settings(
+    config: TrainConfig, method: str, apart: Collection[str] = ()
+) -> tuple[tuple[str, Any], ...]:
+    """Return the settings that a run must share with one of `method` to be compared with it.
+
+    They are those of every run and of the components of `method`, but for those `apart`.
+    """
+    others = component_settings().keys() - parse_method(method).settings.keys()
+    own = {*IDENTITY, *others, *apart}
     return tuple((name, value) for name, value in config.values().items() if name not in own)
 
 
@@ -106,7 +115,7 @@ def describe_differences(
     every = dict.fromkeys(name for config in known.values() for name in config.values())
     names = [name for name in every if name not in apart and _varies(name, known.values())]
     return {
-        sha256: ("settings: " + ", ".join(_spell(name, config) for name in names),)
+        sha256: ("settings: " + ", ".join(spell(name, config) for name in names),)
         for sha256, config in known.items()
         if names
     }
@@ -116,7 +125,8 @@ def _varies(name: str, configs: Collection[TrainConfig]) -> bool:
     return len({config.values().get(name) for config in configs}) > 1
 
 
-def _spell(name: str, config: TrainConfig) -> str:
+def spell(name: str, config: TrainConfig) -> str:
+    """Return the value of a setting as a flag of `adrbench train`."""
     value = config.values().get(name)
     declared = train_settings().get(name)
     return declared.spell(value) if declared else f"{flag(name)} {value}"

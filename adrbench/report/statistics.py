@@ -1,4 +1,4 @@
-"""The numbers in tables: accuracies over training seeds, differences, 95 % Wilson intervals.
+"""The numbers in tables: accuracies over training seeds, differences, 95 % intervals.
 
 Figures are in percent (gaps in points), derived from counts and rounded to 1e-6, so that 5,106 of
 10,000 equals a published 51.06.
@@ -18,8 +18,9 @@ class Figure:
     """A mean over training seeds, in percent or points.
 
     `std` is the sample standard deviation over seeds, None for one seed. `correct` holds the
-    count of each seed, in the order of `seeds`, each out of `n` images; a difference has no counts
-    and no interval. A seed is None for weights of unknown origin.
+    count of each seed, in the order of `seeds`, each out of `n` images; a difference has no
+    counts. `interval` is that of Wilson for an accuracy, that of `two_way_interval` for a
+    difference between methods; a gap has none. A seed is None for weights of unknown origin.
     """
 
     mean: float
@@ -40,9 +41,14 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class PValue:
-    """A probability from 0 to 1; tables never round it to 0."""
+    """A probability from 0 to 1, corrected over a family; tables never round it to 0.
+
+    `uncorrected` is the p-value of this comparison alone, one of `comparisons`.
+    """
 
     p: float
+    uncorrected: float
+    comparisons: int
 
 
 def wilson_interval(correct: float, n: int, z: float = Z_95) -> tuple[float, float]:

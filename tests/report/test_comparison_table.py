@@ -1,28 +1,54 @@
-"""Methods compared with plain adversarial training, image by image."""
+"""Methods beside their controls: what is compared, and what the table says about it."""
 
-import itertools
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
 
+from adrbench.config.settings import TrainConfig, train_settings
+from adrbench.data.builtin import DATASETS
 from adrbench.report import FORMATS, build_report, render
-from adrbench.report.comparison_table import UNKNOWN_FOOTNOTE
+from adrbench.report.cell_text import grid
+from adrbench.report.comparison_table import (
+    DETECTABLE_NOTE,
+    IMAGES_NOTE,
+    ONE_SEED_FOOTNOTE,
+    P_NOTE,
+    SEEDS_NOTE,
+    SPLIT_FOOTNOTE,
+    UNKNOWN_FOOTNOTE,
+    UNKNOWN_SPLIT_FOOTNOTE,
+)
 from adrbench.report.footnotes import INTERVALS_NOTE
-from adrbench.report.p_values import exact_test
+from adrbench.report.p_values import correct
 from adrbench.report.statistics import PValue
+from adrbench.report.two_way_interval import estimate_difference
+from adrbench.report.validation_split import BUILT_IN
 from adrbench.results.records import AttackRecord, Outcomes, Record, pack_outcomes
 from report_records import attack_record, digits_config, figure, foreign_record, table, train_record
 
 AT, ADR = "at", "adr"
+ADR_SETTINGS = {
+    "temperature_high": 1.0,
+    "temperature_low": 0.7,
+    "interpolation_low": 0.3,
+    "interpolation_high": 0.9,
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "at": {},
+    "at+wa": {"ema_decay": 0.98},
+    "at+awp": {"awp_rho": 0.005, "nesterov": False},
+    "adr": {**ADR_SETTINGS, "ema_decay": 0.98},
+    "adr+wa": {**ADR_SETTINGS, "ema_decay": 0.98},
+    "adr+awp": {**ADR_SETTINGS, "ema_decay": 0.98, "awp_rho": 0.005, "nesterov": False},
+    "trades": {"beta": 6.0},
+    "trades+adr+wa": {**ADR_SETTINGS, "ema_decay": 0.98, "beta": 6.0},
+}
+#: Outcomes of four seeds on six images, for two methods.
+MINE = ([1, 1, 0, 1, 1, 0], [1, 0, 0, 1, 1, 1], [1, 1, 0, 0, 1, 0], [1, 1, 1, 1, 1, 0])
+THEIRS = ([1, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0], [1, 1, 0, 0, 0, 0], [0, 1, 0, 1, 0, 0])
 
 
 def evaluated(robust: Sequence[int], **changes: Any) -> AttackRecord:
@@ -34,89 +60,118 @@ def evaluated(robust: Sequence[int], **changes: Any) -> AttackRecord:
     return replace(record, verdicts=Outcomes(clean=clean, robust=pack_outcomes(bits)))
 
 
+def trained(
+    method: str,
+    robust: Sequence[Sequence[int]] = MINE,
+    source: str = "digits",
+    **changes: Any,
+) -> list[Record]:
+    """Return the training and the evaluation of each seed of `method` on the data set `source`.
+
+    A changed setting is changed in the configuration, anything else in the evaluations.
+    """
+    own = {name: changes.pop(name) for name in list(changes) if name in train_settings()}
+    config = digits_config(**{"method": method, "dataset": source, **SETTINGS[method], **own})
+    weights = "average" if "wa" in method.split("+") else "student"
+    records: list[Record] = []
+    for seed, bits in enumerate(robust):
+        held = replace(config, seed=seed)
+        named = {"method": method, "seed": seed, "run": f"cifar10-resnet18-{method}-seed{seed}"}
+        settings = {"training_sha256": config.sha256(), "weights": weights}
+        records.append(evaluated(bits, **named, **settings, **changes))
+        size = {"num_train": 1_294, "num_val": held.val_size}
+        records.append(train_record(**named, config=held.to_json(), **size))
+    return records
+
+
 def paired_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     tables = [t for t in build_report(records, baselines=False).tables if t.name == "paired"]
     return [{**row.cells, "marks": row.footnotes} for t in tables for row in t.rows]
 
 
-def margins(won: int, lost: int) -> list[int]:
-    return [1] * won + [-1] * lost + [0] * 3
+def pairs(records: Sequence[Record]) -> list[tuple[str, str]]:
+    return [(row["method"], row["against"]) for row in paired_rows(records)]
 
 
-@pytest.mark.parametrize("won", [0, 1, 2, 5, 30, 500])
-@pytest.mark.parametrize("lost", [0, 1, 3, 8, 41, 700])
-def test_p_of_one_seed_equals_the_binomial_test(won: int, lost: int) -> None:
-    expected = binomtest(won, won + lost, 0.5).pvalue if won + lost else 1.0
-    assert exact_test(margins(won, lost)) == pytest.approx(expected, rel=1e-9)
-    assert exact_test(margins(won, lost)) == exact_test(margins(lost, won))
+# The numbers
 
 
-def test_p_by_hand() -> None:
-    """2 (C(6, 0) + C(6, 1)) / 2^6 = 14 / 64; of +-2 +-1 +-1, |S| >= 4 in two of eight."""
-    assert exact_test(margins(1, 5)) == 14 / 64
-    assert exact_test(margins(0, 0)) == exact_test([]) == exact_test(margins(3, 3)) == 1
-    assert exact_test(margins(0, 100_000)) == 0  # smaller than any float
-    assert exact_test([2, 1, 1]) == pytest.approx(2 / 8)
-    assert exact_test([3, 3, 3]) == exact_test([1, 1, 1]) == 2 / 8
-
-
-@given(st.lists(st.integers(-4, 4), max_size=12))
-def test_p_of_several_seeds_equals_the_enumeration_of_signs(margins: list[int]) -> None:
-    sums = [
-        abs(sum(sign * margin for sign, margin in zip(signs, margins, strict=True)))
-        for signs in itertools.product((-1, 1), repeat=len(margins))
-    ]
-    expected = sum(one >= abs(sum(margins)) for one in sums) / len(sums)
-    assert exact_test(margins) == pytest.approx(expected, abs=1e-12)
-
-
-def test_thousands_of_images_take_less_than_a_second() -> None:
-    rng = np.random.default_rng(0)
-    many = rng.integers(-5, 6, 10_000).tolist()
-    began = time.process_time()
-    p = exact_test(many)
-    assert time.process_time() - began < 1
-    # By the central limit theorem; the sum goes in steps of 2, so half a step is 1.
-    deviation = math.sqrt(sum(margin**2 for margin in many))
-    expected = 2 * NormalDist().cdf(-(abs(sum(many)) - 1) / deviation)
-    assert p == pytest.approx(expected, abs=1e-3)
-
-
-def test_one_seed_counts_the_images_on_which_only_one_is_robust() -> None:
-    """On 8 images: both are robust on 2, neither on 1, only adr on 4, only at on 1."""
-    records = [
-        evaluated([1, 1, 0, 0, 0, 0, 0, 1], method=AT),
-        evaluated([1, 1, 0, 1, 1, 1, 1, 0], method=ADR),
-    ]
+def test_several_seeds_have_the_interval_p_and_detectable_difference_of_the_design() -> None:
+    """Counts 4, 4, 3 and 5 of 6 for adr; 2, 2, 2 and 2 for at."""
+    records = [evaluated(bits, method=ADR, seed=s) for s, bits in enumerate(MINE)]
+    records += [evaluated(bits, method=AT, seed=s) for s, bits in enumerate(THEIRS)]
     (row,) = paired_rows(records)
-    assert (row["method"], row["seeds"], row["suite"], row["n"]) == (ADR, 1, "autoattack", 8)
-    assert (row["won"], row["lost"]) == (4, 1)
-    assert row["p"] == PValue(p=12 / 32)
-    assert figure(row["difference"]).mean == 37.5
-    assert figure(row["difference"]).std is None
-    assert (figure(row["reference"]).mean, figure(row["robust"]).mean) == (37.5, 75.0)
-
-
-def test_an_image_counts_once_however_many_seeds_there_are() -> None:
-    """Of three seeds, image 0 is won in two and lost in one, image 1 the reverse, image 2 even."""
-    at = ([0, 1, 0], [0, 1, 1], [1, 0, 1])
-    adr = ([1, 0, 1], [1, 0, 0], [0, 1, 1])
-    records = [evaluated(v, method=AT, seed=s) for s, v in enumerate(at)]
-    records += [evaluated(v, method=ADR, seed=s) for s, v in enumerate(adr)]
-    (row,) = paired_rows(records)
-    assert (row["won"], row["lost"], row["seeds"]) == (1, 1, 3)
+    estimate = estimate_difference(np.array(MINE) - np.array(THEIRS))
+    assert estimate.interval
+    assert estimate.p
+    assert estimate.detectable
     difference = figure(row["difference"])
-    # counts: 2 - 1, 1 - 2, 2 - 2 of 3 images
-    assert difference.mean == pytest.approx(0.0)
-    assert difference.std == pytest.approx(100 / 3, abs=1e-5)
+    assert (row["method"], row["against"], row["seeds"], row["n"]) == (ADR, AT, 4, 6)
+    assert (figure(row["robust"]).mean, figure(row["reference"]).mean) == pytest.approx(
+        (100 * 16 / 24, 100 * 8 / 24)
+    )
+    assert difference.mean == pytest.approx(100 * 8 / 24)
+    assert difference.seeds == (0, 1, 2, 3)
+    assert difference.interval == pytest.approx([100 * bound for bound in estimate.interval])
+    assert row["p"] == PValue(p=estimate.p, uncorrected=estimate.p, comparisons=1)
+    assert row["detectable"] == pytest.approx(100 * estimate.detectable)
+    assert table(build_report(records), "paired").notes[:3] == (SEEDS_NOTE, P_NOTE, DETECTABLE_NOTE)
+
+
+def test_one_seed_has_an_interval_over_images_that_is_named_as_such_and_no_p() -> None:
+    records = [evaluated(MINE[0], method=ADR), evaluated(THEIRS[0], method=AT)]
+    (row,) = paired_rows(records)
+    estimate = estimate_difference(np.array([MINE[0]]) - np.array([THEIRS[0]]))
+    assert estimate.interval
+    interval = figure(row["difference"]).interval
+    assert interval == pytest.approx([100 * bound for bound in estimate.interval])
+    assert (row["p"], row["detectable"], row["seeds"]) == (None, None, 1)
+    assert ONE_SEED_FOOTNOTE in row["marks"]
+    notes = table(build_report(records), "paired").notes
+    assert IMAGES_NOTE in notes
+    assert not {SEEDS_NOTE, P_NOTE, DETECTABLE_NOTE} & set(notes)
+
+
+def test_a_single_image_or_equal_outcomes_have_no_interval() -> None:
+    for bits in ([1], [1, 0, 1]):
+        (row,) = paired_rows([evaluated(bits, method=ADR), evaluated(bits, method=AT)])
+        assert figure(row["difference"]).mean == 0
+        assert figure(row["difference"]).interval is None
 
 
 def test_only_seeds_that_both_have_are_compared() -> None:
-    records = [evaluated([0, 0, 0, 0], method=AT, seed=seed) for seed in (0, 1)]
-    records += [evaluated([1, 1, 1, 1], method=ADR, seed=seed) for seed in (1, 2)]
+    records = [evaluated([0, 0, 0, 1], method=AT, seed=seed) for seed in (0, 1)]
+    records += [evaluated([1, 1, 0, 1], method=ADR, seed=seed) for seed in (1, 2)]
     (row,) = paired_rows(records)
     assert (row["seeds"], figure(row["difference"]).seeds) == (1, (1,))
     assert paired_rows([*records[:1], *records[3:]]) == []
+
+
+def test_a_seed_with_damaged_outcomes_is_left_out() -> None:
+    records = [evaluated([0, 0, 1, 0], method=AT, seed=seed) for seed in (0, 1)]
+    records += [evaluated([1, 1, 0, 1], method=ADR, seed=seed) for seed in (0, 1)]
+    damaged = replace(records[3], verdicts=Outcomes(clean="", robust="?"))
+    (row,) = paired_rows([*records[:3], damaged])
+    assert (row["seeds"], figure(row["difference"]).seeds) == (1, (0,))
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_formats_show_the_interval_and_never_a_p_of_zero(format_name: str) -> None:
+    """Each of 4 seeds is ahead on 99 of 100 images: t = 99 with 99 degrees of freedom."""
+    bits = [1] * 99 + [0]
+    records = [evaluated(bits, method=ADR, seed=seed) for seed in range(4)]
+    records += [evaluated([0] * 100, method=AT, seed=seed) for seed in range(4)]
+    report = build_report(records, baselines=False)
+    (row,) = table(report, "paired").rows
+    p, interval = row.cells["p"], figure(row.cells["difference"]).interval
+    assert isinstance(p, PValue)
+    assert interval
+    assert 0 < p.p < 1e-90
+    shown = render(report, format_name, width=200).replace("\\<", "<")
+    text = f"+99.0 [{interval[0]:+.1f}, {interval[1]:+.1f}]"
+    expected = {"csv": (repr(p.p),), "json": (repr(p.p),), "latex": (r"\textless{}0.001 (1)", text)}
+    for part in expected.get(format_name, ("<0.001 (1)", text)):
+        assert part in shown
 
 
 def test_order_of_records_does_not_matter() -> None:
@@ -129,9 +184,97 @@ def test_order_of_records_does_not_matter() -> None:
     ]
     rows = paired_rows(records)
     assert [(row["method"], row["checkpoint"]) for row in rows] == [
-        *((ADR, "best"), (ADR, "last"), ("trades", "best"), ("trades", "last"))
+        *((ADR, "best"), ("trades", "best"), (ADR, "last"), ("trades", "last"))
     ]
     assert paired_rows(records[::-1]) == rows
+
+
+# Families
+
+
+def test_p_is_corrected_over_each_arm_with_its_control_under_one_suite_at_one_epoch() -> None:
+    """`adr+wa` is compared with `at` too, outside the family; PGD and last epochs are others."""
+    rng = np.random.default_rng(1)
+    records: list[Record] = []
+    for suite, selection in (("autoattack", "best"), ("autoattack", "last"), ("pgd-20", "last")):
+        for method in ("at", "at+wa", "adr", "adr+wa"):
+            bits = rng.integers(0, 2, (3, 60)).tolist()
+            records += trained(method, bits, suite=suite, selection=selection)
+    rows = paired_rows(records)
+    assert len(rows) == 3 * 4
+    for suite, selection in (("autoattack", "best"), ("autoattack", "last"), ("pgd-20", "last")):
+        own = [row for row in rows if (row["suite"], row["checkpoint"]) == (suite, selection)]
+        family = [row["p"] for row in own if row["p"]]
+        assert [(row["method"], row["against"], row["p"] is not None) for row in own] == [
+            ("at+wa", "at", True),
+            ("adr", "at", True),
+            ("adr+wa", "at+wa", True),
+            ("adr+wa", "at", False),
+        ]
+        assert [p.comparisons for p in family] == [3, 3, 3]
+        assert [p.p for p in family] == correct([p.uncorrected for p in family])
+
+
+# What is compared
+
+
+def test_every_arm_is_compared_with_its_control_and_with_at() -> None:
+    methods = ("at", "at+wa", "at+awp", "adr", "adr+wa", "adr+awp", "trades")
+    found = pairs([record for method in methods for record in trained(method)])
+    assert found == [
+        ("at+wa", "at"),
+        ("at+awp", "at"),
+        ("adr", "at"),
+        ("adr+wa", "at+wa"),
+        ("adr+wa", "at"),
+        ("adr+awp", "at+awp"),
+        ("adr+awp", "at"),
+        ("trades", "at"),
+    ]
+
+
+def test_without_its_control_an_arm_is_compared_with_the_nearest_and_the_row_says_so() -> None:
+    records = [*trained("at", THEIRS), *trained("trades"), *trained("trades+adr+wa", MINE[::-1])]
+    rows = [row for row in paired_rows(records) if row["method"] == "trades+adr+wa"]
+    assert [(row["against"], row["p"] is not None) for row in rows] == [
+        ("trades", True),
+        ("at", False),
+    ]
+    missing = "no trades+wa to compare with: trades also lacks wa"
+    assert [missing in row["marks"] for row in rows] == [True, False]
+    only_at = paired_rows([*trained("at", THEIRS), *trained("trades+adr+wa")])
+    assert [(row["against"], row["p"] is not None) for row in only_at] == [("at", True)]
+    assert "no trades+wa to compare with: at also lacks wa and trades" in only_at[0]["marks"]
+
+
+def test_a_control_shares_the_settings_of_its_components() -> None:
+    """Averages of other decays are not compared; the plain objective has none."""
+    others = [*trained("at"), *trained("at+wa", ema_decay=0.9), *trained("adr+wa")]
+    assert [pair for pair in pairs(others) if pair[0] == "adr+wa"] == [("adr+wa", "at")]
+    alike = [*trained("at"), *trained("at+wa"), *trained("adr+wa")]
+    assert ("adr+wa", "at+wa") in pairs(alike)
+    trades = [*trained("trades", beta=1.0), *trained("trades+adr+wa")]
+    assert pairs(trades) == []
+
+
+@pytest.mark.parametrize(
+    ("at", "awp", "found"),
+    [(True, False, True), (False, False, True), (True, True, True), (False, True, False)],
+)
+def test_awp_may_lack_nesterov_momentum_and_the_row_says_so(
+    at: bool, awp: bool, found: bool
+) -> None:
+    records = [*trained("at", nesterov=at), *trained("at+awp", nesterov=awp)]
+    rows = paired_rows(records)
+    assert len(rows) == found
+    implied = "awp implies training without --nesterov; at was trained with --nesterov"
+    for row in rows:
+        assert (implied in row["marks"]) == (at != awp)
+
+
+def test_two_methods_with_awp_share_their_nesterov_momentum() -> None:
+    records = [*trained("at+awp", nesterov=True), *trained("adr+awp")]
+    assert pairs(records) == []
 
 
 DIFFERENT: list[dict[str, Any]] = [
@@ -159,11 +302,12 @@ def test_what_differs_in_more_than_the_method_is_not_compared(change: dict[str, 
 def test_without_training_records_a_footnote_warns_of_other_settings() -> None:
     records = [evaluated([0, 0, 1, 0], method=AT), evaluated([1, 1, 0, 1], method=ADR)]
     (row,) = paired_rows(records)
-    assert row["marks"] == (UNKNOWN_FOOTNOTE,)
+    assert UNKNOWN_FOOTNOTE in row["marks"]
     config = digits_config()
-    trained = train_record(config=config.to_json(), dataset="cifar10")
-    known = replace(records[0], training_sha256=config.sha256())
-    assert paired_rows([known, records[1], trained]) == []
+    known = train_record(config=config.to_json(), dataset="cifar10")
+    assert (
+        paired_rows([replace(records[0], training_sha256=config.sha256()), records[1], known]) == []
+    )
 
 
 def test_rows_have_the_footnotes_of_both_sides() -> None:
@@ -175,30 +319,9 @@ def test_rows_have_the_footnotes_of_both_sides() -> None:
     assert row["marks"] == (
         "best epoch chosen on the test split: optimistic",
         "warning from autoattack (seed 0): masked",
+        ONE_SEED_FOOTNOTE,
         UNKNOWN_FOOTNOTE,
     )
-
-
-def test_a_seed_with_damaged_outcomes_is_left_out() -> None:
-    records = [evaluated([0, 0, 1, 0], method=AT, seed=seed) for seed in (0, 1)]
-    records += [evaluated([1, 1, 0, 1], method=ADR, seed=seed) for seed in (0, 1)]
-    damaged = replace(records[3], verdicts=Outcomes(clean="", robust="?"))
-    (row,) = paired_rows([*records[:3], damaged])
-    assert (row["seeds"], figure(row["difference"]).seeds) == (1, (0,))
-
-
-def test_many_comparisons_have_a_note_on_chance() -> None:
-    records = [
-        evaluated([1, 0, 1, 0], method=method, suite=f"pgd-{steps}")
-        for method in (AT, ADR)
-        for steps in range(1, 21)
-    ]
-    few = [record for record in records if record.suite != "pgd-20"]
-    for chosen, expected in ((records, ["about 1 of these 20 would"]), (few, [])):
-        notes = table(build_report(chosen, baselines=False), "paired").notes
-        found = [note for note in notes if note.startswith("p is not corrected")]
-        assert len(found) == len(expected)
-        assert all(text in note for text, note in zip(expected, found, strict=True))
 
 
 def test_each_attack_has_the_reference_that_was_attacked_by_it() -> None:
@@ -214,21 +337,36 @@ def test_each_attack_has_the_reference_that_was_attacked_by_it() -> None:
     assert [row["suite"] for row in paired_rows(records)] == ["pgd-20", "autoattack"]
 
 
-@pytest.mark.parametrize(
-    ("at", "awp", "found"),
-    [(True, False, True), (False, False, True), (True, True, True), (False, True, False)],
-)
-def test_awp_may_lack_nesterov_momentum(at: bool, awp: bool, found: bool) -> None:
-    configs = [
-        digits_config(nesterov=at),
-        digits_config(method="at+awp", awp_rho=0.005, nesterov=awp),
-    ]
-    records: list[Record] = []
-    for config in configs:
-        own = {"method": config.method, "training_sha256": config.sha256()}
-        records.append(evaluated([1, 0, 1, 0], **own))
-        records.append(train_record(method=config.method, config=config.to_json()))
-    assert len(paired_rows(records)) == found
+def test_of_several_references_the_one_with_most_common_seeds_is_taken() -> None:
+    other = {"training_sha256": "f" * 64}
+    records = [evaluated([1, 0, 1], method=AT, seed=0)]
+    records += [evaluated([0, 0, 1], method="at+wa", seed=seed, **other) for seed in range(3)]
+    records += [evaluated([1, 1, 1], method=ADR, seed=seed) for seed in range(3)]
+    (row,) = paired_rows(records)
+    assert (row["against"], row["seeds"]) == (AT, 3)
+
+
+def test_the_reference_has_as_many_epochs() -> None:
+    """Rows with a label are compared with the reference of the same settings."""
+    records = [*trained("at", THEIRS), *trained("adr")]
+    for method, bits in (("at", MINE), ("adr", THEIRS)):
+        records += [
+            replace(record, run=f"cifar10-long-{method}-seed{record.seed}", label="long")
+            for record in trained(method, bits, epochs=60)
+        ]
+    found = {(row["method"], row["against"]): row["marks"][-1] for row in paired_rows(records)}
+    assert found == {
+        ("adr", "at"): "settings: --epochs 30",
+        ("adr (long)", "at (long)"): "settings: --epochs 60",
+    }
+
+
+def test_third_party_weights_are_not_compared() -> None:
+    foreign = foreign_record(4, 3, "mine", n=4, num_test=4)
+    assert paired_rows([evaluated([0, 0, 1, 0], method=AT), foreign]) == []
+
+
+# Notes on the design
 
 
 def test_intervals_are_explained() -> None:
@@ -237,57 +375,75 @@ def test_intervals_are_explained() -> None:
     assert INTERVALS_NOTE in notes
 
 
-def test_third_party_weights_are_not_compared() -> None:
-    foreign = foreign_record(4, 3, "mine", n=4, num_test=4)
-    assert paired_rows([evaluated([0, 0, 1, 0], method=AT), foreign]) == []
+@pytest.mark.parametrize(
+    ("source", "num_val", "footnote"),
+    [
+        ("digits", 143, SPLIT_FOOTNOTE),
+        ("cifar10", 1_000, SPLIT_FOOTNOTE),
+        ("my/images.npz", 500, UNKNOWN_SPLIT_FOOTNOTE),
+        ("digits", 0, None),
+    ],
+)
+def test_rows_say_where_a_seed_changes_the_training_images(
+    source: str, num_val: int, footnote: str | None
+) -> None:
+    changes: dict[str, Any] = {"val_size": num_val, "select": "val" if num_val else "test"}
+    records = [*trained("at", THEIRS, source, **changes), *trained("adr", MINE, source, **changes)]
+    (row,) = paired_rows(records)
+    shown = {SPLIT_FOOTNOTE, UNKNOWN_SPLIT_FOOTNOTE} & set(row["marks"])
+    assert shown == ({footnote} if footnote else set())
+    one_seed = [record for record in records if record.seed == 0]
+    (row,) = paired_rows(one_seed)
+    assert not {SPLIT_FOOTNOTE, UNKNOWN_SPLIT_FOOTNOTE} & set(row["marks"])
 
 
-def test_the_reference_shares_all_settings_but_those_of_the_method() -> None:
-    """Each row is compared with the reference of as many epochs; AWP lacks Nesterov momentum."""
-    adr = {
-        "method": "adr+awp",
-        "temperature_high": 1.0,
-        "temperature_low": 0.7,
-        "interpolation_low": 0.3,
-        "interpolation_high": 0.9,
-        "ema_decay": 0.98,
-        "awp_rho": 0.005,
-        "nesterov": False,
-    }
-    configs = {
-        "digits-small-cnn-at-seed0": digits_config(),
-        "digits-long-at-seed0": digits_config(epochs=60),
-        "digits-small-cnn-adr+awp-seed0": digits_config(**adr),
-        "digits-long-adr+awp-seed0": digits_config(epochs=60, **adr),
-        "digits-longest-adr+awp-seed0": digits_config(epochs=90, **adr),
-    }
-    verdicts = {
-        "digits-small-cnn-at-seed0": [1, 0, 0, 0],
-        "digits-long-at-seed0": [1, 1, 0, 0],
-    }
-    own = {"dataset": "digits", "arch": "small-cnn", "published_test_set": False}
-    records: list[Record] = []
-    for run, config in configs.items():
-        settings = {"run": run, "method": config.method, "training_sha256": config.sha256()}
-        records.append(evaluated(verdicts.get(run, [1, 1, 1, 1]), **own, **settings))
-        records.append(
-            train_record(run=run, method=config.method, config=config.to_json(), dataset="digits")
-        )
-    rows = paired_rows(records)
-    found = {row["method"]: (figure(row["reference"]).mean, row["marks"][-1]) for row in rows}
-    assert found == {
-        "adr+awp": (25.0, "settings: --epochs 30"),
-        "adr+awp (long)": (50.0, "settings: --epochs 60"),
-    }
+def test_a_split_of_its_own_seed_does_not_change_the_training_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = TrainConfig.values
+    monkeypatch.setattr(TrainConfig, "values", lambda self: {**values(self), "split_seed": 0})
+    (row,) = paired_rows([*trained("at", THEIRS), *trained("adr")])
+    assert SPLIT_FOOTNOTE not in row["marks"]
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
-def test_small_probabilities_are_never_shown_as_zero(format_name: str) -> None:
-    records = [evaluated([0] * 20, method=AT), evaluated([1] * 20, method=ADR)]
-    report = build_report(records, baselines=False)
-    shown = render(report, format_name)
-    p = exact_test([1] * 20)
-    expected = {"csv": repr(p), "json": repr(p), "latex": r"\textless{}0.001"}
-    assert expected.get(format_name, "<0.001") in shown.replace("\\<", "<")
-    (row,) = table(report, "paired").rows
-    assert row.cells["p"] == PValue(p=p)
+def test_the_built_in_data_sets_are_those_that_draw_their_validation_images() -> None:
+    assert set(BUILT_IN) == set(DATASETS)
+
+
+@pytest.mark.parametrize(
+    ("num_val", "order", "note"),
+    [
+        (143, ["last", "best"], "last epoch first: 143 images chose the best, on which an accuracy "
+         "of 50 % has a standard error of 4.2 points."),
+        (1_000, ["best", "last"], None),
+    ],
+)  # fmt: skip
+def test_the_last_epoch_is_first_where_few_images_chose_the_best(
+    num_val: int, order: list[str], note: str | None
+) -> None:
+    """50 / sqrt(143) = 4.18."""
+    records = [
+        record
+        for method in ("at", "adr")
+        for selection in ("best", "last")
+        for record in trained(method, val_size=num_val, selection=selection)
+    ]
+    assert [row["checkpoint"] for row in paired_rows(records)] == order
+    notes = table(build_report(records), "paired").notes
+    assert [one for one in notes if one.startswith("last epoch first")] == ([note] if note else [])
+
+
+def test_few_test_images_that_chose_the_epoch_count_too() -> None:
+    records = [
+        evaluated(bits, method=method, selection=selection, selected_on="test")
+        for method, bits in ((AT, [0, 1, 0]), (ADR, [1, 1, 0]))
+        for selection in ("best", "last")
+    ]
+    assert [row["checkpoint"] for row in paired_rows(records)] == ["last", "best"]
+
+
+def test_the_numbers_of_footnotes_are_in_order() -> None:
+    records = [evaluated([0, 0, 1], method=AT), evaluated([1, 1, 0], method=ADR)]
+    records += [evaluated([1, 1, 0], method="trades", warnings=("masked",))]
+    shown = grid(table(build_report(records, baselines=False), "paired"), intervals=False)
+    assert [row[1] for row in shown.cells] == ["adr", "trades [1]"]

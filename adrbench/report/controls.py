@@ -1,0 +1,74 @@
+"""The controls of a method: what it is without the ingredient that it adds.
+
+They follow from the declarations of the components, so a new component has controls too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+from typing import Any
+
+from adrbench.config.components import DEFAULTS, SLOTS, Component, Slot
+from adrbench.config.method import Method, parse_method
+from adrbench.errors import AdrbenchError
+
+#: The ingredient of a method is the component of the first of these slots that it fills.
+INGREDIENTS: tuple[Slot, ...] = ("targets", "perturbation", "averaging", "objective")
+#: Where that control is missing, the next lacks more of these, in this order: averaging comes
+#: first, since it changes only which weights are evaluated.
+FURTHER: tuple[Slot, ...] = ("averaging", "perturbation", "objective")
+#: What every method is compared with besides its control.
+PLAIN = DEFAULTS["objective"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A method that lacks the components `removed`, of which the first is the ingredient."""
+
+    method: str
+    removed: tuple[Component, ...]
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """The tokens of what is removed beside the ingredient."""
+        return tuple(component.token for component in self.removed[1:])
+
+    @property
+    def implied(self) -> Mapping[str, Any]:
+        """The general settings that what is removed implies."""
+        return {name: value for one in self.removed for name, value in one.implies.items()}
+
+
+@cache
+def list_controls(method: str) -> tuple[Control, ...]:
+    """Return the controls of `method`, the nearest first and PLAIN last; none of PLAIN itself.
+
+    All of them lack the ingredient. For `trades+adr+wa` they are `trades+wa`, `trades`, `at+wa`
+    and `at`. A name that is no method has none.
+    """
+    try:
+        filled = parse_method(method).filled
+    except AdrbenchError:
+        return ()
+    present = [slot for slot in INGREDIENTS if slot in filled and filled[slot].token != PLAIN]
+    if not present:
+        return ()
+    ingredient = present[0]
+    others = [slot for slot in FURTHER if slot in present and slot != ingredient]
+    return tuple(
+        _without(filled, (ingredient, *further))
+        for number in range(len(others) + 1)
+        for further in combinations(others, number)
+    )
+
+
+def _without(filled: Mapping[Slot, Component], slots: tuple[Slot, ...]) -> Control:
+    """Return the control without what fills `slots`; PLAIN takes the place of an objective."""
+    plain = parse_method(PLAIN).filled
+    kept = {slot: component for slot, component in filled.items() if slot not in slots}
+    components = {**plain, **kept}
+    return Control(
+        method=str(Method(tuple(components[slot] for slot in SLOTS if slot in components))),
+        removed=tuple(filled[slot] for slot in slots),
+    )
