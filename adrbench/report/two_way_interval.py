@@ -34,8 +34,8 @@ class DifferenceEstimate:
     With one seed, the standard error and the 95 % `interval` are over images only, and `p` and
     `detectable` are None. `p` is of the two-sided t-test of no difference; `detectable` is the
     smallest true difference that this test, at 5 %, finds with a power of 80 %, from the
-    noncentral t distribution. If d is the same everywhere, nothing can be estimated from its
-    variation, and `interval`, `p` and `detectable` are None.
+    noncentral t distribution. If no mean of a seed or of an image differs from the others, the
+    standard error is 0, and `interval`, `p` and `detectable` are None.
     """
 
     mean: float

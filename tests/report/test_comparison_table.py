@@ -18,6 +18,7 @@ from adrbench.report.comparison_table import (
     P_NOTE,
     SEEDS_NOTE,
     SPLIT_FOOTNOTE,
+    TWO_SEEDS_FOOTNOTE,
     UNKNOWN_FOOTNOTE,
     UNKNOWN_SPLIT_FOOTNOTE,
 )
@@ -130,6 +131,15 @@ def test_one_seed_has_an_interval_over_images_that_is_named_as_such_and_no_p() -
     notes = table(build_report(records), "paired").notes
     assert IMAGES_NOTE in notes
     assert not {SEEDS_NOTE, P_NOTE, DETECTABLE_NOTE} & set(notes)
+
+
+def test_two_seeds_have_a_warning() -> None:
+    records = [evaluated(bits, method=ADR, seed=s) for s, bits in enumerate(MINE)]
+    records += [evaluated(bits, method=AT, seed=s) for s, bits in enumerate(THEIRS)]
+    for seeds in (2, 3):
+        (row,) = paired_rows([record for record in records if record.seed in range(seeds)])
+        assert row["seeds"] == seeds
+        assert (TWO_SEEDS_FOOTNOTE in row["marks"]) == (seeds == 2)
 
 
 def test_a_single_image_or_equal_outcomes_have_no_interval() -> None:
