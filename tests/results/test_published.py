@@ -1,5 +1,6 @@
 """Published results: the page equals the report, and stored weights reproduce the records."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,13 @@ def test_the_page_equals_the_report() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     assert (PUBLISHED / "RESULTS.md").read_bytes() == done.stdout
     assert done.stderr == b""
+
+
+def test_every_interval_in_the_summary_is_one_of_the_tables() -> None:
+    interval = re.compile(r"[-+][0-9.]+ \[[-+][0-9.]+, [-+][0-9.]+\]")
+    quoted = interval.findall((PUBLISHED / "README.md").read_text("utf-8"))
+    assert len(quoted) >= 10
+    assert set(quoted) <= set(interval.findall((PUBLISHED / "RESULTS.md").read_text("utf-8")))
 
 
 @pytest.mark.parametrize("study", COMPLETE)
