@@ -63,7 +63,7 @@ class Job:
 
     Jobs of one `kind` take about as long. `find_seconds` returns the seconds that the job took
     according to the records, or None if it is not finished. `output` is a file that dependent jobs
-    read.
+    read; `again` are further arguments that make it again after it was lost.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Job:
     arguments: tuple[str, ...]
     needs: str = ""
     output: Path | None = None
+    again: tuple[str, ...] = ()
     find_seconds: Callable[[RecordIndex], float | None]
 
 
@@ -104,6 +105,7 @@ def make_training_job(training: Training, workspace: Workspace) -> Job:
             *("--device", workspace.device),
         ),
         output=workspace.runs / training.run / LAST,
+        again=("--force",),
         find_seconds=find_seconds,
     )
 

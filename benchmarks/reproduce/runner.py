@@ -81,8 +81,10 @@ def choose_pending(jobs: Sequence[Job], index: RecordIndex) -> list[Job]:
     pending = []
     for job in reversed(jobs):
         is_lost = job.name in needed and job.output is not None and not job.output.exists()
-        if job.find_seconds(index) is None or is_lost:
-            pending.append(job)
+        is_finished = job.find_seconds(index) is not None
+        if not is_finished or is_lost:
+            more = job.again if is_finished else ()
+            pending.append(replace(job, arguments=(*job.arguments, *more)))
             needed.add(job.needs)
     return pending[::-1]
 

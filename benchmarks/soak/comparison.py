@@ -12,8 +12,8 @@ import torch
 from benchmarks.soak.commands import SAVED
 from benchmarks.soak.directory_state import DirectoryState, Progress
 
-#: Fields that may differ: when, for how long and from which checkout something was computed, and the
-#: random id of a run.
+#: Fields that may differ: when, for how long and from which checkout something was computed, and
+#: the random id of a run.
 VOLATILE = {
     "seconds",
     "stage_seconds",

@@ -276,7 +276,7 @@ def everything() -> list[str]:
 
 @pytest.mark.slow
 def test_records_without_their_runs_count_as_finished(made: Workspace, tmp_path: Path) -> None:
-    """As in a clone with published results; a missing attack needs its run."""
+    """As in a clone with published results; a missing attack needs its run, trained again."""
     where = replace(make_workspace(tmp_path), out=tmp_path / "results")
     shutil.copytree(made.out, where.out)
     assert find_pending(where) == []
@@ -285,6 +285,10 @@ def test_records_without_their_runs_count_as_finished(made: Workspace, tmp_path:
     names = ["train digits-small-cnn-adr+wa-seed0", "fgsm digits-small-cnn-adr+wa-seed0"]
     assert find_pending(where) == names
     assert find_pending(replace(where, runs=made.runs)) == names[1:]
+    assert reproduce({"tiny": TINY}, where, workers=1, threads=1) == 0
+    assert lost.exists()
+    assert find_pending(where) == []
+    lost.unlink()
     (where.out / "tiny" / "weights" / "digits-float16-adr+wa-seed0.pt").unlink()
     assert find_pending(replace(where, runs=made.runs))[1:] == ["keep digits-float16-adr+wa-seed0"]
 
