@@ -1,15 +1,20 @@
 """Targets: what a user's name for a model resolves to, and what is refused first."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from adrbench.config.threat import ThreatModel
+from adrbench.data import load_dataset
 from adrbench.errors import CheckpointError, UsageError
 from adrbench.evaluation.targets import TargetOptions, Training, resolve_targets
 from adrbench.models.architectures import build_model
+from adrbench.training.loop import train
 from logs import logged
+from training_runs import CONTEXT, make_config
 
 
 def test_eps_is_the_one_given_then_the_one_trained_with_then_that_of_robustbench() -> None:
@@ -42,3 +47,19 @@ def test_third_party_weights_have_an_unknown_training(tmp_path: Path) -> None:
     assert model.training == Training()
     assert not model.training.is_known
     assert (model.label, model.run, model.training.weights) == ("w", "w", "file")
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {}])
+def test_a_directory_with_files_of_two_runs(tmp_path: Path, changes: dict[str, int]) -> None:
+    digits = load_dataset("digits", data_dir=tmp_path, val_size=40)
+    digits = replace(digits, train=digits.train.first(64), val=digits.val.first(10))
+    for name, seed in (("p", {}), ("q", changes)):
+        config = make_config("at", epochs=1, steps=1, **seed)
+        train(config, digits, tmp_path / name, context=CONTEXT)
+    targets = resolve_targets(str(tmp_path / "p"), TargetOptions())
+    assert [target.training.selection for target in targets] == ["best", "last"]
+    shutil.copy(tmp_path / "q" / "best.pt", tmp_path / "p")
+    with pytest.raises(CheckpointError, match=r"two runs, best\.pt of q .* and last\.pt of p"):
+        resolve_targets(str(tmp_path / "p"), TargetOptions())
+    (target,) = resolve_targets(str(tmp_path / "p" / "best.pt"), TargetOptions())
+    assert target.run == "q"

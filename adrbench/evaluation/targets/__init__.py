@@ -39,8 +39,7 @@ def resolve_targets(target: str, options: TargetOptions) -> list[TargetModel]:
         raise CheckpointError(
             f"{target} does not exist: give a run directory, a checkpoint, or {known}."
         )
-    files = own.find_checkpoints(path) if path.is_dir() else [path]
-    return [found for file in files for found in _load_file(file, options)]
+    return own.load_directory(path, options) if path.is_dir() else _load_file(path, options)
 
 
 def _load_file(path: Path, options: TargetOptions) -> list[TargetModel]:

@@ -31,6 +31,29 @@ def find_checkpoints(directory: Path) -> list[Path]:
     return found
 
 
+def load_directory(directory: Path, options: TargetOptions) -> list[TargetModel]:
+    """Return the targets in the checkpoints of a run directory.
+
+    Raises:
+        CheckpointError: when there is none, or they are not all of one run.
+
+    """
+    loaded = {path: checkpoints.load(path) for path in find_checkpoints(directory)}
+    (first_path, first), *others = loaded.items()
+    for path, checkpoint in others:
+        if not checkpoint.is_of_same_run(first):
+            raise CheckpointError(
+                f"{directory} holds files of two runs, {first_path.name} of {first.run} (seed "
+                f"{first.config.seed}) and {path.name} of {checkpoint.run} (seed "
+                f"{checkpoint.config.seed}): restore its own, or name one of the two files."
+            )
+    return [
+        target
+        for path, checkpoint in loaded.items()
+        for target in load_targets(path, checkpoint, options)
+    ]
+
+
 def load_targets(path: Path, checkpoint: Checkpoint, options: TargetOptions) -> list[TargetModel]:
     """Return the sets of weights in `checkpoint`, read from `path`, that `options` select.
 
