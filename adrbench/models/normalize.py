@@ -16,10 +16,11 @@ from adrbench.errors import UsageError
 def normalization_buffers(
     mean: Sequence[float], std: Sequence[float], in_channels: int
 ) -> tuple[Tensor, Tensor]:
-    """Return `mean` and `std` as tensors of shape (C, 1, 1), for pixels in [0, 1].
+    """Return `mean` and `std` as float32 tensors of shape (C, 1, 1), for pixels in [0, 1].
 
     An empty sequence means no shift (zeros) or no scaling (ones). Raises `UsageError` when the
-    number of values is not `in_channels`, a value is not finite, or a std is not positive.
+    number of values is not `in_channels`, or where a value, rounded to float32, is not finite or
+    a std not positive.
     """
     values = {"mean": list(mean) or [0.0] * in_channels, "std": list(std) or [1.0] * in_channels}
     for name, numbers in values.items():
@@ -28,16 +29,22 @@ def normalization_buffers(
                 f"normalization {name} {tuple(numbers)} has {len(numbers)} values for images of "
                 f"{in_channels} channels: give one value per channel."
             )
-        if not all(math.isfinite(number) for number in numbers):
+        if not all(math.isfinite(number) for number in _round_to_float32(numbers)):
             raise UsageError(
                 f"normalization {name} {tuple(numbers)} is not finite: give numbers in [0, 1]."
             )
-    if min(values["std"]) <= 0:
+    if min(_round_to_float32(values["std"])) <= 0:
         raise UsageError(
             f"normalization std {tuple(values['std'])} must be above 0: "
             "give the standard deviation of each channel for pixels in [0, 1]."
         )
-    return (
-        torch.tensor(values["mean"]).view(in_channels, 1, 1),
-        torch.tensor(values["std"]).view(in_channels, 1, 1),
+    mean_buffer, std_buffer = (
+        torch.tensor(values[name], dtype=torch.float32).view(in_channels, 1, 1)
+        for name in ("mean", "std")
     )
+    return mean_buffer, std_buffer
+
+
+def _round_to_float32(numbers: Sequence[float]) -> list[float]:
+    rounded: list[float] = torch.tensor(numbers, dtype=torch.float32, device="cpu").tolist()
+    return rounded

@@ -120,6 +120,15 @@ def test_normalization_in_the_model_equals_normalized_inputs(arch: str) -> None:
         assert error <= 1e-4 * logits.abs().max() < (logits - outside(x)).abs().max()
 
 
+def test_normalization_given_as_whole_numbers_keeps_the_fractions_of_a_file() -> None:
+    model = build_model("small-cnn", num_classes=5, mean=[0, 0, 0], std=[1, 1, 1]).eval()
+    state = build_model("small-cnn", num_classes=5, mean=MEAN, std=STD).state_dict()
+    model.load_state_dict(state)
+    assert model.get_buffer("mean").flatten().tolist() == pytest.approx(MEAN)
+    assert model.get_buffer("std").flatten().tolist() == pytest.approx(STD)
+    assert model(torch.rand(2, 3, 8, 8)).isfinite().all()
+
+
 @pytest.mark.parametrize("arch", ARCHS)
 def test_silu_models_contain_no_relu(arch: str) -> None:
     kinds = {
@@ -314,6 +323,8 @@ def test_canonical_names_are_unchanged() -> None:
         ({"std": (0.5, 0.5, -0.1)}, "above 0"),
         ({"mean": (0.5, 0.5, float("nan"))}, "not finite"),
         ({"std": (0.5, 0.5, float("inf"))}, "not finite"),
+        ({"mean": (0.5, 0.5, 1e39)}, "not finite"),
+        ({"std": (0.5, 0.5, 1e-46)}, "must be above 0"),
     ],
 )
 def test_invalid_model_settings_are_rejected(arguments: dict[str, object], words: str) -> None:
