@@ -13,9 +13,15 @@ def cosine(start: float, end: float, total_steps: int) -> Schedule:
     """Return half a cosine from `start` at step 0 to `end` at step `total_steps`.
 
     This is the annealing of ADR (Wu et al., ICLR 2024): with c(s) = (1 + cos(pi s / S)) / 2 the
-    value is end + (start - end) c(s). The last step of a run, S - 1, comes just short of `end`.
+    value is end + (start - end) c(s). The last step of a run, S - 1, comes just short of `end`,
+    and the value stays at `end` after step S.
     """
-    return lambda step: end + (start - end) * (1 + math.cos(math.pi * step / total_steps)) / 2
+
+    def value(step: int) -> float:
+        angle = math.pi * min(step, total_steps) / total_steps
+        return end + (start - end) * (1 + math.cos(angle)) / 2
+
+    return value
 
 
 def steps(value: float, milestones: Sequence[int], factor: float) -> Schedule:

@@ -17,11 +17,17 @@ def test_cosine_by_hand() -> None:
     assert [anneal(step) for step in range(5)] == pytest.approx(expected, abs=1e-15)
 
 
+def test_cosine_stays_at_its_end_beyond_the_run() -> None:
+    """Not clamped, step 5 of 4 would be 2.0 + 0.5 (1 + cos(5 pi / 4)) / 2 = 2.0 + 0.25 - 0.1768."""
+    anneal = cosine(2.5, 2.0, 4)
+    assert [anneal(step) for step in (4, 5, 8, 1000)] == [2.0] * 4
+
+
 @given(st.floats(-5, 5), st.floats(-5, 5), st.integers(1, 1000))
 def test_cosine_stays_between_its_ends_and_never_turns(
     start: float, end: float, total: int
 ) -> None:
-    values = [cosine(start, end, total)(step) for step in range(total + 1)]
+    values = [cosine(start, end, total)(step) for step in range(2 * total)]
     low, high = min(start, end), max(start, end)
     assert all(low - 1e-9 <= value <= high + 1e-9 for value in values)
     ordered = sorted(values, reverse=start > end)
