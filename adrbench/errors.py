@@ -39,6 +39,23 @@ class RecordError(AdrbenchError):
     """A result file that is damaged, from another program, or of a newer schema."""
 
 
+class NonFiniteLogitsError(AdrbenchError):
+    """A model whose logits on unperturbed images are not all finite.
+
+    `finding` is what was wrong, for use in another sentence.
+    """
+
+    def __init__(self, label: str, suite: str, *, count: int, n: int) -> None:
+        self.finding = (
+            f"the logits of {label} are not finite (NaN or infinity) on {count:,} of {n:,} clean "
+            "images"
+        )
+        super().__init__(
+            f"{self.finding}, so there is no accuracy under {suite}: its weights or its "
+            "normalization are damaged or diverged; give other weights, or correct --normalize."
+        )
+
+
 class LostProcessError(AdrbenchError):
     """Another process of the group exited; its own error gives the reason, if it printed one."""
 

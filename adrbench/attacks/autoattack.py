@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from adrbench.attacks.autoattack_package import import_package, isolated
 from adrbench.attacks.early_exit import add_early_exit
+from adrbench.attacks.finite_logits import FiniteLogits
 from adrbench.config.threat import ThreatModel
 
 Version = Literal["standard", "plus", "rand"]
@@ -48,7 +49,7 @@ class OfficialAttack:
         """
         del indices
         with isolated(x.device), torch.no_grad():
-            attack = configure(self, model, x.device)
+            attack = configure(self, FiniteLogits(model, x, y), x.device)
             # With several passes per gradient, one misclassification does not decide the outcome.
             if getattr(attack, "eot_iter", None) == 1:
                 add_early_exit(attack)

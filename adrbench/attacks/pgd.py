@@ -12,33 +12,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adrbench.attacks.predictions import is_correct
 from adrbench.config.threat import ThreatModel
 from adrbench.runtime import seeds
 
 #: (logits (N, num_classes), labels (N,)) -> a scalar to maximize.
 LabelLoss = Callable[[Tensor, Tensor], Tensor]
+#: images (N, C, H, W) -> a scalar to maximize.
+ImageLoss = Callable[[Tensor], Tensor]
+
+
+def image_gradient(loss: ImageLoss, x: Tensor) -> Tensor:
+    """Return the gradient of `loss` at images `x`, (N, C, H, W)."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(loss(x), x)
+    return gradient
+
+
+def finite_image_gradient(loss: ImageLoss, x: Tensor) -> Tensor:
+    """Return `image_gradient` with zeros where it is not finite, so that a step moves no pixel."""
+    return image_gradient(loss, x).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def ascend(
     threat: ThreatModel,
     x: Tensor,
     start: Tensor,
-    loss: Callable[[Tensor], Tensor],
+    loss: ImageLoss,
     *,
     steps: int,
     alpha: float,
+    differentiate: Callable[[ImageLoss, Tensor], Tensor] = image_gradient,
 ) -> Tensor:
-    """Maximize `loss`, a function from images to a scalar, from `start` in the ball around `x`.
+    """Maximize `loss` from `start` in the ball around `x`.
 
     Takes `steps` steepest-ascent steps of size `alpha` in the norm, each followed by a projection
     (Madry et al. 2018). Returns the last iterate, shape (N, C, H, W), without gradient.
     """
     x_adv = start.detach()
     for _ in range(steps):
-        x_adv.requires_grad_()
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(loss(x_adv), x_adv)
-        x_adv = threat.step(x, x_adv.detach(), gradient, alpha)
+        x_adv = threat.step(x, x_adv, differentiate(loss, x_adv), alpha)
     return x_adv
 
 
@@ -91,7 +105,7 @@ class PGD:
             if restart + 1 == self.restarts:
                 break
             with torch.no_grad():
-                remaining = remaining[model(found).argmax(1) == labels]
+                remaining = remaining[is_correct(model(found), labels)]
             if len(remaining) == 0:
                 break
         return x_adv
@@ -104,6 +118,7 @@ class PGD:
             lambda x_adv: self.loss(model(x_adv), y),
             steps=self.steps,
             alpha=self.alpha,
+            differentiate=finite_image_gradient,
         )
 
     def _start(self, x: Tensor, indices: Tensor, restart: int) -> Tensor:

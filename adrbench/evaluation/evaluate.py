@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from adrbench.attacks.predictions import is_correct, is_finite
 from adrbench.attacks.reliability_warnings import ReliabilityWarning
 from adrbench.attacks.suites import Stage, Suite
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
+from adrbench.errors import NonFiniteLogitsError
 from adrbench.evaluation.progress import NoProgressStore, Progress, ProgressStore, begin, unique
 from adrbench.models.frozen import FORMATS, Frozen, formats_for, freeze
 from adrbench.models.graphed import GraphedModel
@@ -83,11 +85,15 @@ def evaluate(
     *,
     batch_size: int,
     on_batch: OnBatch = lambda stage, done, total, survivors: None,
+    label: str = "the model",
     optimize_model: bool = False,
     progress_store: ProgressStore | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Evaluation:
     """Attack `model` on `images`, on the device both are on, in float32.
+
+    A logit that is not finite is never a success of the model: attacked images with one count as
+    not robust, with a warning. `label` names the model in messages.
 
     The attacks run on the frozen form of the model. `optimize_model` spends time on making that
     form fast, which pays off over many batches: its memory format is chosen with more care, and
@@ -97,6 +103,10 @@ def evaluate(
     After every batch the progress is saved in `progress_store`, from which an interrupted
     evaluation resumes. Every rank of `process_group` calls this and returns the whole evaluation;
     the ranks share the batches, which do not depend on the number of ranks.
+
+    Raises:
+        NonFiniteLogitsError: after the clean pass, on all ranks, if a logit was not finite there.
+
     """
     started = time.perf_counter()
     progress_store = progress_store or NoProgressStore()
@@ -127,6 +137,8 @@ def evaluate(
         is_graphed = optimize_model and x.is_cuda
         runner = _StageRunner(
             model=GraphedModel(frozen.model, x, len(x)) if is_graphed else frozen.model,
+            label=label,
+            suite=suite.name,
             images=images,
             threat=threat,
             batch_size=batch_size,
@@ -173,6 +185,8 @@ class _StageRunner:
     """Runs stages one after the other on the survivors in `progress`, calling `save` per batch."""
 
     model: nn.Module
+    label: str
+    suite: str
     images: Images
     threat: ThreatModel
     batch_size: int
@@ -182,7 +196,12 @@ class _StageRunner:
     process_group: ProcessGroup
 
     def run(self, stage: Stage) -> None:
-        """Run the batches of a stage that are not done, and remove the images it fools."""
+        """Run the batches of a stage that are not done, and remove the images it fools.
+
+        Raises:
+            NonFiniteLogitsError: where the stage is the clean pass.
+
+        """
         progress = self.progress
         started = time.perf_counter() - progress.stage_seconds
         entered = progress.entered.nonzero().squeeze(1)
@@ -196,31 +215,47 @@ class _StageRunner:
         if remaining:
             report()
         for index in self.process_group.claim(remaining):
-            progress.survivors[batches[index]] = self._find_survivors(stage, batches[index])
+            self._run_batch(stage, batches[index])
             progress.done.add(index)
             progress.stage_seconds = time.perf_counter() - started
             self.save()
             if len(progress.done) < len(batches):
                 report()
         progress.survivors = self.process_group.all_reduce_and(progress.survivors)
+        progress.nonfinite = set().union(*self.process_group.all_gather(progress.nonfinite))
         progress.done = set(range(len(batches)))
         report()
+        if progress.nonfinite:
+            self._report_nonfinite(stage, len(entered))
         progress.finish_stage(stage.name)
 
-    def _find_survivors(self, stage: Stage, indices: Tensor) -> Tensor:
-        """Return which of the images at `indices` (N,) survive a stage, (N,) on the CPU."""
+    def _run_batch(self, stage: Stage, indices: Tensor) -> None:
+        """Run a stage on the images at `indices` (N,), and note the outcomes."""
         batch = self.images.take(indices)
         x, y = to_float(batch.pixels), batch.labels
         x_adv = stage.perturb(self.model, x, y, indices.to(y.device))
-        return ~judge(self.model, self.threat, x, x_adv, y, attack=stage.name).cpu()
+        outcomes = judge(self.model, self.threat, x, x_adv, y, attack=stage.name)
+        survives, is_nonfinite = torch.stack(outcomes).cpu()
+        self.progress.survivors[indices] = survives
+        self.progress.nonfinite.update(indices[is_nonfinite].tolist())
+
+    def _report_nonfinite(self, stage: Stage, num_entered: int) -> None:
+        count = len(self.progress.nonfinite)
+        if self.progress.clean is None:
+            raise NonFiniteLogitsError(self.label, self.suite, count=count, n=num_entered)
+        self.progress.warnings.append(
+            f"under {stage.name} the logits of {count:,} of {num_entered:,} images were not finite "
+            "(NaN or infinity): these images count as not robust."
+        )
 
 
 def judge(
     model: nn.Module, threat: ThreatModel, x: Tensor, x_adv: Tensor, y: Tensor, *, attack: str
-) -> Tensor:
-    """Return where `x_adv` (N, C, H, W) is within the threat model and misclassified, (N,).
+) -> tuple[Tensor, Tensor]:
+    """Return which images survive as `x_adv` (N, C, H, W), and which logits are not finite, (N,).
 
-    Warns of images outside the threat model, naming the `attack`.
+    An image survives if `x_adv` is classified correctly, with finite logits, or is outside the
+    threat model, of which a warning names the `attack`.
     """
     limit = threat.eps * (1 + RELATIVE_SLACK) + ABSOLUTE_SLACK
     in_range = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
@@ -233,8 +268,8 @@ def judge(
             stacklevel=2,
         )
     with torch.no_grad():
-        is_misclassified: Tensor = model(x_adv).argmax(1) != y
-    return is_allowed & is_misclassified
+        logits = model(x_adv)
+    return ~is_allowed | is_correct(logits, y), is_allowed & ~is_finite(logits)
 
 
 @contextmanager

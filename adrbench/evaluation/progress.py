@@ -38,14 +38,16 @@ class Progress:
     `stages` are the finished stages, the clean pass first, and `clean` the images it classified
     correctly, once it is finished. Of the current stage, `entered` are the images it attacks,
     `survivors` those of them that are robust so far, and `done` the indices of its finished
-    batches; it has taken `stage_seconds`, and the whole evaluation `seconds`. `memory_format` is
-    the name of that of the frozen model, "" before it is chosen.
+    batches, and `nonfinite` the images on which the model's logits were not finite; it has taken
+    `stage_seconds`, and the whole evaluation `seconds`. `memory_format` is the name of that of the
+    frozen model, "" before it is chosen.
     """
 
     entered: Tensor
     survivors: Tensor
     clean: Tensor | None = None
     done: set[int] = field(default_factory=set)
+    nonfinite: set[int] = field(default_factory=set)
     stages: list[StageResult] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -73,7 +75,7 @@ class Progress:
             StageResult(name=name, survivors=num_survivors, seconds=self.stage_seconds)
         )
         self.entered = self.survivors.clone()
-        self.done, self.stage_seconds = set(), 0.0
+        self.done, self.nonfinite, self.stage_seconds = set(), set(), 0.0
 
 
 def begin(n: int) -> Progress:
@@ -88,15 +90,17 @@ def combine(parts: Sequence[Progress]) -> Progress:
     A rank enters a stage when all ranks have finished the last one, so only the parts with the
     most finished stages count.
     """
+    warnings = unique(text for part in parts for text in part.warnings)
     num_finished = max(len(part.stages) for part in parts)
     parts = [part for part in parts if len(part.stages) == num_finished]
     whole = parts[0]
     for part in parts[1:]:
         whole.survivors &= part.survivors
         whole.done |= part.done
+        whole.nonfinite |= part.nonfinite
         whole.seconds = max(whole.seconds, part.seconds)
         whole.stage_seconds = max(whole.stage_seconds, part.stage_seconds)
-    whole.warnings = unique(text for part in parts for text in part.warnings)
+    whole.warnings = warnings
     return whole
 
 
@@ -146,6 +150,7 @@ class _State:
     stage_seconds: float
     form: str
     clean_logits: str | None = None
+    nonfinite: tuple[int, ...] = ()
     schema: int = SCHEMA
 
 
@@ -190,6 +195,7 @@ class ProgressFiles:
             stage_seconds=progress.stage_seconds,
             form=progress.memory_format,
             clean_logits=None if logits is None else pack_logits(logits.numpy()),
+            nonfinite=tuple(sorted(progress.nonfinite)),
         )
         data = to_json(state)
         content = json.dumps({"sha256": hash_json(data), "state": data})
@@ -262,6 +268,7 @@ def _to_progress(state: _State) -> Progress:
         seconds=state.seconds,
         stage_seconds=state.stage_seconds,
         memory_format=state.form,
+        nonfinite=set(state.nonfinite),
     )
     clean = progress.entered if progress.clean is None else progress.clean
     num_entered = state.stages[-1].survivors if state.stages else state.n

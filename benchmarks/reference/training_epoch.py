@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
+from adrbench.attacks.predictions import is_correct
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, Images
 from benchmarks.reference.training_step import Trainer, draw_uniform_start, run_pgd
@@ -99,8 +100,8 @@ class EpochTrainer:
             x, y = images.to(self.device), labels.to(self.device)
             x_adv = attack(self.trainer.config, model, x, y)
             with torch.no_grad():
-                clean += int((model(x).argmax(1) == y).sum().item())
-                robust += int((model(x_adv).argmax(1) == y).sum().item())
+                clean += int(is_correct(model(x), y).sum().item())
+                robust += int(is_correct(model(x_adv), y).sum().item())
         return {f"{name}_clean": clean, f"{name}_robust": robust}
 
 

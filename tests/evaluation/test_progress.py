@@ -20,6 +20,7 @@ from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.progress import Progress, ProgressFiles, begin, combine
 from adrbench.results.records import StageResult
 from adrbench.runtime.process_group import SingleProcess
+from killed_store import KilledAfter
 from logs import logged
 from messages import assert_one_line
 from tiny import Linear, make_images, train_small_net
@@ -40,23 +41,6 @@ def pgd_suite() -> Suite:
 def progress_store(directory: Path, rank: int = 0, **changes: Any) -> ProgressFiles:
     settings: dict[str, Any] = {"fingerprint": "f", "n": 53, **changes}
     return ProgressFiles(record=directory / "run-[1].json", rank=rank, **settings)
-
-
-@dataclass
-class KilledAfter:
-    """A store that saves to files, and is killed by its save after `allowed` ones."""
-
-    files: ProgressFiles
-    allowed: int
-
-    def load(self) -> Progress | None:
-        return self.files.load()
-
-    def save(self, progress: Progress) -> None:
-        self.files.save(progress)
-        self.allowed -= 1
-        if self.allowed < 0:
-            raise KeyboardInterrupt
 
 
 def run(
@@ -158,6 +142,7 @@ def progress() -> Progress:
     made.finish_stage("clean")
     made.survivors[10:20] = False
     made.done = {1}
+    made.nonfinite = {12, 13}
     made.warnings = ["odd"]
     made.seconds, made.stage_seconds, made.memory_format = 12.5, 2.25, "contiguous"
     return made
@@ -174,7 +159,7 @@ def test_resuming_is_logged(tmp_path: Path) -> None:
 
 def equal(one: Progress, other: Progress) -> bool:
     masks = ("entered", "survivors", "clean")
-    plain = ("done", "stages", "warnings", "seconds", "stage_seconds", "memory_format")
+    plain = ("done", "nonfinite", "stages", "warnings", "seconds", "stage_seconds", "memory_format")
     return all(torch.equal(getattr(one, m), getattr(other, m)) for m in masks) and all(
         getattr(one, name) == getattr(other, name) for name in plain
     )
@@ -265,6 +250,7 @@ def test_a_file_of_schema_1_is_read(tmp_path: Path) -> None:
     assert loaded is not None
     expected = progress()
     expected.stages = [StageResult(name="clean", survivors=52, seconds=1.5)]
+    expected.nonfinite = set()
     assert equal(loaded, expected)
 
 
@@ -305,7 +291,8 @@ def test_files_of_a_longer_record_name_are_not_found(tmp_path: Path) -> None:
 def test_progress_of_several_ranks_is_combined(tmp_path: Path) -> None:
     """Six images in batches of two: rank 0 did batches 0 and 2, rank 1 batch 1, rank 2 is behind.
 
-    Rank 0 has survivors 1 to 4, rank 1 fooled the model on 3: together 1, 2 and 4 survive.
+    Rank 0 has survivors 1 to 4, rank 1 fooled the model on 3: together 1, 2 and 4 survive. The
+    logits of image 0 were not finite on rank 0, those of 3 on rank 1; rank 2 saw other ones.
     """
     stages = [StageResult(name="clean", survivors=6, seconds=1.0)]
     parts = []
@@ -320,6 +307,7 @@ def test_progress_of_several_ranks_is_combined(tmp_path: Path) -> None:
         part.clean = torch.ones(6, dtype=torch.bool) if finished else None
         part.survivors = torch.tensor(survivors).bool()
         part.done, part.stages, part.warnings = set(done), list(finished), [f"of {rank}", "all"]
+        part.nonfinite = {3 * rank}
         part.seconds = part.stage_seconds = float(rank)
         progress_store(tmp_path, rank, n=6).save(part)
         parts.append(part)
@@ -327,7 +315,8 @@ def test_progress_of_several_ranks_is_combined(tmp_path: Path) -> None:
     assert whole is not None
     assert whole.survivors.int().tolist() == [0, 1, 1, 0, 1, 0]
     assert whole.done == {0, 1, 2}
-    assert whole.warnings == ["of 0", "all", "of 1"]
+    assert whole.nonfinite == {0, 3}
+    assert whole.warnings == ["of 0", "all", "of 1", "of 2"], "those of earlier stages count too"
     assert (whole.seconds, whole.stages) == (1.0, stages)
     assert torch.equal(combine(parts[::-1]).survivors, whole.survivors)
 
