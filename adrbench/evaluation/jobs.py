@@ -10,7 +10,7 @@ from torch import Tensor
 from adrbench.attacks.suites import Suite, build_suite
 from adrbench.config.settings import AttackConfig
 from adrbench.data import Images, Source
-from adrbench.errors import RecordError, UsageError
+from adrbench.errors import NonFiniteLogitsError, RecordError, UsageError
 from adrbench.evaluation.evaluate import Evaluation, OnBatch, evaluate
 from adrbench.evaluation.identity import Identity, are_same_logits, first_logits
 from adrbench.evaluation.progress import ProgressFiles
@@ -171,6 +171,7 @@ def run(job: Job, context: Context, on_batch: OnBatch, *, force: bool) -> Attack
     Raises:
         AdrbenchError: when another process is writing the record.
         RecordError: when the saved progress is that of another evaluation.
+        NonFiniteLogitsError: when the model has no finite logits to judge.
 
     """
     process_group = context.process_group
@@ -183,17 +184,23 @@ def run(job: Job, context: Context, on_batch: OnBatch, *, force: bool) -> Attack
             progress_store.load()  # on every rank, so that all of them raise its errors
         elif process_group.is_rank_zero:
             progress_store.remove()
-        evaluation = evaluate(
-            job.target_model.model.to(context.device),
-            job.images.to(context.device),
-            job.suite,
-            job.target_model.threat_model,
-            batch_size=job.config.batch_size,
-            on_batch=on_batch,
-            optimize_model=True,
-            progress_store=progress_store,
-            process_group=process_group,
-        )
+        try:
+            evaluation = evaluate(
+                job.target_model.model.to(context.device),
+                job.images.to(context.device),
+                job.suite,
+                job.target_model.threat_model,
+                label=job.target_model.label,
+                batch_size=job.config.batch_size,
+                on_batch=on_batch,
+                optimize_model=True,
+                progress_store=progress_store,
+                process_group=process_group,
+            )
+        except NonFiniteLogitsError:
+            if process_group.is_rank_zero:
+                progress_store.remove()
+            raise
         job.target_model.model.cpu()
         record = _record(job, evaluation, context)
         if process_group.is_rank_zero:
