@@ -11,6 +11,7 @@ from adrbench.attacks.suites import build_suite
 from adrbench.config.method import Weights
 from adrbench.config.settings import AttackConfig, TrainConfig
 from adrbench.data import Dataset, epoch_batches
+from adrbench.errors import AdrbenchError, NonFiniteLogitsError
 from adrbench.evaluation.evaluate import evaluate
 from adrbench.results.history import Counts, HistoryRow
 from adrbench.results.provenance import describe_device, now
@@ -19,7 +20,7 @@ from adrbench.runtime.context import Context
 from adrbench.runtime.locks import exclusive
 from adrbench.training.callbacks import Callbacks, NoCallbacks
 from adrbench.training.checkpointer import LOCK, Checkpointer
-from adrbench.training.divergence import check_finite
+from adrbench.training.divergence import check_finite, explain
 from adrbench.training.resume_checks import check_own_record, check_same_inputs
 from adrbench.training.run_record import make_record, write_own_record
 from adrbench.training.state import Run, TrainState, build_state, prepare_run, selection_images
@@ -199,6 +200,10 @@ def validate(run: Run, state: TrainState) -> dict[Weights, Counts]:
     """Count clean and PGD accuracy of each set of weights on the split that chooses the best.
 
     The attack is that of training, with noise drawn per image, the same in every epoch.
+
+    Raises:
+        AdrbenchError: where the logits on clean images are not finite.
+
     """
     threat = run.config.threat_model()
     attack = AttackConfig(
@@ -210,14 +215,21 @@ def validate(run: Run, state: TrainState) -> dict[Weights, Counts]:
     suite = build_suite(attack, threat, run.dataset.num_classes)
     counts: dict[Weights, Counts] = {}
     for weights, model in state.models().items():
-        outcome = evaluate(
-            model,
-            selection_images(run.config, run.dataset),
-            suite,
-            threat,
-            batch_size=attack.batch_size,
-            process_group=run.context.process_group,
-        )
+        try:
+            outcome = evaluate(
+                model,
+                selection_images(run.config, run.dataset),
+                suite,
+                threat,
+                label=f"the {weights} weights",
+                batch_size=attack.batch_size,
+                process_group=run.context.process_group,
+            )
+        except NonFiniteLogitsError as error:
+            where = explain(run, state.steps_done - 1)
+            raise AdrbenchError(f"{error.finding} after {where}") from error
+        for text in outcome.warnings:
+            logger.warning(f"validation of the {weights} weights: {text}")
         counts[weights] = Counts(
             clean_correct=outcome.clean_correct, robust_correct=outcome.robust_correct
         )
