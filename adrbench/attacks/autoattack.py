@@ -5,7 +5,7 @@ and random draws are the official ones; only the loop over batches of survivors 
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adrbench.attacks.autoattack_package import import_package, isolated
 from adrbench.attacks.early_exit import add_early_exit
 from adrbench.attacks.finite_logits import FiniteLogits
+from adrbench.attacks.pgd import LabelLoss, cross_entropy_sum, margin
 from adrbench.config.threat import ThreatModel
 
 Version = Literal["standard", "plus", "rand"]
@@ -90,6 +91,17 @@ def configure(stage: OfficialAttack, model: nn.Module, device: torch.device) -> 
     return ensemble.square
 
 
+def find_loss(names: Sequence[str]) -> LabelLoss | None:
+    """Return the loss whose gradients these attacks need most, None if they need no gradients.
+
+    The DLR loss and FAB follow differences of logits, as the margin does. They do not saturate
+    where the cross-entropy does, so that a suite with one of them does not rely on the latter.
+    """
+    if all(name == "square" for name in names):
+        return None
+    return cross_entropy_sum if set(names) <= {"apgd-ce", "square"} else margin
+
+
 def split_runnable(names: tuple[str, ...], num_classes: int) -> tuple[list[str], list[str]]:
     """Return the attacks that can run with `num_classes` classes, and why each other cannot.
 
@@ -113,18 +125,13 @@ def split_runnable(names: tuple[str, ...], num_classes: int) -> tuple[list[str],
     return runnable, left_out
 
 
-def inspect_model(model: nn.Module, x: Tensor, y: Tensor, *, randomness: bool = True) -> None:
-    """Run the official checks of a model on one batch, before the attack.
+def check_dynamic(model: nn.Module, x: Tensor) -> None:
+    """Issue a ReliabilityWarning if the forward pass of a model on `x` computes gradients.
 
-    Issues a ReliabilityWarning if the outputs vary between passes or look like probabilities, or
-    if the forward pass computes gradients. `randomness=False` skips the first check, for the
-    version that is made for randomized models.
+    This is the official check that `reliability_checks`, which every suite runs, has no equal of.
     """
     checks = import_module(f"{import_package().__name__}.checks")
     with isolated(x.device), torch.no_grad():
-        if randomness:
-            checks.check_randomized(model, x, y, bs=len(x))
-        checks.check_range_output(model, x)
         checks.check_dynamic(model, x)
 
 

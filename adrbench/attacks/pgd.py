@@ -30,9 +30,23 @@ def image_gradient(loss: ImageLoss, x: Tensor) -> Tensor:
     return gradient
 
 
-def finite_image_gradient(loss: ImageLoss, x: Tensor) -> Tensor:
-    """Return `image_gradient` with zeros where it is not finite, so that a step moves no pixel."""
-    return image_gradient(loss, x).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+def usable_gradient(value: Tensor, x: Tensor) -> Tensor:
+    """Return the gradient of a scalar at images `x`, zero where it is not finite.
+
+    It is zero everywhere for a scalar that does not depend on `x` in a way that torch recorded.
+    """
+    if not value.requires_grad:
+        return torch.zeros_like(x)
+    (gradient,) = torch.autograd.grad(value, x, allow_unused=True, materialize_grads=True)
+    return gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def usable_image_gradient(loss: ImageLoss, x: Tensor) -> Tensor:
+    """Return `image_gradient`, but zero where there is none to use: a step then moves nothing."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        value = loss(x)
+    return usable_gradient(value, x)
 
 
 def ascend(
@@ -118,7 +132,7 @@ class PGD:
             lambda x_adv: self.loss(model(x_adv), y),
             steps=self.steps,
             alpha=self.alpha,
-            differentiate=finite_image_gradient,
+            differentiate=usable_image_gradient,
         )
 
     def _start(self, x: Tensor, indices: Tensor, restart: int) -> Tensor:

@@ -1,26 +1,31 @@
 """Warnings that a robust accuracy may be unreliable, and what the official warnings mean."""
 
 import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class ReliabilityWarning(UserWarning):
     """A finding during an evaluation that makes its robust accuracy unreliable."""
 
 
+RANDOMIZED = (
+    "the model's outputs differ from one pass to the next, so gradients are noisy and the robust "
+    "accuracy may be too high: use --suite autoattack-rand."
+)
+PROBABILITIES = (
+    "the model's outputs look like probabilities: attacks need logits, and a final softmax masks "
+    "gradients and makes the robust accuracy too high."
+)
+ZERO_GRADIENT = (
+    "some images had a gradient of exactly zero, so gradient attacks could not change them: the "
+    "robust accuracy may be too high (gradient masking)."
+)
+
 #: Pattern of an official warning -> its explanation, formatted with the pattern's groups.
 EXPLANATIONS = {
-    "randomized defense": (
-        "the model's outputs differ from one pass to the next, so gradients are noisy and "
-        "the robust accuracy may be too high: use --suite autoattack-rand."
-    ),
-    "output is a probability distribution": (
-        "the model's outputs look like probabilities: attacks need logits, and a final softmax "
-        "masks gradients and makes the robust accuracy too high."
-    ),
-    "zero gradient": (
-        "some images had a gradient of exactly zero, so gradient attacks could not change "
-        "them: the robust accuracy may be too high (gradient masking)."
-    ),
+    "zero gradient": ZERO_GRADIENT,
     r"Square Attack has decreased the robust accuracy of ([\d.]+%)": (
         "Square, which needs no gradients, took {0} off the robust accuracy under the gradient "
         "attacks: gradients are probably masked and the robust accuracy is too high."
@@ -30,6 +35,22 @@ EXPLANATIONS = {
         "use an adaptive attack."
     ),
 }
+
+
+@contextmanager
+def collected_warnings() -> Iterator[Callable[[], list[str]]]:
+    """Collect the texts of ReliabilityWarnings, which the result holds; pass other warnings on."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ReliabilityWarning)
+
+        def texts() -> list[str]:
+            ours = [w for w in caught if issubclass(w.category, ReliabilityWarning)]
+            return list(dict.fromkeys(str(w.message) for w in ours))
+
+        yield texts
+    for other in caught:
+        if not issubclass(other.category, ReliabilityWarning):
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
 
 
 def explain_warning(message: str) -> str | None:

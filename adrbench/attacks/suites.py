@@ -25,7 +25,7 @@ class Stage(Protocol):
         """Return perturbed images, (N, C, H, W), for the images at `indices` of the test set."""
 
 
-def _nothing_to_inspect(model: nn.Module, x: Tensor, y: Tensor) -> None:
+def _nothing_to_inspect(model: nn.Module, x: Tensor) -> None:
     pass
 
 
@@ -37,8 +37,11 @@ def _nothing_to_review(accuracies: Mapping[str, float]) -> None:
 class Suite:
     """Stages that run in order, each on the survivors of the previous ones.
 
-    `inspect` may warn about a model before the attack, `review` about the accuracies after it.
-    Outcomes of a `batch_dependent` suite are reproducible only at the same batch size.
+    `loss` is the one that its gradient attacks ascend, None if it has none: the model is checked
+    before the attack for gradients of that loss to work with, and for outputs that vary unless the
+    suite is `for_randomized` models. `inspect` may warn about more, from a few images (N, C, H, W),
+    and `review` about the accuracies after the attack. Outcomes of a `batch_dependent` suite are
+    reproducible only at the same batch size.
     """
 
     name: str
@@ -46,7 +49,9 @@ class Suite:
     parameters: Mapping[str, Any]
     left_out: tuple[str, ...] = ()
     batch_dependent: bool = False
-    inspect: Callable[[nn.Module, Tensor, Tensor], None] = field(default=_nothing_to_inspect)
+    loss: pgd.LabelLoss | None = pgd.margin
+    for_randomized: bool = False
+    inspect: Callable[[nn.Module, Tensor], None] = field(default=_nothing_to_inspect)
     review: Callable[[Mapping[str, float]], None] = field(default=_nothing_to_review)
 
 
@@ -98,7 +103,7 @@ def _pgd(
         seed=config.seed,
     )
     parameters = {"steps": steps, "alpha": alpha, "restarts": config.restarts}
-    return Suite(name=name, stages=(stage,), parameters=parameters)
+    return Suite(name=name, stages=(stage,), parameters=parameters, loss=loss)
 
 
 def _margin(config: AttackConfig, threat_model: ThreatModel, num_classes: int) -> Suite:
@@ -106,7 +111,8 @@ def _margin(config: AttackConfig, threat_model: ThreatModel, num_classes: int) -
 
 
 def _fgsm(config: AttackConfig, threat_model: ThreatModel, num_classes: int) -> Suite:
-    return Suite(name="fgsm", stages=(pgd.fgsm(threat_model),), parameters={})
+    stage = pgd.fgsm(threat_model)
+    return Suite(name="fgsm", stages=(stage,), parameters={}, loss=stage.loss)
 
 
 def _official(version: autoattack.Version, only: str | None = None) -> Builder:
@@ -128,9 +134,6 @@ def _official(version: autoattack.Version, only: str | None = None) -> Builder:
             for name in runnable
         )
 
-        def inspect(model: nn.Module, x: Tensor, y: Tensor) -> None:
-            autoattack.inspect_model(model, x, y, randomness=version != "rand")
-
         return Suite(
             name=config.suite,
             stages=stages,
@@ -141,7 +144,9 @@ def _official(version: autoattack.Version, only: str | None = None) -> Builder:
             },
             left_out=tuple(left_out),
             batch_dependent=True,
-            inspect=inspect,
+            loss=autoattack.find_loss(runnable),
+            for_randomized=version == "rand",
+            inspect=autoattack.check_dynamic,
             review=autoattack.review_square,
         )
 

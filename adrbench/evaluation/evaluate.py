@@ -7,20 +7,20 @@ ball and inside [0, 1], and judges whether the model is fooled.
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from adrbench.attacks.predictions import is_correct, is_finite
-from adrbench.attacks.reliability_warnings import ReliabilityWarning
+from adrbench.attacks.reliability_warnings import ReliabilityWarning, collected_warnings
 from adrbench.attacks.suites import Stage, Suite
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
 from adrbench.errors import NonFiniteLogitsError
 from adrbench.evaluation.progress import NoProgressStore, Progress, ProgressStore, begin, unique
+from adrbench.evaluation.reliability import find_doubts
 from adrbench.models.frozen import FORMATS, Frozen, formats_for, freeze
 from adrbench.models.graphed import GraphedModel
 from adrbench.models.modes import in_mode, without_parameter_gradients
@@ -86,6 +86,7 @@ def evaluate(
     batch_size: int,
     on_batch: OnBatch = lambda stage, done, total, survivors: None,
     label: str = "the model",
+    check_reliability: bool = True,
     optimize_model: bool = False,
     progress_store: ProgressStore | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
@@ -93,7 +94,8 @@ def evaluate(
     """Attack `model` on `images`, on the device both are on, in float32.
 
     A logit that is not finite is never a success of the model: attacked images with one count as
-    not robust, with a warning. `label` names the model in messages.
+    not robust, with a warning. `label` names the model in messages. After the clean pass the model
+    is checked on a few images for what makes attacks fail, unless `check_reliability` is false.
 
     The attacks run on the frozen form of the model. `optimize_model` spends time on making that
     form fast, which pays off over many batches: its memory format is chosen with more care, and
@@ -124,7 +126,6 @@ def evaluate(
         full_precision(),
         collected_warnings() as collected,
     ):
-        suite.inspect(model, x, images.labels[: len(x)])
         formats = _formats_to_try(x, progress.memory_format, optimize_model)
         frozen = _freeze_alike(model, x, formats, process_group)
         progress.memory_format = frozen.memory_format
@@ -148,6 +149,20 @@ def evaluate(
             process_group=process_group,
         )
         for stage in stages:
+            if check_reliability and progress.is_before_attacks:
+                doubts = (
+                    find_doubts(
+                        model,
+                        attacked=frozen.model,
+                        images=images,
+                        clean=progress.survivors,
+                        suite=suite,
+                        threat=threat,
+                    )
+                    if process_group.is_rank_zero
+                    else []
+                )
+                progress.warnings = unique([*progress.warnings, *process_group.broadcast(doubts)])
             runner.run(stage)
         suite.review({stage.name: stage.survivors / len(images) for stage in progress.stages})
     assert progress.clean is not None
@@ -270,19 +285,3 @@ def judge(
     with torch.no_grad():
         logits = model(x_adv)
     return ~is_allowed | is_correct(logits, y), is_allowed & ~is_finite(logits)
-
-
-@contextmanager
-def collected_warnings() -> Iterator[Callable[[], list[str]]]:
-    """Collect the texts of ReliabilityWarnings, which the result holds; pass other warnings on."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ReliabilityWarning)
-
-        def texts() -> list[str]:
-            ours = [w for w in caught if issubclass(w.category, ReliabilityWarning)]
-            return unique(str(w.message) for w in ours)
-
-        yield texts
-    for other in caught:
-        if not issubclass(other.category, ReliabilityWarning):
-            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)

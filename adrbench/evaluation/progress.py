@@ -59,6 +59,11 @@ class Progress:
         """Whether any batch is finished."""
         return bool(self.stages or self.done)
 
+    @property
+    def is_before_attacks(self) -> bool:
+        """Whether the clean pass is finished and no batch of the first attack is."""
+        return len(self.stages) == 1 and not self.done
+
     def describe(self, stage: str) -> str:
         """Return the progress in words; `stage` is the name of the current stage."""
         batches = f"after {len(self.done)} batch{'' if len(self.done) == 1 else 'es'} of {stage}"

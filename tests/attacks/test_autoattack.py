@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from adrbench.attacks.autoattack import (
     ATTACKS,
-    inspect_model,
+    check_dynamic,
     review_square,
     split_runnable,
 )
+from adrbench.attacks.pgd import LabelLoss, cross_entropy_sum, margin
 from adrbench.attacks.reliability_warnings import ReliabilityWarning
 from adrbench.attacks.suites import build_suite
 from adrbench.config.settings import AttackConfig
@@ -129,25 +130,6 @@ def test_side_effects_are_undone(digits: tuple[nn.Module, Images]) -> None:
     model.eval()
 
 
-class Softmax(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = Linear()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.softmax(self.inner(x), 1)
-
-
-class Noisy(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = Linear()
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.inner(x)
-        return logits + torch.randn_like(logits)
-
-
 class Dynamic(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -172,28 +154,32 @@ class Masked(nn.Module):
         return torch.round(10 * self.inner(x))
 
 
-@pytest.mark.parametrize(
-    ("model", "words"),
-    [
-        (Softmax(), "look like probabilities"),
-        (Noisy(), "differ from one pass to the next"),
-        (Dynamic(), "gradients inside its forward pass"),
-    ],
-)
-def test_the_official_checks_issue_reliability_warnings(model: nn.Module, words: str) -> None:
-    images = make_images(8)
-    with pytest.warns(ReliabilityWarning, match=words):
-        inspect_model(model, to_float(images.pixels), images.labels)
-
-
-def test_a_standard_model_gets_no_warning_even_after_a_dynamic_one() -> None:
-    images = make_images(8)
-    x, y = to_float(images.pixels), images.labels
-    with pytest.warns(ReliabilityWarning):
-        inspect_model(Dynamic(), x, y)
+def test_a_gradient_in_the_forward_pass_is_a_warning() -> None:
+    x = to_float(make_images(8).pixels)
+    with pytest.warns(ReliabilityWarning, match="gradients inside its forward pass"):
+        check_dynamic(Dynamic(), x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        inspect_model(Linear(), x, y)
+        check_dynamic(Linear(), x)
+
+
+@pytest.mark.parametrize(
+    ("suite", "loss"),
+    [
+        ("apgd-ce", cross_entropy_sum),
+        ("apgd-t", margin),
+        ("fab-t", margin),
+        ("square", None),
+        ("autoattack", margin),
+        ("autoattack-plus", margin),
+        ("autoattack-rand", margin),
+    ],
+)
+def test_a_suite_is_checked_with_a_loss_that_it_relies_on(
+    suite: str, loss: LabelLoss | None
+) -> None:
+    """The cross-entropy may saturate where a suite also has an attack on differences of logits."""
+    assert build_suite(AttackConfig(suite=suite), ThreatModel(eps=0.1), 10).loss is loss
 
 
 def test_zero_gradients_are_a_warning_of_the_evaluation() -> None:

@@ -32,7 +32,7 @@ class Shifting:
 
 
 def suite(*stages: object) -> Suite:
-    return Suite(name="made", stages=stages, parameters={})  # type: ignore[arg-type]
+    return Suite(name="made", stages=stages, parameters={}, loss=None)  # type: ignore[arg-type]
 
 
 class AlwaysZero(nn.Module):
@@ -44,7 +44,7 @@ class AlwaysZero(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         moved = (x[:, None] - self.images[None]).abs().flatten(2).amax(2).amin(1) > 0  # type: ignore[index]
-        return torch.stack([(~moved).float(), moved.float()], 1)
+        return 9 * torch.stack([(~moved).float(), moved.float()], 1)
 
 
 @pytest.mark.parametrize(("shift", "robust"), [(0.04, 0), (0.06, 5), (-0.04, 0), (float("nan"), 5)])

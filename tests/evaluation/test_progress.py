@@ -123,9 +123,9 @@ def test_warnings_from_before_an_interruption_are_kept(tmp_path: Path) -> None:
 
     class Zero(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return torch.tensor([1.0, 0.0]).expand(len(x), 2) + 0 * x.flatten(1).sum(1, True)
+            return torch.tensor([9.0, 0.0]).expand(len(x), 2) + 0 * x.flatten(1).sum(1, True)
 
-    suite = Suite(name="doubt", stages=(Doubtful(),), parameters={})
+    suite = Suite(name="doubt", stages=(Doubtful(),), parameters={}, loss=None)
     killed = KilledAfter(progress_store(tmp_path), 12)
     with pytest.raises(KeyboardInterrupt):
         evaluate(Zero(), images, suite, THREAT, batch_size=7, progress_store=killed)
