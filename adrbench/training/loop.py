@@ -222,6 +222,7 @@ def validate(run: Run, state: TrainState) -> dict[Weights, Counts]:
                 suite,
                 threat,
                 label=f"the {weights} weights",
+                check_reliability=False,
                 batch_size=attack.batch_size,
                 process_group=run.context.process_group,
             )
