@@ -46,16 +46,18 @@ class ModelShape:
 class Snapshot:
     """One set of weights, tensors by name, after `epoch` epochs, and its validation counts.
 
-    Weights from within the next epoch have no counts.
+    Weights from within the next epoch have no counts. `steps` counts the optimization steps since
+    the start of the run (None in files of schema 3 and older).
     """
 
     state: dict[str, Any]
     epoch: int
     counts: Counts | None
+    steps: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the snapshot as it is stored, where its counts are two keys."""
-        return {"state": self.state, "epoch": self.epoch} | {
+        return {"state": self.state, "epoch": self.epoch, "steps": self.steps} | {
             name: getattr(self.counts, name, None) for name in COUNTS
         }
 

@@ -301,6 +301,7 @@ def take_snapshots(
             },
             epoch=state.epochs_done,
             counts=row.counts[weights] if row else None,
+            steps=state.steps_done,
         )
         for weights in state.models()
     }
