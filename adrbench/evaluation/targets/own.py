@@ -8,6 +8,7 @@ from adrbench.checkpoints.format import Checkpoint
 from adrbench.config.method import WEIGHTS, Weights
 from adrbench.data import DATASETS
 from adrbench.errors import CheckpointError, DataError
+from adrbench.evaluation.plausibility import Count
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
 from adrbench.runtime.hashing import hash_file
 
@@ -120,5 +121,20 @@ def _load_target(
             settings_sha256=config.sha256(checkpoint.processes),
             images_sha256=checkpoint.training_images_sha256,
             label=checkpoint.label,
+            validated=_validated(checkpoint, weights),
+            averaged_steps=checkpoint.snapshots[weights].steps if weights == "average" else None,
+            decay=config.method_settings.get("ema_decay"),
         ),
     )
+
+
+def _validated(checkpoint: Checkpoint, weights: Weights) -> Count | None:
+    """Return the clean accuracy in the validation, None where it is not known.
+
+    A checkpoint states the number of validation images, not that of the test images which
+    --select test takes instead.
+    """
+    config, counts = checkpoint.config, checkpoint.snapshots[weights].counts
+    if counts is None or config.select != "val" or not config.val_size:
+        return None
+    return Count(correct=min(counts.clean_correct, config.val_size), n=config.val_size)

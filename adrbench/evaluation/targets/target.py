@@ -13,6 +13,7 @@ from adrbench.config.settings import Select
 from adrbench.config.threat import NORMS, ThreatModel
 from adrbench.data import DATASETS, dataset_name
 from adrbench.errors import unknown_name
+from adrbench.evaluation.plausibility import Count, doubt_accuracy, doubt_average
 from adrbench.models.architectures import ACTIVATIONS, canonical_arch
 from adrbench.runtime.hashing import hash_weights
 
@@ -37,7 +38,9 @@ class Training:
 
     The defaults are those of weights that this package did not train. `settings_sha256` is a
     fingerprint of the training settings without the seed, `images_sha256` one of the training
-    images; `label` is the name of the run where the user chose it.
+    images; `label` is the name of the run where the user chose it. `validated` is the clean
+    accuracy in the validation after `epoch`, and `averaged_steps` and `decay` how an average came
+    about: each is None where unknown.
     """
 
     method: str = ""
@@ -49,11 +52,21 @@ class Training:
     settings_sha256: str | None = None
     images_sha256: str | None = None
     label: str = ""
+    validated: Count | None = None
+    averaged_steps: int | None = None
+    decay: float | None = None
 
     @property
     def is_known(self) -> bool:
         """Whether this package trained the weights."""
         return self.weights != "file"
+
+    def find_doubts(self, clean: Count, *, num_classes: int) -> list[str]:
+        """Return why weights with this `clean` accuracy may not be the ones that were meant."""
+        doubts = list(doubt_accuracy(clean, num_classes=num_classes, recorded=self.validated))
+        if self.averaged_steps is not None and self.decay is not None:
+            doubts += doubt_average(steps=self.averaged_steps, decay=self.decay)
+        return doubts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,77 @@
+"""Whether the weights that were evaluated are those that were meant, judged by plain numbers."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+#: How many standard errors a count has to be away from what is expected of it.
+STANDARD_ERRORS = 3.0
+#: An average has caught up with the weights after this many time constants of its decay.
+TIME_CONSTANTS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """How many of `n` images are classified correctly."""
+
+    correct: int
+    n: int
+
+    @property
+    def fraction(self) -> float:
+        """The accuracy, from 0 to 1."""
+        return self.correct / self.n
+
+    def __str__(self) -> str:
+        return f"{100 * self.fraction:.1f} % ({self.correct:,} of {self.n:,})"
+
+
+def doubt_accuracy(
+    found: Count, *, num_classes: int, recorded: Count | None = None
+) -> Iterator[str]:
+    """Yield a sentence for each reason to doubt a clean accuracy, such as a wrong normalization.
+
+    One is an accuracy under half of that `recorded` in training, and more than three standard
+    errors below it. The other is one that is not above chance plus three standard errors, and more
+    than three below a classifier halfway between chance and perfection: a few images do not
+    suffice to tell chance from that.
+    """
+    causes = "check the data set, the architecture and the normalization of the weights."
+    if recorded is not None and 2 * found.fraction < recorded.fraction:
+        error = _standard_error(recorded.fraction, found.n, recorded.n)
+        if found.fraction < recorded.fraction - STANDARD_ERRORS * error:
+            yield (
+                f"the clean accuracy, {found}, is under half of the one recorded in training, "
+                f"{recorded}: {causes}"
+            )
+    chance = 1 / num_classes
+    fair = (1 + chance) / 2
+    threshold = min(
+        chance + STANDARD_ERRORS * _standard_error(chance, found.n),
+        fair - STANDARD_ERRORS * _standard_error(fair, found.n),
+    )
+    if found.fraction <= threshold:
+        yield (
+            f"the clean accuracy, {found}, is not above chance, {100 * chance:.1f} %, by "
+            f"{STANDARD_ERRORS:g} standard errors: {causes}"
+        )
+
+
+def doubt_average(*, steps: int, decay: float) -> Iterator[str]:
+    """Yield a sentence if an exponential moving average has not caught up with the weights.
+
+    After `steps` updates it still holds decay^steps of the initial weights.
+    """
+    if steps * (1 - decay) >= TIME_CONSTANTS:
+        return
+    needed = f"{TIME_CONSTANTS / (1 - decay):,.0f}" if decay < 1 else "infinity"
+    yield (
+        f"the averaged weights have followed {steps:,} steps, fewer than 3 / (1 - decay) = "
+        f"{needed} at decay {decay:g}, and the initial weights still count for "
+        f"{100 * decay**steps:.0f} %: train longer, or attack --weights student."
+    )
+
+
+def _standard_error(fraction: float, *sizes: int) -> float:
+    """Return the standard error of a difference of proportions over samples of these sizes."""
+    return math.sqrt(fraction * (1 - fraction) * sum(1 / n for n in sizes))
