@@ -156,8 +156,14 @@ def load(request: "TrainRequest", data_dir: Path) -> tuple["TrainConfig", "Datas
 
     for name in request.ignored:
         logger.warning(f"{flag(name)} is ignored: method {request.method} does not use it.")
-    seed = request.given.get("seed", 0)
-    dataset = load_dataset(request.dataset, data_dir=data_dir, val_size=request.val_size, seed=seed)
+    dataset = load_dataset(
+        request.dataset, data_dir=data_dir, val_size=request.val_size, seed=request.split_seed
+    )
+    if "split_seed" in request.given and not dataset.val_is_drawn:
+        logger.warning(
+            "--split-seed is ignored: no validation images are drawn from the training images."
+        )
+        request = request.without("split_seed")
     num_val = len(dataset.val)
     num_train = len(dataset.train) + num_val
     return request.resolve(dataset.name, num_train=num_train, val_size=num_val), dataset

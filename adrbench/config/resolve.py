@@ -1,7 +1,7 @@
 """From a request to a complete configuration: the given settings over a preset."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adrbench.config.components import component_settings
@@ -61,6 +61,17 @@ class TrainRequest:
         chooses_on_test = self.given.get("select") == "test"
         size: int | None = self.given.get("val_size", 0 if chooses_on_test else None)
         return size
+
+    @property
+    def split_seed(self) -> int:
+        """The seed that draws the images to hold out."""
+        seed: int = self.given.get("split_seed", self.given.get("seed", TrainConfig.seed))
+        return seed
+
+    def without(self, name: str) -> "TrainRequest":
+        """Return the request without a setting that was given."""
+        given = {other: value for other, value in self.given.items() if other != name}
+        return replace(self, given=given)
 
     def resolve(self, dataset: str, *, num_train: int, val_size: int) -> TrainConfig:
         """Return the configuration for the data set whose short name is `dataset`.

@@ -81,6 +81,14 @@ class TrainConfig:
         choices=SELECTS,
         help="Split that chooses the best epoch: val, or test as published.",
     )
+    split_seed: int | None = setting(
+        default=None,
+        low=0,
+        high=2**63 - 1,
+        is_later=True,
+        help="Seed that draws the held-out images: with one, runs of all seeds train on the same.",
+        show_default="that of --seed",
+    )
     precision: Precision = setting(
         default="float32", choices=PRECISIONS, help="float32 or bfloat16."
     )

@@ -95,9 +95,10 @@ class Source:
 class Dataset:
     """A data set in memory; `mean` and `std` are per channel, for pixels in [0, 1].
 
-    `val` may be empty. `published` means that `test` is a benchmark's official test set.
-    `training_images_sha256` identifies all training images, before any were held out, and the
-    data set's own validation images; it is None where that is unknown.
+    `val` may be empty; `val_is_drawn` says that a seed drew it from the training images.
+    `published` means that `test` is a benchmark's official test set. `training_images_sha256`
+    identifies all training images, before any were held out, and the data set's own validation
+    images; it is None where that is unknown.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Dataset:
     val: Images
     test: Images
     training_images_sha256: str | None = None
+    val_is_drawn: bool = False
 
     @property
     def channels(self) -> int:

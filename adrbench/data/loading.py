@@ -36,6 +36,7 @@ def load_dataset(
     if mean is None or std is None:
         mean, std = measure_channels(train.pixels)
     training_images_sha256 = fingerprint_training_images(train, val)
+    has_no_val = val is None
     if val is None:
         train, val = hold_out(train, val_size, seed)
     elif val_size == 0:
@@ -55,6 +56,7 @@ def load_dataset(
         val=val,
         test=test,
         training_images_sha256=training_images_sha256,
+        val_is_drawn=has_no_val and len(val) > 0,
     )
 
 

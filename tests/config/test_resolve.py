@@ -48,6 +48,20 @@ def test_an_invalid_setting_is_refused_before_data_are_read(
         request(**change)
 
 
+@pytest.mark.parametrize(
+    ("given", "split_seed"),
+    [({}, 0), ({"seed": 3}, 3), ({"split_seed": 5}, 5), ({"seed": 3, "split_seed": 0}, 0)],
+)
+def test_the_split_is_drawn_from_its_own_seed_or_that_of_the_run(
+    given: dict[str, Any], split_seed: int
+) -> None:
+    train_request = request(**given)
+    assert train_request.split_seed == split_seed
+    config = train_request.resolve("digits", num_train=1437, val_size=143)
+    assert config.split_seed == given.get("split_seed")
+    assert train_request.without("split_seed").split_seed == given.get("seed", 0)
+
+
 def test_selection_on_the_test_split_holds_out_no_images() -> None:
     assert request().val_size is None
     assert request(select="test").val_size == 0

@@ -101,3 +101,14 @@ def test_fingerprints_survive_new_settings_and_depend_on_the_number_of_processes
     others = (plain.sha256(2), plain.sha256(8), synchronized.sha256())
     assert len({plain.sha256(), *others}) == 4
     assert synchronized.sha256(8) == synchronized.sha256()
+
+
+def test_runs_with_one_split_seed_are_seeds_of_the_same_settings() -> None:
+    plain, one, other = (config("at", seed=k, split_seed=s) for k, s in ((0, None), (1, 7), (2, 7)))
+    assert one.sha256() == other.sha256() != plain.sha256()
+    assert plain.differences(config("at", split_seed=0)) == [("split_seed", None, 0)]
+    stored = plain.to_json()
+    del stored["split_seed"]
+    assert TrainConfig.from_json(stored) == plain
+    with pytest.raises(UsageError, match="--split-seed is -1"):
+        config("at", split_seed=-1)

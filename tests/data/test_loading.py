@@ -54,6 +54,21 @@ def test_the_fingerprint_of_training_images_does_not_depend_on_what_is_held_out(
     assert fingerprints == {load_split("digits", "train", data_dir=NOWHERE)[0].sha256()}
 
 
+@pytest.mark.parametrize(
+    ("own_val", "val_size", "is_drawn"),
+    [(False, None, True), (False, 3, True), (False, 0, False), (True, None, False)],
+)
+def test_whether_validation_images_were_drawn(
+    own_val: bool, val_size: int | None, is_drawn: bool, tmp_path: Path
+) -> None:
+    parts = ("train", "test", "val") if own_val else ("train", "test")
+    arrays: dict[str, Any] = {f"x_{part}": np.zeros((20, 8, 8), np.uint8) for part in parts}
+    arrays |= {f"y_{part}": np.arange(20) % 2 for part in parts}
+    np.savez(tmp_path / "own.npz", **arrays)
+    loaded = load_dataset(str(tmp_path / "own.npz"), data_dir=NOWHERE, val_size=val_size)
+    assert loaded.val_is_drawn == is_drawn
+
+
 def test_the_fingerprint_covers_a_validation_part_of_the_data_set(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     arrays: dict[str, Any] = {}
