@@ -29,7 +29,8 @@ class Component:
     `settings` is a dataclass of `setting` fields. `builder` is "module:attribute", a callable
     `(context, settings) -> part` where `context` is an `adrbench.methods.slots.BuildContext`.
     `needs` are slots that must be filled for it; `implies` are general settings that it changes.
-    `symbols` are short names, for displays, of the numbers that it anneals.
+    `symbols` are short names, for displays, of the numbers that it anneals. `decay_setting` names
+    the setting that is the decay per step of an exponential moving average.
     `stores_null` marks the components of the first version: runs without them store their
     settings as null, and the fingerprints of settings include that.
     """
@@ -42,6 +43,7 @@ class Component:
     needs: tuple[Slot, ...] = ()
     implies: Mapping[str, Any] = field(default_factory=dict)
     symbols: Mapping[str, str] = field(default_factory=dict)
+    decay_setting: str = ""
     stores_null: bool = False
 
 
@@ -123,6 +125,7 @@ COMPONENTS: dict[str, Component] = {
             summary="validate and deploy the averaged (EMA) weights",
             builder="adrbench.methods.ema:build",
             settings=EMASettings,
+            decay_setting="ema_decay",
             stores_null=True,
         ),
         Component(

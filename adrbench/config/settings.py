@@ -113,6 +113,11 @@ class TrainConfig:
         """Return the method's components."""
         return parse_method(self.method)
 
+    def averaging_decay(self) -> float | None:
+        """Return the decay per step of the averaged weights, None where there is none."""
+        averaging = self.parsed_method().built.get("averaging")
+        return self.method_settings.get(averaging.decay_setting) if averaging else None
+
     def threat_model(self) -> ThreatModel:
         """Return the threat model trained against."""
         return ThreatModel(norm=self.norm, eps=self.eps)

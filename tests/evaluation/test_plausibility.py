@@ -126,8 +126,9 @@ def test_files_that_do_not_state_their_steps_are_not_doubted(trained: Path, tmp_
     content = torch.load(trained, weights_only=True)
     for snapshot in content["snapshots"].values():
         del snapshot["steps"]
-    summed = {key: value for key, value in content.items() if key != "tensors_sha256"}
-    torch.save(content | {"tensors_sha256": checkpoints.sum_tensors(summed)}, tmp_path / "old.pt")
+    summed = {key: value for key, value in content.items() if key != checkpoints.CHECKSUM}
+    content |= {checkpoints.CHECKSUM: checkpoints.checksum(summed)}
+    torch.save(content, tmp_path / "old.pt")
     (target,) = resolve_targets(str(tmp_path / "old.pt"), TargetOptions(weights="average"))
     assert (target.training.averaged_steps, target.training.decay) == (None, 0.98)
 

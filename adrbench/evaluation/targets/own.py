@@ -123,7 +123,7 @@ def _load_target(
             label=checkpoint.label,
             validated=_validated(checkpoint, weights),
             averaged_steps=checkpoint.snapshots[weights].steps if weights == "average" else None,
-            decay=config.method_settings.get("ema_decay"),
+            decay=config.averaging_decay(),
         ),
     )
 
