@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -86,7 +87,7 @@ class TargetModel:
     model: nn.Module
     training: Training = field(default_factory=Training)
 
-    @property
+    @cached_property
     def weights_sha256(self) -> str:
         """A fingerprint of the model as it is evaluated, including its normalization."""
         return hash_weights(self.model)
