@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from adrbench.config.settings import TrainConfig
 from adrbench.methods.build import build_method
 from adrbench.methods.slots import Slots
-from adrbench.training.state import build_optimizer, learning_rate
+from adrbench.training.optimizer import build_optimizer
+from adrbench.training.state import learning_rate
 from adrbench.training.step import StepResult, train_step
 from benchmarks.reference.training_step import Trainer
 

@@ -235,7 +235,15 @@ def _parse_header(content: Mapping[str, Any]) -> Checkpoint:
     if "config" in stored:
         _drop_repeated(stored)
         stored["config"] = nest_method_settings(stored["config"])
-    return from_json(Checkpoint, stored)
+    checkpoint = from_json(Checkpoint, stored)
+    num_images = checkpoint.config.val_size if checkpoint.config.select == "val" else None
+    for weights, held in checkpoint.snapshots.items():
+        if num_images and held.counts and held.counts.clean_correct > num_images:
+            raise ValueError(
+                f"the {weights} weights classify {held.counts.clean_correct} of {num_images} "
+                "validation images correctly"
+            )
+    return checkpoint
 
 
 def _drop_repeated(stored: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ may have prefixes such as `module.`, and normalization constants may be among th
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from adrbench.config.method import Weights
@@ -124,8 +125,12 @@ def find_retyped(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
     return [
         key
         for key, value in state.items()
-        if key in expected and value.is_floating_point() != expected[key].is_floating_point()
+        if key in expected and _kind(value.dtype) != _kind(expected[key].dtype)
     ]
+
+
+def _kind(dtype: torch.dtype) -> tuple[bool, bool]:
+    return dtype.is_floating_point, dtype.is_complex
 
 
 def find_nonfinite(state: Mapping[str, Tensor]) -> list[str]:
@@ -142,7 +147,8 @@ def check_values(state: Mapping[str, object], expected: Mapping[str, Tensor]) ->
     """Raise ValueError where `state` holds numbers that the weights of a model cannot be."""
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if retyped := find_retyped(tensors, expected):
-        raise ValueError(f"{retyped[0]} is {tensors[retyped[0]].dtype}")
+        key = retyped[0]
+        raise ValueError(f"{key} is {tensors[key].dtype}, not {expected[key].dtype}")
     if nonfinite := find_nonfinite(tensors):
         raise ValueError(f"{nonfinite[0]} is not finite")
 

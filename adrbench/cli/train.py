@@ -116,15 +116,15 @@ def run(request: "TrainRequest", options: RunOptions, context: "Context") -> Non
     from adrbench.runtime.launch import is_restarted, rank_zero_first
     from adrbench.training import loop
     from adrbench.training.checkpointer import is_finished
-    from adrbench.training.state import check_run_name, run_name
+    from adrbench.training.run_names import check_run_name, run_name
 
     group = context.process_group
-    if options.name is not None:
-        check_run_name(options.name)
+    if options.name:
+        check_run_name(options.name, options.results)
     with rank_zero_first(group):
         config, dataset = load(request, options.data_dir)
     name = options.name or run_name(config, dataset.name)
-    check_run_name(name)
+    check_run_name(name, options.results)
     directory = options.checkpoints / name
     path = options.results / f"train-{name}.json"
     force = options.force and not is_restarted(group)

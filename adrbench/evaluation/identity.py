@@ -1,4 +1,4 @@
-"""Which evaluation a record or saved progress is of.
+"""The identity of an evaluation, by which its record and its saved progress are recognized.
 
 A record is found by its file name, and believed only if everything that its outcomes depend on is
 as in the evaluation at hand. Weights alone do not identify code, so the clean logits of the first
@@ -44,7 +44,9 @@ class Identity:
     weights_sha256: str
     arch: str
     activation: str
+    dataset: str
     n: int
+    num_test: int
     data_sha256: str
     threat_model: ThreatModel
     suite: str
@@ -55,7 +57,7 @@ class Identity:
 
     @classmethod
     def of_record(cls, record: AttackRecord, *, batch_dependent: bool) -> "Identity":
-        """Return the evaluation that a record is of."""
+        """Return the identity of the evaluation that a record belongs to."""
         values = {field.name: getattr(record, field.name) for field in fields(cls)}
         return cls(**values | ({} if batch_dependent else {"batch_size": None}))
 
@@ -99,7 +101,7 @@ def first_logits(model: nn.Module, images: Images) -> Tensor:
     """
     x = to_float(images.first(min(NUM_IMAGES, len(images))).pixels)
     with torch.random.fork_rng(devices=[]), torch.no_grad(), in_mode(model, training=False):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         logits: Tensor = model(x)
     return logits.float()
 

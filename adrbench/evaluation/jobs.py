@@ -40,16 +40,14 @@ SHAPE_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
 class Job:
     """One evaluation to run: a model, its images, a suite, and the path of the record.
 
-    `num_test` is the size of the test set that `images` are the first of. `identity` and the
-    model's `clean_logits` on the first images tell whether a record or saved progress is of this
-    evaluation.
+    A record or saved progress belongs to the evaluation if its `identity` is the same, and so are
+    the model's `clean_logits` on the first images.
     """
 
     target_model: TargetModel
     config: AttackConfig
     images: Images
     info: Source
-    num_test: int
     suite: Suite
     path: Path
     identity: Identity
@@ -84,13 +82,12 @@ def plan(
     images = test.first(min(config.n or len(test), len(test)))
     suite = build_suite(config, target_model.threat_model, info.num_classes)
     warn_of_ignored(config, suite)
-    identity = identify(target_model, config, images, suite)
+    identity = identify(target_model, config, images, suite, info=info, num_test=len(test))
     job = Job(
         target_model=target_model,
         config=config,
         images=images,
         info=info,
-        num_test=len(test),
         suite=suite,
         path=out / record_name(identity, suite, target_model.training.is_known),
         identity=identity,
@@ -101,7 +98,13 @@ def plan(
 
 
 def identify(
-    target_model: TargetModel, config: AttackConfig, images: Images, suite: Suite
+    target_model: TargetModel,
+    config: AttackConfig,
+    images: Images,
+    suite: Suite,
+    *,
+    info: Source,
+    num_test: int,
 ) -> Identity:
     """Return the identity of an evaluation."""
     training = target_model.training
@@ -115,7 +118,9 @@ def identify(
         weights_sha256=target_model.weights_sha256,
         arch=target_model.arch,
         activation=target_model.activation,
+        dataset=info.name,
         n=len(images),
+        num_test=num_test,
         data_sha256=images.sha256(),
         threat_model=target_model.threat_model,
         suite=suite.name,
@@ -185,6 +190,7 @@ def run(job: Job, context: Context, on_batch: OnBatch, *, force: bool) -> Attack
             progress_store.load()  # on every rank, so that all of them raise its errors
         elif process_group.is_rank_zero:
             progress_store.remove()
+            remove_foreign_record(job)
         try:
             evaluation = evaluate(
                 job.target_model.model.to(context.device),
@@ -225,6 +231,17 @@ def find_finished(job: Job, context: Context) -> AttackRecord | None:
     )
     record = read_own_record(job) if exists else None
     return None if is_redone else record
+
+
+def remove_foreign_record(job: Job) -> None:
+    """Remove a file in place of the record that is broken or belongs to another evaluation.
+
+    An evaluation that replaces it and is interrupted can then be resumed.
+    """
+    try:
+        read_own_record(job)
+    except RecordError:
+        job.path.unlink(missing_ok=True)
 
 
 def read_own_record(job: Job) -> AttackRecord:
@@ -281,9 +298,7 @@ def _record(job: Job, evaluation: Evaluation, context: Context) -> AttackRecord:
     target_model, training, identity = job.target_model, job.target_model.training, job.identity
     return AttackRecord(
         **{field.name: getattr(identity, field.name) for field in fields(identity)},
-        dataset=job.info.name,
         split="test",
-        num_test=job.num_test,
         num_classes=job.info.num_classes,
         published_test_set=job.info.published,
         selected_on=training.selected_on,

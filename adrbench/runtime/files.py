@@ -83,16 +83,21 @@ def check_name(path: Path) -> None:
         AdrbenchError: when the file system does not allow it.
 
     """
-    length = len(os.fsencode(temporary_file(path).name))
+    excess = excess_length(path)
+    if excess:
+        raise AdrbenchError(
+            f"the name of {path} is too long by {excess} bytes for its file system: choose a "
+            "shorter one."
+        )
+
+
+def excess_length(path: Path) -> int:
+    """Return by how many bytes the name of a file that is written atomically is too long, or 0."""
     try:
         limit = os.pathconf(_nearest_existing(path.parent), "PC_NAME_MAX")
     except (OSError, AttributeError, ValueError):  # the limit is unknown
-        return
-    if length > limit:
-        raise AdrbenchError(
-            f"the name of {path} is too long by {length - limit} bytes for its file system: choose "
-            "a shorter one."
-        )
+        return 0
+    return max(0, len(os.fsencode(temporary_file(path).name)) - limit)
 
 
 def _nearest_existing(directory: Path) -> Path:

@@ -4,14 +4,14 @@ The collectives are those of torch.distributed, with the semantics that training
 need; with one process they do nothing. Every rank has to make the same calls in the same order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
-from adrbench.errors import LostProcessError, first_line
+from adrbench.errors import AdrbenchError, LostProcessError, first_line
 
 T = TypeVar("T")
 
@@ -165,6 +165,19 @@ class DistributedGroup:
     def barrier(self) -> None:
         """Reduce a constant."""
         self.all_reduce_max(0)
+
+
+def check_on_rank_zero(process_group: ProcessGroup, check: Callable[[], None]) -> None:
+    """Call `check` on rank 0, and raise on every rank the AdrbenchError that it raises."""
+    found: AdrbenchError | None = None
+    if process_group.is_rank_zero:
+        try:
+            check()
+        except AdrbenchError as error:
+            found = error
+    found = process_group.broadcast(found)
+    if found is not None:
+        raise found
 
 
 def same_on_all_ranks(process_group: ProcessGroup, value: object) -> bool:

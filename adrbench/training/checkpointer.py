@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,18 @@ from adrbench.errors import AdrbenchError, CheckpointError, LostProcessError, fi
 from adrbench.results.best_epoch import best_row
 from adrbench.results.records import count_processes
 from adrbench.runtime.files import write_atomically
+from adrbench.runtime.process_group import check_on_rank_zero
 from adrbench.runtime.signals import SIGNALS, Interrupted
 from adrbench.training.divergence import check_finite
 from adrbench.training.resume_checks import (
     RESTORE,
     RUN_ID,
-    check_history,
     check_history_file,
     check_same_directory,
     check_same_origin,
     check_same_run,
     check_settings_file,
+    check_state,
     load_own_checkpoint,
 )
 from adrbench.training.state import Run, TrainState, run_label
@@ -101,9 +103,7 @@ class Checkpointer:
         models = {weights: snapshot.state for weights, snapshot in last.snapshots.items()}
         try:
             state.load_state_dict({"models": models, **(last.training or {})})
-            check_history(self.run, state)
-            if {snapshot.epoch for snapshot in last.snapshots.values()} != {state.epochs_done}:
-                raise ValueError(f"its weights are not those after {state.epochs_done} epochs")
+            check_state(self.run, state, last)
         except torch.OutOfMemoryError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -111,11 +111,8 @@ class Checkpointer:
                 f"the state in {self.run.directory} is incomplete ({first_line(error)}): "
                 "give --force to start over."
             ) from error
-        check_same_directory(self.run, state.steps_done)
-        if process_group.is_rank_zero:
-            self._read_best(state, last)
-            check_settings_file(self.run.directory / CONFIG, state.run_id, self.run.config)
-            check_history_file(self.run.directory / HISTORY, state.history)
+        check_same_directory(self.run, (state.run_id, state.steps_done))
+        check_on_rank_zero(process_group, partial(self._read_other_files, state, last))
 
     def complete(self, state: TrainState) -> None:
         """Write what follows from a restored state and is missing, after a kill, on rank 0."""
@@ -126,17 +123,22 @@ class Checkpointer:
 
     def _has_state(self) -> bool:
         """Return whether there is a saved state; AdrbenchError where only what follows is there."""
-        directory, process_group = self.run.directory, self.run.context.process_group
-        exists = (directory / checkpoints.LAST).exists()
-        check_same_directory(self.run, exists)
-        if not exists and process_group.is_rank_zero:
-            for name in (checkpoints.BEST, HISTORY):
-                if (directory / name).exists():
-                    raise AdrbenchError(
-                        f"{directory} holds {name} but no {checkpoints.LAST} to resume from: "
-                        "restore that file, give another --name, or --force to start over."
-                    )
-        return exists
+        directory = self.run.directory
+        found = [name for name in FILES if (directory / name).exists()]
+        check_same_directory(self.run, found)
+        followers = [name for name in found if name in (checkpoints.BEST, HISTORY)]
+        if checkpoints.LAST not in found and followers:
+            raise AdrbenchError(
+                f"{directory} holds {followers[0]} but no {checkpoints.LAST} to resume from: "
+                "restore that file, give another --name, or --force to start over."
+            )
+        return checkpoints.LAST in found
+
+    def _read_other_files(self, state: TrainState, last: Checkpoint) -> None:
+        """Check that all other files belong to the restored state, and keep the best weights."""
+        self._read_best(state, last)
+        check_settings_file(self.run.directory / CONFIG, state.run_id, self.run.config)
+        check_history_file(self.run.directory / HISTORY, state.history)
 
     def _read_best(self, state: TrainState, last: Checkpoint) -> None:
         """Read the best weights so far, and check that they are those of the run's history.

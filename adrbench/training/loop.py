@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from adrbench.attacks.suites import build_suite
@@ -18,11 +19,12 @@ from adrbench.results.provenance import describe_device, now
 from adrbench.results.records import Session, TrainRecord
 from adrbench.runtime.context import Context
 from adrbench.runtime.locks import exclusive
+from adrbench.runtime.process_group import check_on_rank_zero
 from adrbench.training.callbacks import Callbacks, NoCallbacks
 from adrbench.training.checkpointer import LOCK, Checkpointer
 from adrbench.training.divergence import check_finite, explain
-from adrbench.training.resume_checks import check_own_record, check_same_inputs
-from adrbench.training.run_record import make_record, write_own_record
+from adrbench.training.resume_checks import check_same_inputs
+from adrbench.training.run_record import check_own_record, make_record, write_own_record
 from adrbench.training.state import Run, TrainState, build_state, prepare_run, selection_images
 from adrbench.training.step import Stepper
 
@@ -70,8 +72,8 @@ def train(
             checkpointer.remove()
         context.process_group.barrier()
         checkpointer.restore(state)
-        if record and is_rank_zero:
-            check_own_record(record, run, state)
+        if record:
+            check_on_rank_zero(context.process_group, partial(check_own_record, record, run, state))
         checkpointer.complete(state)
         if state.epochs_done < config.epochs:
             start_session(run, state)
@@ -84,7 +86,7 @@ def train(
                 callbacks.epoch(run_epoch(run, state, stepper, checkpointer, callbacks))
             finished = make_record(run, state)
             if record and is_rank_zero:
-                write_own_record(record, run, state, finished)
+                write_own_record(record, finished)
     return finished
 
 

@@ -69,3 +69,12 @@ class LossBuffer:
         if self.on_device.is_cuda:
             self.arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self.arrival.record(torch.cuda.current_stream(self.on_device.device))
+
+
+def check_losses(losses: object, num_steps: int) -> Tensor:
+    """Return the saved losses of an epoch of `num_steps` steps; ValueError if they cannot be."""
+    if not isinstance(losses, Tensor) or losses.ndim != 1 or losses.dtype != torch.float32:
+        raise ValueError("its losses should be a list of float32 numbers")
+    if len(losses) > num_steps or not bool(losses.isfinite().all()):
+        raise ValueError(f"its losses should be finite numbers, at most {num_steps}")
+    return losses

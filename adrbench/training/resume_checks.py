@@ -10,9 +10,8 @@ from adrbench.checkpoints.format import Checkpoint
 from adrbench.config.components import component_settings
 from adrbench.config.declare import flag
 from adrbench.config.settings import TrainConfig, train_settings
-from adrbench.errors import AdrbenchError, CheckpointError, RecordError
+from adrbench.errors import AdrbenchError, CheckpointError
 from adrbench.results.history import HistoryRow
-from adrbench.results.records import TrainRecord, read_record
 from adrbench.runtime.process_group import same_on_all_ranks
 from adrbench.training.state import Run, TrainState, selection_images
 
@@ -69,7 +68,7 @@ def check_same_origin(path: Path, saved: Checkpoint, last: Checkpoint) -> None:
     if not saved.is_of_same_run(last):
         differences = saved.config.differences(last.config)
         named = f" ({_name(differences, last.config, saved.config)})" if differences else ""
-        raise CheckpointError(f"{path} is of another run{named}: {RESTORE}")
+        raise CheckpointError(f"{path} belongs to another run{named}: {RESTORE}")
 
 
 def check_settings_file(path: Path, run_id: str, config: TrainConfig) -> None:
@@ -84,7 +83,7 @@ def check_settings_file(path: Path, run_id: str, config: TrainConfig) -> None:
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return
     if is_other:
-        raise CheckpointError(f"{path} is of another run: {RESTORE}")
+        raise CheckpointError(f"{path} belongs to another run: {RESTORE}")
 
 
 def check_history_file(path: Path, history: Sequence[HistoryRow]) -> None:
@@ -99,17 +98,26 @@ def check_history_file(path: Path, history: Sequence[HistoryRow]) -> None:
     except (OSError, ValueError, RecursionError):
         return
     if any(row != own for row, own in zip(rows, history, strict=False)):
-        raise CheckpointError(f"{path} is of another run: {RESTORE}")
+        raise CheckpointError(f"{path} belongs to another run: {RESTORE}")
 
 
-def check_history(run: Run, state: TrainState) -> None:
-    """Raise ValueError unless the history of a loaded state is one that `run` can have."""
+def check_state(run: Run, state: TrainState, saved: Checkpoint) -> None:
+    """Raise ValueError where a loaded state contradicts `run`, or the header of its file."""
     num_images = len(selection_images(run.config, run.dataset))
     if len(state.history) > run.config.epochs:
         raise ValueError(f"its history has {len(state.history)} epochs of {run.config.epochs}")
     for row in state.history:
         if row.select_n != num_images or row.counts.keys() != state.models().keys():
             raise ValueError(f"the counts of epoch {row.epoch} are not those of its models")
+    at_end = state.history[-1] if state.history and not state.is_within_epoch else None
+    for weights in state.models():
+        held = saved.snapshots[weights]
+        counts = at_end.counts[weights] if at_end else None
+        if (held.epoch, held.counts) != (state.epochs_done, counts) or held.steps not in (
+            None,
+            state.steps_done,
+        ):
+            raise ValueError(f"its {weights} weights are not those after {state.steps_done} steps")
 
 
 def _name(differences: list[tuple[str, Any, Any]], config: TrainConfig, saved: TrainConfig) -> str:
@@ -144,34 +152,3 @@ def load_own_checkpoint(path: Path) -> Checkpoint:
     except CheckpointError as error:
         what = str(error).partition(": copy or train")[0].rstrip(".")
         raise CheckpointError(f"{what}: {RESTORE}") from error
-
-
-def check_own_record(path: Path, run: Run, state: TrainState) -> None:
-    """Raise RecordError where the file at `path` exists and is not the record of this run."""
-    if path.exists():
-        read_own_record(path, run, state)
-
-
-def read_own_record(path: Path, run: Run, state: TrainState) -> TrainRecord:
-    """Read the record of a run.
-
-    Raises:
-        RecordError: where it is broken or that of another run.
-
-    """
-    record = read_record(path)
-    try:
-        theirs = TrainConfig.from_json(record.config) if isinstance(record, TrainRecord) else None
-    except ValueError as error:
-        raise RecordError(f"the configuration in {path} is damaged ({error}).") from error
-    if not isinstance(record, TrainRecord) or theirs is None or theirs.differences(run.config):
-        raise RecordError(
-            f"{path} is the record of another run: give another --name or --results, or --force "
-            "to replace it."
-        )
-    if not state.steps_done or record.run_id != state.run_id:
-        raise RecordError(
-            f"{path} is the record of an earlier run of the same settings, which is not in "
-            f"{run.directory}: give another --name or --results, or --force to replace it."
-        )
-    return record

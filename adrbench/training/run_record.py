@@ -1,10 +1,11 @@
-"""The record of a finished training run."""
+"""The record of a finished training run: made, written, and compared with its run."""
 
 from pathlib import Path
 
+from adrbench.config.settings import TrainConfig
+from adrbench.errors import RecordError
 from adrbench.results.provenance import describe_device, describe_software, now
-from adrbench.results.records import TrainRecord, write_record
-from adrbench.training.resume_checks import read_own_record
+from adrbench.results.records import TrainRecord, read_record, write_record
 from adrbench.training.state import Run, TrainState, run_label
 
 
@@ -35,15 +36,43 @@ def make_record(run: Run, state: TrainState) -> TrainRecord:
     )
 
 
-def write_own_record(path: Path, run: Run, state: TrainState, record: TrainRecord) -> None:
-    """Write the `record` of a finished run unless the file holds it already.
+def check_own_record(path: Path, run: Run, state: TrainState) -> None:
+    """Check that the file at `path` is missing or the record of this run, as far as it has gone.
 
     Raises:
-        RecordError: where the file is the record of another run.
+        RecordError: where it is broken or that of another run.
 
     """
+    if not path.exists():
+        return
+    record = read_record(path)
+    try:
+        theirs = TrainConfig.from_json(record.config) if isinstance(record, TrainRecord) else None
+        rows = record.rows() if isinstance(record, TrainRecord) else []
+    except ValueError as error:
+        raise RecordError(
+            f"{path} is damaged ({error}): move it away, or give --force to start over."
+        ) from error
+    if not isinstance(record, TrainRecord) or theirs is None or theirs.differences(run.config):
+        raise RecordError(
+            f"{path} is the record of another run: give another --name or --results, or --force "
+            "to replace it."
+        )
+    is_own = record.run_id == state.run_id and rows[: state.epochs_done] == state.history
+    if not state.steps_done or not is_own:
+        raise RecordError(
+            f"{path} is the record of another run of the same settings than the one in "
+            f"{run.directory}: give another --name or --results, or --force to replace it."
+        )
+
+
+def write_own_record(path: Path, record: TrainRecord) -> None:
+    """Write the `record` of a finished run unless the file, which is its own, holds it already."""
     if path.exists():
-        held = read_own_record(path, run, state)
-        if (held.rows(), held.sessions) == (record.rows(), record.sessions):
+        held = read_record(path)
+        if isinstance(held, TrainRecord) and (held.rows(), held.sessions) == (
+            record.rows(),
+            record.sessions,
+        ):
             return
     write_record(path, record)

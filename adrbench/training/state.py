@@ -5,14 +5,13 @@ holds no random generator, and a resumed run ends with the weights of an uninter
 """
 
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from adrbench.checkpoints.state_dicts import check_values
@@ -30,7 +29,9 @@ from adrbench.runtime import seeds
 from adrbench.runtime.context import Context
 from adrbench.runtime.devices import IMAGE_FORMAT
 from adrbench.runtime.typed_json import from_json, to_json
-from adrbench.training.loss_buffer import LossBuffer
+from adrbench.training.loss_buffer import LossBuffer, check_losses
+from adrbench.training.optimizer import MOMENTUM, build_optimizer, load_momentum, read_momentum
+from adrbench.training.run_names import run_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ class TrainState:
         """Return the state as plain values and tensors, the weights by name under "models"."""
         return {
             "models": {weights: model.state_dict() for weights, model in self.models().items()},
-            "momentum": self.optimizer.state_dict()["state"],
+            "momentum": read_momentum(self.optimizer),
             "history": [row.to_json() for row in self.history],
             "losses": self.losses.so_far(),
             "seconds": self.seconds,
@@ -127,70 +128,20 @@ class TrainState:
             raise ValueError(f"its history should have the epochs from 1 on, not {epochs}"[:200])
         losses = check_losses(saved.get("losses", torch.zeros(0)), self.losses.num_steps)
         self.losses = LossBuffer(self.losses.num_steps, self.losses.device, losses)
-        momentum = saved["momentum"] if "momentum" in saved else saved["optimizer"]["state"]
-        load_momentum(self.optimizer, momentum, has_stepped=self.steps_done > 0)
+        load_momentum(self.optimizer, self._find_momentum(saved))
         self.seconds = saved.get("seconds", 0.0)
         if not isinstance(self.seconds, float) or not 0 <= self.seconds < math.inf:
             raise ValueError(f"its seconds should be a number from 0 on, not {self.seconds!r:.40}")
         self.sessions = [from_json(Session, session) for session in saved.get("sessions", ())]
 
-
-def check_losses(losses: object, num_steps: int) -> Tensor:
-    """Return the saved losses of an epoch of `num_steps` steps; ValueError if they cannot be."""
-    if not isinstance(losses, Tensor) or losses.ndim != 1 or losses.dtype != torch.float32:
-        raise ValueError("its losses should be a list of float32 numbers")
-    if len(losses) > num_steps or not bool(losses.isfinite().all()):
-        raise ValueError(f"its losses should be finite numbers, at most {num_steps}")
-    return losses
-
-
-def load_momentum(
-    optimizer: torch.optim.Optimizer, saved: Mapping[int, Mapping[str, Any]], *, has_stepped: bool
-) -> None:
-    """Load the momentum of each parameter, by its number, in the parameter's memory format.
-
-    Raises:
-        LookupError, TypeError, ValueError: where it does not fit the parameters.
-
-    """
-    (group,) = optimizer.param_groups
-    parameters = group["params"]
-    expected = range(len(parameters)) if has_stepped and group["momentum"] > 0 else range(0)
-    if sorted(saved) != list(expected):
-        raise ValueError(f"it should have the momentum of {len(expected)} parameters")
-    for index, parameter in enumerate(parameters[: len(expected)]):
-        momentum = saved[index]["momentum_buffer"]
-        if momentum.shape != parameter.shape or momentum.dtype != parameter.dtype:
-            raise ValueError(f"the momentum of parameter {index} should be like the parameter")
-        if not bool(momentum.isfinite().all()):
-            raise ValueError(f"the momentum of parameter {index} is not finite")
-        # Fused SGD on a CPU assumes the memory format of the parameter.
-        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
-
-
-def run_name(config: TrainConfig, dataset: str) -> str:
-    """Return the default name of a run."""
-    arch = config.arch if config.activation == "relu" else f"{config.arch}-{config.activation}"
-    return f"{dataset}-{arch}-{config.method}-seed{config.seed}"
-
-
-#: The longest name of a run, in bytes: records and saved progress add to it.
-MAX_NAME = 160
-
-
-def check_run_name(name: str) -> None:
-    """Raise UsageError unless `name` can be that of a run's directory and of its records."""
-    if Path(name).name != name or name.startswith("."):
-        raise UsageError(
-            f"--name is {name!r}: give a plain name that does not begin with a dot, and the place "
-            "with --out."
-        )
-    length = len(os.fsencode(name))
-    if length > MAX_NAME:
-        raise UsageError(
-            f"--name is {length} bytes long: give at most {MAX_NAME}, as the names of records are "
-            "longer."
-        )
+    def _find_momentum(self, saved: Mapping[str, Any]) -> Sequence[object]:
+        """Return the saved momentum; files of schema 3 and older hold the optimizer's state."""
+        if "momentum" in saved:
+            momentum: Sequence[object] = saved["momentum"]
+            return momentum
+        held = saved["optimizer"]["state"]
+        numbers = range(len(list(self.model.parameters())))
+        return [held[number][MOMENTUM] if number in held else None for number in numbers]
 
 
 def run_label(run: Run) -> str:
@@ -278,18 +229,6 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
         raise UsageError("--sync-batch-norm needs GPUs: leave it out, or give --device cuda.")
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return converted
-
-
-def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return SGD with weight decay on every parameter, as in the published code."""
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov and config.momentum > 0,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
 
 
 def learning_rate(config: TrainConfig, num_steps: int) -> Schedule:

@@ -341,6 +341,15 @@ def test_weights_that_do_not_fit_the_model(
     assert "\n" not in str(caught.value)
 
 
+def test_more_correct_images_than_there_are(tmp_path: Path) -> None:
+    """Of the 143 images of the validation, 144 cannot be correct."""
+    held = write(tmp_path / "best.pt")
+    held["snapshots"]["average"]["clean_correct"] = 144
+    rewrite(tmp_path / "best.pt", held)
+    with pytest.raises(CheckpointError, match="average weights classify 144 of 143 validation"):
+        checkpoints.load(tmp_path / "best.pt")
+
+
 def not_finite(value: Tensor) -> Tensor:
     return torch.full_like(value, torch.nan)
 
@@ -350,8 +359,8 @@ def not_finite(value: Tensor) -> Tensor:
     [
         (not_finite, "is not finite"),
         (lambda value: value / 0, "is not finite"),
-        (Tensor.int, "is torch.int32"),
-        (lambda value: value + 0j, "is torch.complex64"),
+        (Tensor.int, "is torch.int32, not torch.float32"),
+        (lambda value: value + 0j, "is torch.complex64, not torch.float32"),
     ],
 )
 def test_weights_that_are_no_finite_numbers(

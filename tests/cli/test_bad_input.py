@@ -229,18 +229,18 @@ CASES: dict[str, tuple[str, int, str]] = {
     "val size": ("train digits --val-size 1437", 2, "must be from 0 to 1436"),
     "batch larger than the data": ("train few.npz", 1, "18 images, too few for one batch of 64"),
     # places
-    "name with a slash": ("train digits --name a/b", 2, "--name is 'a/b': give a plain name"),
+    "name with a slash": ("train digits --name a/b", 2, "name of the run is 'a/b': give a plain"),
     "hidden name": (
         "train digits --name .a",
         2,
-        r"--name is '\.a': give a plain name that does not",
+        r"is '\.a': give a plain --name that does not",
     ),
     "long name": (
-        f"train digits --name {'n' * 161}",
+        f"train digits --name {'n' * 240}",
         2,
-        "--name is 161 bytes long: give at most 160",
+        r"the name of the run, n+\.\.\., is too long by \d+ bytes .*: give a shorter --name",
     ),
-    "name of the parent": ("train digits --name ..", 2, "--name is '..': give a plain name"),
+    "name of the parent": ("train digits --name ..", 2, "name of the run is '..': give a plain"),
     "out": (f"{TRAIN} --out a-file/b", 1, "cannot write to a-file/b/.*: Not a directory"),
     "out in proc": (f"{TRAIN} --out /proc/x", 1, "cannot write to /proc/x/.*; choose another"),
     "results": (f"{TRAIN} --results a-file", 1, "cannot write to a-file: Not a directory"),

@@ -155,7 +155,7 @@ class Killed(BaseException):
     """Ends an evaluation without any of its cleanup, as SIGKILL would."""
 
 
-def start(job: Job) -> Path:
+def start(job: Job, *, force: bool = False) -> Path:
     """Begin an evaluation, kill it after a batch, and return the file with its progress."""
 
     def kill(stage: str, done: int, total: int, survivors: int) -> None:
@@ -163,7 +163,7 @@ def start(job: Job) -> Path:
             raise Killed
 
     with pytest.raises(Killed):
-        jobs.run(job, CONTEXT, kill, force=False)
+        jobs.run(job, CONTEXT, kill, force=force)
     (file,) = jobs.progress_files(job, 0).files()
     return file
 
@@ -213,6 +213,26 @@ def test_progress_of_the_same_outcomes_under_another_name_counts(what: str, tmp_
     right = attack(case().plan(tmp_path / "right"))
     shutil.copy(start(other), jobs.progress_files(job, 0).own_file)
     assert outcomes(attack(job)) == outcomes(right)
+
+
+@pytest.mark.parametrize("content", ["{", None])
+def test_a_forced_evaluation_that_is_interrupted_is_resumed(
+    tmp_path: Path, content: str | None
+) -> None:
+    """It replaces a broken record, or one of another evaluation."""
+    job, right = case().plan(tmp_path), attack(case().plan(tmp_path / "right"))
+    other = with_target(run="q")(case()).plan(tmp_path)
+    attack(other)
+    job.path.write_text(content or other.path.read_text())
+    start(job, force=True)
+    assert outcomes(attack(job)) == outcomes(right)
+
+
+def test_the_own_record_is_kept_until_a_forced_evaluation_is_finished(tmp_path: Path) -> None:
+    job = case().plan(tmp_path)
+    record = attack(job)
+    start(job, force=True)
+    assert read_record(job.path) == record
 
 
 def test_the_batch_size_counts_for_progress_and_where_outcomes_depend_on_it(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from adrbench.methods.inner_attack import InnerAttack
 from adrbench.methods.losses import cross_entropy, divergence, log_softmax
 from adrbench.methods.slots import NoAveraging, NoPerturbation
 from adrbench.methods.trades import Trades, nearby_start
-from adrbench.training.state import build_optimizer
+from adrbench.training.optimizer import build_optimizer
 from adrbench.training.step import train_step
 
 STEPS = 4

@@ -245,7 +245,8 @@ def test_a_state_of_an_early_version_is_resumed(
     assert held.training is not None
     (row,) = held.training["history"]
     del row["criterion"]
-    optimizer = {"state": held.training["momentum"], "param_groups": [{"momentum": 0.5}]}
+    momentum = {i: {"momentum_buffer": m} for i, m in enumerate(held.training["momentum"])}
+    optimizer = {"state": momentum, "param_groups": [{"momentum": 0.5}]}
     early = {"optimizer": optimizer, "history": [row | {"share": None}]}
     checkpoints.save(directory / checkpoints.LAST, dataclasses.replace(held, training=early))
     resume(directory, digits, expected=STEPS)
@@ -340,8 +341,7 @@ def alter_row(**changes: Any) -> Callable[[dict[str, Any]], None]:
 
 def alter_momentum(change: Callable[[Tensor], Any]) -> Callable[[dict[str, Any]], None]:
     def alter(training: dict[str, Any]) -> None:
-        held = training["momentum"][0]
-        held["momentum_buffer"] = change(held["momentum_buffer"])
+        training["momentum"][0] = change(training["momentum"][0])
 
     return alter
 
@@ -352,7 +352,10 @@ def alter_momentum(change: Callable[[Tensor], Any]) -> Callable[[dict[str, Any]]
         (lambda training: training.pop("history"), "'history'"),
         (lambda training: training.update(history=3), "not iterable"),
         (lambda training: training["history"].append(training["history"][0]), r"not \[1, 1\]"),
-        (lambda training: training["history"].pop(0), "its weights are not those after 0 epochs"),
+        (
+            lambda training: training["history"].pop(0),
+            "its student weights are not those after 1 steps",
+        ),
         (alter_row(epoch=2), r"epochs from 1 on, not \[2\]"),
         (alter_row(select_n=41), "the counts of epoch 1 are not those"),
         (alter_row(student_clean_correct=41), "clean_correct <= select_n, not"),
@@ -366,12 +369,12 @@ def alter_momentum(change: Callable[[Tensor], Any]) -> Callable[[dict[str, Any]]
         (lambda training: training.update(seconds=-1.0), "seconds should be a number .* -1"),
         (lambda training: training.update(sessions=[{}]), "field first_step is missing"),
         (lambda training: training.pop("momentum"), "'optimizer'"),
-        (lambda training: training.update(momentum={}), "momentum of 11 parameters"),
+        (lambda training: training.update(momentum=3), "has no len"),
         (lambda training: training["momentum"].pop(3), "momentum of 11 parameters"),
         (alter_momentum(lambda held: held[:1]), "momentum of parameter 0 should be like"),
         (alter_momentum(Tensor.int), "momentum of parameter 0 should be like"),
         (alter_momentum(lambda held: held / 0), "momentum of parameter 0 is not finite"),
-        (alter_momentum(lambda held: None), "no attribute"),
+        (alter_momentum(lambda held: "m"), "momentum of parameter 0 should be like"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_and_nothing_is_changed(
@@ -398,6 +401,48 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_is_changed(
         training.train(make_config(), digits, directory, context=CONTEXT)
     assert "--force to start over" in str(caught.value)
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 999}, {"epoch": 2}, {"counts": Counts(clean_correct=1, robust_correct=1)}],
+)
+def test_weights_that_contradict_the_state_are_refused(
+    change: dict[str, Any], digits: Dataset, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    training.train(make_config("at", epochs=1), digits, directory, context=CONTEXT)
+    held = checkpoints.load(directory / checkpoints.LAST)
+    student = dataclasses.replace(held.snapshots["student"], **change)
+    altered = dataclasses.replace(held, snapshots={"student": student})
+    checkpoints.save(directory / checkpoints.LAST, altered)
+    with pytest.raises(CheckpointError, match="its student weights are not those after 3 steps"):
+        training.train(make_config("at", epochs=1), digits, directory, context=CONTEXT)
+
+
+def make_early(directory: Path, record: Path, digits: Dataset) -> None:
+    """Train a run, and take from its files the id that runs of early versions do not have."""
+    config = make_config("at", epochs=1)
+    training.train(config, digits, directory, context=CONTEXT, record=record)
+    for name in (checkpoints.BEST, checkpoints.LAST):
+        held = checkpoints.load(directory / name)
+        checkpoints.save(directory / name, dataclasses.replace(held, run_id=""))
+    for path in (record, directory / CONFIG):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"run_id": ""}))
+
+
+def test_records_of_two_runs_of_an_early_version_are_told_apart_by_their_rows(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    for name in ("one", "other"):
+        make_early(tmp_path / name, tmp_path / f"{name}.json", digits)
+    config, record = make_config("at", epochs=1), tmp_path / "one.json"
+    training.train(config, digits, tmp_path / "one", context=CONTEXT, record=record)
+    shutil.copy(tmp_path / "other.json", record)
+    before = record.read_bytes()
+    with pytest.raises(RecordError, match="is the record of another run of the same settings"):
+        training.train(config, digits, tmp_path / "one", context=CONTEXT, record=record)
+    assert record.read_bytes() == before
 
 
 def test_a_finished_run_without_its_best_weights_is_not_changed(
@@ -451,7 +496,7 @@ def test_a_record_of_a_run_whose_files_are_gone_is_not_replaced(
     training.train(config, digits, directory, context=CONTEXT, record=record)
     shutil.rmtree(directory)
     before = record.read_bytes()
-    with pytest.raises(RecordError, match=r"is the record of an earlier run .* --force to replace"):
+    with pytest.raises(RecordError, match=r"is the record of another run of .* --force to replace"):
         training.train(config, digits, directory, context=CONTEXT, record=record)
     assert record.read_bytes() == before
     training.train(config, digits, directory, context=CONTEXT, record=record, force=True)

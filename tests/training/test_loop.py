@@ -18,7 +18,8 @@ from adrbench.runtime.context import Context
 from adrbench.training import loop as training
 from adrbench.training.callbacks import NoCallbacks
 from adrbench.training.checkpointer import HISTORY, Checkpointer
-from adrbench.training.state import build_state, prepare_run, run_name
+from adrbench.training.run_names import run_name
+from adrbench.training.state import build_state, prepare_run
 from training_runs import CONTEXT, EPOCHS, assert_same_run, make_config, stable_history
 
 

@@ -16,7 +16,8 @@ from adrbench.data import Dataset, epoch_batches, load_dataset
 from adrbench.runtime.context import Context
 from adrbench.runtime.cuda_graphs import PLAIN_CALLS, Capture, GraphedCall
 from adrbench.training.loss_buffer import LossBuffer
-from adrbench.training.state import build_state, load_momentum, prepare_run
+from adrbench.training.optimizer import load_momentum, read_momentum
+from adrbench.training.state import build_state, prepare_run
 from adrbench.training.step import Stepper, take_step
 from training_runs import CPU, make_config
 
@@ -165,10 +166,28 @@ def test_restored_momenta_have_the_memory_format_of_their_parameters() -> None:
         parameter = torch.nn.Parameter(weights.contiguous(memory_format=torch.channels_last))
         parameter.grad = torch.ones_like(parameter)
         optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, fused=fused)
-        load_momentum(optimizer, {0: {"momentum_buffer": momentum}}, has_stepped=True)
+        load_momentum(optimizer, [momentum])
         optimizer.step()
         stepped.append(parameter.detach())
     torch.testing.assert_close(stepped[1], stepped[0])
+
+
+def test_a_parameter_that_never_had_a_gradient_has_no_momentum() -> None:
+    """Torch keeps no state for it, neither before nor after a run is restored."""
+    states: list[list[Tensor | None]] = []
+    for restored in (False, True):
+        used, unused = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+        optimizer = torch.optim.SGD([used, unused], lr=0.1, momentum=0.9)
+        if restored:
+            load_momentum(optimizer, states[0])
+        else:
+            used.grad = torch.ones(2)
+            optimizer.step()
+        states.append(read_momentum(optimizer))
+    for momentum, other in states:
+        assert momentum is not None
+        assert torch.equal(momentum, torch.ones(2))
+        assert other is None
 
 
 @pytest.mark.gpu

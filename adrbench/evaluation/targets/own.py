@@ -137,4 +137,4 @@ def _validated(checkpoint: Checkpoint, weights: Weights) -> Count | None:
     config, counts = checkpoint.config, checkpoint.snapshots[weights].counts
     if counts is None or config.select != "val" or not config.val_size:
         return None
-    return Count(correct=min(counts.clean_correct, config.val_size), n=config.val_size)
+    return Count(correct=counts.clean_correct, n=config.val_size)

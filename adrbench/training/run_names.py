@@ -1,0 +1,36 @@
+"""The name of a run, which its directory has, and its records begin with."""
+
+from pathlib import Path
+
+from adrbench.config.settings import TrainConfig
+from adrbench.errors import UsageError
+from adrbench.runtime.files import excess_length
+
+#: The longest that the name of an evaluation's record or saved progress adds to that of its run.
+LONGEST_SUFFIX = "-best-average-autoattack-plus-01234567.000.state"
+
+
+def run_name(config: TrainConfig, dataset: str) -> str:
+    """Return the default name of a run."""
+    arch = config.arch if config.activation == "relu" else f"{config.arch}-{config.activation}"
+    return f"{dataset}-{arch}-{config.method}-seed{config.seed}"
+
+
+def check_run_name(name: str, results: Path) -> None:
+    """Check that `name` can be that of a run's directory, and of its records in `results`.
+
+    Raises:
+        UsageError: when it cannot.
+
+    """
+    if Path(name).name != name or name.startswith("."):
+        raise UsageError(
+            f"the name of the run is {name!r}: give a plain --name that does not begin with a dot, "
+            "and the place with --out."
+        )
+    excess = excess_length(results / f".{name}{LONGEST_SUFFIX}")
+    if excess:
+        raise UsageError(
+            f"the name of the run, {name[:40]}..., is too long by {excess} bytes for the names of "
+            "its records: give a shorter --name."
+        )
