@@ -13,7 +13,7 @@ from adrbench.data import Images, Source
 from adrbench.errors import NonFiniteLogitsError, RecordError, UsageError
 from adrbench.evaluation.evaluate import Evaluation, OnBatch, evaluate
 from adrbench.evaluation.identity import Identity, are_same_logits, first_logits
-from adrbench.evaluation.plausibility import Count
+from adrbench.evaluation.plausibility import Accuracy
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
 from adrbench.results.provenance import describe_device, describe_software, now
@@ -317,7 +317,7 @@ def _record(job: Job, evaluation: Evaluation, context: Context) -> AttackRecord:
         warnings=(
             *evaluation.warnings,
             *training.find_doubts(
-                Count(correct=evaluation.clean_correct, n=len(job.images)),
+                Accuracy(correct=evaluation.clean_correct, n=len(job.images)),
                 num_classes=job.info.num_classes,
             ),
         ),

@@ -11,7 +11,7 @@ TIME_CONSTANTS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Count:
+class Accuracy:
     """How many of `n` images are classified correctly."""
 
     correct: int
@@ -27,7 +27,7 @@ class Count:
 
 
 def doubt_accuracy(
-    found: Count, *, num_classes: int, recorded: Count | None = None
+    found: Accuracy, *, num_classes: int, recorded: Accuracy | None = None
 ) -> Iterator[str]:
     """Yield a sentence for each reason to doubt a clean accuracy, such as a wrong normalization.
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adrbench.checkpoints import format as checkpoints
-from adrbench.evaluation.plausibility import Count, doubt_accuracy, doubt_average
+from adrbench.evaluation.plausibility import Accuracy, doubt_accuracy, doubt_average
 from adrbench.evaluation.targets import TargetOptions, resolve_targets
 from adrbench.models.architectures import build_model
 from adrbench.results.records import AttackRecord, read_records
@@ -56,9 +56,9 @@ def test_clean_accuracies(
     recorded: tuple[int, int] | None,
     expected: set[str],
 ) -> None:
-    before = Count(correct=recorded[0], n=recorded[1]) if recorded else None
+    before = Accuracy(correct=recorded[0], n=recorded[1]) if recorded else None
     doubts = list(
-        doubt_accuracy(Count(correct=correct, n=n), num_classes=num_classes, recorded=before)
+        doubt_accuracy(Accuracy(correct=correct, n=n), num_classes=num_classes, recorded=before)
     )
     assert {words for words in (HALF, CHANCE) for text in doubts if words in text} == expected
     assert len(doubts) == len(expected)
@@ -68,8 +68,11 @@ def test_clean_accuracies(
 
 def test_a_fair_classifier_of_ten_images_is_hardly_ever_doubted() -> None:
     """At 55 % of ten classes, only 0 of 10 is doubted: 0.45^10 is 0.03 %."""
-    doubted = [k for k in range(11) if list(doubt_accuracy(Count(correct=k, n=10), num_classes=10))]
-    chance = sum(math.comb(10, k) * 0.55**k * 0.45 ** (10 - k) for k in doubted)
+    chance = sum(
+        math.comb(10, k) * 0.55**k * 0.45 ** (10 - k)
+        for k in range(11)
+        if list(doubt_accuracy(Accuracy(correct=k, n=10), num_classes=10))
+    )
     assert chance < 0.001
 
 

@@ -8,7 +8,7 @@ from adrbench.checkpoints.format import Checkpoint
 from adrbench.config.method import WEIGHTS, Weights
 from adrbench.data import DATASETS
 from adrbench.errors import CheckpointError, DataError
-from adrbench.evaluation.plausibility import Count
+from adrbench.evaluation.plausibility import Accuracy
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
 from adrbench.runtime.hashing import hash_file
 
@@ -128,7 +128,7 @@ def _load_target(
     )
 
 
-def _validated(checkpoint: Checkpoint, weights: Weights) -> Count | None:
+def _validated(checkpoint: Checkpoint, weights: Weights) -> Accuracy | None:
     """Return the clean accuracy in the validation, None where it is not known.
 
     A checkpoint states the number of validation images, not that of the test images which
@@ -137,4 +137,4 @@ def _validated(checkpoint: Checkpoint, weights: Weights) -> Count | None:
     config, counts = checkpoint.config, checkpoint.snapshots[weights].counts
     if counts is None or config.select != "val" or not config.val_size:
         return None
-    return Count(correct=counts.clean_correct, n=config.val_size)
+    return Accuracy(correct=counts.clean_correct, n=config.val_size)

@@ -14,7 +14,7 @@ from adrbench.config.settings import Select
 from adrbench.config.threat import NORMS, ThreatModel
 from adrbench.data import DATASETS, dataset_name
 from adrbench.errors import unknown_name
-from adrbench.evaluation.plausibility import Count, doubt_accuracy, doubt_average
+from adrbench.evaluation.plausibility import Accuracy, doubt_accuracy, doubt_average
 from adrbench.models.architectures import ACTIVATIONS, canonical_arch
 from adrbench.runtime.hashing import hash_weights
 
@@ -53,7 +53,7 @@ class Training:
     settings_sha256: str | None = None
     images_sha256: str | None = None
     label: str = ""
-    validated: Count | None = None
+    validated: Accuracy | None = None
     averaged_steps: int | None = None
     decay: float | None = None
 
@@ -62,7 +62,7 @@ class Training:
         """Whether this package trained the weights."""
         return self.weights != "file"
 
-    def find_doubts(self, clean: Count, *, num_classes: int) -> list[str]:
+    def find_doubts(self, clean: Accuracy, *, num_classes: int) -> list[str]:
         """Return why weights with this `clean` accuracy may not be the ones that were meant."""
         doubts = list(doubt_accuracy(clean, num_classes=num_classes, recorded=self.validated))
         if self.averaged_steps is not None and self.decay is not None:
