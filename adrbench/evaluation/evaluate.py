@@ -20,7 +20,7 @@ from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
 from adrbench.errors import NonFiniteLogitsError
 from adrbench.evaluation.progress import NoProgressStore, Progress, ProgressStore, begin, unique
-from adrbench.evaluation.reliability import find_doubts
+from adrbench.evaluation.reliability import assess_reliability
 from adrbench.models.frozen import FORMATS, Frozen, formats_for, freeze
 from adrbench.models.graphed import GraphedModel
 from adrbench.models.modes import in_mode, without_parameter_gradients
@@ -151,7 +151,7 @@ def evaluate(
         for stage in stages:
             if check_reliability and progress.is_before_attacks:
                 doubts = (
-                    find_doubts(
+                    assess_reliability(
                         model,
                         attacked=frozen.model,
                         images=images,

@@ -9,7 +9,7 @@ from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
 
 
-def find_doubts(
+def assess_reliability(
     model: nn.Module,
     *,
     attacked: nn.Module,
