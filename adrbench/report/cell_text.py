@@ -71,10 +71,10 @@ def format_cell(cell: Cell, column: Column, intervals: bool) -> str:
 
 
 def _figure(figure: Figure | Spread, column: Column, intervals: bool) -> str:
-    if isinstance(figure, Figure) and column.beside == "interval":
+    if isinstance(figure, Figure) and column.annotation == "interval":
         return _difference(figure, column.decimals)
     text = f"{figure.mean:,.{column.decimals}f}"
-    if figure.std is not None and column.beside == "deviation":
+    if figure.std is not None and column.annotation == "deviation":
         text += f" ± {figure.std:,.{column.decimals}f}"
     if intervals and isinstance(figure, Figure) and figure.interval:
         low, high = figure.interval

@@ -19,10 +19,6 @@ def _value(key: str, label: str, *, suite: str = "", decimals: int = 2) -> Colum
     return Column(key=key, label=label, role="value", align="right", suite=suite, decimals=decimals)
 
 
-def _beside(key: str, beside: Literal["interval", "nothing"], *, decimals: int = 2) -> Column:
-    return replace(_value(key, key, decimals=decimals), beside=beside)
-
-
 ARCH = Column(key="arch", label="arch")
 METHOD = Column(key="method", label="method", carries_footnotes=True)
 AGAINST = Column(key="against", label="against")
@@ -81,11 +77,11 @@ PAIRED = (
     SUITE,
     SEEDS,
     N,
-    _beside("difference", "interval", decimals=1),
+    replace(_value("difference", "difference", decimals=1), annotation="interval"),
     _value("p", "p (m)"),
     _value("detectable", "detectable", decimals=1),
-    _beside("robust", "nothing"),
-    _beside("reference", "nothing"),
+    replace(_value("robust", "robust"), annotation=None),
+    replace(_value("reference", "reference"), annotation=None),
 )
 TRAINING = (
     DATASET,

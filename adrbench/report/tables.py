@@ -16,8 +16,8 @@ class Column:
     """One column: a key distinguishes rows, a detail describes them, a value was measured.
 
     `suite` is the suite of a value column in the CSV; `carries_footnotes` marks the column whose
-    text gets the numbers of the row's footnotes. Beside its mean a figure shows what `beside`
-    says: its deviation over seeds, its interval, or nothing.
+    text gets the numbers of the row's footnotes; `annotation` is what figures show beside their
+    mean: the deviation over seeds, the interval, or nothing.
     """
 
     key: str
@@ -27,7 +27,7 @@ class Column:
     suite: str = ""
     decimals: int = 2
     carries_footnotes: bool = False
-    beside: Literal["deviation", "interval", "nothing"] = "deviation"
+    annotation: Literal["deviation", "interval"] | None = "deviation"
 
 
 @dataclass(frozen=True, kw_only=True)
