@@ -19,7 +19,7 @@ class Comparison:
     """The robust accuracies of a method and its reference in percent, and what sets them apart.
 
     `difference` has the interval of `two_way_interval`, and `p` and `detectable`, in points, are
-    from there too.
+    from there too: with a standard error of 0, only the p of 1 of a difference of 0.
     """
 
     reference: Figure | None
@@ -60,11 +60,13 @@ def compare(group: SeedGroup, reference: SeedGroup, attack: Attack) -> Compariso
         difference=difference(ours, others, n),
     )
     estimate = estimate_difference(np.stack(list(differences.values()))) if n > 1 else None
-    if found.difference is None or estimate is None or estimate.interval is None:
+    if found.difference is None or estimate is None:
         return found
-    low, high = (_in_points(bound) for bound in estimate.interval)
+    figure = found.difference
+    if estimate.interval is not None:
+        low, high = (_in_points(bound) for bound in estimate.interval)
+        figure = replace(figure, interval=(low, high))
     detectable = None if estimate.detectable is None else _in_points(estimate.detectable)
-    figure = replace(found.difference, interval=(low, high))
     return replace(found, difference=figure, p=estimate.p, detectable=detectable)
 
 

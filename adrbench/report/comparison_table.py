@@ -63,9 +63,9 @@ class _Line:
         return (self.attack, self.group.selection, chosen_on)
 
     @property
-    def p(self) -> float | None:
-        """The p-value that counts in the family."""
-        return self.compared.p if self.is_control else None
+    def is_in_family(self) -> bool:
+        """Whether the comparison counts in its family, which no outcome decides."""
+        return self.is_control and self.compared.num_seeds > 1
 
 
 def paired_table(
@@ -194,15 +194,22 @@ def _in_order(
 
 
 def _correct_families(lines: Iterable[_Line]) -> dict[int, PValue]:
-    """Return the corrected p-value of each line that has one, by its position."""
-    families: dict[Family, dict[int, float]] = {}
+    """Return the corrected p-value of each line that has one, by its position.
+
+    A comparison of the family without one, because its outcomes do not vary, counts as p = 1: the
+    others are then corrected as much as they would be for any of its values.
+    """
+    families: dict[Family, dict[int, float | None]] = {}
     for position, line in enumerate(lines):
-        if line.p is not None:
-            families.setdefault(line.family, {})[position] = line.p
+        if line.is_in_family:
+            families.setdefault(line.family, {})[position] = line.compared.p
     return {
-        position: PValue(p=p, uncorrected=own[position], comparisons=len(own))
+        position: PValue(p=p, uncorrected=uncorrected, comparisons=len(own))
         for own in families.values()
-        for position, p in zip(own, correct(list(own.values())), strict=True)
+        for (position, uncorrected), p in zip(
+            own.items(), correct([1.0 if p is None else p for p in own.values()]), strict=True
+        )
+        if uncorrected is not None
     }
 
 

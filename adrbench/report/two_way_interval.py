@@ -35,7 +35,8 @@ class DifferenceEstimate:
     `detectable` are None. `p` is of the two-sided t-test of no difference; `detectable` is the
     smallest true difference that this test, at 5 %, finds with a power of 80 %, from the
     noncentral t distribution. If no mean of a seed or of an image differs from the others, the
-    standard error is 0, and `interval`, `p` and `detectable` are None.
+    standard error is 0: `interval` and `detectable` are None, and so is `p` unless the mean is 0,
+    which is no sign of a difference (p = 1).
     """
 
     mean: float
@@ -101,6 +102,8 @@ def _infer(mean: float, error: float, freedom: float, *, has_seeds: bool) -> Dif
         if has_seeds:
             p = 2 * float(stdtr(freedom, -abs(mean) / error))
             detectable = float(nctdtrinc(freedom, 1 - POWER, quantile)) * error
+    elif has_seeds and mean == 0:
+        p = 1.0
     return DifferenceEstimate(
         mean=mean,
         standard_error=error,

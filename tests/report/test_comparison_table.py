@@ -225,6 +225,25 @@ def test_p_is_corrected_over_each_arm_with_its_control_under_one_suite_at_one_ep
         assert [p.p for p in family] == correct([p.uncorrected for p in family])
 
 
+def test_comparisons_whose_outcomes_do_not_vary_stay_in_the_family() -> None:
+    """`at+awp` equals `at` on every image (p = 1), `trades` is ahead on every one (no p)."""
+    zeros, ones = [[0] * 6] * 4, [[1] * 6] * 4
+    outcomes = {"at": zeros, "at+awp": zeros, "adr": THEIRS, "trades": ones}
+    records = [
+        evaluated(bits, method=method, seed=seed)
+        for method, rows in outcomes.items()
+        for seed, bits in enumerate(rows)
+    ]
+    p_values = {row["method"]: row["p"] for row in paired_rows(records)}
+    own = estimate_difference(np.array(THEIRS)).p
+    assert own is not None
+    assert p_values == {
+        "at+awp": PValue(p=1.0, uncorrected=1.0, comparisons=3),
+        "adr": PValue(p=3 * own, uncorrected=own, comparisons=3),
+        "trades": None,
+    }
+
+
 # What is compared
 
 
