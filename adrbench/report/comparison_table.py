@@ -99,7 +99,9 @@ def paired_table(
     rows = []
     for position, line in enumerate(lines):
         split = splits.get((task.dataset, line.group.identity.training))
-        footnotes = (*line.footnotes, *(_split_footnotes(split) if has_seeds else ()))
+        footnotes = line.footnotes
+        if line.compared.num_seeds > 1:
+            footnotes += _split_footnotes(split)
         if line.group.identity.training not in settings:
             footnotes += (UNKNOWN_FOOTNOTE,)
         footnotes += by_training.get(line.group.identity, ())
