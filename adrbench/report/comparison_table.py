@@ -21,10 +21,14 @@ from adrbench.report.validation_split import (
 )
 
 UNKNOWN_FOOTNOTE = "not known whether both were trained with the same settings"
-ONE_SEED_FOOTNOTE = "one seed: interval over images only, for these very weights; no p"
+ONE_SEED_FOOTNOTE = (
+    "one seed: the interval covers images only, for these particular weights; no p-value"
+)
 TWO_SEEDS_FOOTNOTE = "two seeds: in simulations up to 9 % of such intervals miss, not 5 %"
-SPLIT_FOOTNOTE = "over seeds includes other training images: each seed holds out its own"
-UNKNOWN_SPLIT_FOOTNOTE = f"{SPLIT_FOOTNOTE}, unless the data set has a validation part"
+SPLIT_FOOTNOTE = (
+    "variation over seeds includes different training images, because each seed holds out its own"
+)
+UNKNOWN_SPLIT_FOOTNOTE = f"unless the data set has its own validation images, {SPLIT_FOOTNOTE}"
 SEEDS_NOTE = (
     "difference: robust - reference, mean over seeds and images [95 % interval; seeds and images "
     "both random]."
@@ -39,8 +43,8 @@ DETECTABLE_NOTE = (
     "correction."
 )
 LAST_FIRST_NOTE = (
-    "last epoch first: {} images chose the best, on which an accuracy of 50 % has a standard error "
-    "of {:.1f} points."
+    "last epoch first: the best epoch was chosen on {} images, where an accuracy of 50 % has a "
+    "standard error of {:.1f} points."
 )
 #: The comparisons whose p-values are corrected together: the attack and how epochs were chosen.
 Family = tuple[Attack, str, str | None]
@@ -90,7 +94,7 @@ def paired_table(
     ]
     if not found:
         return None
-    fewest = _fewest_choosing(task, groups, splits)
+    fewest = _fewest_selection_images(task, groups, splits)
     is_last_first = fewest is not None and fewest < FEW_IMAGES
     lines = _in_order(found, attacks, is_last_first)
     p_values = _correct_families(lines)
@@ -165,10 +169,10 @@ def _split_footnotes(split: ValidationSplit | None) -> tuple[str, ...]:
     return (SPLIT_FOOTNOTE,) if split.follows_seed else (UNKNOWN_SPLIT_FOOTNOTE,)
 
 
-def _fewest_choosing(
+def _fewest_selection_images(
     task: Task, groups: Iterable[SeedGroup], splits: ValidationSplits
 ) -> int | None:
-    """Return the smallest number of images that chose a best epoch; None if not known."""
+    """Return the smallest number of images on which a best epoch was chosen; None if unknown."""
     sizes = []
     for group in groups:
         split = splits.get((task.dataset, group.identity.training))
@@ -218,7 +222,7 @@ def _correct_families(lines: Iterable[_Line]) -> dict[int, PValue]:
 def _notes(
     lines: Iterable[_Line], has_seeds: bool, intervals: bool, fewest: int | None
 ) -> tuple[str, ...]:
-    """Return the notes on what occurs in `lines`; `fewest` images chose best epochs."""
+    """Return the notes on what occurs in `lines`; best epochs were chosen on `fewest` images."""
     notes = [SEEDS_NOTE, P_NOTE, DETECTABLE_NOTE] if has_seeds else [IMAGES_NOTE]
     if intervals:
         notes.append(INTERVALS_NOTE)

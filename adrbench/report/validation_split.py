@@ -9,9 +9,9 @@ from adrbench.results.records import TrainRecord
 
 #: The built-in data sets. None has a validation part of its own.
 BUILT_IN = ("digits", "cifar10", "cifar100", "tiny-imagenet")
-#: The best of epochs that are measured on fewer images is to a large part chosen by chance: on
-#: 1,000 images, the default, an accuracy of 50 % has a standard error of 1.6 points, and the
-#: methods that are compared here differ by one or two.
+#: With fewer images, the choice of the best epoch is largely chance: on 1,000 images, the default,
+#: an accuracy of 50 % has a standard error of 1.6 points, and the methods that are compared here
+#: differ by one or two.
 FEW_IMAGES = 1_000
 
 

@@ -447,12 +447,12 @@ def test_the_built_in_data_sets_are_those_that_draw_their_validation_images() ->
 @pytest.mark.parametrize(
     ("num_val", "order", "note"),
     [
-        (143, ["last", "best"], "last epoch first: 143 images chose the best, on which an accuracy "
-         "of 50 % has a standard error of 4.2 points."),
+        (143, ["last", "best"], "last epoch first: the best epoch was chosen on 143 images, where "
+         "an accuracy of 50 % has a standard error of 4.2 points."),
         (1_000, ["best", "last"], None),
     ],
 )  # fmt: skip
-def test_the_last_epoch_is_first_where_few_images_chose_the_best(
+def test_the_last_epoch_is_first_where_the_best_was_chosen_on_few_images(
     num_val: int, order: list[str], note: str | None
 ) -> None:
     """50 / sqrt(143) = 4.18."""
@@ -467,7 +467,7 @@ def test_the_last_epoch_is_first_where_few_images_chose_the_best(
     assert [one for one in notes if one.startswith("last epoch first")] == ([note] if note else [])
 
 
-def test_few_test_images_that_chose_the_epoch_count_too() -> None:
+def test_an_epoch_chosen_on_few_test_images_counts_too() -> None:
     records = [
         evaluated(bits, method=method, selection=selection, selected_on="test")
         for method, bits in ((AT, [0, 1, 0]), (ADR, [1, 1, 0]))
