@@ -6,8 +6,9 @@ Prints the tables of "How often the tests err" in docs/statistics.md: four tests
 one method minus those of another, for k seeds on n images.
 
 From records: a method is compared with itself, k of its trainings with k others. Every training
-is used once in a comparison: differences around a ring of seeds would always average to 0. Of five
-seeds there are 30 ways to pair two with two others. They overlap, so their rates are rough.
+is used once in a comparison: differences around a ring of seeds would always average to 0. From
+five seeds, two can be set against two others in 15 ways, each with two pairings of the four. These
+30 comparisons overlap, so their rates are rough.
 
 From a model: training t of method m classifies image i correctly if
 
