@@ -1,4 +1,7 @@
-"""Whether the weights that were evaluated are those that were meant, judged by plain numbers."""
+"""Whether the evaluated model is plausibly the intended one.
+
+It is judged by its clean accuracy and its number of averaging steps.
+"""
 
 import math
 from collections.abc import Iterator
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 #: How many standard errors a count has to be away from what is expected of it.
 STANDARD_ERRORS = 3.0
 #: An average has caught up with the weights after this many time constants of its decay.
-TIME_CONSTANTS = 3.0
+TIME_CONSTANTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ def doubt_accuracy(
     )
     if found.fraction <= threshold:
         yield (
-            f"the clean accuracy, {found}, is not above chance, {100 * chance:.1f} %, by "
+            f"the clean accuracy, {found}, does not exceed chance ({100 * chance:.1f} %) by "
             f"{STANDARD_ERRORS:g} standard errors: {causes}"
         )
 
@@ -62,14 +65,24 @@ def doubt_average(*, steps: int, decay: float) -> Iterator[str]:
 
     After `steps` updates it still holds decay^steps of the initial weights.
     """
-    if steps * (1 - decay) >= TIME_CONSTANTS:
-        return
-    needed = f"{TIME_CONSTANTS / (1 - decay):,.0f}" if decay < 1 else "infinity"
-    yield (
-        f"the averaged weights have followed {steps:,} steps, fewer than 3 / (1 - decay) = "
-        f"{needed} at decay {decay:g}, and the initial weights still count for "
-        f"{100 * decay**steps:.0f} %: train longer, or attack --weights student."
-    )
+    needed = _steps_to_catch_up(decay)
+    if steps < needed:
+        shown = "infinitely many" if math.isinf(needed) else f"{needed:,}"
+        yield (
+            f"the averaged weights have followed {steps:,} steps and at decay {decay:g} need "
+            f"{shown}, {TIME_CONSTANTS} / (1 - decay), to catch up: the initial weights still have "
+            f"a weight of {100 * decay**steps:.0f} %; train longer, or attack --weights student."
+        )
+
+
+def _steps_to_catch_up(decay: float) -> int | float:
+    """Return the number of steps after which an average has caught up, infinity for decay 1.
+
+    The tolerance absorbs the rounding of 1 - decay: 3 / (1 - 0.9) is 30, not above.
+    """
+    if decay >= 1:
+        return math.inf
+    return math.ceil(TIME_CONSTANTS / (1 - decay) * (1 - 1e-9))
 
 
 def _standard_error(fraction: float, *sizes: int) -> float:

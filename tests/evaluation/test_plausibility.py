@@ -14,7 +14,7 @@ from adrbench.results.records import AttackRecord, read_records
 from messages import assert_one_sentence
 from runner import QUICK, Outcome, succeed
 
-HALF, CHANCE = "is under half of the one recorded in training", "is not above chance"
+HALF, CHANCE = "is under half of the one recorded in training", "does not exceed chance"
 
 
 @pytest.mark.parametrize(
@@ -79,15 +79,22 @@ def test_a_fair_classifier_of_ten_images_is_hardly_ever_doubted() -> None:
 @pytest.mark.parametrize(
     ("steps", "decay", "words"),
     [
-        (149, 0.98, "followed 149 steps, fewer than 3 / (1 - decay) = 150 at decay 0.98"),
-        (20, 0.98, "the initial weights still count for 67 %"),
+        (149, 0.98, "followed 149 steps and at decay 0.98 need 150, 3 / (1 - decay), to catch up"),
+        (20, 0.98, "the initial weights still have a weight of 67 %"),
         (150, 0.98, None),
         (600, 0.995, None),
-        (599, 0.995, "= 600 at decay 0.995"),
-        (5, 1.0, "= infinity at decay 1, and the initial weights still count for 100 %"),
+        (599, 0.995, "at decay 0.995 need 600,"),
+        # In floating point 3 / (1 - 0.9) is 30.000000000000007 and 30 * (1 - 0.9) under 3.
+        (30, 0.9, None),
+        (29, 0.9, "at decay 0.9 need 30,"),
+        # 3 / 0.35 is 8.57.
+        (9, 0.65, None),
+        (8, 0.65, "at decay 0.65 need 9,"),
+        (5, 1.0, "need infinitely many, 3 / (1 - decay), to catch up: the initial weights still "
+         "have a weight of 100 %"),
         (3, 0.0, None),
     ],
-)
+)  # fmt: skip
 def test_averages_that_have_not_caught_up(steps: int, decay: float, words: str | None) -> None:
     doubts = list(doubt_average(steps=steps, decay=decay))
     assert len(doubts) == (words is not None)
