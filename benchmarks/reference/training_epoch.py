@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
-from adrbench.attacks.predictions import is_correct
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, Images
 from benchmarks.reference.training_step import Trainer, draw_uniform_start, run_pgd
@@ -100,9 +99,15 @@ class EpochTrainer:
             x, y = images.to(self.device), labels.to(self.device)
             x_adv = attack(self.trainer.config, model, x, y)
             with torch.no_grad():
-                clean += int(is_correct(model(x), y).sum().item())
-                robust += int(is_correct(model(x_adv), y).sum().item())
+                clean += count_correct(model(x), y)
+                robust += count_correct(model(x_adv), y)
         return {f"{name}_clean": clean, f"{name}_robust": robust}
+
+
+def count_correct(logits: Tensor, labels: Tensor) -> int:
+    """Count the images whose logits (N, num_classes) are finite and predict `labels` (N,)."""
+    correct = logits.isfinite().all(1) & (logits.argmax(1) == labels)
+    return int(correct.sum().item())
 
 
 def attack(config: TrainConfig, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
