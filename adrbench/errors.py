@@ -51,8 +51,8 @@ class NonFiniteLogitsError(AdrbenchError):
             "images"
         )
         super().__init__(
-            f"{self.finding}, so there is no accuracy under {suite}: its training diverged, or its "
-            "weights or normalization are damaged; use other weights."
+            f"{self.finding}, so there is no accuracy under {suite}: the model's training "
+            "diverged, or its weights or normalization are damaged; use other weights."
         )
 
 

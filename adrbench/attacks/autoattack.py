@@ -128,7 +128,7 @@ def split_runnable(names: tuple[str, ...], num_classes: int) -> tuple[list[str],
 def check_dynamic(model: nn.Module, x: Tensor) -> None:
     """Issue a ReliabilityWarning if the forward pass of a model on `x` computes gradients.
 
-    This is the official check that `reliability_checks`, which every suite runs, has no equal of.
+    `reliability_checks` has no equivalent of this official check.
     """
     checks = import_module(f"{import_package().__name__}.checks")
     with isolated(x.device), torch.no_grad():

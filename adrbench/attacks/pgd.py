@@ -33,7 +33,7 @@ def image_gradient(loss: ImageLoss, x: Tensor) -> Tensor:
 def usable_gradient(value: Tensor, x: Tensor) -> Tensor:
     """Return the gradient of a scalar at images `x`, zero where it is not finite.
 
-    It is zero everywhere for a scalar that does not depend on `x` in a way that torch recorded.
+    It is zero everywhere if autograd recorded no dependence on `x`.
     """
     if not value.requires_grad:
         return torch.zeros_like(x)

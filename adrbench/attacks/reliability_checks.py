@@ -107,8 +107,8 @@ def _check_full_range(
     _warn(
         f"an attack at full range ({norm}, eps {radius:g}), which can reach any image, leaves "
         f"{int(is_robust.sum())} of {len(x)} images classified correctly: gradients are probably "
-        "masked, and the robust accuracy is not to be trusted; compare it with --suite square, "
-        "which needs no gradients."
+        "masked, and the robust accuracy is unreliable; compare it with --suite square, which "
+        "needs no gradients."
     )
 
 

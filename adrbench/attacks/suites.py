@@ -38,9 +38,9 @@ class Suite:
     """Stages that run in order, each on the survivors of the previous ones.
 
     `loss` is the one that its gradient attacks ascend, None if it has none: the model is checked
-    before the attack for gradients of that loss to work with, and for outputs that vary unless the
-    suite is `for_randomized` models. `inspect` may warn about more, from a few images (N, C, H, W),
-    and `review` about the accuracies after the attack. Outcomes of a `batch_dependent` suite are
+    before the attack for usable gradients of that loss, and for outputs that vary unless the suite
+    is `for_randomized` models. `inspect` may warn about more, from a few images (N, C, H, W), and
+    `review` about the accuracies after the attack. Outcomes of a `batch_dependent` suite are
     reproducible only at the same batch size.
     """
 

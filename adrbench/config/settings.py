@@ -86,7 +86,8 @@ class TrainConfig:
         low=0,
         high=2**63 - 1,
         is_later=True,
-        help="Seed that draws the held-out images: with one, runs of all seeds train on the same.",
+        help="Seed for drawing the held-out images; if set, runs with different --seed train on "
+        "the same images.",
         show_default="that of --seed",
     )
     precision: Precision = setting(
