@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -126,8 +127,7 @@ def evaluate(
         full_precision(),
         collected_warnings() as collected,
     ):
-        formats = _formats_to_try(x, progress.memory_format, optimize_model)
-        frozen = _freeze_alike(model, x, formats, process_group)
+        frozen = _freeze_alike(model, x, progress.memory_format, optimize_model, process_group)
         progress.memory_format = frozen.memory_format
 
         def save() -> None:
@@ -150,19 +150,17 @@ def evaluate(
         )
         for stage in stages:
             if check_reliability and progress.is_before_attacks:
-                doubts = (
-                    assess_reliability(
-                        model,
-                        attacked=frozen.model,
-                        images=images,
-                        clean=progress.survivors,
-                        suite=suite,
-                        threat=threat,
-                    )
-                    if process_group.is_rank_zero
-                    else []
+                assess = partial(
+                    assess_reliability,
+                    model,
+                    attacked=frozen.model,
+                    images=images,
+                    clean=progress.survivors,
+                    suite=suite,
+                    threat=threat,
                 )
-                progress.warnings = unique([*progress.warnings, *process_group.broadcast(doubts)])
+                doubts = process_group.broadcast(assess() if process_group.is_rank_zero else [])
+                progress.warnings = unique([*progress.warnings, *doubts])
             runner.run(stage)
         suite.review({stage.name: stage.survivors / len(images) for stage in progress.stages})
     assert progress.clean is not None
@@ -177,19 +175,21 @@ def evaluate(
     )
 
 
-def _formats_to_try(
-    x: Tensor, resumed: str, optimize_model: bool
-) -> tuple[torch.memory_format, ...]:
-    """Return the memory formats to choose from; a `resumed` evaluation keeps its own."""
-    if resumed:
-        return (FORMATS.get(resumed, IMAGE_FORMAT),)
-    return formats_for(x) if optimize_model else (IMAGE_FORMAT,)
-
-
 def _freeze_alike(
-    model: nn.Module, x: Tensor, formats: Sequence[torch.memory_format], process_group: ProcessGroup
+    model: nn.Module,
+    x: Tensor,
+    resumed_format: str,
+    optimize_model: bool,
+    process_group: ProcessGroup,
 ) -> Frozen:
-    """Freeze the model on every rank, in the memory format that rank 0 chooses."""
+    """Freeze the model on every rank, in the memory format that rank 0 chooses.
+
+    A resumed evaluation keeps the format that it began with.
+    """
+    if resumed_format:
+        formats: Sequence[torch.memory_format] = (FORMATS.get(resumed_format, IMAGE_FORMAT),)
+    else:
+        formats = formats_for(x) if optimize_model else (IMAGE_FORMAT,)
     frozen = freeze(model, x, formats) if process_group.is_rank_zero else None
     chosen = process_group.broadcast(frozen.memory_format if frozen else "")
     return frozen or freeze(model, x, (FORMATS.get(chosen, IMAGE_FORMAT),))
