@@ -1,6 +1,6 @@
 """Before any suite, a model is checked on a few images for what makes attacks fail."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,14 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adrbench.attacks.predictions import is_correct
 from adrbench.attacks.suites import build_suite
 from adrbench.checkpoints.third_party import load_third_party
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
-from adrbench.data import Images, load_dataset, load_split
+from adrbench.data import Images, load_dataset, load_split, to_float
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.progress import ProgressFiles
+from adrbench.evaluation.reliability import assess_reliability
 from adrbench.models.architectures import build_model
+from adrbench.models.frozen import freeze
+from adrbench.models.modes import without_parameter_gradients
+from adrbench.runtime.devices import IMAGE_FORMAT, full_precision
 from adrbench.runtime.process_group import SingleProcess
 from killed_store import KilledAfter
 from tiny import train_small_net
@@ -91,9 +96,26 @@ def run(
     return evaluate(model, images, built, THREATS[norm], batch_size=15, **more)  # type: ignore[arg-type]
 
 
-def findings(result: Evaluation) -> set[str]:
+def assess(model: nn.Module, images: Images, suite: str, norm: str) -> tuple[str, ...]:
+    """Return what the check before the attack finds, as `evaluate` calls it."""
+    x = to_float(images.pixels)
+    with without_parameter_gradients(model), full_precision():
+        with torch.no_grad():
+            clean = is_correct(model(x), images.labels)
+        texts = assess_reliability(
+            model,
+            attacked=freeze(model, x, (IMAGE_FORMAT,)).model,
+            images=images,
+            clean=clean,
+            suite=build_suite(AttackConfig(suite=suite), THREATS[norm], 10),
+            threat=THREATS[norm],
+        )
+    return tuple(texts)
+
+
+def findings(texts: Iterable[str]) -> set[str]:
     known = (ZERO, FULL, VARYING, SOFTMAX)
-    return {name for name in known for text in result.warnings if name in text}
+    return {name for name in known for text in texts if name in text}
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -132,13 +154,21 @@ def test_findings(
     A constant model is not checked: there is nothing that an attack could find.
     """
     torch.manual_seed(0)
-    result = run(change(digits.model), digits.images, suite, norm=norm)
-    assert findings(result) == expected
+    texts = assess(change(digits.model), digits.images, suite, norm)
+    assert findings(texts) == expected
     if FULL in expected:
         eps = {"Linf": "1", "L2": "8"}[norm]
-        (text,) = (text for text in result.warnings if FULL in text)
+        (text,) = (text for text in texts if FULL in text)
         assert f"({norm}, eps {eps})" in text
         assert "leaves 8 of 8 images classified correctly" in text
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_an_evaluation_reports_the_findings(digits: Digits, norm: str) -> None:
+    model = quantized(digits.model)
+    result = run(model, digits.images, norm=norm)
+    assert result.warnings == assess(model, digits.images, "pgd", norm)
+    assert findings(result.warnings) == {ZERO, FULL}
 
 
 def test_only_correct_images_are_counted(digits: Digits) -> None:
@@ -178,7 +208,7 @@ def test_a_killed_evaluation_has_the_same_findings(
         run(model, digits.images, progress_store=KilledAfter(files, allowed))
     result = run(model, digits.images, progress_store=files)
     assert result.warnings == run(model, digits.images).warnings
-    assert findings(result) == {ZERO, FULL}
+    assert findings(result.warnings) == {ZERO, FULL}
 
 
 class RankOne(SingleProcess):
