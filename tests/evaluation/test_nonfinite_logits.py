@@ -107,14 +107,20 @@ def is_perturbed(x: Tensor) -> Tensor:
 IMAGES = labelled_by(Linear(classes=5, size=6), make_images(12, classes=5, size=6))
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
-@pytest.mark.parametrize("suite", ["fgsm", "pgd-3", "cw", "apgd-ce", "apgd-t", "fab-t", "square"])
+SUITES = ("fgsm", "pgd-3", "cw", "apgd-ce", "apgd-t", "fab-t", "square")
+#: Values of logits, and the column that has them, None for all.
+VALUES = ((math.nan, None), (math.nan, 2), (math.inf, None), (math.inf, 0), (-math.inf, 0))
+
+
 @pytest.mark.parametrize(
-    ("value", "column"),
-    [(math.nan, None), (math.nan, 2), (math.inf, None), (math.inf, 0), (-math.inf, 0)],
+    ("norm", "suite", "value", "column"),
+    [
+        *(("Linf", suite, *value) for suite in SUITES for value in VALUES),
+        *(("L2", suite, *VALUES[0]) for suite in SUITES),
+    ],
 )
 def test_attacked_images_without_finite_logits_are_not_robust(
-    value: float, column: int | None, suite: str, norm: str
+    norm: str, suite: str, value: float, column: int | None
 ) -> None:
     """Also those of class 0, the argmax of NaN, and of a class whose logit is infinite."""
     result = run(NonFinite(is_perturbed, value, column), IMAGES, suite, norm=norm)
