@@ -117,7 +117,7 @@ def test_the_page_is_the_output_of_the_report(made: Workspace) -> None:
     for title in (
         "Robust accuracy",
         "Robust overfitting",
-        "Compared with at",
+        "Differences in robust accuracy",
         "Training",
         "Evaluation",
     ):
