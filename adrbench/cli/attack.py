@@ -125,6 +125,9 @@ def run(
             "and that no process writes in the meantime."
         )
     force = force and not is_restarted(group)
+    if not force:
+        for job in jobs:
+            evaluations.find_finished(job, context)  # refuses a foreign record before any attack
     records: list[AttackRecord] = []
     try:
         for job in jobs:

@@ -119,7 +119,7 @@ def run(request: "TrainRequest", options: RunOptions, context: "Context") -> Non
     from adrbench.training.run_names import check_run_name, run_name
 
     group = context.process_group
-    if options.name:
+    if options.name is not None:
         check_run_name(options.name, options.results)
     with rank_zero_first(group):
         config, dataset = load(request, options.data_dir)

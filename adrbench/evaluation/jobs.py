@@ -20,6 +20,7 @@ from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import (
     AttackRecord,
     Outcomes,
+    find_contradiction,
     pack_logits,
     pack_outcomes,
     read_record,
@@ -258,6 +259,10 @@ def read_own_record(job: Job) -> AttackRecord:
         raise RecordError(f"{reason}: give --force to make it again.") from error
     if not isinstance(record, AttackRecord):
         raise RecordError(f"{job.path} is not the record of an attack: {REPLACE}")
+    if contradiction := find_contradiction(record):
+        raise RecordError(
+            f"{job.path} is damaged ({contradiction}): give --force to make it again."
+        )
     if difference := describe_difference(job, record):
         raise RecordError(
             f"{job.path} is the record of another evaluation ({difference}): {REPLACE}"
@@ -266,7 +271,7 @@ def read_own_record(job: Job) -> AttackRecord:
 
 
 #: What to do about a record that is not that of the evaluation.
-REPLACE = "move it away, or give --force to replace it."
+REPLACE = "give another --out, or --force to replace it."
 
 
 def describe_difference(job: Job, record: AttackRecord) -> str | None:
@@ -277,8 +282,11 @@ def describe_difference(job: Job, record: AttackRecord) -> str | None:
     if difference := theirs.describe_difference(ours):
         return difference
     if record.clean_logits is not None:
-        held = unpack_logits(record.clean_logits, record.num_classes)
-        if not are_same_logits(torch.from_numpy(held), job.clean_logits):
+        try:
+            held = torch.from_numpy(unpack_logits(record.clean_logits, record.num_classes))
+        except RecordError as error:
+            return str(error)
+        if not are_same_logits(held, job.clean_logits):
             return "the model has the same weights and other outputs"
     return None
 

@@ -234,6 +234,29 @@ def unpack_logits(packed: str, num_classes: int) -> "npt.NDArray[np.float32]":
         raise RecordError(f"the logits are not those of {num_classes} classes ({error})") from error
 
 
+def find_contradiction(record: AttackRecord) -> str | None:
+    """Return how the counts, stages and outcomes of a record contradict each other, or None."""
+    size = (record.n + 7) // 8
+    try:
+        clean, robust = (
+            base64.b64decode(packed, validate=True)
+            for packed in (record.verdicts.clean, record.verdicts.robust)
+        )
+    except ValueError as error:
+        return f"its outcomes are not base64 ({error})"
+    if (len(clean), len(robust)) != (size, size):
+        return f"its outcomes are not those of {record.n} images"
+    is_clean, is_robust = int.from_bytes(clean), int.from_bytes(robust)
+    counted = (is_clean.bit_count(), is_robust.bit_count())
+    counts = (record.clean_correct, record.robust_correct)
+    if counted != counts or is_robust & ~is_clean:
+        return f"its counts are {counts}, but its outcomes {counted}"
+    survivors = [record.clean_correct, *(stage.survivors for stage in record.stages)]
+    if survivors != sorted(survivors, reverse=True) or survivors[-1] != record.robust_correct:
+        return f"its robust count is {record.robust_correct}, but its stages leave {survivors[-1]}"
+    return None
+
+
 def write_record(path: Path, record: Record) -> None:
     """Write `record` as JSON, by rename."""
     write_atomically(path, (json.dumps(to_json(record), indent=1) + "\n").encode())
@@ -257,9 +280,15 @@ def read_record(path: Path) -> Record:
     if not isinstance(kind, str) or kind not in KINDS or "schema" not in data:
         raise RecordError(f"{path} is not an adrbench record (no schema and kind in it).")
     try:
-        return from_json(KINDS[kind], migrate(data))
+        record = from_json(KINDS[kind], migrate(data))
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not a valid record: {str(error).rstrip('.')}.") from error
+    contradiction = None
+    if isinstance(record, AttackRecord) and (record.verdicts.clean or record.verdicts.robust):
+        contradiction = find_contradiction(record)
+    if contradiction:
+        raise RecordError(f"{path} is not a valid record: {contradiction}.")
+    return record
 
 
 def migrate(data: dict[str, Any]) -> dict[str, Any]:

@@ -53,10 +53,8 @@ assert all(SAVE < number < ABORT for number in SIGNALS)
 
 def is_finished(directory: Path, config: TrainConfig) -> bool:
     """Return whether a run has all its epochs, judged by its history alone."""
-    try:
-        lines = (directory / HISTORY).read_bytes().count(b"\n")
-    except OSError:
-        return False
+    path = directory / HISTORY
+    lines = path.read_bytes().count(b"\n") if path.is_file() else 0
     return lines >= config.epochs and (directory / checkpoints.LAST).exists()
 
 

@@ -1,6 +1,7 @@
 """Stopping a run whose loss or weights are no longer finite, before that state is saved."""
 
 from adrbench.checkpoints.format import LAST
+from adrbench.checkpoints.state_dicts import find_nonfinite
 from adrbench.errors import AdrbenchError
 from adrbench.training.state import Run, TrainState
 
@@ -8,14 +9,15 @@ from adrbench.training.state import Run, TrainState
 def check_finite(run: Run, state: TrainState) -> None:
     """Wait for the losses so far; raise AdrbenchError unless they and the weights are finite.
 
-    Losses and weights are the same on all ranks, so all of them raise or none does.
+    The weights are those of the student and of the average, with BatchNorm's statistics. They and
+    the losses are the same on all ranks, so all of them raise or none does.
     """
     state.losses.arrived(wait=True)
     if state.losses.not_finite:
         index, loss = state.losses.not_finite
         step = state.epochs_done * run.steps_per_epoch + index
         raise AdrbenchError(f"the loss is {loss} at {explain(run, step)}")
-    if not all(parameter.isfinite().all() for parameter in state.model.parameters()):
+    if any(find_nonfinite(model.state_dict()) for model in state.models().values()):
         where = explain(run, state.steps_done - 1)
         raise AdrbenchError(f"the weights are not finite after {where}")
 

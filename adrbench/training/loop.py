@@ -21,9 +21,9 @@ from adrbench.runtime.context import Context
 from adrbench.runtime.locks import exclusive
 from adrbench.runtime.process_group import check_on_rank_zero
 from adrbench.training.callbacks import Callbacks, NoCallbacks
-from adrbench.training.checkpointer import LOCK, Checkpointer
+from adrbench.training.checkpointer import FILES, LOCK, Checkpointer
 from adrbench.training.divergence import check_finite, explain
-from adrbench.training.resume_checks import check_same_inputs
+from adrbench.training.resume_checks import check_regular_files, check_same_inputs
 from adrbench.training.run_record import check_own_record, make_record, write_own_record
 from adrbench.training.state import Run, TrainState, build_state, prepare_run, selection_images
 from adrbench.training.step import Stepper
@@ -65,6 +65,7 @@ def train(
     check_same_inputs(run)
     is_rank_zero = context.process_group.is_rank_zero
     with locked(run, record):
+        check_on_rank_zero(context.process_group, partial(check_regular_files, directory, FILES))
         checkpointer = Checkpointer(run, save_seconds=save_seconds)
         if force and is_rank_zero:
             if record:

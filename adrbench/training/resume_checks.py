@@ -42,13 +42,21 @@ def check_same_directory(run: Run, seen: object) -> None:
         )
 
 
+def check_regular_files(directory: Path, names: Sequence[str]) -> None:
+    """Raise AdrbenchError where a file of a run is something else, such as a directory."""
+    for name in names:
+        path = directory / name
+        if path.exists() and not path.is_file():
+            raise AdrbenchError(f"{path} is not a file: move it away, or give another --name.")
+
+
 def check_same_run(run: Run, saved: Checkpoint) -> None:
     """Raise AdrbenchError unless `saved` is a checkpoint of this run, naming what differs."""
     differences = saved.config.differences(run.config)
     if differences:
         named = _name(differences, run.config, saved.config)
         raise AdrbenchError(
-            f"{run.directory} holds a run with {named}: give the same settings to resume it, "
+            f"{run.directory} holds a run {named}: give the same settings to resume it, "
             "another --name for another run, or --force to start over."
         )
     for images, theirs, ours in (
@@ -68,7 +76,9 @@ def check_same_origin(path: Path, saved: Checkpoint, last: Checkpoint) -> None:
     if not saved.is_of_same_run(last):
         differences = saved.config.differences(last.config)
         named = f" ({_name(differences, last.config, saved.config)})" if differences else ""
-        raise CheckpointError(f"{path} belongs to another run{named}: {RESTORE}")
+        raise CheckpointError(
+            f"{path} and {checkpoints.LAST} belong to different runs{named}: {RESTORE}"
+        )
 
 
 def check_settings_file(path: Path, run_id: str, config: TrainConfig) -> None:
@@ -83,7 +93,7 @@ def check_settings_file(path: Path, run_id: str, config: TrainConfig) -> None:
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return
     if is_other:
-        raise CheckpointError(f"{path} belongs to another run: {RESTORE}")
+        raise CheckpointError(f"{path} and {checkpoints.LAST} belong to different runs: {RESTORE}")
 
 
 def check_history_file(path: Path, history: Sequence[HistoryRow]) -> None:
@@ -98,7 +108,7 @@ def check_history_file(path: Path, history: Sequence[HistoryRow]) -> None:
     except (OSError, ValueError, RecursionError):
         return
     if any(row != own for row, own in zip(rows, history, strict=False)):
-        raise CheckpointError(f"{path} belongs to another run: {RESTORE}")
+        raise CheckpointError(f"{path} and {checkpoints.LAST} belong to different runs: {RESTORE}")
 
 
 def check_state(run: Run, state: TrainState, saved: Checkpoint) -> None:
@@ -121,13 +131,14 @@ def check_state(run: Run, state: TrainState, saved: Checkpoint) -> None:
 
 
 def _name(differences: list[tuple[str, Any, Any]], config: TrainConfig, saved: TrainConfig) -> str:
-    """Return settings that differ in words; of two methods, their settings are left out."""
+    """Return settings that differ, as "with --lr 0.1, not 0.2"; of two methods, without theirs."""
     if any(name == "method" for name, _, _ in differences):  # its settings differ with it
         own = {*component_settings(), *saved.parsed_method().implied}
         own |= config.parsed_method().implied.keys()
         differences = [found for found in differences if found[0] not in own]
     shown = [_spell(name, a, b) for name, a, b in differences[:MOST_NAMED]]
-    return " and ".join([*shown, *(["more"] if len(differences) > len(shown) else [])])
+    named = " and ".join([*shown, *(["more"] if len(differences) > len(shown) else [])])
+    return named if named.startswith("without ") else f"with {named}"
 
 
 def _spell(name: str, theirs: Any, ours: Any) -> str:

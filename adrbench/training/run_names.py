@@ -23,7 +23,8 @@ def check_run_name(name: str, results: Path) -> None:
         UsageError: when it cannot.
 
     """
-    if Path(name).name != name or name.startswith("."):
+    is_plain = bool(name) and Path(name).name == name and name.isprintable()
+    if not is_plain or name != name.strip() or name.startswith("."):
         raise UsageError(
             f"the name of the run is {name!r}: give a plain --name that does not begin with a dot, "
             "and the place with --out."

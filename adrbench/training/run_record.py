@@ -45,7 +45,11 @@ def check_own_record(path: Path, run: Run, state: TrainState) -> None:
     """
     if not path.exists():
         return
-    record = read_record(path)
+    try:
+        record = read_record(path)
+    except RecordError as error:
+        reason = str(error).rstrip(".")
+        raise RecordError(f"{reason}: move it away, or give --force to start over.") from error
     try:
         theirs = TrainConfig.from_json(record.config) if isinstance(record, TrainRecord) else None
         rows = record.rows() if isinstance(record, TrainRecord) else []

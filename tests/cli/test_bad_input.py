@@ -230,6 +230,9 @@ CASES: dict[str, tuple[str, int, str]] = {
     "batch larger than the data": ("train few.npz", 1, "18 images, too few for one batch of 64"),
     # places
     "name with a slash": ("train digits --name a/b", 2, "name of the run is 'a/b': give a plain"),
+    "empty name": ("train digits --name ''", 2, "name of the run is '': give a plain"),
+    "blank in a name": ("train digits --name 'a '", 2, "name of the run is 'a '"),
+    "line in a name": ("train digits --name 'a\nb'", 2, r"run is 'a\\nb': give a plain"),
     "hidden name": (
         "train digits --name .a",
         2,

@@ -1,6 +1,7 @@
 """Records and progress of two evaluations put together: a sentence, or the right outcomes."""
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -268,6 +269,32 @@ def test_a_record_without_logits_counts_by_its_weights(tmp_path: Path) -> None:
     record = replace(attack(job), clean_logits=None)
     write_record(job.path, record)
     assert attack(job) == record
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"robust_correct": 0},
+        {"clean_correct": 40},
+        {"verdicts": {"clean": "", "robust": ""}},
+        {"verdicts": {"clean": "AAAA", "robust": "AAAA"}},
+        {"stages": [{"name": "pgd-2", "survivors": 0, "seconds": 1.0}]},
+        {"clean_logits": "?"},
+        {"clean_logits": "AAAA"},
+    ],
+    ids=str,
+)
+def test_a_record_that_contradicts_itself_is_refused(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    job = case().plan(tmp_path)
+    record = attack(job)
+    assert 0 < record.robust_correct <= record.clean_correct < 40
+    job.path.write_text(json.dumps(json.loads(job.path.read_text()) | change))
+    with pytest.raises(RecordError, match=r"\.json .*--force") as caught:
+        attack(job)
+    assert_one_line(str(caught.value))
+    assert attack(job, force=True).verdicts == record.verdicts
 
 
 @pytest.mark.parametrize(

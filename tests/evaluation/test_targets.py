@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from adrbench.checkpoints import format as checkpoints
 from adrbench.config.threat import ThreatModel
 from adrbench.data import load_dataset
 from adrbench.errors import CheckpointError, UsageError
@@ -63,3 +64,18 @@ def test_a_directory_with_files_of_two_runs(tmp_path: Path, changes: dict[str, i
         resolve_targets(str(tmp_path / "p"), TargetOptions())
     (target,) = resolve_targets(str(tmp_path / "p" / "best.pt"), TargetOptions())
     assert target.run == "q"
+
+
+def test_a_directory_whose_best_checkpoint_is_not_up_to_date(tmp_path: Path) -> None:
+    """The run was killed after it had saved its state, in which the last epoch is the best."""
+    digits = load_dataset("digits", data_dir=tmp_path, val_size=40)
+    digits = replace(digits, train=digits.train.first(640))
+    config = make_config("at", epochs=3, steps=1)
+    train(config, digits, tmp_path, context=CONTEXT)
+    best = checkpoints.load(tmp_path / "best.pt")
+    assert best.snapshots["student"].epoch == 3
+    older = replace(best.snapshots["student"], epoch=2)
+    checkpoints.save(tmp_path / "best.pt", replace(best, snapshots={"student": older}))
+    with pytest.raises(CheckpointError, match=r"holds the student weights of epoch 2, but .* 3: "):
+        resolve_targets(str(tmp_path), TargetOptions())
+    assert len(resolve_targets(str(tmp_path / "best.pt"), TargetOptions())) == 1

@@ -19,6 +19,7 @@ from adrbench.report.run_settings import fingerprint
 from adrbench.results.records import (
     SCHEMA,
     AttackRecord,
+    Outcomes,
     Session,
     Skipped,
     StageResult,
@@ -113,6 +114,42 @@ def test_logits_survive_packing(values: list[float], num_classes: int) -> None:
 def test_logits_of_another_number_of_classes(packed: str) -> None:
     with pytest.raises(RecordError, match="the logits are not those of 3 classes"):
         unpack_logits(packed, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"robust_correct": 2}, r"its counts are \(3, 2\), but its outcomes \(3, 1\)"),
+        ({"clean_correct": 4}, "its counts are"),
+        ({"verdicts": Outcomes(clean="4A==", robust="EA==")}, "its counts are"),
+        ({"verdicts": Outcomes(clean="4AAA", robust="gA==")}, "not those of 8 images"),
+        ({"verdicts": Outcomes(clean="4A==", robust="?")}, "not base64"),
+        ({"stages": (StageResult(name="a", survivors=2, seconds=0.0),)}, "its stages leave 2"),
+        (
+            {"stages": tuple(StageResult(name="a", survivors=n, seconds=0.0) for n in (0, 1))},
+            "its stages leave 1",
+        ),
+    ],
+)
+def test_counts_that_contradict_the_outcomes_are_found(
+    tmp_path: Path, changes: dict[str, Any], words: str | None
+) -> None:
+    """Of eight images the first three are clean (0xE0), and the first is robust (0x80)."""
+    values: dict[str, Any] = {
+        "n": 8,
+        "clean_correct": 3,
+        "robust_correct": 1,
+        "stages": (StageResult(name="a", survivors=1, seconds=0.0),),
+        "verdicts": Outcomes(clean="4A==", robust="gA=="),
+    }
+    path = tmp_path / "record.json"
+    write_record(path, attack_record(3, 1, **(values | changes)))
+    if words is None:
+        assert isinstance(read_record(path), AttackRecord)
+        return
+    with pytest.raises(RecordError, match=rf"is not a valid record: .*{words}"):
+        read_record(path)
 
 
 def test_a_train_record_survives_a_round_trip(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
 import signal
 from collections.abc import Callable, Mapping
@@ -294,6 +295,12 @@ def test_a_state_that_is_not_finite_is_never_saved(
         state.losses.record(torch.tensor(1.0))
     with pytest.raises(AdrbenchError, match=r"the weights are not finite after step 2 of epoch 1"):
         saver.after_step(state)
+    run, state = start(digits, tmp_path)
+    average = state.models()["average"]
+    next(value for key, value in average.state_dict().items() if "running_var" in key)[0] = value
+    state.losses.record(torch.tensor(1.0))
+    with pytest.raises(AdrbenchError, match=r"the weights are not finite after step 1 of epoch 1"):
+        Checkpointer(run, save_seconds=0.0).after_step(state)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -474,6 +481,26 @@ def test_weights_of_the_best_epoch_with_other_counts_are_refused(
     checkpoints.save(directory / checkpoints.BEST, dataclasses.replace(best, snapshots=snapshots))
     with pytest.raises(CheckpointError, match="does not hold the student of epoch 1"):
         training.train(config, digits, directory, context=CONTEXT)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+@pytest.mark.parametrize("force", [False, True])
+def test_something_else_in_place_of_a_file_is_not_touched(
+    name: str,
+    make: Callable[[Path], None],
+    force: bool,
+    digits: Dataset,
+    uninterrupted: Path,
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "run"
+    shutil.copytree(uninterrupted, directory)
+    (directory / name).unlink()
+    make(directory / name)
+    with pytest.raises(AdrbenchError, match=rf"{name} is not a file: move it away"):
+        training.train(make_config(), digits, directory, context=CONTEXT, force=force)
+    assert sorted(path.name for path in directory.iterdir()) == sorted(FILES)
 
 
 @pytest.mark.parametrize("name", [checkpoints.BEST, HISTORY])

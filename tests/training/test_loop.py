@@ -96,6 +96,13 @@ def test_another_setting_is_refused_with_both_values(uninterrupted: Path, digits
         training.train(make_config(lr=0.01), digits, uninterrupted, context=CONTEXT)
 
 
+def test_a_setting_that_one_of_two_runs_lacks_is_named(
+    uninterrupted: Path, digits: Dataset
+) -> None:
+    with pytest.raises(AdrbenchError, match=r"run holds a run without --split-seed, not --split-"):
+        training.train(make_config(split_seed=3), digits, uninterrupted, context=CONTEXT)
+
+
 def test_other_images_are_refused(uninterrupted: Path, digits: Dataset) -> None:
     other = dataclasses.replace(digits, train=digits.train.take(torch.arange(199, -1, -1)))
     with pytest.raises(AdrbenchError, match="other images"):

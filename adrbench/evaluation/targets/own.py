@@ -10,6 +10,8 @@ from adrbench.data import DATASETS
 from adrbench.errors import CheckpointError, DataError
 from adrbench.evaluation.plausibility import Accuracy
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
+from adrbench.results.best_epoch import best_row
+from adrbench.results.history import HistoryRow
 from adrbench.runtime.hashing import hash_file
 
 logger = logging.getLogger(__name__)
@@ -48,11 +50,32 @@ def load_directory(directory: Path, options: TargetOptions) -> list[TargetModel]
                 f"{first.config.seed}) and {path.name} of {checkpoint.run} (seed "
                 f"{checkpoint.config.seed}): restore its own, or name one of the two files."
             )
+        check_best(directory, best=first, last=checkpoint)
     return [
         target
         for path, checkpoint in loaded.items()
         for target in load_targets(path, checkpoint, options)
     ]
+
+
+def check_best(directory: Path, *, best: Checkpoint, last: Checkpoint) -> None:
+    """Raise CheckpointError where `best` lacks an epoch that the history in `last` has as best."""
+    try:
+        rows = [HistoryRow.from_json(row) for row in (last.training or {}).get("history", ())]
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"the history in {directory / checkpoints.LAST} is damaged ({error}): copy or train it "
+            "again."
+        ) from error
+    for weights in WEIGHTS:
+        held = best.snapshots.get(weights)
+        epoch = best_row(rows, weights).epoch if rows and held else None
+        if held and epoch not in (None, held.epoch):
+            raise CheckpointError(
+                f"{directory / checkpoints.BEST} holds the {weights} weights of epoch "
+                f"{held.epoch}, but the best so far are those of epoch {epoch}: give the same "
+                "`adrbench train` command again to complete the run, or name one of the two files."
+            )
 
 
 def load_targets(path: Path, checkpoint: Checkpoint, options: TargetOptions) -> list[TargetModel]:
