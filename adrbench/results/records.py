@@ -209,13 +209,19 @@ def unpack_outcomes(packed: str, n: int) -> "npt.NDArray[np.bool_]":
     """Return the n booleans that `pack_outcomes` packed."""
     import numpy as np
 
+    raw = np.frombuffer(_decode_outcomes(packed, n), dtype=np.uint8)
+    return np.unpackbits(raw, count=n).astype(np.bool_)
+
+
+def _decode_outcomes(packed: str, n: int) -> bytes:
+    """Return the bits of n outcomes, eight to a byte; RecordError where `packed` has others."""
     try:
         raw = base64.b64decode(packed, validate=True)
     except ValueError as error:
         raise RecordError(f"the outcomes are not base64 ({error})") from error
     if len(raw) != (n + 7) // 8:
         raise RecordError(f"{len(raw)} bytes of outcomes cannot hold {n} images")
-    return np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=n).astype(np.bool_)
+    return raw
 
 
 def pack_logits(logits: "npt.NDArray[np.float32]") -> str:
@@ -236,17 +242,13 @@ def unpack_logits(packed: str, num_classes: int) -> "npt.NDArray[np.float32]":
 
 def find_contradiction(record: AttackRecord) -> str | None:
     """Return how the counts, stages and outcomes of a record contradict each other, or None."""
-    size = (record.n + 7) // 8
     try:
-        clean, robust = (
-            base64.b64decode(packed, validate=True)
+        is_clean, is_robust = (
+            int.from_bytes(_decode_outcomes(packed, record.n))
             for packed in (record.verdicts.clean, record.verdicts.robust)
         )
-    except ValueError as error:
-        return f"its outcomes are not base64 ({error})"
-    if (len(clean), len(robust)) != (size, size):
-        return f"its outcomes are not those of {record.n} images"
-    is_clean, is_robust = int.from_bytes(clean), int.from_bytes(robust)
+    except RecordError as error:
+        return str(error)
     counted = (is_clean.bit_count(), is_robust.bit_count())
     counts = (record.clean_correct, record.robust_correct)
     if counted != counts or is_robust & ~is_clean:

@@ -123,8 +123,11 @@ def test_logits_of_another_number_of_classes(packed: str) -> None:
         ({"robust_correct": 2}, r"its counts are \(3, 2\), but its outcomes \(3, 1\)"),
         ({"clean_correct": 4}, "its counts are"),
         ({"verdicts": Outcomes(clean="4A==", robust="EA==")}, "its counts are"),
-        ({"verdicts": Outcomes(clean="4AAA", robust="gA==")}, "not those of 8 images"),
-        ({"verdicts": Outcomes(clean="4A==", robust="?")}, "not base64"),
+        (
+            {"verdicts": Outcomes(clean="4AAA", robust="gA==")},
+            "3 bytes of outcomes cannot hold 8 images",
+        ),
+        ({"verdicts": Outcomes(clean="4A==", robust="?")}, "the outcomes are not base64"),
         ({"stages": (StageResult(name="a", survivors=2, seconds=0.0),)}, "its stages leave 2"),
         (
             {"stages": tuple(StageResult(name="a", survivors=n, seconds=0.0) for n in (0, 1))},
