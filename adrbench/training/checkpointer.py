@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint, ModelShape, Snapshot
@@ -116,8 +115,7 @@ class Checkpointer:
         """Write what follows from a restored state and is missing, after a kill, on rank 0."""
         is_at_end = state.epochs_done > 0 and not state.is_within_epoch
         if self.run.context.process_group.is_rank_zero and is_at_end:
-            models = state.state_dict()["models"]
-            self._write_best_and_history(state, take_snapshots(state, models))
+            self._write_best_and_history(state, take_snapshots(state))
 
     def _has_state(self) -> bool:
         """Return whether there is a saved state; AdrbenchError where only what follows is there."""
@@ -224,8 +222,8 @@ class Checkpointer:
         """Write the state, then what follows from it, on rank 0."""
         if self.run.context.process_group.is_rank_zero:
             training = state.state_dict()
-            models = training.pop("models")
-            snapshots = take_snapshots(state, models)
+            del training["models"]
+            snapshots = take_snapshots(state)
             self._write(checkpoints.LAST, self._describe(state, "last", snapshots, training))
             if state.history and not state.is_within_epoch:
                 self._write_best_and_history(state, snapshots)
@@ -288,22 +286,20 @@ class Checkpointer:
         )
 
 
-def take_snapshots(
-    state: TrainState, models: Mapping[str, Mapping[str, Tensor]]
-) -> dict[str, Snapshot]:
+def take_snapshots(state: TrainState) -> dict[str, Snapshot]:
     """Return copies of the weights on the CPU, with their counts at the end of an epoch."""
     row = state.history[-1] if state.history and not state.is_within_epoch else None
     return {
         weights: Snapshot(
             state={
                 key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-                for key, value in models[weights].items()
+                for key, value in model.state_dict().items()
             },
             epoch=state.epochs_done,
             counts=row.counts[weights] if row else None,
             steps=state.steps_done,
         )
-        for weights in state.models()
+        for weights, model in state.models().items()
     }
 
 
