@@ -17,6 +17,7 @@ from torch import Tensor
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint
 from adrbench.config.method import Weights
+from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, load_dataset
 from adrbench.errors import AdrbenchError, CheckpointError, RecordError
 from adrbench.results.history import Counts, HistoryRow
@@ -74,6 +75,22 @@ def kill() -> None:
     raise Killed
 
 
+def kill_after_step(
+    at: int, digits: Dataset, directory: Path, config: TrainConfig | None = None, **options: Any
+) -> None:
+    """Train, saving after every step, until the run is killed before it saves step `at`."""
+    with pytest.raises(Killed):
+        training.train(
+            config or make_config(),
+            digits,
+            directory,
+            context=CONTEXT,
+            callbacks=Watch(at, kill),
+            save_seconds=0,
+            **options,
+        )
+
+
 def resume(directory: Path, digits: Dataset, *, expected: int | None = None) -> None:
     """Train again with the same arguments, and assert that it starts at the `expected` step."""
     watch = Watch(0, kill)
@@ -88,15 +105,7 @@ def test_a_run_killed_after_any_step(
 ) -> None:
     """The run is saved after every step; only the step that was not saved is repeated."""
     directory = tmp_path / "run"
-    with pytest.raises(Killed):
-        training.train(
-            make_config(),
-            digits,
-            directory,
-            context=CONTEXT,
-            callbacks=Watch(at, kill),
-            save_seconds=0,
-        )
+    kill_after_step(at, digits, directory)
     resume(directory, digits, expected=at - 1)
     assert_same_run(uninterrupted, directory)
 
@@ -187,15 +196,7 @@ def test_the_seconds_of_an_epoch_that_was_killed_twice_are_added_up(
 ) -> None:
     directory = tmp_path / "run"
     for at in (2, 3):
-        with pytest.raises(Killed):
-            training.train(
-                make_config(epochs=1),
-                digits,
-                directory,
-                context=CONTEXT,
-                callbacks=Watch(at, kill),
-                save_seconds=0,
-            )
+        kill_after_step(at, digits, directory, make_config(epochs=1))
         last = checkpoints.load(directory / checkpoints.LAST).training
         assert last is not None
         last["seconds"] += 100.0
@@ -211,15 +212,7 @@ def test_weights_from_within_an_epoch_can_be_loaded_and_have_no_counts(
     digits: Dataset, tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
-    with pytest.raises(Killed):
-        training.train(
-            make_config(),
-            digits,
-            directory,
-            context=CONTEXT,
-            callbacks=Watch(5, kill),
-            save_seconds=0,
-        )
+    kill_after_step(5, digits, directory)
     last = checkpoints.load(directory / checkpoints.LAST)
     assert {snapshot.epoch for snapshot in last.snapshots.values()} == {1}
     assert last.snapshots["student"].counts is None
@@ -333,10 +326,7 @@ def test_a_damaged_run_is_not_resumed(
     """At this learning rate the first epoch is the best, so its weights are in `best.pt` only."""
     directory = tmp_path / "run"
     config = make_config("at", lr=3.0, eps=0.01, alpha=0.01, milestones=(), epochs=3)
-    with pytest.raises(Killed):
-        training.train(
-            config, digits, directory, context=CONTEXT, callbacks=Watch(8, kill), save_seconds=0
-        )
+    kill_after_step(8, digits, directory, config)
     damage_run(directory)
     with pytest.raises(CheckpointError, match=words):
         training.train(config, digits, directory, context=CONTEXT)
@@ -389,15 +379,7 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_is_changed(
 ) -> None:
     """The first epoch is finished, and one step of the second one."""
     directory = tmp_path / "run"
-    with pytest.raises(Killed):
-        training.train(
-            make_config(),
-            digits,
-            directory,
-            context=CONTEXT,
-            callbacks=Watch(STEPS + 2, kill),
-            save_seconds=0,
-        )
+    kill_after_step(STEPS + 2, digits, directory)
     held = checkpoints.load(directory / checkpoints.LAST)
     assert held.training is not None
     alter(held.training)
@@ -562,15 +544,7 @@ def test_the_mean_loss_of_a_resumed_epoch_includes_its_earlier_steps(
     uninterrupted: Path, digits: Dataset, tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
-    with pytest.raises(Killed):
-        training.train(
-            make_config(),
-            digits,
-            directory,
-            context=CONTEXT,
-            callbacks=Watch(3, kill),
-            save_seconds=0,
-        )
+    kill_after_step(3, digits, directory)
     held = checkpoints.load(directory / checkpoints.LAST).training
     assert held is not None
     assert len(held["losses"]) == 2
@@ -672,17 +646,7 @@ def test_force_removes_the_record_of_the_former_run(
     directory, path = tmp_path / "run", tmp_path / "record.json"
     training.train(make_config(epochs=1), digits, directory, context=CONTEXT, record=path)
     former = path.read_bytes()
-    with pytest.raises(Killed):
-        training.train(
-            make_config(),
-            digits,
-            directory,
-            context=CONTEXT,
-            record=path,
-            force=True,
-            callbacks=Watch(5, kill),
-            save_seconds=0,
-        )
+    kill_after_step(5, digits, directory, record=path, force=True)
     assert not path.exists()
     path.write_bytes(former)
     with pytest.raises(RecordError, match="is the record of another run"):
@@ -698,15 +662,7 @@ def test_force_removes_the_record_of_the_former_run(
 def test_resuming_on_another_device_is_a_warning(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Killed):
-        training.train(
-            make_config(),
-            digits,
-            tmp_path,
-            context=CONTEXT,
-            callbacks=Watch(2, kill),
-            save_seconds=0,
-        )
+    kill_after_step(2, digits, tmp_path)
     monkeypatch.setattr(training, "describe_device", lambda device: "another processor")
     with logged() as messages:
         training.train(make_config(), digits, tmp_path, context=CONTEXT)
