@@ -6,9 +6,9 @@ and random draws are the official ones; only the loop over batches of survivors 
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from adrbench.attacks.early_exit import add_early_exit
 from adrbench.attacks.finite_logits import FiniteLogits
 from adrbench.attacks.pgd import LabelLoss, cross_entropy_sum, margin
 from adrbench.config.threat import ThreatModel
+from adrbench.errors import UsageError, unknown_name
 
 Version = Literal["standard", "plus", "rand"]
 
@@ -27,6 +28,12 @@ ATTACKS: dict[Version, tuple[str, ...]] = {
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
     "rand": ("apgd-ce", "apgd-dlr"),
 }
+#: version -> the name of its suite.
+SUITE_NAMES: dict[Version, str] = {
+    "standard": "autoattack",
+    "plus": "autoattack-plus",
+    "rand": "autoattack-rand",
+}
 TARGET_CLASSES = 9
 #: The fewest classes an attack supports: the DLR loss uses the third highest logit, its targeted
 #: form the fourth.
@@ -35,13 +42,42 @@ MIN_CLASSES = {"apgd-t": 4, "apgd-dlr": 3, "fab-t": 3}
 
 @dataclass(frozen=True, kw_only=True)
 class OfficialAttack:
-    """One attack of the official package, as a stage of a suite."""
+    """One attack of the official AutoAttack package (Croce and Hein 2020), as a stage of a suite.
+
+    `name` is one of those in `ATTACKS[version]`, such as "apgd-t" or "square", or "fab". What is
+    left out is that of the evaluation (see `bind`).
+
+    Raises:
+        UsageError: for an unknown name.
+
+    Example:
+        >>> OfficialAttack(name="square").version
+        'standard'
+
+    """
 
     name: str
-    threat: ThreatModel
-    num_classes: int
-    seed: int = 0
+    threat: ThreatModel | None = None
+    num_classes: int | None = None
+    seed: int | None = None
     version: Version = "standard"
+
+    #: The official attacks draw their noise for a whole batch.
+    batch_dependent: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        known = dict.fromkeys(name for names in ATTACKS.values() for name in names)
+        if self.name not in known:
+            raise unknown_name("attack", self.name, known)
+
+    def bind(self, threat: ThreatModel, num_classes: int, seed: int) -> "OfficialAttack":
+        """Return this attack with the threat model, classes and seed that it leaves open."""
+        return replace(
+            self,
+            threat=self.threat or threat,
+            num_classes=self.num_classes or num_classes,
+            seed=seed if self.seed is None else self.seed,
+        )
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """Attack images `x` (N, C, H, W) in [0, 1] with labels `y` (N,); `indices` are unused.
@@ -60,13 +96,15 @@ class OfficialAttack:
 
 def configure(stage: OfficialAttack, model: nn.Module, device: torch.device) -> Any:
     """Return the official attack object of one stage, with the official settings."""
+    if stage.threat is None or stage.num_classes is None:
+        raise UsageError(f"{stage.name} has no threat model: bind it, or give it to evaluate().")
     constructor = import_package().AutoAttack
     quiet = {"verbose": False} if "verbose" in inspect.signature(constructor).parameters else {}
     ensemble = constructor(
         model,
         norm=stage.threat.norm,
         eps=stage.threat.eps,
-        seed=stage.seed,
+        seed=stage.seed or 0,
         version=stage.version,
         device=device,
         **quiet,

@@ -6,7 +6,8 @@ depends neither on the batch size nor on the process that attacks it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from adrbench.attacks.predictions import is_correct
 from adrbench.config.threat import ThreatModel
+from adrbench.errors import UsageError, unknown_name
 from adrbench.runtime import seeds
 
 #: (logits (N, num_classes), labels (N,)) -> a scalar to maximize.
@@ -90,31 +92,81 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
+LossName = Literal["cross-entropy", "margin"]
+LOSSES: dict[LossName, LabelLoss] = {"cross-entropy": cross_entropy_sum, "margin": margin}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PGD:
     """PGD for evaluation: `restarts` random starts, each with `steps` steps of size `alpha`.
 
-    Returns the first misclassified result of each image, or the last restart's if there is none.
+    Madry et al. 2018; with the margin loss, the attack of Carlini and Wagner 2017 in that form.
+    The result for an image is the first that is misclassified, or the last restart's if there is
+    none. `alpha` is a fraction of the pixel range, eps / 4 by default. `loss` is a name of
+    `LOSSES`, or a function from logits (N, num_classes) and labels (N,) to the scalar to maximize.
     `random_start=False` starts at the image itself.
+
+    `threat` and `seed` are those of the evaluation where they are left out (see `bind`).
+
+    Raises:
+        UsageError: for a number of steps or restarts below 1, an alpha not above 0, or an unknown
+            loss.
+
+    Example:
+        >>> PGD(steps=50, restarts=5, loss="margin").name
+        'pgd-50-margin'
+
     """
 
-    name: str
-    threat: ThreatModel
-    steps: int
-    alpha: float
+    name: str = ""
+    threat: ThreatModel | None = None
+    steps: int = 20
+    alpha: float | None = None
     restarts: int = 1
-    loss: LabelLoss = cross_entropy_sum
-    seed: int = 0
+    loss: LossName | LabelLoss = "cross-entropy"
+    seed: int | None = None
     random_start: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "restarts"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}: PGD needs at least 1.")
+        if self.alpha is not None and not self.alpha > 0:
+            raise UsageError(f"alpha is {self.alpha}: give a step size above 0, such as 2/255.")
+        if isinstance(self.loss, str) and self.loss not in LOSSES:
+            raise unknown_name("loss", self.loss, LOSSES)
+        if not self.name:
+            is_default = self.loss in ("cross-entropy", cross_entropy_sum)
+            label = self.loss if isinstance(self.loss, str) else _name_of(self.loss)
+            name = f"pgd-{self.steps}" if is_default else f"pgd-{self.steps}-{label}"
+            object.__setattr__(self, "name", name)
+
+    @property
+    def label_loss(self) -> LabelLoss:
+        """The loss as a function of logits and labels."""
+        return LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
+
+    @property
+    def num_passes(self) -> int:
+        """The most forward passes that an attack on a batch makes."""
+        return self.restarts * self.steps + self.restarts - 1
+
+    def bind(self, threat: ThreatModel, num_classes: int, seed: int) -> "PGD":
+        """Return this attack with the threat model, step size and seed that it leaves open."""
+        own = self.threat or threat
+        alpha = own.eps / 4 if self.alpha is None else self.alpha
+        return replace(self, threat=own, alpha=alpha, seed=seed if self.seed is None else self.seed)
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """Attack images `x` (N, C, H, W) with labels `y` at test-set positions `indices` (N,)."""
+        if self.threat is None:
+            raise UsageError(f"{self.name} has no threat model: bind it, or give it to evaluate().")
         x_adv = x.clone()
         remaining = torch.arange(len(x), device=x.device)
         for restart in range(self.restarts):
             images, labels = x[remaining], y[remaining]
-            start = self._start(images, indices[remaining], restart)
-            found = self._maximize(model, images, labels, start)
+            start = self._start(self.threat, images, indices[remaining], restart)
+            found = self._maximize(self.threat, model, images, labels, start)
             x_adv[remaining] = found
             if restart + 1 == self.restarts:
                 break
@@ -124,26 +176,32 @@ class PGD:
                 break
         return x_adv
 
-    def _maximize(self, model: nn.Module, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+    def _maximize(
+        self, threat: ThreatModel, model: nn.Module, x: Tensor, y: Tensor, start: Tensor
+    ) -> Tensor:
         return ascend(
-            self.threat,
+            threat,
             x,
             start,
-            lambda x_adv: self.loss(model(x_adv), y),
+            lambda x_adv: self.label_loss(model(x_adv), y),
             steps=self.steps,
-            alpha=self.alpha,
+            alpha=threat.eps / 4 if self.alpha is None else self.alpha,
             differentiate=usable_image_gradient,
         )
 
-    def _start(self, x: Tensor, indices: Tensor, restart: int) -> Tensor:
+    def _start(self, threat: ThreatModel, x: Tensor, indices: Tensor, restart: int) -> Tensor:
         if not self.random_start:
             return x.clone()
         one_image = torch.empty((1, *x.shape[1:]), dtype=x.dtype)
         noise = [
-            self.threat.draw(one_image, seeds.generator("cpu", self.seed, "pgd", index, restart))
+            threat.draw(one_image, seeds.generator("cpu", self.seed or 0, "pgd", index, restart))
             for index in indices.tolist()
         ]
         return (x + torch.cat(noise).to(x.device)).clamp(0, 1)
+
+
+def _name_of(loss: LabelLoss) -> str:
+    return str(getattr(loss, "__name__", type(loss).__name__))
 
 
 def fgsm(threat: ThreatModel) -> PGD:

@@ -1,4 +1,4 @@
-"""Labeled images as uint8 tensors, and data sets of training, validation and test parts.
+"""Labeled images as tensors, and data sets of training, validation and test parts.
 
 A `Source` is a data set that can be read, built in or the user's own; a `Dataset` is in memory.
 """
@@ -20,13 +20,17 @@ Part = Literal["train", "val", "test"]
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labeled images: `pixels` (N, C, H, W) uint8 and `labels` (N,) int64, on one device."""
+    """Labeled images: `pixels` (N, C, H, W) and `labels` (N,) int64, on one device.
+
+    Pixels are uint8, or float32 in [0, 1] where images are not multiples of 1/255; the latter can
+    be evaluated and not trained on.
+    """
 
     pixels: Tensor
     labels: Tensor
 
     def __post_init__(self) -> None:
-        assert self.pixels.dtype == torch.uint8, self.pixels.dtype
+        assert self.pixels.dtype in (torch.uint8, torch.float32), self.pixels.dtype
         assert self.labels.dtype == torch.int64, self.labels.dtype
         assert self.pixels.dim() == 4, self.pixels.shape
         assert self.labels.shape == self.pixels.shape[:1], (self.labels.shape, self.pixels.shape)
@@ -119,8 +123,8 @@ class Dataset:
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """Return uint8 `pixels` of any shape as float32 in [0, 1]."""
-    return pixels.to(torch.float32).div_(255)
+    """Return `pixels` of any shape, uint8 or already float32 in [0, 1], as float32 in [0, 1]."""
+    return pixels if pixels.is_floating_point() else pixels.to(torch.float32).div_(255)
 
 
 def check_num_classes(num_classes: int, where: str) -> int:

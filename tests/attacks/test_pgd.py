@@ -77,14 +77,14 @@ def test_noise_differs_between_images_restarts_and_seeds() -> None:
     attack = PGD(name="pgd", threat=threat, steps=1, alpha=0.1)
     other = PGD(name="pgd", threat=threat, steps=1, alpha=0.1, seed=1)
     starts = [
-        attack._start(x, torch.tensor([0, 1]), 0),
-        attack._start(x, torch.tensor([0, 1]), 1),
-        other._start(x, torch.tensor([0, 1]), 0),
+        attack._start(threat, x, torch.tensor([0, 1]), 0),
+        attack._start(threat, x, torch.tensor([0, 1]), 1),
+        other._start(threat, x, torch.tensor([0, 1]), 0),
     ]
     drawn = [image for start in starts for image in start]
     for index, image in enumerate(drawn):
         assert not any(torch.equal(image, later) for later in drawn[index + 1 :])
-    assert torch.equal(attack._start(x, torch.tensor([1, 0]), 0), starts[0].flip(0))
+    assert torch.equal(attack._start(threat, x, torch.tensor([1, 0]), 0), starts[0].flip(0))
 
 
 def test_more_restarts_misclassify_more_images() -> None:

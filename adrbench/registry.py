@@ -1,0 +1,151 @@
+"""Objects that are found by name: those of installed plugins, and those at an import path.
+
+A plugin is a distribution with entry points in the groups `adrbench.architectures`,
+`adrbench.suites`, `adrbench.datasets` and `adrbench.methods`. Nothing here is imported unless its
+name is asked for.
+"""
+
+import os
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module, metadata
+from typing import Any, Literal
+
+from adrbench.errors import AdrbenchError, UsageError, one_line
+
+Kind = Literal["architectures", "suites", "datasets", "methods"]
+KINDS: tuple[Kind, ...] = ("architectures", "suites", "datasets", "methods")
+
+_DOTTED = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
+_IMPORT_PATH = re.compile(rf"({_DOTTED}):({_DOTTED})")
+
+
+class ImportPathError(AdrbenchError):
+    """An import path that leads to nothing, or code of the user's that raised.
+
+    `__cause__` is the exception of that code.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """A name that an installed distribution registers, and the import path that it stands for."""
+
+    kind: Kind
+    name: str
+    path: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+    def load(self) -> Any:
+        """Import and return the registered object; ImportPathError where that fails."""
+        try:
+            return _load(self.path)
+        except ImportPathError as error:
+            raise ImportPathError(
+                f"the {self.kind} plugin {self.name!r} of {self} cannot be loaded: {error}"
+            ) from (error.__cause__ or error)
+
+
+@cache
+def _registered(kind: Kind) -> Mapping[str, tuple[Plugin, ...]]:
+    found: dict[str, list[Plugin]] = defaultdict(list)
+    for point in metadata.entry_points(group=f"adrbench.{kind}"):
+        plugin = Plugin(
+            kind=kind,
+            name=point.name,
+            path=point.value,
+            distribution=point.dist.name if point.dist else "an unknown distribution",
+            version=point.dist.version if point.dist else "",
+        )
+        if plugin not in found[point.name]:
+            found[point.name].append(plugin)
+    return {name: tuple(found[name]) for name in sorted(found)}
+
+
+def find_plugin(kind: Kind, name: str) -> Plugin | None:
+    """Return the plugin that registers `name`, None if there is none.
+
+    Raises:
+        AdrbenchError: when several distributions register it.
+
+    """
+    candidates = _registered(kind).get(name, ())
+    if len(candidates) > 1:
+        rivals = " and ".join(map(str, candidates))
+        raise AdrbenchError(
+            f"{rivals} both register {name!r} in adrbench.{kind}: uninstall one of them."
+        )
+    return candidates[0] if candidates else None
+
+
+def list_plugins(kind: Kind) -> list[Plugin]:
+    """Return every registered plugin of a kind, sorted by name; nothing is imported."""
+    return [plugin for candidates in _registered(kind).values() for plugin in candidates]
+
+
+def is_import_path(text: str) -> bool:
+    """Return whether `text` has the form `package.module:attribute`."""
+    return _IMPORT_PATH.fullmatch(text) is not None
+
+
+def load_import_path(text: str) -> Any:
+    """Return the object at `package.module:attribute`, the working directory being importable.
+
+    Raises:
+        UsageError: when `text` has another form.
+        ImportPathError: when the module or the attribute does not exist, or importing raises.
+
+    """
+    if not is_import_path(text):
+        raise UsageError(f"{text!r} is not an import path: write package.module:attribute.")
+    directory = os.getcwd()
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    return _load(text)
+
+
+def _load(path: str) -> Any:
+    module_name, _, attribute = path.partition(":")
+    try:
+        found: Any = import_module(module_name)
+    except Exception as error:  # the module runs the user's code, which may raise anything
+        if isinstance(error, ModuleNotFoundError) and _is_part(error.name, module_name):
+            raise ImportPathError(
+                f"there is no module {error.name!r} for {path}: check the spelling, or run the "
+                "command in the directory that holds it."
+            ) from error
+        raise ImportPathError(
+            f"importing {module_name} for {path} raised {describe_exception(error)}."
+        ) from error
+    for name in filter(None, attribute.split(".")):
+        try:
+            found = getattr(found, name)
+        except AttributeError as error:
+            raise ImportPathError(_describe_missing(path, module_name, found, name)) from error
+    return found
+
+
+def _is_part(missing: str | None, module_name: str) -> bool:
+    """Return whether `missing` is the module itself or one of the packages around it."""
+    return missing is not None and f"{module_name}.".startswith(f"{missing}.")
+
+
+def _describe_missing(path: str, module_name: str, found: object, name: str) -> str:
+    from difflib import get_close_matches
+
+    similar = get_close_matches(name, [one for one in dir(found) if not one.startswith("_")], n=3)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else "check the spelling."
+    return f"{module_name} has no attribute {name!r} for {path}: {hint}"
+
+
+def describe_exception(error: BaseException) -> str:
+    """Return the type and text of an exception of the user's code, for use in a sentence."""
+    return f"{type(error).__name__} ({one_line(error).rstrip('.')})"
