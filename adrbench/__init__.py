@@ -7,16 +7,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adrbench import attacks
+    from adrbench.api import Result, evaluate
+    from adrbench.attacks.suites import Suite
     from adrbench.checkpoints.format import load_model
     from adrbench.data import load_examples
     from adrbench.methods.adr import ADR
+    from adrbench.methods.ema import EMA
     from adrbench.report import load_results
 
-__all__ = ["ADR", "load_examples", "load_model", "load_results"]
+__all__ = [
+    "ADR",
+    "EMA",
+    "Result",
+    "Suite",
+    "attacks",
+    "evaluate",
+    "load_examples",
+    "load_model",
+    "load_results",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
     "ADR": "adrbench.methods.adr",
+    "EMA": "adrbench.methods.ema",
+    "Result": "adrbench.api",
+    "Suite": "adrbench.attacks.suites",
+    "evaluate": "adrbench.api",
     "load_examples": "adrbench.data",
     "load_model": "adrbench.checkpoints.format",
     "load_results": "adrbench.report",
@@ -24,6 +42,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "attacks":
+        return import_module("adrbench.attacks")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,1 +1,11 @@
-"""Attacks, and the suites that combine them."""
+"""Attacks, and the suites that combine them.
+
+An attack is an object with a `name` and `perturb(model, x, y, indices)`: `PGD`, `fgsm`, or
+`OfficialAttack`, one of AutoAttack's. It can be given to `adrbench.evaluate` by itself.
+"""
+
+from adrbench.attacks.autoattack import OfficialAttack
+from adrbench.attacks.pgd import PGD, fgsm
+from adrbench.attacks.suites import Stage, Suite
+
+__all__ = ["PGD", "OfficialAttack", "Stage", "Suite", "fgsm"]

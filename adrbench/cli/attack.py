@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +12,11 @@ import typer
 from adrbench.cli.options import DataDir, Device, takes_settings
 from adrbench.config.declare import format_eps, parse_fraction, settings_of
 from adrbench.config.settings import AttackConfig
-from adrbench.errors import AdrbenchError
+from adrbench.errors import AdrbenchError, UsageError
 
 if TYPE_CHECKING:
     from adrbench.evaluation.jobs import Job
-    from adrbench.evaluation.targets import TargetOptions
+    from adrbench.evaluation.targets import TargetModel, TargetOptions
     from adrbench.results.records import AttackRecord
     from adrbench.runtime.context import Context
 
@@ -33,12 +34,13 @@ def attack(
         ),
     ],
     suite: Annotated[
-        str,
+        list[str],
         typer.Option(
-            help="fgsm, pgd, pgd-K, cw, apgd-ce, apgd-t, fab-t, square, autoattack, "
-            "autoattack-plus or autoattack-rand."
+            help="clean, fgsm, pgd, pgd-K, cw, apgd-ce, apgd-t, fab-t, square, autoattack, "
+            "autoattack-plus, autoattack-rand, a plugin's or package.module:attribute; several by "
+            "commas."
         ),
-    ] = "autoattack",
+    ] = ["autoattack"],  # noqa: B006
     weights: Annotated[
         str | None,
         typer.Option(help="student, average or both.", show_default="what the method deploys"),
@@ -47,8 +49,11 @@ def attack(
         str | None, typer.Option(help="Linf or L2.", show_default="as trained, else Linf")
     ] = None,
     eps: Annotated[
-        str | None,
-        typer.Option(help="Radius: 8/255.", show_default="as trained, else 8/255 or 0.5 (L2)"),
+        list[str] | None,
+        typer.Option(
+            help="Radius: 8/255; several by commas: 2/255,4/255,8/255.",
+            show_default="as trained, else 8/255 or 0.5 (L2)",
+        ),
     ] = None,
     given: Mapping[str, Any] = {},
     dataset: Annotated[
@@ -69,6 +74,14 @@ def attack(
         "models"
     ),
     out: Annotated[Path, typer.Option(help="Where records go.")] = Path("results"),
+    save_adversarial: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also save the adversarial examples: FILE.npz with outcomes, or FILE.pt, the "
+            "tensor that RobustBench asks for.",
+            show_default=False,
+        ),
+    ] = None,
     device: Device = "auto",
     force: Annotated[bool, typer.Option("--force", help="Redo finished evaluations.")] = False,
 ) -> None:
@@ -77,7 +90,7 @@ def attack(
     from adrbench.runtime.launch import open_context
 
     with open_context(device) as context:
-        config = AttackConfig(suite=suite, **given)
+        radii = [parse_fraction(text, "eps") for text in split_commas(eps or [])]
         options = TargetOptions(
             weights=weights,
             dataset=dataset,
@@ -85,104 +98,213 @@ def attack(
             activation=activation,
             normalize=normalize,
             norm=norm,
-            eps=None if eps is None else parse_fraction(eps, "eps"),
+            eps=radii[0] if radii else None,
             data_dir=data_dir,
             zoo_dir=zoo_dir,
         )
-        run(targets, config, options, out, context, force=force)
-
-
-def run(
-    targets: Sequence[str],
-    config: AttackConfig,
-    options: "TargetOptions",
-    out: Path,
-    context: "Context",
-    *,
-    force: bool,
-) -> None:
-    """Attack every target on this rank; rank 0 prints and writes."""
-    from adrbench.attacks.suites import check_suite
-    from adrbench.data import load_split
-    from adrbench.evaluation import jobs as evaluations
-    from adrbench.evaluation.targets import resolve_targets
-    from adrbench.runtime.launch import is_restarted, rank_zero_first
-    from adrbench.runtime.process_group import same_on_all_ranks
-
-    group = context.process_group
-    check_suite(config.suite)
-    load_test = cache(partial(load_split, split="test", data_dir=options.data_dir))
-    jobs = []
-    with rank_zero_first(group):
-        for target in targets:
-            for target_model in resolve_targets(target, options):
-                test, info = load_test(target_model.dataset)
-                job = evaluations.plan(target_model, config, test=test, info=info, out=out)
-                jobs.append(job)
-    if not same_on_all_ranks(group, [job.fingerprint for job in jobs]):
-        raise AdrbenchError(
-            "the processes found different weights or images: give files that all machines share, "
-            "and that no process writes in the meantime."
+        run = AttackRun(
+            configs=[AttackConfig(suite=name, **given) for name in split_commas(suite)],
+            radii=radii,
+            options=options,
+            out=out,
+            save_adversarial=save_adversarial,
+            force=force,
         )
-    force = force and not is_restarted(group)
-    if not force:
-        for job in jobs:
-            evaluations.find_finished(job, context)  # refuses a foreign record before any attack
-    records: list[AttackRecord] = []
-    try:
-        for job in jobs:
-            records.append(attack_once(job, context, force=force))
-    finally:
-        if records and group.is_rank_zero:
-            print_attacks(records)
+        run.run(targets, context)
 
 
-def attack_once(job: "Job", context: "Context", *, force: bool) -> "AttackRecord":
+def split_commas(texts: Sequence[str]) -> list[str]:
+    """Return the values of an option that is repeated or lists several by commas, each once."""
+    values = [part.strip() for text in texts for part in text.split(",")]
+    return list(dict.fromkeys(filter(None, values)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackRun:
+    """The evaluations of one command: every target under every suite and radius.
+
+    Without `radii`, each target is attacked in its own.
+    """
+
+    configs: Sequence[AttackConfig]
+    radii: Sequence[float]
+    options: "TargetOptions"
+    out: Path
+    save_adversarial: Path | None
+    force: bool
+
+    def run(self, targets: Sequence[str], context: "Context") -> None:
+        """Attack every target on this rank; rank 0 prints and writes."""
+        from adrbench.evaluation.finished import find_finished
+        from adrbench.runtime.launch import is_restarted, rank_zero_first
+        from adrbench.runtime.process_group import same_on_all_ranks
+
+        group = context.process_group
+        self.check()
+        with rank_zero_first(group):
+            jobs = self.plan(targets)
+        if not same_on_all_ranks(group, [job.fingerprint for job in jobs]):
+            raise AdrbenchError(
+                "the processes found different weights or images: give files that all machines "
+                "share, and that no process writes in the meantime."
+            )
+        force = self.force and not is_restarted(group)
+        if not force:
+            for job in jobs:
+                find_finished(job, context)  # refuses a foreign record before any attack
+        records: list[AttackRecord] = []
+        try:
+            for job in jobs:
+                records.append(attack_once(job, context, self.save_adversarial, force=force))
+        finally:
+            if records and group.is_rank_zero:
+                print_attacks(records)
+
+    def check(self) -> None:
+        """Raise an error for what can be refused before anything is read."""
+        from adrbench.attacks.suites import check_suite
+        from adrbench.evaluation.adversarial import check_suffix
+
+        if not self.configs:
+            raise UsageError("--suite is empty: give the name of a suite, see `list suites`.")
+        for config in self.configs:
+            check_suite(config.suite)
+        if self.save_adversarial is not None:
+            check_suffix(self.save_adversarial)
+
+    def plan(self, targets: Sequence[str]) -> list["Job"]:
+        """Return the evaluations in order."""
+        from adrbench.data import load_split
+        from adrbench.evaluation import jobs as evaluations
+        from adrbench.evaluation.targets import resolve_targets
+
+        load_test = cache(partial(load_split, split="test", data_dir=self.options.data_dir))
+        jobs = []
+        for target in targets:
+            for target_model in resolve_targets(target, self.options):
+                test, info = load_test(target_model.dataset)
+                logits = evaluations.check_fit(target_model, test, info)
+                jobs += [
+                    evaluations.plan(
+                        one, config, test=test, info=info, out=self.out, clean_logits=logits
+                    )
+                    for config in self.configs
+                    for one in self.at_radii(target_model)
+                ]
+        if self.save_adversarial is not None and len(jobs) > 1:
+            raise UsageError(
+                f"--save-adversarial takes the examples of one evaluation, and this command has "
+                f"{len(jobs)}: name one checkpoint, set of weights, suite and radius."
+            )
+        return jobs
+
+    def at_radii(self, target_model: "TargetModel") -> list["TargetModel"]:
+        """Return a target once for each radius."""
+        threat = target_model.threat_model
+        return [
+            replace(target_model, threat_model=replace(threat, eps=eps))
+            for eps in self.radii or [threat.eps]
+        ]
+
+
+def attack_once(
+    job: "Job", context: "Context", save_adversarial: Path | None, *, force: bool
+) -> "AttackRecord":
     """Return the record of an evaluation, run now unless it was finished before."""
     from rich.console import Console
 
     from adrbench.cli.displays import AttackDisplay
     from adrbench.cli.memory_errors import explaining_memory_errors
-    from adrbench.evaluation import jobs as evaluations
+    from adrbench.evaluation.finished import find_finished
+    from adrbench.evaluation.jobs import progress_files
+    from adrbench.evaluation.run import Watcher, run
     from adrbench.runtime.files import check_writable
     from adrbench.runtime.signals import Interrupted
 
     group = context.process_group
-    label = f"{job.target_model.label} {job.suite.name}"
-    record = None if force else evaluations.find_finished(job, context)
+    label = job.label
+    record = None if force else find_finished(job, context)
     if record:
+        if save_adversarial is not None and not save_adversarial.exists():
+            raise AdrbenchError(
+                f"{label} was done before, see {job.path}, and its adversarial examples were not "
+                f"saved in {save_adversarial}: give --force to attack again."
+            )
         logger.info(f"{label} was done before, see {job.path}: --force does it again.")
         return record
+    if save_adversarial is not None and save_adversarial.exists() and not force:
+        raise AdrbenchError(
+            f"{save_adversarial} exists: give another name, or --force to replace it."
+        )
     if group.is_rank_zero:
-        check_writable(job.path.parent)
+        for path in filter(None, (job.path, save_adversarial)):
+            check_writable(path.parent)
     console = Console(stderr=True, quiet=not group.is_rank_zero)
     try:
         with (
             AttackDisplay(console, label, num_images=len(job.images)) as display,
             explaining_memory_errors(job.config.batch_size),
         ):
-            return evaluations.run(job, context, display.batch, force=force)
+            watcher = Watcher(on_batch=display.batch)
+            return run(job, context, watcher, force=force, save_adversarial=save_adversarial)
     except Interrupted as interruption:
-        where = f"{label} is saved up to the last finished batch"
+        is_begun = bool(progress_files(job, 0).files())
+        where = (
+            f"{label} is saved up to the last finished batch"
+            if is_begun
+            else f"no batch of {label} was finished, so nothing is saved"
+        )
         raise Interrupted(interruption.number, where) from None
 
 
 def print_attacks(records: Sequence["AttackRecord"]) -> None:
-    """Print one line per record to stdout, and its warnings to stderr."""
+    """Print the accuracies of records to stdout, and their warnings to stderr.
+
+    There is a row for each target and suite, and where several radii were attacked, a column for
+    each; otherwise a row says the radius.
+    """
     from adrbench.cli.output import plain_table, print_table
 
-    table = plain_table("target", "weights", "threat", "suite", "n", "clean", "robust")
+    radii = list(dict.fromkeys(format_eps(record.threat_model.eps) for record in records))
+    columns = radii if len(radii) > 1 else ["robust"]
+    table = plain_table("target", "weights", "threat", "suite", "n", "clean", *columns)
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
     for record in records:
-        table.add_row(
-            record.run if record.selection == "file" else f"{record.run} {record.selection}",
+        norm, eps = record.threat_model.norm, format_eps(record.threat_model.eps)
+        cells = (
+            name_target(record),
             record.weights,
-            f"{record.threat_model.norm} {format_eps(record.threat_model.eps)}",
+            norm if len(radii) > 1 else f"{norm} {eps}",
             record.suite,
             f"{record.n:,}",
-            f"{100 * record.clean_correct / record.n:.2f} %",
-            f"{100 * record.robust_correct / record.n:.2f} %",
+            format_percent(record.clean_correct, record.n),
         )
+        column = eps if len(radii) > 1 else "robust"
+        rows.setdefault(cells, {})[column] = format_percent(record.robust_correct, record.n)
+    for row, robust in rows.items():
+        table.add_row(*row, *(robust.get(column, "") for column in columns))
     print_table(table)
+    for text, where in gather_warnings(records).items():
+        typer.echo(f"warning: {', '.join(where)}: {text}", err=True)
+
+
+def name_target(record: "AttackRecord") -> str:
+    """Return the name of what was attacked, without its weights."""
+    return record.run if record.selection == "file" else f"{record.run} {record.selection}"
+
+
+def format_percent(count: int, n: int) -> str:
+    """Return a count of n as a percentage."""
+    return f"{100 * count / n:.2f} %"
+
+
+def gather_warnings(records: Sequence["AttackRecord"]) -> dict[str, list[str]]:
+    """Return each warning once, with the evaluations that have it."""
+    found: dict[str, list[str]] = {}
     for record in records:
+        weights = [] if record.weights == "file" else [record.weights]
+        eps = format_eps(record.threat_model.eps)
+        where = " ".join([name_target(record), *weights, record.suite, eps])
         for warning in record.warnings:
-            typer.echo(f"warning: {record.run} {record.suite}: {warning}", err=True)
+            found.setdefault(warning, []).append(where)
+    return found

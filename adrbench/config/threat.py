@@ -13,6 +13,8 @@ from adrbench.errors import UsageError, unknown_name
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+#: RobustBench's radii, for weights whose own threat model is unknown.
+STANDARD_EPS = {"Linf": 8 / 255, "L2": 0.5}
 #: The smallest norm by which a direction is divided, so that a zero gradient stays zero.
 TINY = 1e-12
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from adrbench.config.declare import format_eps
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
-from adrbench.models.modes import in_mode
+from adrbench.models.modes import device_of, in_mode
 from adrbench.results.records import AttackRecord
+from adrbench.runtime.devices import full_precision
 from adrbench.runtime.hashing import hash_json
 
 #: How many images identify a model by their clean logits.
@@ -95,15 +96,25 @@ def _show(value: object) -> str:
 
 
 def first_logits(model: nn.Module, images: Images) -> Tensor:
-    """Return the clean logits of the first images, (N, num_classes) float32, of a model on the CPU.
+    """Return a model's clean logits of the first images, (N, num_classes) float32 on the CPU.
 
-    A randomized model draws the same numbers every time.
+    They are computed where the model is. A randomized model draws the same numbers every time.
     """
-    x = to_float(images.first(min(NUM_IMAGES, len(images))).pixels)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), in_mode(model, training=False):
+    x = to_float(images.first(min(NUM_IMAGES, len(images))).pixels).to(device_of(model))
+    devices = [x.device] if x.is_cuda else []
+    with (
+        torch.random.fork_rng(devices),
+        torch.no_grad(),
+        in_mode(model, training=False),
+        full_precision(),
+    ):
         torch.default_generator.manual_seed(0)
+        if x.is_cuda:
+            torch.cuda.manual_seed(0)
         logits: Tensor = model(x)
-    return logits.float()
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"it returned a {type(logits).__name__}, not a tensor")
+    return logits.float().cpu()
 
 
 def are_same_logits(one: Tensor, other: Tensor) -> bool:

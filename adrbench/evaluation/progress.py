@@ -161,14 +161,14 @@ class _State:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressFiles:
-    """Files beside the future record, one per rank.
+    """Files `<stem>.<rank>.state`, one per rank.
 
     `fingerprint` covers everything that the outcomes of a batch depend on but the code of the
     model, which its `clean_logits` on the first images identify (None: not compared). A file of
     another evaluation is an error, not progress.
     """
 
-    record: Path
+    stem: Path
     fingerprint: str
     n: int
     rank: int
@@ -209,12 +209,12 @@ class ProgressFiles:
     @property
     def own_file(self) -> Path:
         """The path of the file of this rank."""
-        return self.record.with_name(f".{self.record.stem}.{self.rank}{SUFFIX}")
+        return self.stem.with_name(f"{self.stem.name}.{self.rank}{SUFFIX}")
 
     def files(self) -> list[Path]:
         """Return the existing files of all ranks."""
-        pattern = f".{glob.escape(self.record.stem)}.*{SUFFIX}"
-        return sorted(self.record.parent.glob(pattern))
+        pattern = f"{glob.escape(self.stem.name)}.*{SUFFIX}"
+        return sorted(self.stem.parent.glob(pattern))
 
     def remove(self) -> None:
         """Remove the files of all ranks."""

@@ -14,6 +14,17 @@ from adrbench.errors import AdrbenchError, UsageError
 IMAGE_FORMAT = torch.channels_last
 
 
+#: The start of the error that PyTorch's CPU allocator raises.
+CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of any library says that memory did not suffice."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error)
+
+
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
     """Return the device called `name`; "auto" is a GPU if there is one, else the CPU.
 

@@ -91,7 +91,7 @@ def read_saved_progress(path: Path) -> progress.Progress:
     """Return the saved progress of an evaluation, read as that evaluation would read it."""
     saved = json.loads(path.read_bytes())["state"]
     files = ProgressFiles(
-        record=path.with_name(f"{record_name(path)}.json"),
+        stem=path.with_name(f".{record_name(path)}"),
         fingerprint=saved["fingerprint"],
         n=saved["n"],
         rank=0,

@@ -69,9 +69,7 @@ def fill(directory: Path) -> None:
     write_record(record, attack_record(5, 3))
     state = begin(8)
     state.done |= {0, 2}
-    progress_store = ProgressFiles(
-        record=record.with_name("two-4567.json"), fingerprint="f", n=8, rank=0
-    )
+    progress_store = ProgressFiles(stem=record.with_name(".two-4567"), fingerprint="f", n=8, rank=0)
     progress_store.save(state)
 
 

@@ -239,7 +239,7 @@ def test_a_run_directory_means_its_best_and_last_checkpoints(here: Path) -> None
     assert best["weights"] == last["weights"] == "student"
     assert best["n"] == 100
     heads = [line for line in outcome.lines if not line.startswith("  ")]
-    assert heads == ["at best student pgd-2", "at last student pgd-2"]
+    assert heads == ["at best student pgd-2 Linf 0.1", "at last student pgd-2 Linf 0.1"]
     rows = [line.split() for line in outcome.out.splitlines() if " at " in line]
     assert rows == [
         *(
@@ -267,7 +267,8 @@ def test_a_finished_attack_is_not_run_again_and_a_note_names_its_record(here: Pa
     again = succeed("attack", AT / "best.pt", *PGD)
     (path,) = Path("results").iterdir()
     assert again.err == (
-        f"note: at best student pgd-2 was done before, see {path}: --force does it again.\n"
+        f"note: at best student pgd-2 Linf 0.1 was done before, see {path}: "
+        "--force does it again.\n"
     )
     assert again.out == first.out
     assert tree(here) == before
@@ -290,7 +291,8 @@ def test_a_finished_attack_is_not_run_again_and_a_note_names_its_record(here: Pa
 )
 def test_a_changed_attack_option_makes_another_record(here: Path, change: tuple[str, str]) -> None:
     succeed("attack", AT / "best.pt", *PGD)
-    assert "was done before" not in succeed("attack", AT / "best.pt", *PGD, *change).err
+    base = PGD if change[0] != "--suite" else PGD[2:]
+    assert "was done before" not in succeed("attack", AT / "best.pt", *base, *change).err
     assert len(list(Path("results").iterdir())) == 2
 
 
@@ -315,7 +317,7 @@ def test_both_weights_of_a_checkpoint_are_attacked(here: Path) -> None:
     succeed("attack", ADR / "best.pt", *PGD, "--weights", "both")
     assert sorted(record["weights"] for record in records()) == ["average", "student"]
     deployed = succeed("attack", ADR / "best.pt", *PGD)
-    assert "best student pgd-2 was done before" in deployed.err
+    assert "best student pgd-2 Linf 0.1 was done before" in deployed.err
 
 
 def test_n_above_the_number_of_images_means_all(here: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -79,7 +80,8 @@ def test_a_disk_without_space_for_the_record_of_an_attack(
     assert outcome.code == 1
     assert "cannot write out/run-best-student-pgd-2-" in outcome.lines[-1]
     assert [name.rpartition(".")[2] for name in tree(empty / "out")] == ["state"]
-    monkeypatch.setattr("adrbench.attacks.pgd.PGD.perturb", None)  # nothing is attacked again
+    attacked = Mock(side_effect=AssertionError("it is attacked again"))
+    monkeypatch.setattr("adrbench.attacks.pgd.PGD.perturb", attacked)
     succeed(*attack)
     (name,) = tree(empty / "out")
     assert json.loads((empty / "out" / name).read_text())["n"] == 360

@@ -17,8 +17,10 @@ from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, load_split
 from adrbench.errors import AdrbenchError, RecordError
 from adrbench.evaluation import jobs
+from adrbench.evaluation.finished import find_finished
 from adrbench.evaluation.identity import are_same_logits, first_logits
 from adrbench.evaluation.jobs import Job
+from adrbench.evaluation.run import Watcher, run
 from adrbench.evaluation.targets import TargetModel, Training
 from adrbench.models.architectures import build_model
 from adrbench.results.records import AttackRecord, read_record, unpack_logits, write_record
@@ -148,8 +150,8 @@ OF_NAMES: dict[str, tuple[Callable[[Case], Case], str]] = {
 
 def attack(job: Job, *, force: bool = False) -> AttackRecord:
     """Return the record of a job as `adrbench attack` does, which runs it if need be."""
-    record = None if force else jobs.find_finished(job, CONTEXT)
-    return record or jobs.run(job, CONTEXT, lambda *_: None, force=force)
+    record = None if force else find_finished(job, CONTEXT)
+    return record or run(job, CONTEXT, Watcher(), force=force, save_adversarial=None)
 
 
 class Killed(BaseException):
@@ -164,7 +166,7 @@ def start(job: Job, *, force: bool = False) -> Path:
             raise Killed
 
     with pytest.raises(Killed):
-        jobs.run(job, CONTEXT, kill, force=force)
+        run(job, CONTEXT, Watcher(on_batch=kill), force=force, save_adversarial=None)
     (file,) = jobs.progress_files(job, 0).files()
     return file
 

@@ -154,7 +154,7 @@ def test_the_other_images_of_a_batch_have_the_outcomes_of_the_finite_model() -> 
 @pytest.mark.parametrize("allowed", range(5))
 def test_a_killed_evaluation_reports_the_same_images(tmp_path: Path, allowed: int) -> None:
     """The clean pass and the attack have three batches each."""
-    files = ProgressFiles(record=tmp_path / "run.json", fingerprint="f", n=12, rank=0)
+    files = ProgressFiles(stem=tmp_path / ".run", fingerprint="f", n=12, rank=0)
     model = NonFinite(is_perturbed)
     with pytest.raises(KeyboardInterrupt):
         run(model, IMAGES, "pgd-3", store=KilledAfter(files, allowed))
@@ -168,7 +168,7 @@ def test_a_clean_pass_killed_after_a_bad_batch_still_ends_the_evaluation(
     tmp_path: Path, allowed: int
 ) -> None:
     """Only the first image, in the first batch, has no finite logits."""
-    files = ProgressFiles(record=tmp_path / "run.json", fingerprint="f", n=12, rank=0)
+    files = ProgressFiles(stem=tmp_path / ".run", fingerprint="f", n=12, rank=0)
     first = IMAGES.pixels[:1] / 255
     model = NonFinite(lambda x: (x == first).flatten(1).all(1))
     with pytest.raises(KeyboardInterrupt):

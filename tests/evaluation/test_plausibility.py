@@ -127,7 +127,7 @@ def test_an_average_of_few_steps_is_doubted_in_output_and_record(
     record, outcome = attack(trained, tmp_path / "average", "--n", "100")
     (text,) = (text for text in record.warnings if "averaged weights" in text)
     assert "followed 20 steps" in text
-    assert f"warning: run fgsm: {text}" in outcome.err
+    assert f"warning: run last average fgsm 0.1: {text}" in outcome.err
     student, _ = attack(trained, tmp_path / "student", "--weights", "student", "--n", "100")
     assert not any("averaged weights" in text for text in student.warnings)
 

@@ -40,7 +40,7 @@ def pgd_suite() -> Suite:
 
 def progress_store(directory: Path, rank: int = 0, **changes: Any) -> ProgressFiles:
     settings: dict[str, Any] = {"fingerprint": "f", "n": 53, **changes}
-    return ProgressFiles(record=directory / "run-[1].json", rank=rank, **settings)
+    return ProgressFiles(stem=directory / ".run-[1]", rank=rank, **settings)
 
 
 def run(
@@ -283,7 +283,7 @@ def test_progress_is_accepted_with_the_rounding_of_another_machine(tmp_path: Pat
 
 
 def test_files_of_a_longer_record_name_are_not_found(tmp_path: Path) -> None:
-    other = ProgressFiles(record=tmp_path / "run-1.json", fingerprint="f", n=53, rank=0)
+    other = ProgressFiles(stem=tmp_path / ".run-1", fingerprint="f", n=53, rank=0)
     other.save(progress())
     assert progress_store(tmp_path).files() == []
 

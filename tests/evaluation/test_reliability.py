@@ -202,7 +202,7 @@ def test_a_killed_evaluation_has_the_same_findings(
     digits: Digits, tmp_path: Path, allowed: int
 ) -> None:
     """The clean pass and the attack have three batches each; findings are saved with the fourth."""
-    files = ProgressFiles(record=tmp_path / "run.json", fingerprint="f", n=40, rank=0)
+    files = ProgressFiles(stem=tmp_path / ".run", fingerprint="f", n=40, rank=0)
     model = quantized(digits.model)
     with pytest.raises(KeyboardInterrupt):
         run(model, digits.images, progress_store=KilledAfter(files, allowed))

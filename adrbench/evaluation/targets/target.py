@@ -11,7 +11,7 @@ from torch import nn
 from adrbench.checkpoints.third_party import Normalization
 from adrbench.config.method import WEIGHTS
 from adrbench.config.settings import Select
-from adrbench.config.threat import NORMS, ThreatModel
+from adrbench.config.threat import NORMS, STANDARD_EPS, ThreatModel
 from adrbench.data import DATASETS, dataset_name
 from adrbench.errors import unknown_name
 from adrbench.evaluation.plausibility import Accuracy, doubt_accuracy, doubt_average
@@ -20,8 +20,6 @@ from adrbench.runtime.hashing import hash_weights
 
 logger = logging.getLogger(__name__)
 
-#: RobustBench's radii, for weights whose own threat model is unknown.
-STANDARD_EPS = {"Linf": 8 / 255, "L2": 0.5}
 WEIGHTS_CHOICES = (*WEIGHTS, "both")
 DEFAULT_ACTIVATION = "relu"
 

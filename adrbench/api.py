@@ -1,0 +1,316 @@
+"""The Python interface: evaluate any model, and save the result where the report finds it."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from adrbench.attacks.suites import Stage, Suite
+from adrbench.config.settings import AttackConfig
+from adrbench.config.threat import NORMS, STANDARD_EPS, ThreatModel
+from adrbench.data import Source
+from adrbench.errors import AdrbenchError, RecordError, UsageError, unknown_name
+from adrbench.evaluation import jobs
+from adrbench.evaluation.adversarial import ExampleFiles, ExamplesInMemory, write_examples
+from adrbench.evaluation.evaluate import Evaluation
+from adrbench.evaluation.finished import read_own_record
+from adrbench.evaluation.inputs import as_images, check_labels_within
+from adrbench.evaluation.jobs import Job
+from adrbench.evaluation.progress import SUFFIX, ProgressFiles
+from adrbench.evaluation.run import Watcher, make_record, perform
+from adrbench.evaluation.targets import TargetModel
+from adrbench.models.modes import device_of
+from adrbench.results.records import AttackRecord, StageResult, write_record
+from adrbench.runtime.context import Context
+from adrbench.runtime.devices import choose_device
+from adrbench.runtime.hashing import hash_weights
+
+#: What a data set is called whose name the caller does not give.
+UNNAMED_DATASET = "custom"
+#: A flag in a message, and its value if it has one.
+_FLAG = re.compile(r"--([a-z][a-z-]*)(?: ((?!and\b|or\b|to\b|if\b|is\b|are\b|with\b)[\w./+-]*\w))?")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """An evaluation of n images, as `evaluate` returns it.
+
+    `clean` and `robust` are per-example outcomes, (n,) booleans in the order of the images:
+    whether the model classifies the image correctly, and whether it still does under every attack
+    of the suite. `adversarial` are the examples, (n, C, H, W) float32 in [0, 1], where they were
+    kept, else None. `record` is what `adrbench attack` writes.
+    """
+
+    clean: npt.NDArray[np.bool_]
+    robust: npt.NDArray[np.bool_]
+    adversarial: Tensor | None
+    record: AttackRecord
+    _job: Job
+    _evaluation: Evaluation
+
+    @property
+    def clean_accuracy(self) -> float:
+        """The fraction of images that are classified correctly without an attack."""
+        return self.record.clean_correct / self.record.n
+
+    @property
+    def robust_accuracy(self) -> float:
+        """The fraction of images that are classified correctly under every attack."""
+        return self.record.robust_correct / self.record.n
+
+    @property
+    def stages(self) -> tuple[StageResult, ...]:
+        """Each attack in order: its name, the number of images robust after it, its seconds."""
+        return self.record.stages
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the robust accuracy may be unreliable, a sentence each."""
+        return self.record.warnings
+
+    def save(self, directory: str | Path = "results", *, force: bool = False) -> Path:
+        """Write the record to `directory`, where `adrbench report` finds it; return its path.
+
+        Raises:
+            RecordError: when the file holds another record, unless `force` is true.
+
+        """
+        path = Path(directory) / self._job.path.name
+        with _speaking_python():
+            if path.exists() and not force:
+                held = read_own_record(self._job, path)
+                if held.verdicts != self.record.verdicts:
+                    raise RecordError(
+                        f"{path} holds the same evaluation with other outcomes: give another "
+                        "directory, or force=True to replace it."
+                    )
+                return path
+            write_record(path, self.record)
+        return path
+
+    def save_adversarial(self, path: str | Path) -> None:
+        """Write the adversarial examples, as `adrbench attack --save-adversarial` does.
+
+        `path` ends in `.npz` (examples, labels, outcomes, and what stands for each image) or in
+        `.pt` (the tensor of examples alone, which is what RobustBench asks for).
+
+        Raises:
+            UsageError: when they were not kept, or for another ending.
+
+        """
+        if self._evaluation.adversarial is None:
+            raise UsageError(
+                "the examples were not kept: call evaluate with keep_adversarial=True."
+            )
+        write_examples(
+            Path(path),
+            self._evaluation.adversarial,
+            labels=self._job.images.labels,
+            clean=self._evaluation.clean,
+            robust=self._evaluation.robust,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Result({self._job.label}: clean {self.record.clean_correct}/{self.record.n}, robust "
+            f"{self.record.robust_correct}/{self.record.n})"
+        )
+
+
+def evaluate(
+    model: nn.Module,
+    x: Tensor | npt.NDArray[np.floating],
+    y: Tensor | npt.NDArray[np.integer],
+    *,
+    suite: str | Stage | Suite = "autoattack",
+    norm: str = "Linf",
+    eps: float | None = None,
+    name: str = "model",
+    dataset: str | None = None,
+    batch_size: int = 250,
+    device: str | None = None,
+    seed: int = 0,
+    precision: Literal["float32"] = "float32",
+    keep_adversarial: bool = False,
+    state_path: str | Path | None = None,
+) -> Result:
+    """Attack any model and return on which images it is robust.
+
+    The outcomes, the record and the warnings are those of `adrbench attack`. AutoAttack's are
+    those of the official package's `run_standard_evaluation` with the same seed and batch size, up
+    to rounding.
+
+    Args:
+        model: Maps images (N, C, H, W) in [0, 1] to logits (N, number of classes); a normalization
+            belongs inside it. It is evaluated in eval mode and comes back as and where it was.
+        x: Images, (N, C, H, W) floating point in [0, 1].
+        y: Class indices, (N,) integers.
+        suite: A name (see `adrbench list suites`), `package.module:attribute`, an attack such as
+            `adrbench.attacks.PGD(steps=50)`, or an `adrbench.Suite` of attacks.
+        norm: "Linf" or "L2".
+        eps: Radius as a fraction of the pixel range; 8/255 (Linf) or 0.5 (L2) by default.
+        name: What tables call the model.
+        dataset: What tables call the images; "custom" by default.
+        batch_size: Images at a time. AutoAttack's noise depends on it, PGD's does not.
+        device: "auto", "cpu", "cuda" or "cuda:K"; by default, where the model is.
+        seed: Seed of the attacks.
+        precision: The arithmetic of the evaluation: float32, with TF32 off.
+        keep_adversarial: Whether to keep the adversarial examples.
+        state_path: Where to keep the progress of the evaluation until it is finished, in
+            `<state_path>.0.state` and, of examples, `<state_path>.*.npz`; the same call resumes it.
+
+    Raises:
+        DataError: for images or labels of a wrong type, shape or range.
+        UsageError: for an unknown name, a number out of its range, or a model that does not take
+            the images or returns no logits (N, number of classes).
+        NonFiniteLogitsError: when the model's logits on unperturbed images are not finite.
+        RecordError: when the progress at `state_path` is that of another evaluation.
+
+    Example:
+        >>> import torch, adrbench
+        >>> x, y = adrbench.load_examples("digits", n=50)
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        >>> result = adrbench.evaluate(model, x, y, suite="pgd-20", eps=0.1, name="linear")
+        >>> result.robust_accuracy <= result.clean_accuracy
+        True
+
+    """
+    with _speaking_python():
+        if norm not in NORMS:
+            raise unknown_name("norm", norm, NORMS)
+        if precision != "float32":
+            raise UsageError(f"precision is {precision!r}: evaluations run in float32.")
+        threat = ThreatModel(norm=norm, eps=STANDARD_EPS[norm] if eps is None else eps)
+        job = _plan(
+            model,
+            x,
+            y,
+            threat=threat,
+            suite=suite,
+            config=AttackConfig(
+                suite=suite if isinstance(suite, str) else as_suite(suite).name,
+                batch_size=batch_size,
+                seed=seed,
+            ),
+            name=name,
+            dataset=dataset or UNNAMED_DATASET,
+        )
+        context = Context(device=device_of(model) if device is None else choose_device(device))
+        stem = None if state_path is None else Path(str(state_path).removesuffix(SUFFIX))
+        files = None if stem is None else ExampleFiles(stem)
+        progress_store = None if stem is None else progress_at(stem, job)
+        evaluation = perform(
+            job,
+            context,
+            Watcher(),
+            progress_store=progress_store,
+            example_store=(files or ExamplesInMemory()) if keep_adversarial else None,
+        )
+        if progress_store is not None and files is not None:
+            progress_store.remove()
+            files.remove()
+        adversarial = evaluation.adversarial
+        return Result(
+            clean=evaluation.clean.numpy(),
+            robust=evaluation.robust.numpy(),
+            adversarial=adversarial.x_adv if adversarial else None,
+            record=make_record(job, evaluation, context),
+            _job=job,
+            _evaluation=evaluation,
+        )
+
+
+def _plan(
+    model: nn.Module,
+    x: Tensor | npt.NDArray[np.floating],
+    y: Tensor | npt.NDArray[np.integer],
+    *,
+    threat: ThreatModel,
+    suite: str | Stage | Suite,
+    config: AttackConfig,
+    name: str,
+    dataset: str,
+) -> Job:
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model is a {type(model).__name__}: give a torch.nn.Module.")
+    for what, text in (("name", name), ("dataset", dataset)):
+        if not text.strip() or not text.isprintable():
+            raise UsageError(f"{what} is {text!r}: give a name that can be printed.")
+    images = as_images(x, y)
+    target = TargetModel(
+        dataset=dataset,
+        arch=type(model).__qualname__,
+        activation="",
+        run=name,
+        checkpoint_sha256=hash_weights(model),
+        threat_model=threat,
+        model=model,
+    )
+    logits = jobs.compute_logits(target, images, dataset)
+    check_labels_within(images.labels, logits.shape[1], name)
+    source = Source(
+        name=dataset,
+        summary=dataset,
+        num_classes=logits.shape[1],
+        read=lambda data_dir, part: images if part == "test" else None,
+    )
+    return jobs.plan(
+        target,
+        config,
+        test=images,
+        info=source,
+        out=Path(),
+        suite=None if isinstance(suite, str) else as_suite(suite),
+        clean_logits=logits,
+    )
+
+
+def as_suite(attack: Stage | Suite) -> Suite:
+    """Return a suite itself, and an attack as a suite of one; UsageError for anything else."""
+    if isinstance(attack, Suite):
+        return attack
+    if not isinstance(attack, Stage):
+        raise UsageError(
+            f"suite is a {type(attack).__name__}: give a name, an attack with a name and "
+            "perturb(model, x, y, indices), or an adrbench.Suite."
+        )
+    return Suite(name=attack.name, stages=[attack])
+
+
+def progress_at(stem: Path, job: Job) -> ProgressFiles:
+    """Return the files that hold the progress of a job at the caller's own place."""
+    return ProgressFiles(
+        stem=stem,
+        fingerprint=job.fingerprint,
+        n=len(job.images),
+        rank=0,
+        clean_logits=job.clean_logits,
+    )
+
+
+@contextmanager
+def _speaking_python() -> Iterator[None]:
+    """Give the advice in errors as arguments, where the command line gives it as flags."""
+    try:
+        yield
+    except AdrbenchError as error:
+        error.args = (spell_arguments(str(error)), *error.args[1:])
+        raise
+
+
+def spell_arguments(text: str) -> str:
+    """Return a message with `--batch-size 8` as `batch_size=8`, and `--force` as `force=True`."""
+
+    def spell(match: re.Match[str]) -> str:
+        name, value = match[1].replace("-", "_"), match[2]
+        if name == "force":
+            return "force=True" + (f" {value}" if value else "")
+        return name if value is None else f"{name}={value}"
+
+    return _FLAG.sub(spell, text)

@@ -1,0 +1,85 @@
+"""The record of an evaluation that was finished before: whether it is there, and really its own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from adrbench.errors import RecordError
+from adrbench.evaluation.identity import Identity, are_same_logits
+from adrbench.evaluation.jobs import Job, progress_files
+from adrbench.results.records import (
+    AttackRecord,
+    find_contradiction,
+    read_record,
+    unpack_logits,
+)
+from adrbench.runtime.context import Context
+
+
+def find_finished(job: Job, context: Context) -> AttackRecord | None:
+    """Return the record of an evaluation; None if there is none, or it was being redone.
+
+    Raises:
+        RecordError: when the file is broken, or the record of another evaluation.
+
+    """
+    exists, is_redone = context.process_group.broadcast(
+        (job.path.exists(), bool(progress_files(job, 0).files()))
+    )
+    record = read_own_record(job) if exists else None
+    return None if is_redone else record
+
+
+def remove_foreign_record(job: Job) -> None:
+    """Remove a file in place of the record that is broken or belongs to another evaluation.
+
+    An evaluation that replaces it and is interrupted can then be resumed.
+    """
+    try:
+        read_own_record(job)
+    except RecordError:
+        job.path.unlink(missing_ok=True)
+
+
+def read_own_record(job: Job, path: Path | None = None) -> AttackRecord:
+    """Read the record of an evaluation, from its own path by default.
+
+    Raises:
+        RecordError: when the file is broken, or the record of another evaluation.
+
+    """
+    path = path or job.path
+    try:
+        record = read_record(path)
+    except RecordError as error:
+        reason = str(error).rstrip(".")
+        raise RecordError(f"{reason}: give --force to make it again.") from error
+    if not isinstance(record, AttackRecord):
+        raise RecordError(f"{path} is not the record of an attack: {REPLACE}")
+    if contradiction := find_contradiction(record):
+        raise RecordError(f"{path} is damaged ({contradiction}): give --force to make it again.")
+    if difference := describe_difference(job, record):
+        raise RecordError(f"{path} is the record of another evaluation ({difference}): {REPLACE}")
+    return record
+
+
+#: What to do about a record that is not that of the evaluation.
+REPLACE = "give another --out, or --force to replace it."
+
+
+def describe_difference(job: Job, record: AttackRecord) -> str | None:
+    """Return in words how the evaluation of a record differs from `job`; None if it does not."""
+    is_dependent = job.suite.batch_dependent
+    ours = job.identity if is_dependent else replace(job.identity, batch_size=None)
+    theirs = Identity.of_record(record, batch_dependent=is_dependent)
+    if difference := theirs.describe_difference(ours):
+        return difference
+    if record.clean_logits is not None:
+        try:
+            held = torch.from_numpy(unpack_logits(record.clean_logits, record.num_classes))
+        except RecordError as error:
+            return str(error)
+        if not are_same_logits(held, job.clean_logits):
+            return "the model has the same weights and other outputs"
+    return None

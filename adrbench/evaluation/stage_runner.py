@@ -1,0 +1,150 @@
+"""The stages of an evaluation, batch by batch: attack, judge, note the outcomes, save."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adrbench.attacks.suites import Stage
+from adrbench.config.threat import ThreatModel
+from adrbench.data import Images, to_float
+from adrbench.errors import NonFiniteLogitsError
+from adrbench.evaluation.adversarial import ExampleStore, select_examples
+from adrbench.evaluation.judge import judge
+from adrbench.evaluation.progress import Progress
+from adrbench.models.chunked import ChunkedModel
+from adrbench.runtime.devices import is_out_of_memory
+from adrbench.runtime.process_group import ProcessGroup
+
+logger = logging.getLogger(__name__)
+
+#: (stage, images done, images that entered the stage, survivors so far), called at the start of a
+#: stage and after every batch; a rank counts its own batches until the end of the stage.
+OnBatch = Callable[[str, int, int, int], None]
+#: (stage, forward passes on the batch so far, the most that the attack makes or 0 where unknown,
+#: images in the batch), called after every forward pass of an attack.
+OnPass = Callable[[str, int, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRunner:
+    """Runs stages one after the other on the survivors in `progress`, calling `save` per batch."""
+
+    model: ChunkedModel
+    label: str
+    suite: str
+    images: Images
+    threat: ThreatModel
+    batch_size: int
+    progress: Progress
+    on_batch: OnBatch
+    on_pass: OnPass
+    examples: ExampleStore | None
+    save: Callable[[], None]
+    process_group: ProcessGroup
+
+    def run(self, stage: Stage) -> None:
+        """Run the batches of a stage that are not done, and remove the images it fools.
+
+        Raises:
+            NonFiniteLogitsError: where the stage is the clean pass.
+
+        """
+        progress = self.progress
+        started = time.perf_counter() - progress.stage_seconds
+        entered = progress.entered.nonzero().squeeze(1)
+        batches = torch.split(entered, self.batch_size) if len(entered) else ()
+        remaining = [index for index in range(len(batches)) if index not in progress.done]
+
+        def report() -> None:
+            num_done = sum(len(batches[index]) for index in progress.done)
+            self.on_batch(stage.name, num_done, len(entered), int(progress.survivors.sum()))
+
+        if remaining:
+            report()
+        for index in self.process_group.claim(remaining):
+            self._run_batch(stage, index, batches[index])
+            progress.done.add(index)
+            progress.stage_seconds = time.perf_counter() - started
+            self.save()
+            if len(progress.done) < len(batches):
+                report()
+        progress.survivors = self.process_group.all_reduce_and(progress.survivors)
+        progress.nonfinite = set().union(*self.process_group.all_gather(progress.nonfinite))
+        progress.done = set(range(len(batches)))
+        report()
+        if progress.nonfinite:
+            self._report_nonfinite(stage, len(entered))
+        progress.finish_stage(stage.name)
+
+    def _run_batch(self, stage: Stage, index: int, indices: Tensor) -> None:
+        """Run a stage on its batch `index`, the images at `indices` (N,); note the outcomes."""
+        batch = self.images.take(indices)
+        x, y = to_float(batch.pixels), batch.labels
+        while True:
+            try:
+                x_adv = stage.perturb(self._count_passes(stage, len(x)), x, y, indices.to(y.device))
+                judged = judge(self.model, self.threat, x, x_adv, y, attack=stage.name)
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or not self.model.shrink(len(x)):
+                    raise
+            self._report_memory()
+        survives, is_nonfinite = torch.stack([judged.survives, judged.is_nonfinite]).cpu()
+        self.progress.survivors[indices] = survives
+        self.progress.nonfinite.update(indices[is_nonfinite].tolist())
+        if self.examples is not None:
+            piece = select_examples(
+                x,
+                x_adv,
+                indices=indices,
+                allowed=judged.is_allowed,
+                survives=judged.survives,
+                logits=judged.logits,
+                labels=y,
+            )
+            self.examples.save(len(self.progress.stages), index, piece)
+
+    def _count_passes(self, stage: Stage, batch_size: int) -> nn.Module:
+        """Return the model, which reports its forward passes on a batch of a stage."""
+        expected = getattr(stage, "num_passes", 0)
+        return _CountedModel(
+            self.model, lambda done: self.on_pass(stage.name, done, expected, batch_size)
+        )
+
+    def _report_memory(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        logger.warning(
+            f"memory does not suffice for a whole batch: the model runs on {self.model.size} "
+            "images at a time, and the batches of the attack stay what they are."
+        )
+
+    def _report_nonfinite(self, stage: Stage, num_entered: int) -> None:
+        count = len(self.progress.nonfinite)
+        if self.progress.clean is None:
+            raise NonFiniteLogitsError(self.label, self.suite, count=count, n=num_entered)
+        self.progress.warnings.append(
+            f"under {stage.name} the logits of {count:,} of {num_entered:,} images were not finite "
+            "(NaN or infinity): these images count as not robust."
+        )
+
+
+class _CountedModel(nn.Module):
+    """`model`, which calls `on_pass` with the number of its forward passes after each."""
+
+    def __init__(self, model: nn.Module, on_pass: Callable[[int], None]) -> None:
+        super().__init__()
+        self.model = model
+        self.on_pass = on_pass
+        self.passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, num_classes) of images (N, C, H, W)."""
+        logits: Tensor = self.model(x)
+        self.passes += 1
+        self.on_pass(self.passes)
+        return logits

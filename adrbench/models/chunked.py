@@ -1,0 +1,64 @@
+"""A model whose batches are split into chunks where memory does not suffice for a whole one."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ChunkedModel(nn.Module):
+    """`model`, run on at most `size` images at a time; None means whole batches.
+
+    The passes of a chunk end before those of the next begin: the gradient with respect to images
+    is computed from a second forward pass of each chunk, so that activations of one chunk are in
+    memory at a time. Parameters get no gradients.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.size: int | None = None
+
+    def shrink(self, batch_size: int) -> bool:
+        """Halve the chunks of a batch of `batch_size`; return False where they are one image."""
+        size = min(self.size or batch_size, batch_size)
+        if size <= 1:
+            return False
+        self.size = (size + 1) // 2
+        return True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, num_classes) of images (N, C, H, W)."""
+        logits: Tensor
+        if self.size is None or len(x) <= self.size:
+            logits = self.model(x)
+        else:
+            logits = _InChunks.apply(x, self.model, self.size)
+        return logits
+
+
+class _InChunks(torch.autograd.Function):
+    """The forward pass in chunks; the backward pass repeats it, chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, model: nn.Module, size: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.model, ctx.size = model, size
+        with torch.no_grad():
+            return torch.cat([model(chunk) for chunk in torch.split(x, size)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        (d_logits,) = gradients
+        parts: list[Tensor] = []
+        for chunk, d_chunk in zip(
+            torch.split(x, ctx.size), torch.split(d_logits, ctx.size), strict=True
+        ):
+            variable = chunk.detach().requires_grad_()
+            with torch.enable_grad():
+                logits = ctx.model(variable)
+            parts += torch.autograd.grad(
+                logits, variable, d_chunk, allow_unused=True, materialize_grads=True
+            )
+        return torch.cat(parts), None, None

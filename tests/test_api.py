@@ -1,0 +1,301 @@
+"""`adrbench.evaluate`: any model from Python, with the outcomes and records of the command line."""
+
+import doctest
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pyautoattack import AutoAttack
+from torch import Tensor, nn
+
+import adrbench
+from adrbench.api import spell_arguments
+from adrbench.attacks import PGD, Suite
+from adrbench.data import Images
+from adrbench.errors import AdrbenchError, RecordError
+from adrbench.results.records import AttackRecord, read_record
+from messages import assert_one_line
+from runner import QUICK, succeed
+from tiny import make_images, train_small_net
+
+IMAGES = make_images(40, classes=5, size=6)
+X, Y = IMAGES.pixels / 255, IMAGES.labels
+MODEL = train_small_net(IMAGES, classes=5)
+EPS = 0.03
+
+
+def evaluate(model: nn.Module = MODEL, x: Any = X, y: Any = Y, **more: Any) -> adrbench.Result:
+    return adrbench.evaluate(model, x, y, **{"suite": "pgd-5", "eps": EPS, **more})
+
+
+@pytest.mark.slow
+def test_autoattack_has_the_outcomes_of_the_package() -> None:
+    train, test = (adrbench.load_examples("digits", split=split) for split in ("train", "test"))
+    model = train_small_net(Images((255 * train[0]).round().byte(), train[1]), classes=10)
+    x, y = test[0][:10], test[1][:10]
+    result = adrbench.evaluate(model, x, y, suite="autoattack", eps=0.08, seed=3, batch_size=4)
+    package = AutoAttack(model.requires_grad_(False), norm="Linf", eps=0.08, seed=3)
+    x_adv, _ = package.run_standard_evaluation(x, y, batch_size=4)
+    with torch.no_grad():
+        expected = (model(x_adv).argmax(1) == y).numpy()
+    assert (result.robust == expected).all()
+    assert 0 < result.robust.sum() < result.clean.sum()
+
+
+def test_the_result_counts_what_the_outcomes_say() -> None:
+    result = evaluate(name="mine", dataset="patterns")
+    assert result.clean_accuracy == result.clean.mean()
+    assert result.robust_accuracy == result.robust.mean()
+    assert [stage.name for stage in result.stages] == ["pgd-5"]
+    record = result.record
+    assert isinstance(record, AttackRecord)
+    assert (record.run, record.dataset, record.suite, record.n) == ("mine", "patterns", "pgd-5", 40)
+    assert repr(result).startswith("Result(mine pgd-5 Linf 0.03: clean ")
+
+
+def test_a_saved_result_is_in_the_report_beside_that_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    succeed("train", "digits", "--method", "at", "--name", "run", *QUICK)
+    succeed("attack", "checkpoints/run/last.pt", "--suite", "pgd-2", "--n", "50")
+    x, y = adrbench.load_examples("digits", n=50)
+    model = adrbench.load_model("checkpoints/run/last.pt")
+    result = adrbench.evaluate(
+        model, x, y, suite="pgd-2", eps=0.1, name="my network", dataset="digits"
+    )
+    path = result.save("results")
+    assert read_record(path) == result.record
+    frame = adrbench.load_results("results")
+    assert frame["n"].tolist() == [50, 50]
+    assert len(set(frame["robust_accuracy"])) == 1
+    assert "my network" in succeed("report", "results").out
+
+
+def test_an_attack_object_a_suite_of_them_and_a_name_are_the_same_attack() -> None:
+    named = evaluate(suite="pgd-5")
+    one = evaluate(suite=PGD(steps=5))
+    suite = evaluate(suite=Suite(name="alone", stages=[PGD(steps=5)]))
+    assert (one.robust == named.robust).all()
+    assert (suite.robust == named.robust).all()
+    assert one.record.suite == "pgd-5"
+    assert suite.record.suite == "alone"
+    assert suite.record.parameters == {
+        "pgd-5": {
+            "class": "PGD",
+            "steps": 5,
+            "restarts": 1,
+            "loss": "cross-entropy",
+            "random_start": True,
+        }
+    }
+
+
+class Brighter:
+    """An attack of one's own."""
+
+    name = "brighter"
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        return (x + EPS).clamp(0, 1)
+
+
+def test_an_attack_of_ones_own() -> None:
+    result = evaluate(suite=Brighter())
+    with torch.no_grad():
+        fooled = (MODEL((X + EPS).clamp(0, 1)).argmax(1) != Y).numpy()
+    assert (result.robust == (result.clean & ~fooled)).all()
+
+
+class Mode(nn.Module):
+    """A model with every state that an evaluation must leave as it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = MODEL
+        self.dropout = nn.Dropout(0.5)
+        self.norm = nn.BatchNorm2d(1).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.dropout(x))
+        return logits
+
+
+def test_the_model_comes_back_as_it_was() -> None:
+    model = Mode()
+    model.zero_grad()
+    model.dropout.train()
+    next(model.network.parameters()).requires_grad_(False)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    needs = [parameter.requires_grad for parameter in model.parameters()]
+    random = torch.get_rng_state()
+    evaluate(model)
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == needs
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_images_as_arrays_and_images_between_levels() -> None:
+    assert (evaluate(x=X.numpy(), y=Y.numpy()).robust == evaluate().robust).all()
+    shifted = (X * 0.999 + 0.0005).double()
+    result = evaluate(x=shifted, suite="clean")
+    with torch.no_grad():
+        assert (result.clean == (MODEL(shifted.float()).argmax(1) == Y).numpy()).all()
+    assert result.record.data_sha256 != evaluate(suite="clean").record.data_sha256
+
+
+def test_adversarial_examples_are_kept_on_request(tmp_path: Path) -> None:
+    assert evaluate().adversarial is None
+    result = evaluate(keep_adversarial=True)
+    assert result.adversarial is not None
+    with torch.no_grad():
+        assert ((MODEL(result.adversarial).argmax(1) == Y).numpy() == result.robust).all()
+    result.save_adversarial(tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert arrays["x_adv"].shape == (40, 1, 6, 6)
+    with pytest.raises(AdrbenchError, match="keep_adversarial=True"):
+        evaluate().save_adversarial(tmp_path / "y.npz")
+
+
+class Fragile(nn.Module):
+    """`MODEL`, which stops the evaluation after a number of passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = MODEL
+        self.left = 1_000_000
+
+    def __deepcopy__(self, memo: object) -> nn.Module:
+        raise TypeError("it cannot be copied")
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        logits: Tensor = self.network(x)
+        return logits
+
+
+def test_an_interrupted_evaluation_resumes_from_its_state(tmp_path: Path) -> None:
+    model, state = Fragile(), tmp_path / "mine.state"
+    more: dict[str, Any] = {
+        "suite": Suite(name="two", stages=[PGD(steps=3), PGD(steps=9, loss="margin")]),
+        "batch_size": 8,
+        "keep_adversarial": True,
+    }
+    whole = evaluate(model, **more)
+    model.left = 60
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, state_path=state, **more)
+    assert (tmp_path / "mine.0.state").exists()
+    model.left = 1_000_000
+    with pytest.raises(RecordError, match="the progress of another evaluation"):
+        evaluate(model, state_path=state, **more, seed=1)
+    resumed = evaluate(model, state_path=state, **more)
+    assert (resumed.robust == whole.robust).all()
+    assert resumed.adversarial is not None
+    assert torch.equal(resumed.adversarial, whole.adversarial)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_never_replaces_another_silently(tmp_path: Path) -> None:
+    result = evaluate()
+    path = result.save(tmp_path)
+    assert result.save(tmp_path) == path
+    path.write_text("{}")
+    with pytest.raises(RecordError, match="give force=True"):
+        result.save(tmp_path)
+    result.save(tmp_path, force=True)
+    assert read_record(path) == result.record
+
+
+class Returning(nn.Module):
+    """A model that returns something else than logits."""
+
+    def __init__(self, answer: object) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: Tensor) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no module": ({"model": len}, "give a torch.nn.Module"),
+    "raises": ({"model": Returning(KeyError("stem"))}, "raised KeyError ('stem')"),
+    "a dictionary": ({"model": Returning({"logits": X})}, "returned a dict, not a tensor"),
+    "maps": ({"model": nn.Conv2d(1, 3, 3)}, "returned a tensor of shape (8, 3, 4, 4)"),
+    "one class": ({"model": nn.Sequential(nn.Flatten(), nn.Linear(36, 1))}, "shape (8, 1)"),
+    "integers": ({"x": IMAGES.pixels}, "x has type torch.uint8"),
+    "beyond one": ({"x": X * 255}, "x goes from 0 to 255"),
+    "negative": ({"x": X - 0.5}, "x goes from -0.5 to 0.5"),
+    "channels last": ({"x": X.permute(0, 2, 3, 1)}, "channels last"),
+    "three axes": ({"x": X[:, 0]}, "x has shape (40, 6, 6)"),
+    "no images": ({"x": X[:0], "y": Y[:0]}, "at least one"),
+    "not a number": ({"x": X * torch.nan}, "not finite"),
+    "a list": ({"x": [None]}, "give a"),
+    "labels beyond": ({"y": Y + 5}, "classes, 0 to 4"),
+    "labels below": ({"y": Y - 5}, "labels start at 0"),
+    "float labels": ({"y": Y.float()}, "give integer class indices"),
+    "one-hot labels": ({"y": torch.eye(5, dtype=torch.int64)[Y]}, "y has shape (40, 5)"),
+    "fewer labels": ({"y": Y[:3]}, "y has shape (3,) for 40 images"),
+    "suite": ({"suite": "autoatack"}, "did you mean autoattack"),
+    "no suite": ({"suite": 3}, "suite is a int"),
+    "norm": ({"norm": "L1"}, "unknown norm 'L1'"),
+    "eps": ({"eps": 8}, "write 8/255 if you meant that"),
+    "batch size": ({"batch_size": 0}, "batch_size is 0"),
+    "device": ({"device": "tpu"}, "device is 'tpu'"),
+    "precision": ({"precision": "float16"}, "precision is 'float16'"),
+    "name": ({"name": " "}, "give a name"),
+    "import path": ({"suite": "no_such_module:suite"}, "there is no module 'no_such_module'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence(case: str) -> None:
+    changes, words = BAD[case]
+    with pytest.raises(AdrbenchError) as caught:
+        evaluate(**changes)
+    assert_one_line(str(caught.value))
+    assert words in str(caught.value)
+    assert "--" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("use --suite autoattack-rand.", "use suite=autoattack-rand."),
+        (
+            "give another --out, or --force to replace it.",
+            "give another out, or force=True to replace it.",
+        ),
+        ("such as --batch-size: give those", "such as batch_size: give those"),
+        ("give --arch and --dataset", "give arch and dataset"),
+        ("--weights student or average.", "weights=student or average."),
+    ],
+)
+def test_advice_is_spelled_as_arguments(text: str, expected: str) -> None:
+    assert spell_arguments(text) == expected
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "adrbench.api",
+        "adrbench.attacks.pgd",
+        "adrbench.attacks.suites",
+        "adrbench.attacks.autoattack",
+    ],
+)
+def test_the_examples_in_docstrings_run(module: str) -> None:
+    outcome = doctest.testmod(importlib.import_module(module))
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
