@@ -13,10 +13,26 @@ logger = logging.getLogger(__name__)
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Directories of result files.")],
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Directories of result files, or single files.", show_default="results"
+        ),
+    ] = None,
     form: Annotated[
         str, typer.Option("--format", help="terminal, markdown, csv, json or latex.")
     ] = "terminal",
+    out: Annotated[
+        Path | None, typer.Option(help="Write to this file.", show_default="print")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="Only results on this data set; repeat or separate by commas."),
+    ] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these tables: accuracy, overfitting, comparison, baselines, cost."),
+    ] = None,
     baselines: Annotated[
         bool, typer.Option(help="Show RobustBench's and the paper's rows beside ours.")
     ] = True,
@@ -25,17 +41,36 @@ def report(
     ] = False,
 ) -> None:
     """Print the tables of results: robust accuracy, robust overfitting, comparisons, cost."""
-    from adrbench.report import FORMATS, build_report, render
-    from adrbench.results.records import Skipped, read_records
+    from adrbench.report import (
+        DEFAULT,
+        FORMATS,
+        build_report,
+        read_results,
+        render,
+        select_datasets,
+        select_tables,
+    )
+    from adrbench.results.records import Skipped
+    from adrbench.runtime.files import write_atomically
 
     if form not in FORMATS:
         raise unknown_name("format", form, FORMATS)
     skipped = Skipped()
     try:
-        records = [record for directory in results for record in read_records(directory, skipped)]
+        records = read_results(results or [DEFAULT], skipped)
     finally:
         for reason in skipped.reasons.values():
             logger.warning(f"left out: {reason}")
+    if dataset:
+        records = select_datasets(records, dataset)
     built = build_report(records, baselines=baselines, intervals=intervals)
-    is_terminal = form == "terminal" and sys.stdout.isatty()
-    typer.echo(render(built, form, color=is_terminal), nl=False)
+    if table:
+        built = select_tables(built, table)
+        if not built.tables:
+            logger.warning(f"these results give no table of {' or '.join(table)}.")
+    is_terminal = out is None and form == "terminal" and sys.stdout.isatty()
+    shown = render(built, form, color=is_terminal)
+    if out is None:
+        typer.echo(shown, nl=False)
+    else:
+        write_atomically(out, shown.encode("utf-8", "backslashreplace"))

@@ -14,15 +14,37 @@ from adrbench.report.comparison_table import paired_table
 from adrbench.report.cost_tables import evaluation_table, training_table
 from adrbench.report.dataframe import load_results, results_frame
 from adrbench.report.grouping import group_records
+from adrbench.report.reading import DEFAULT, read_results, select_datasets
 from adrbench.report.run_settings import read_runs
 from adrbench.report.tables import Report, Table
 from adrbench.results.baselines import Leaderboard, paper, robustbench
 from adrbench.results.records import AttackRecord, Record, TrainRecord
 
-__all__ = ["FORMATS", "Report", "Table", "build_report", "load_results", "render", "results_frame"]
+__all__ = [
+    "DEFAULT",
+    "FORMATS",
+    "TABLES",
+    "Report",
+    "Table",
+    "build_report",
+    "load_results",
+    "read_results",
+    "render",
+    "results_frame",
+    "select_datasets",
+    "select_tables",
+]
 
 PAGE_NOTE = "Notes and footnotes are explained in docs/statistics.md."
 FORMATS = ("terminal", "markdown", "csv", "json", "latex")
+#: The names by which a user selects tables, and the tables of each.
+TABLES = {
+    "accuracy": ("robust accuracy",),
+    "overfitting": ("robust overfitting",),
+    "comparison": ("paired",),
+    "baselines": ("robustbench", "paper"),
+    "cost": ("training", "evaluation"),
+}
 
 
 def build_report(
@@ -58,6 +80,21 @@ def build_report(
     if attacked:
         tables.append(evaluation_table(grouped))
     return Report(tables=tuple(map(_refer_to_page, tables)), intervals=intervals)
+
+
+def select_tables(report: Report, names: Sequence[str]) -> Report:
+    """Return `report` with the tables that `names`, keys of TABLES or several by commas, select.
+
+    Raises:
+        UsageError: for an unknown name.
+
+    """
+    selected: set[str] = set()
+    for name in (part.strip() for given in names for part in given.split(",")):
+        if name not in TABLES:
+            raise unknown_name("table", name, TABLES)
+        selected.update(TABLES[name])
+    return replace(report, tables=tuple(one for one in report.tables if one.name in selected))
 
 
 def _refer_to_page(table: Table) -> Table:

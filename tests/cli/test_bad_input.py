@@ -253,7 +253,7 @@ CASES: dict[str, tuple[str, int, str]] = {
         "cannot write to a-file: .*choose another place",
     ),
     "long target": (f"attack {'a' * 300}", 1, "File name too long"),
-    "report file": ("report a-file", 1, "a-file is not a directory: run `adrbench attack` first"),
+    "report file": ("report a-file", 1, "a-file is not readable as JSON"),
     "report missing": ("report no-results", 1, "no-results is not a directory"),
     "report empty": ("report nothing", 1, "no results in nothing: run `adrbench attack` first"),
     "report foreign": ("report foreign", 1, "no results in foreign among the JSON files there"),

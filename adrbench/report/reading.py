@@ -1,0 +1,60 @@
+"""Where the records of a report come from: directories and files, each record once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from adrbench.errors import UsageError
+from adrbench.results.records import PUBLISHED, Record, Skipped, read_record, read_records
+
+#: Where the other commands write results unless told otherwise.
+DEFAULT = Path("results")
+
+
+def read_results(paths: Sequence[Path], skipped: Skipped | None = None) -> list[Record]:
+    """Return the records in `paths`, directories or single files, each file once.
+
+    Files of a directory that are not records are left out and added to `skipped`.
+
+    Raises:
+        RecordError: when a path is missing, a directory has no record, or a file is none.
+
+    """
+    distinct = {path.resolve(): path for path in paths}
+    shown = [
+        path
+        for resolved, path in distinct.items()
+        if not any(_holds(other, resolved) for other in distinct)
+    ]
+    records: list[Record] = []
+    for path in shown:
+        records += [read_record(path)] if path.is_file() else read_records(path, skipped)
+    return records
+
+
+def select_datasets(records: Sequence[Record], names: Sequence[str]) -> list[Record]:
+    """Return the records of the data sets `names`, each of which may be several, by commas.
+
+    Raises:
+        UsageError: when a data set has no record.
+
+    """
+    present = dict.fromkeys(sorted(record.dataset for record in records))
+    wanted: set[str] = set()
+    for name in names:
+        # The name of a user's own data may contain a comma.
+        parts = [name] if name in present else [part.strip() for part in name.split(",")]
+        for part in parts:
+            if part not in present:
+                raise UsageError(f"no results on {part!r}: choose from {', '.join(present)}.")
+        wanted.update(parts)
+    return [record for record in records if record.dataset in wanted]
+
+
+def _holds(directory: Path, path: Path) -> bool:
+    """Return whether reading `directory` reads `path` too; PUBLISHED has to be given itself."""
+    published = directory / PUBLISHED
+    return (
+        directory in path.parents
+        and published not in (path, *path.parents)
+        and not path.name.startswith(".")
+    )

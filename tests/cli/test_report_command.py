@@ -1,0 +1,135 @@
+"""`adrbench report`: which records and which tables it shows."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from adrbench.report import TABLES
+from adrbench.results.records import write_record
+from messages import assert_one_sentence
+from report_records import attack_record, fixed_records, train_record
+from runner import command, succeed
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working directory, whose `results` holds the fixed records."""
+    monkeypatch.chdir(tmp_path)
+    for number, record in enumerate(fixed_records()):
+        write_record(tmp_path / "results" / record.dataset / f"{number:02}.json", record)
+    return tmp_path
+
+
+def rows(*arguments: str | Path) -> list[dict[str, str]]:
+    shown = succeed("report", *arguments, "--format", "csv").out
+    return list(csv.DictReader(io.StringIO(shown)))
+
+
+def column(found: list[dict[str, str]], key: str) -> set[str]:
+    return {row[key] for row in found}
+
+
+@pytest.mark.usefixtures("here")
+def test_results_are_read_from_results_by_default() -> None:
+    assert rows() == rows("results")
+    assert column(rows(), "dataset") == {"cifar10", "digits"}
+
+
+def test_without_results_one_sentence_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = command("report")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert_one_sentence(outcome.err.strip(), "results is not a directory", "adrbench attack")
+
+
+def test_a_single_file_is_reported_alone(here: Path) -> None:
+    file = here / "results" / "cifar10" / "00.json"
+    found = [row for row in rows(file, "--no-baselines") if row["table"] == "robust accuracy"]
+    assert [(row["measure"], row["value"], row["seeds"]) for row in found] == [
+        ("clean", "82.3", "1"),
+        ("robust", "47.3", "1"),
+    ]
+
+
+def test_a_file_that_is_no_record_is_refused(here: Path) -> None:
+    (here / "table.csv").write_text("a,b\n", "utf-8")
+    outcome = command("report", "table.csv")
+    assert outcome.code == 1
+    assert_one_sentence(outcome.err.strip(), "table.csv is not readable as JSON")
+
+
+def test_a_record_that_is_given_twice_counts_once(here: Path) -> None:
+    once = rows("results")
+    file = here / "results" / "digits" / "19.json"
+    assert rows("results", "results/digits", file, "./results") == once
+
+
+def test_a_published_part_has_to_be_given_itself(here: Path) -> None:
+    published = here / "results" / "published" / "one.json"
+    write_record(published, attack_record(8_000, 5_000, dataset="theirs", num_classes=3))
+    assert "theirs" not in column(rows("results"), "dataset")
+    assert "theirs" in column(rows("results", published.parent), "dataset")
+
+
+@pytest.mark.parametrize(
+    ("given", "datasets"),
+    [
+        (["digits"], {"digits"}),
+        (["digits", "cifar10"], {"cifar10", "digits"}),
+        (["digits, cifar10"], {"cifar10", "digits"}),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_dataset_selects_records_of_all_kinds(given: list[str], datasets: set[str]) -> None:
+    found = rows(*(part for name in given for part in ("--dataset", name)))
+    assert column(found, "dataset") == datasets
+    assert ("training" in column(found, "table")) == ("cifar10" in datasets)
+
+
+def test_a_data_set_whose_name_has_a_comma_can_be_selected(here: Path) -> None:
+    write_record(here / "results" / "one.json", attack_record(8_000, 5_000, dataset="a,b"))
+    assert column(rows("--dataset", "a,b"), "dataset") == {"a,b"}
+
+
+@pytest.mark.usefixtures("here")
+def test_a_data_set_without_results_is_refused_with_those_that_have_some() -> None:
+    outcome = command("report", "--dataset", "digits,cifar")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert_one_sentence(outcome.err.strip(), "no results on 'cifar'", "cifar10, digits")
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.usefixtures("here")
+def test_table_selects_tables(name: str) -> None:
+    assert column(rows("--table", name), "table") == column(rows(), "table") & {*TABLES[name]}
+
+
+@pytest.mark.usefixtures("here")
+def test_the_names_of_tables_select_every_table() -> None:
+    assert rows("--table", ",".join(TABLES)) == rows()
+    assert rows("--table", "cost", "--table", "accuracy") == rows("--table", "accuracy,cost")
+
+
+@pytest.mark.usefixtures("here")
+def test_an_unknown_table_is_refused_with_the_nearest_name() -> None:
+    outcome = command("report", "--table", "acuracy")
+    assert outcome.code == 2
+    assert "unknown table 'acuracy': did you mean accuracy?" in outcome.err
+
+
+def test_a_table_for_which_there_are_no_results_has_a_note(here: Path) -> None:
+    write_record(here / "training" / "one.json", train_record())
+    outcome = succeed("report", "training", "--table", "overfitting")
+    assert outcome.out == ""
+    assert outcome.notes == ["note: these results give no table of overfitting."]
+
+
+def test_a_report_can_be_written_to_a_file(here: Path) -> None:
+    shown = succeed("report", "--format", "markdown").out
+    outcome = succeed("report", "--format", "markdown", "--out", "tables/report.md")
+    assert outcome.out == ""
+    assert (here / "tables" / "report.md").read_text("utf-8") == shown
