@@ -4,7 +4,7 @@
 or imports torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from adrbench.errors import unknown_name
@@ -79,7 +79,7 @@ def build_report(
         tables.append(training_table(trained))
     if attacked:
         tables.append(evaluation_table(grouped))
-    return Report(tables=tuple(map(_refer_to_page, tables)), intervals=intervals)
+    return Report(tables=tuple(tables), intervals=intervals, notes=_refer_to_page(tables))
 
 
 def select_tables(report: Report, names: Sequence[str]) -> Report:
@@ -94,13 +94,14 @@ def select_tables(report: Report, names: Sequence[str]) -> Report:
         if name not in TABLES:
             raise unknown_name("table", name, TABLES)
         selected.update(TABLES[name])
-    return replace(report, tables=tuple(one for one in report.tables if one.name in selected))
+    tables = tuple(one for one in report.tables if one.name in selected)
+    return replace(report, tables=tables, notes=_refer_to_page(tables))
 
 
-def _refer_to_page(table: Table) -> Table:
-    """Return `table` with the page that explains its notes as the last of them."""
-    has_notes = table.notes or any(row.footnotes for row in table.rows)
-    return replace(table, notes=(*table.notes, PAGE_NOTE)) if has_notes else table
+def _refer_to_page(tables: Iterable[Table]) -> tuple[str, ...]:
+    """Return the page that explains the notes of `tables`, if there are any."""
+    has_notes = any(table.notes or any(row.footnotes for row in table.rows) for table in tables)
+    return (PAGE_NOTE,) if has_notes else ()
 
 
 def render(report: Report, format: str, *, width: int | None = None, color: bool = False) -> str:  # noqa: A002

@@ -28,12 +28,13 @@ class Grid:
 def grid(table: Table, intervals: bool) -> Grid:
     """Return the text of `table`; footnotes of some rows are numbered, those of all are not."""
     shared = _shared_footnotes(table.rows)
+    apart = {*shared, *table.unnumbered}
     numbered = dict.fromkeys(
-        text for row in table.rows for text in row.footnotes if text not in shared
+        text for row in table.rows for text in row.footnotes if text not in apart
     )
     numbers = {text: number for number, text in enumerate(numbered, start=1)}
     footnotes = [f"[{number}] {text}" for text, number in numbers.items()]
-    on_all_rows = [f"all rows: {text}" for text in shared]
+    on_all_rows = [f"all rows: {text}" for text in shared if text not in table.unnumbered]
     return Grid(
         title=_plain(table.title),
         columns=tuple(replace(column, label=_cut(column.label)) for column in table.columns),
@@ -42,7 +43,7 @@ def grid(table: Table, intervals: bool) -> Grid:
             for row in table.rows
         ),
         is_ours=tuple(row.is_ours for row in table.rows),
-        notes=tuple(map(_plain, (*footnotes, *on_all_rows, *table.notes))),
+        notes=tuple(map(_plain, (*footnotes, *on_all_rows, *table.unnumbered, *table.notes))),
     )
 
 

@@ -21,30 +21,18 @@ from adrbench.report.validation_split import (
 )
 
 UNKNOWN_FOOTNOTE = "not known whether both were trained with the same settings"
-ONE_SEED_FOOTNOTE = (
-    "one seed: the interval covers images only, for these particular weights; no p-value"
+ONE_SEED_FOOTNOTE = "one seed: interval over images only, for these weights; no p-value"
+TWO_SEEDS_FOOTNOTE = "two seeds: up to 9 % of such intervals miss, not 5 %"
+SPLIT_FOOTNOTE = "several seeds: training images differ too, since each seed holds out its own"
+UNKNOWN_SPLIT_FOOTNOTE = (
+    "several seeds: training images may differ too, if each seed holds out its own"
 )
-TWO_SEEDS_FOOTNOTE = "two seeds: in simulations up to 9 % of such intervals miss, not 5 %"
-SPLIT_FOOTNOTE = (
-    "variation over seeds includes different training images, because each seed holds out its own"
-)
-UNKNOWN_SPLIT_FOOTNOTE = f"unless the data set has its own validation images, {SPLIT_FOOTNOTE}"
-SEEDS_NOTE = (
-    "difference: robust - reference, mean over seeds and images [95 % interval; seeds and images "
-    "both random]."
-)
-IMAGES_NOTE = "difference: robust - reference [95 % interval; only images random]."
-P_NOTE = (
-    "p (m): Holm-corrected over the m comparisons of an arm with its control under one suite and "
-    "epoch rule."
-)
-DETECTABLE_NOTE = (
-    "detectable: smallest true difference that this design finds with 80 % power, without the "
-    "correction."
-)
+SEEDS_NOTE = "difference: robust - reference [95 % interval, seeds and images both random]."
+IMAGES_NOTE = "difference: robust - reference [95 % interval, only images random]."
+P_NOTE = "p (m): Holm-corrected over m comparisons with a control, per suite and epoch."
+DETECTABLE_NOTE = "detectable: true difference found with 80 % power, uncorrected."
 LAST_FIRST_NOTE = (
-    "last epoch first: the best epoch was chosen on {} images, where an accuracy of 50 % has a "
-    "standard error of {:.1f} points."
+    "last epoch first: the best was chosen on {} images (standard error {:.1f} points)."
 )
 #: The comparisons whose p-values are corrected together: the attack and how epochs were chosen.
 Family = tuple[Attack, str, str | None]
@@ -117,6 +105,7 @@ def paired_table(
         context=context(task, groups),
         columns=c.PAIRED,
         rows=tuple(rows),
+        unnumbered=_shared_split_footnotes(lines, rows),
         notes=_notes(lines, has_seeds, intervals, fewest if is_last_first else None),
     )
 
@@ -167,6 +156,16 @@ def _split_footnotes(split: ValidationSplit | None) -> tuple[str, ...]:
     if split is None or split.follows_seed is False:
         return ()
     return (SPLIT_FOOTNOTE,) if split.follows_seed else (UNKNOWN_SPLIT_FOOTNOTE,)
+
+
+def _shared_split_footnotes(lines: Iterable[_Line], rows: Iterable[Row]) -> tuple[str, ...]:
+    """Return the footnote on splits that all rows of several seeds have, if it is one."""
+    several = [row for line, row in zip(lines, rows, strict=True) if line.compared.num_seeds > 1]
+    return tuple(
+        text
+        for text in (SPLIT_FOOTNOTE, UNKNOWN_SPLIT_FOOTNOTE)
+        if several and all(text in row.footnotes for row in several)
+    )
 
 
 def _fewest_selection_images(

@@ -41,7 +41,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One table; `context` holds what all rows share: dataset, norm, eps, arch."""
+    """One table; `context` holds what all rows share: dataset, norm, eps, arch.
+
+    `unnumbered` are footnotes of some rows whose text says of which; they need no numbers.
+    """
 
     name: str
     title: str
@@ -49,11 +52,16 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    unnumbered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All tables; with `intervals`, the formats for people include Wilson intervals."""
+    """All tables; with `intervals`, the formats for people include Wilson intervals.
+
+    `notes` hold for all tables and stand once, after them.
+    """
 
     tables: tuple[Table, ...]
     intervals: bool = False
+    notes: tuple[str, ...] = ()

@@ -1,17 +1,16 @@
-"""Tables on a terminal; a table that is too wide is split, and its parts repeat the keys."""
+"""Tables on a terminal, within its width."""
 
 import io
 import shutil
+from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from adrbench.report.cell_text import Grid, grid
+from adrbench.report.fitting import GUTTER, describe_constant, fit, wrap
 from adrbench.report.tables import Column, Report
-
-#: Blank columns between two cells.
-GUTTER = 2
 
 
 def terminal(report: Report, width: int | None = None, color: bool = False) -> str:
@@ -29,56 +28,41 @@ def terminal(report: Report, width: int | None = None, color: bool = False) -> s
         legacy_windows=False,
     )
     for number, table in enumerate(report.tables):
-        text = grid(table, report.intervals)
         if number:
             console.print()
-        console.print(Text(text.title, style="bold"))
-        for position, part in enumerate(_parts(text, width)):
-            if position:
-                console.print()
-            console.print(_lay_out(text, part), soft_wrap=True)
-        if text.notes:
-            console.print()
-        for note in text.notes:
-            console.print(Text(note, style="dim"))
+        _print_table(console, grid(table, report.intervals), width)
+    if report.notes:
+        console.print()
+    for note in report.notes:
+        console.print(Text(note, style="dim"))
     return "\n".join(line.rstrip(" ") for line in stream.getvalue().split("\n"))
 
 
-def _widths(text: Grid) -> list[int]:
-    return [
-        max(cell_len(entry) for entry in (column.label, *(row[i] for row in text.cells)))
-        for i, column in enumerate(text.columns)
-    ]
+def _print_table(console: Console, text: Grid, width: int) -> None:
+    console.print(Text(text.title, style="bold"))
+    fitted = fit(text, width)
+    constant = describe_constant(text, fitted.constant)
+    if constant:
+        console.print(Text(f"all rows: {constant}", style="dim"))
+    for position, part in enumerate(fitted.parts):
+        if position:
+            console.print()
+        console.print(_lay_out(text, part), soft_wrap=True)
+    if text.notes:
+        console.print()
+    for note in text.notes:
+        console.print(Text(note, style="dim"))
 
 
-def _parts(text: Grid, width: int) -> list[list[int]]:
-    """Return the column indices of each part of a table, split so that each part fits.
-
-    The first has the keys, the details and the values that fit; the others repeat the keys.
-    """
-    widths = [GUTTER + own for own in _widths(text)]
-    roles = [column.role for column in text.columns]
-    keys = [i for i, role in enumerate(roles) if role == "key"]
-    values = [i for i, role in enumerate(roles) if role == "value"]
-    parts = [[i for i, role in enumerate(roles) if role != "value"]]
-    for i in values:
-        is_empty = not set(parts[-1]) & set(values)
-        if not is_empty and sum(widths[j] for j in (*parts[-1], i)) > width + GUTTER:
-            parts.append(keys.copy())
-        parts[-1].append(i)
-    return [sorted(part) for part in parts]
-
-
-def _lay_out(text: Grid, part: list[int]) -> Text:
-    """Return header, rule and rows of the columns in `part`.
+def _lay_out(text: Grid, part: Mapping[int, int]) -> Text:
+    """Return header, rule and rows of the columns in `part`, which holds their widths.
 
     Rich's own tables take about 2 ms per row, too long for thousands of records.
     """
-    widths = _widths(text)
-    columns = [(text.columns[i], widths[i]) for i in part]
-    header = [column.label for column, _ in columns]
-    rule = "─" * (sum(width for _, width in columns) + GUTTER * (len(columns) - 1))
-    found = Text(f"{_pad(header, columns)}\n{rule}")
+    columns = [(text.columns[i], width) for i, width in part.items()]
+    header = _pad([column.label for column, _ in columns], columns, is_header=True)
+    rule = "─" * (sum(part.values()) + GUTTER * (len(columns) - 1))
+    found = Text(f"{header}\n{rule}")
     style = None if all(text.is_ours) else "bold"
     for row, is_ours in zip(text.cells, text.is_ours, strict=True):
         found.append("\n")
@@ -86,7 +70,21 @@ def _lay_out(text: Grid, part: list[int]) -> Text:
     return found
 
 
-def _pad(cells: list[str], columns: list[tuple[Column, int]]) -> str:
+def _pad(
+    cells: Sequence[str], columns: Sequence[tuple[Column, int]], is_header: bool = False
+) -> str:
+    """Return one row, of as many lines as its longest cell takes; a header ends on the last."""
+    wrapped = [wrap(cell, width) for cell, (_, width) in zip(cells, columns, strict=True)]
+    height = max(map(len, wrapped))
+    blanks = [[""] * (height - len(lines)) for lines in wrapped]
+    filled = [
+        above + lines if is_header else lines + above
+        for lines, above in zip(wrapped, blanks, strict=True)
+    ]
+    return "\n".join(_pad_line(line, columns) for line in zip(*filled, strict=True))
+
+
+def _pad_line(cells: Sequence[str], columns: Sequence[tuple[Column, int]]) -> str:
     padded = []
     for cell, (column, width) in zip(cells, columns, strict=True):
         blank = " " * (width - cell_len(cell))

@@ -431,6 +431,25 @@ def test_a_row_of_one_seed_says_nothing_of_variation_over_seeds() -> None:
     assert ONE_SEED_FOOTNOTE in marks["at+awp"]
 
 
+def test_the_footnote_on_splits_is_not_numbered_where_all_rows_of_several_seeds_have_it() -> None:
+    everywhere = [*trained("at", THEIRS), *trained("adr"), *trained("trades", MINE[:1])]
+    fixed: dict[str, Any] = {"val_size": 0, "select": "test"}
+    apart = trained("at+wa", **fixed) + trained("adr+wa", **fixed)
+    for records, is_numbered in ((everywhere, False), ([*everywhere, *apart], True)):
+        found = table(build_report(records, baselines=False), "paired")
+        notes = grid(found, intervals=False).notes
+        assert sum(SPLIT_FOOTNOTE in note for note in notes) == 1
+        assert (SPLIT_FOOTNOTE in notes) != is_numbered
+
+
+def test_notes_are_no_longer_than_a_line_of_80_columns() -> None:
+    records = [*trained("at", THEIRS), *trained("adr"), *trained("trades", MINE[:1])]
+    records += [replace(one, selection="last") for one in records if isinstance(one, AttackRecord)]
+    notes = table(build_report(records, baselines=False), "paired").notes
+    assert len(notes) == 4
+    assert max(map(len, notes)) <= 80
+
+
 def test_a_split_of_its_own_seed_does_not_change_the_training_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -447,8 +466,8 @@ def test_the_built_in_data_sets_are_those_that_draw_their_validation_images() ->
 @pytest.mark.parametrize(
     ("num_val", "order", "note"),
     [
-        (143, ["last", "best"], "last epoch first: the best epoch was chosen on 143 images, where "
-         "an accuracy of 50 % has a standard error of 4.2 points."),
+        (143, ["last", "best"], "last epoch first: the best was chosen on 143 images (standard "
+         "error 4.2 points)."),
         (1_000, ["best", "last"], None),
     ],
 )  # fmt: skip
