@@ -31,7 +31,9 @@ def report(
     ] = None,
     table: Annotated[
         list[str] | None,
-        typer.Option(help="Only these tables: accuracy, overfitting, comparison, baselines, cost."),
+        typer.Option(
+            help="Only these tables: accuracy, radius, overfitting, comparison, baselines, cost."
+        ),
     ] = None,
     baselines: Annotated[
         bool, typer.Option(help="Show RobustBench's and the paper's rows beside ours.")

@@ -14,6 +14,7 @@ from adrbench.report.comparison_table import paired_table
 from adrbench.report.cost_tables import evaluation_table, training_table
 from adrbench.report.dataframe import load_results, results_frame
 from adrbench.report.grouping import group_records
+from adrbench.report.radius_table import RADIUS, RadiusTables
 from adrbench.report.reading import DEFAULT, read_results, select_datasets
 from adrbench.report.run_settings import read_runs
 from adrbench.report.tables import Report, Table
@@ -40,6 +41,7 @@ FORMATS = ("terminal", "markdown", "csv", "json", "latex")
 #: The names by which a user selects tables, and the tables of each.
 TABLES = {
     "accuracy": ("robust accuracy",),
+    "radius": (RADIUS,),
     "overfitting": ("robust overfitting",),
     "comparison": ("paired",),
     "baselines": ("robustbench", "paper"),
@@ -61,24 +63,28 @@ def build_report(
     settings, splits = read_runs(trained)
     tables: list[Table] = []
     grouped = group_records(attacked)
+    by_radius = RadiusTables(grouped, intervals, settings)
     for task, groups in grouped.items():
+        tables += by_radius.take(task)
         eps = groups[0].eps
         entries = robustbench(task.dataset, task.norm, eps) if baselines else []
         leaderboard = Leaderboard(tuple(entries))
-        tables.append(accuracy_table(task, groups, leaderboard, intervals, settings))
+        accuracies = accuracy_table(task, groups, leaderboard, intervals, settings)
+        tables.append(replace(accuracies, is_repeated=by_radius.repeats(accuracies, groups)))
         further = (
             overfitting_table(task, groups, intervals, settings),
             paired_table(task, groups, intervals, settings, splits),
         )
         tables += [table for table in further if table is not None]
-        if baselines:
+        if baselines and any(group.attacks for group in groups):
             published = paper(task.dataset, task.norm, eps)
             tables += robustbench_tables(task, groups, leaderboard, intervals)
             tables += paper_tables(task, groups, published, intervals)
     if trained:
         tables.append(training_table(trained))
     if attacked:
-        tables.append(evaluation_table(grouped))
+        evaluations = evaluation_table(grouped)
+        tables += [evaluations] if evaluations.rows else []
     return Report(tables=tuple(tables), intervals=intervals, notes=_refer_to_page(tables))
 
 
@@ -94,7 +100,11 @@ def select_tables(report: Report, names: Sequence[str]) -> Report:
         if name not in TABLES:
             raise unknown_name("table", name, TABLES)
         selected.update(TABLES[name])
-    tables = tuple(one for one in report.tables if one.name in selected)
+    tables = tuple(
+        replace(one, is_repeated=one.is_repeated and RADIUS in selected)
+        for one in report.tables
+        if one.name in selected
+    )
     return replace(report, tables=tables, notes=_refer_to_page(tables))
 
 

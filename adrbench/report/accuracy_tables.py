@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from adrbench.report import columns as c
 from adrbench.report.footnotes import (
     distinguish_test_images,
+    distinguish_weights,
     figure_notes,
     group_footnotes,
     shared_run_notes,
     superseded_notes,
+    unknown_method_notes,
 )
 from adrbench.report.grouping import (
     Attack,
@@ -41,6 +43,7 @@ def accuracy_table(
     groups = shown_groups(groups)
     attacks = c.attack_columns(groups)
     by_data, by_training = distinguish_test_images(groups), distinguish_training(groups, settings)
+    by_weights = distinguish_weights(groups)
     rows = []
     for group in groups:
         cells: dict[str, Cell] = c.identity(group) | {
@@ -55,19 +58,23 @@ def accuracy_table(
             Row(
                 cells=cells,
                 footnotes=group_footnotes(group)
+                + by_weights.get(group.identity.weights, ())
                 + by_data.get(group.identity.data_sha256, ())
                 + by_training.get(group.identity, ()),
             )
         )
     is_ranked = any(row.cells[c.RANK.key] for row in rows)
     notes = figure_notes(rows, intervals) + superseded_notes(groups) + shared_run_notes(groups)
+    notes += unknown_method_notes(groups)
     if is_ranked:
         notes.append(
             f"rank: among RobustBench's {len(leaderboard.entries)} entries and the row itself."
         )
     return Table(
         name="robust accuracy",
-        title=f"Robust accuracy (%), {describe(task)}",
+        title=f"Robust accuracy (%), {describe(task)}"
+        if attacks
+        else f"Clean accuracy (%), {task.dataset}",
         context=context(task, groups),
         columns=(
             *c.ACCURACY,

@@ -39,6 +39,8 @@ RANK = _value("rank", "rank")
 
 #: The columns on the left of the robust-accuracy table; one per attack and the rank follow.
 ACCURACY = (ARCH, METHOD, CHECKPOINT, SEEDS, N, CLEAN)
+#: The columns on the left of the table by radius; one per radius follows.
+RADIUS = (ARCH, METHOD, CHECKPOINT, SUITE, SEEDS, N, CLEAN)
 OVERFITTING = (
     ARCH,
     METHOD,
@@ -122,12 +124,18 @@ def identity(group: SeedGroup) -> dict[str, Cell]:
 
 
 def attack_columns(groups: Iterable[SeedGroup]) -> dict[Attack, Column]:
-    """Return a column per attack in `groups`, in table order.
+    """Return a column per attack in `groups`, in table order."""
+    labels = label_attacks(attack for group in groups for attack in group.attacks)
+    return {a: _value(f"robust {label}", label, suite=label) for a, label in labels.items()}
+
+
+def label_attacks(attacks: Iterable[Attack]) -> dict[Attack, str]:
+    """Return a label for each attack, in table order.
 
     The label of a suite is its name. Where a suite was run with several sets of parameters, labels
     add those that differ, with all digits if they would be equal otherwise.
     """
-    attacks = sorted({attack for group in groups for attack in group.records}, key=_attack_order)
+    attacks = sorted(set(attacks), key=_attack_order)
     parameters = {attack: json.loads(attack.parameters) for attack in attacks}
     by_suite: dict[str, list[dict[str, Any]]] = {}
     for attack in attacks:
@@ -136,11 +144,16 @@ def attack_columns(groups: Iterable[SeedGroup]) -> dict[Attack, Column]:
     shown = {a: {name: parameters[a].get(name) for name in differing[a.suite]} for a in attacks}
     labels = {attack: _label(attack.suite, shown[attack], _parameter) for attack in attacks}
     counts = Counter(labels.values())
-    columns = {}
-    for attack, label in labels.items():
-        own = label if counts[label] == 1 else _label(attack.suite, shown[attack], json.dumps)
-        columns[attack] = _value(f"robust {own}", own, suite=own)
-    return columns
+    return {
+        attack: label if counts[label] == 1 else _label(attack.suite, shown[attack], json.dumps)
+        for attack, label in labels.items()
+    }
+
+
+def radius_column(eps: float) -> Column:
+    """Return the column of the robust accuracy at `eps`, a fraction of 1."""
+    label = format_eps(eps)
+    return replace(_value(f"robust {label}", label), eps=eps)
 
 
 def _label(suite: str, shown: Mapping[str, Any], format_value: Callable[[Any], str]) -> str:

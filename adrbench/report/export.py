@@ -71,6 +71,8 @@ def _measured(column: Column, cell: Cell) -> dict[str, object]:
     found: dict[str, object] = {"measure": column.key.partition(" ")[0], "value": cell}
     if column.suite:
         found["suite"] = column.suite
+    if column.eps is not None:
+        found["eps"] = column.eps
     if isinstance(cell, Spread):
         found |= {"value": cell.mean, "std": cell.std}
     if isinstance(cell, PValue):

@@ -1,9 +1,10 @@
 """Footnotes on the figures of a seed group, and the notes under a table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from adrbench.config.components import DEFAULTS
-from adrbench.report.grouping import FINAL_PRECISION, SeedGroup
+from adrbench.report.grouping import FINAL_PRECISION, Attack, SeedGroup
+from adrbench.report.naming import is_known
 from adrbench.report.statistics import Figure
 from adrbench.report.tables import Cell, Row
 
@@ -16,16 +17,17 @@ SHARED_NOTE = (
 INTERVALS_NOTE = "[low, high]: 95 % Wilson interval over the test images."
 
 
-def group_footnotes(group: SeedGroup) -> tuple[str, ...]:
+def group_footnotes(group: SeedGroup, attacks: Sequence[Attack] | None = None) -> tuple[str, ...]:
     """Return all deviations of `group` from a plain measurement on a complete published test set.
 
-    `distinguish_training` and `distinguish_test_images` return those by which rows differ.
+    Of what concerns attacks, only that of `attacks`, if given. `distinguish_training` and its
+    siblings return those by which rows differ.
     """
     found = [
         *_data_footnotes(group),
         *_weights_footnotes(group),
-        *_seed_footnotes(group),
-        *_warning_footnotes(group),
+        *_seed_footnotes(group, group.attacks if attacks is None else attacks),
+        *_warning_footnotes(group, tuple(group.records) if attacks is None else attacks),
     ]
     return tuple(dict.fromkeys(found))
 
@@ -42,6 +44,31 @@ def distinguish_test_images(groups: Iterable[SeedGroup]) -> dict[str, tuple[str,
         if len(found) > 1
         for sha256 in found
     }
+
+
+def distinguish_weights(groups: Iterable[SeedGroup]) -> dict[str, tuple[str, ...]]:
+    """Return a footnote by weights hash, where third-party weights of one name are several."""
+    hashes: dict[tuple[str, str, str], set[str]] = {}
+    for group in groups:
+        name = (group.identity.arch, group.method, group.selection)
+        hashes.setdefault(name, set()).add(group.identity.weights)
+    return {
+        sha256: (f"weights with sha256 {sha256[:12]}",)
+        for found in hashes.values()
+        if len(found) > 1
+        for sha256 in found
+        if sha256
+    }
+
+
+def unknown_method_notes(groups: Iterable[SeedGroup]) -> list[str]:
+    """Return a note on methods that this installation does not know, such as those of a plugin."""
+    unknown = dict.fromkeys(
+        group.identity.method
+        for group in groups
+        if not group.identity.weights and not is_known(group.identity.method)
+    )
+    return [f"not known to this installation: {', '.join(unknown)}."] if unknown else []
 
 
 def superseded_notes(groups: Iterable[SeedGroup]) -> list[str]:
@@ -109,12 +136,12 @@ def _weights_footnotes(group: SeedGroup) -> list[str]:
     return [f"one of several sets of weights of seed {records[0].seed}: {shown}"]
 
 
-def _seed_footnotes(group: SeedGroup) -> list[str]:
+def _seed_footnotes(group: SeedGroup, attacks: Sequence[Attack]) -> list[str]:
     seeds = group.seeds
     found = [
         f"{attack.suite} on {len(by_seed)} of {len(seeds)} seeds"
-        for attack, by_seed in group.records.items()
-        if len(by_seed) < len(seeds)
+        for attack in attacks
+        if len(by_seed := group.records[attack]) < len(seeds)
     ]
     differing = [
         seed
@@ -126,9 +153,10 @@ def _seed_footnotes(group: SeedGroup) -> list[str]:
     return found
 
 
-def _warning_footnotes(group: SeedGroup) -> list[str]:
+def _warning_footnotes(group: SeedGroup, attacks: Sequence[Attack]) -> list[str]:
     seeds_of: dict[tuple[str, str], list[int | None]] = {}
-    for attack, by_seed in group.records.items():
+    for attack in attacks:
+        by_seed = group.records[attack]
         for seed in group.seeds:
             warnings = by_seed[seed].warnings if seed in by_seed else ()
             for warning in dict.fromkeys(warnings) if warnings else ():

@@ -26,6 +26,8 @@ from adrbench.results.records import AttackRecord
 
 FINAL_PRECISION = "float32"
 SELECTIONS = ("best", "last", "file")
+#: The suite without an attack: its records have a clean accuracy and no robust one.
+CLEAN_SUITE = "clean"
 
 #: Parameters as one text, whatever their order.
 _canonical = json.JSONEncoder(sort_keys=True).encode
@@ -114,10 +116,15 @@ class SeedGroup:
         by_seed = self.records.get(attack, {})
         return {seed: by_seed[seed].robust_correct for seed in self.seeds if seed in by_seed}
 
+    @property
+    def attacks(self) -> tuple[Attack, ...]:
+        """Every attack of the group; evaluations without one are none."""
+        return tuple(attack for attack in self.records if attack.suite != CLEAN_SUITE)
+
     @cached_property
     def robust(self) -> dict[Attack, Figure | None]:
         """The robust accuracy under each attack."""
-        return {attack: accuracy(self.correct(attack), self.identity.n) for attack in self.records}
+        return {attack: accuracy(self.correct(attack), self.identity.n) for attack in self.attacks}
 
     @cached_property
     def clean(self) -> Figure | None:
@@ -137,13 +144,15 @@ _Member = tuple[Task, ModelIdentity, AttackRecord]
 def group_records(records: Iterable[AttackRecord]) -> dict[Task, list[SeedGroup]]:
     """Return the seed groups of each task, both in the order of the tables."""
     tasks: dict[Task, dict[tuple[ModelIdentity, str, str | None], list[AttackRecord]]] = {}
-    members = [(_task(record), _identity(record), record) for record in records]
+    members = _place_clean([(_task(record), _identity(record), record) for record in records])
     for task, identity, record in _separate_trainings(members):
         key = (identity, record.selection, record.selected_on)
         tasks.setdefault(task, {}).setdefault(key, []).append(record)
     in_order = sorted(tasks, key=lambda task: (task.dataset, task.norm, Fraction(task.eps)))
     return {
-        task: sorted((_make_group(*key, found) for key, found in tasks[task].items()), key=_order)
+        task: sorted(
+            (_make_group(*key, found) for key, found in tasks[task].items()), key=row_order
+        )
         for task in in_order
     }
 
@@ -211,6 +220,28 @@ def _separate_trainings(members: Sequence[_Member]) -> list[_Member]:
     return separated if repeated else list(members)
 
 
+def _place_clean(members: Sequence[_Member]) -> list[_Member]:
+    """Return the members with those without an attack at each radius where the model has one.
+
+    Where it has none, they stay at the radius that they were recorded with.
+    """
+    attacked: dict[tuple[object, ...], dict[Task, None]] = {}
+    for task, identity, record in members:
+        if record.suite != CLEAN_SUITE:
+            attacked.setdefault(_model_key(task, identity, record), {})[task] = None
+    placed: list[_Member] = []
+    for task, identity, record in members:
+        own = {task: None}
+        if record.suite == CLEAN_SUITE:
+            own = attacked.get(_model_key(task, identity, record), own)
+        placed += [(place, identity, record) for place in own]
+    return placed
+
+
+def _model_key(task: Task, identity: ModelIdentity, record: AttackRecord) -> tuple[object, ...]:
+    return (task.dataset, identity, record.selection, record.selected_on)
+
+
 def _selection_key(task: Task, identity: ModelIdentity, record: AttackRecord) -> tuple[object, ...]:
     return (task, identity, record.seed, record.selection, record.selected_on)
 
@@ -252,7 +283,8 @@ def _make_group(
     )
 
 
-def _order(group: SeedGroup) -> tuple[object, ...]:
+def row_order(group: SeedGroup) -> tuple[object, ...]:
+    """Return the sort key of a group among the rows of a table."""
     identity = group.identity
     return (
         group.selection == "file",

@@ -24,14 +24,14 @@ SHRINK_TO_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}
 
 def markdown(report: Report) -> str:
     """Return GitHub's pipe tables, each under a heading and above its notes."""
-    tables = [_markdown_table(grid(table, report.intervals)) for table in report.tables]
+    tables = [_markdown_table(grid(table, report.intervals)) for table in report.shown_tables]
     notes = [f"{note.translate(MARKDOWN_SPECIAL)}\n" for note in report.notes]
     return "\n".join([*tables, *notes])
 
 
 def latex(report: Report) -> str:
     r"""Return one `table` environment per table; it needs `\usepackage{booktabs,graphicx}`."""
-    tables = [_latex_table(grid(table, report.intervals)) for table in report.tables]
+    tables = [_latex_table(grid(table, report.intervals)) for table in report.shown_tables]
     notes = [f"% {note}\n" for note in report.notes]
     return "\n".join(["% needs \\usepackage{booktabs,graphicx}", *tables, *notes])
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from functools import cache
 
-from adrbench.config.components import COMPONENTS
+from adrbench.config.components import COMPONENTS, DEFAULTS
 from adrbench.config.method import WEIGHTS, parse_method
 from adrbench.errors import AdrbenchError
 from adrbench.results.baselines import zoo_architecture
@@ -25,7 +25,26 @@ def _method_of_weights(method: str, weights: str) -> str:
     try:
         return parse_method(method).row(weights)
     except AdrbenchError:
-        return ""
+        return _row_of_unknown(method, weights)
+
+
+def _row_of_unknown(method: str, weights: str) -> str:
+    """Return the stored spelling of a method that is unknown here, with or without averaging."""
+    averaging = DEFAULTS["averaging"]
+    tokens = [token for token in method.split("+") if token]
+    if weights == "average" and tokens and averaging not in tokens:
+        tokens.append(averaging)
+    return "+".join(token for token in tokens if weights == "average" or token != averaging)
+
+
+@cache
+def is_known(method: str) -> bool:
+    """Return whether this installation has every component of a method."""
+    try:
+        parse_method(method)
+    except AdrbenchError:
+        return False
+    return True
 
 
 def network_name(record: AttackRecord) -> str:

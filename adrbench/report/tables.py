@@ -15,9 +15,9 @@ Cell = Figure | Spread | PValue | Rank | str | int | float | None
 class Column:
     """One column: a key distinguishes rows, a detail describes them, a value was measured.
 
-    `suite` is the suite of a value column in the CSV; `carries_footnotes` marks the column whose
-    text gets the numbers of the row's footnotes; `annotation` is what figures show beside their
-    mean: the deviation over seeds, the interval, or nothing.
+    `suite` and `eps` are those of a value column in the CSV; `carries_footnotes` marks the column
+    whose text gets the numbers of the row's footnotes; `annotation` is what figures show beside
+    their mean: the deviation over seeds, the interval, or nothing.
     """
 
     key: str
@@ -25,6 +25,7 @@ class Column:
     role: Literal["key", "detail", "value"] = "key"
     align: Literal["left", "right"] = "left"
     suite: str = ""
+    eps: float | None = None
     decimals: int = 2
     carries_footnotes: bool = False
     annotation: Literal["deviation", "interval"] | None = "deviation"
@@ -43,7 +44,8 @@ class Row:
 class Table:
     """One table; `context` holds what all rows share: dataset, norm, eps, arch.
 
-    `unnumbered` are footnotes of some rows whose text says of which; they need no numbers.
+    `unnumbered` are footnotes of some rows whose text says of which; they need no numbers. A table
+    that `is_repeated` has no figure that another does not show too: only programs get it.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     unnumbered: tuple[str, ...] = ()
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +68,8 @@ class Report:
     tables: tuple[Table, ...]
     intervals: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def shown_tables(self) -> tuple[Table, ...]:
+        """The tables in the formats for people."""
+        return tuple(table for table in self.tables if not table.is_repeated)

@@ -27,7 +27,7 @@ def terminal(report: Report, width: int | None = None, color: bool = False) -> s
         color_system="standard" if color else None,
         legacy_windows=False,
     )
-    for number, table in enumerate(report.tables):
+    for number, table in enumerate(report.shown_tables):
         if number:
             console.print()
         _print_table(console, grid(table, report.intervals), width)
