@@ -35,6 +35,13 @@ def report(
             help="Only these tables: accuracy, radius, overfitting, comparison, baselines, cost."
         ),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare every method with this one, or with the weights of this name.",
+            show_default="each with its control",
+        ),
+    ] = None,
     baselines: Annotated[
         bool, typer.Option(help="Show RobustBench's and the paper's rows beside ours.")
     ] = True,
@@ -65,7 +72,12 @@ def report(
             logger.warning(f"left out: {reason}")
     if dataset:
         records = select_datasets(records, dataset)
-    built = build_report(records, baselines=baselines, intervals=intervals)
+    built = build_report(records, baselines=baselines, intervals=intervals, against=against)
+    if against is not None and not select_tables(built, ["comparison"]).tables:
+        logger.warning(
+            f"no method can be compared with {against}: none was evaluated on the same images, "
+            "network, epoch and training seeds, and trained with the same settings."
+        )
     if table:
         built = select_tables(built, table)
         if not built.tables:

@@ -13,7 +13,8 @@ from adrbench.report.baseline_tables import paper_tables, robustbench_tables
 from adrbench.report.comparison_table import paired_table
 from adrbench.report.cost_tables import evaluation_table, training_table
 from adrbench.report.dataframe import load_results, results_frame
-from adrbench.report.grouping import group_records
+from adrbench.report.grouping import SeedGroup, group_records
+from adrbench.report.naming import canonical_name
 from adrbench.report.radius_table import RADIUS, RadiusTables
 from adrbench.report.reading import DEFAULT, read_results, select_datasets
 from adrbench.report.run_settings import read_runs
@@ -50,19 +51,28 @@ TABLES = {
 
 
 def build_report(
-    records: Sequence[Record], *, baselines: bool = True, intervals: bool = False
+    records: Sequence[Record],
+    *,
+    baselines: bool = True,
+    intervals: bool = False,
+    against: str | None = None,
 ) -> Report:
     """Return the tables of `records`, a set for each data set and threat model.
 
     `baselines` adds RobustBench's and the paper's rows where they apply, and our ranks;
     `intervals` adds 95 % Wilson intervals to the formats for people (JSON and CSV always have
-    them).
+    them). `against` is the method that all others are compared with, instead of their controls.
+
+    Raises:
+        UsageError: when there is no evaluation of `against`.
+
     """
     attacked = [record for record in records if isinstance(record, AttackRecord)]
     trained = [record for record in records if isinstance(record, TrainRecord)]
     settings, splits = read_runs(trained)
     tables: list[Table] = []
     grouped = group_records(attacked)
+    against = None if against is None else _find_method(against, grouped.values())
     by_radius = RadiusTables(grouped, intervals, settings)
     for task, groups in grouped.items():
         tables += by_radius.take(task)
@@ -73,7 +83,7 @@ def build_report(
         tables.append(replace(accuracies, is_repeated=by_radius.repeats(accuracies, groups)))
         further = (
             overfitting_table(task, groups, intervals, settings),
-            paired_table(task, groups, intervals, settings, splits),
+            paired_table(task, groups, intervals, settings, splits, against=against),
         )
         tables += [table for table in further if table is not None]
         if baselines and any(group.attacks for group in groups):
@@ -106,6 +116,15 @@ def select_tables(report: Report, names: Sequence[str]) -> Report:
         if one.name in selected
     )
     return replace(report, tables=tables, notes=_refer_to_page(tables))
+
+
+def _find_method(given: str, tasks: Iterable[Iterable[SeedGroup]]) -> str:
+    """Return the spelling that the rows of a method have, or the name of third-party weights."""
+    present = dict.fromkeys(group.identity.method for groups in tasks for group in groups)
+    for spelling in (given, canonical_name(given)):
+        if spelling in present:
+            return spelling
+    raise unknown_name("method", given, present)
 
 
 def _refer_to_page(tables: Iterable[Table]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from adrbench.report import columns as c
 from adrbench.report.comparison import Comparison, compare
-from adrbench.report.controls import PLAIN, Control, list_controls
+from adrbench.report.controls import PLAIN, Control, choose_control, list_controls
 from adrbench.report.footnotes import INTERVALS_NOTE, group_footnotes
 from adrbench.report.grouping import SELECTIONS, Attack, SeedGroup, Task, context, describe
 from adrbench.report.p_values import correct
@@ -30,6 +30,7 @@ UNKNOWN_SPLIT_FOOTNOTE = (
 SEEDS_NOTE = "difference: robust - reference [95 % interval, seeds and images both random]."
 IMAGES_NOTE = "difference: robust - reference [95 % interval, only images random]."
 P_NOTE = "p (m): Holm-corrected over m comparisons with a control, per suite and epoch."
+P_AGAINST_NOTE = "p (m): Holm-corrected over m comparisons with {}, per suite and epoch."
 DETECTABLE_NOTE = "detectable: true difference found with 80 % power, uncorrected."
 LAST_FIRST_NOTE = (
     "last epoch first: the best was chosen on {} images (standard error {:.1f} points)."
@@ -66,11 +67,14 @@ def paired_table(
     intervals: bool,
     settings: Settings,
     splits: ValidationSplits,
+    *,
+    against: str | None = None,
 ) -> Table | None:
     """Return each group beside its control, and beside PLAIN where that is another.
 
-    Two groups are compared if they differ in nothing but components of the method and what these
-    imply. None without any such pair.
+    With `against`, each group is compared with this method alone, and all of these comparisons
+    are a family. Two groups are compared if they differ in nothing but components of the method
+    and what these imply. None without any such pair.
     """
     attacks = c.attack_columns(groups)
     references = References(groups, settings)
@@ -78,7 +82,7 @@ def paired_table(
         line
         for group in groups
         for attack in attacks
-        for line in _compare(group, attack, references)
+        for line in _compare(group, attack, references, against)
     ]
     if not found:
         return None
@@ -94,7 +98,7 @@ def paired_table(
         footnotes = line.footnotes
         if line.compared.num_seeds > 1:
             footnotes += _split_footnotes(split)
-        if line.group.identity.training not in settings:
+        if line.group.selection != "file" and line.group.identity.training not in settings:
             footnotes += (UNKNOWN_FOOTNOTE,)
         footnotes += by_training.get(line.group.identity, ())
         cells = _cells(line, attacks[line.attack].label, p_values.get(position))
@@ -106,13 +110,20 @@ def paired_table(
         columns=c.PAIRED,
         rows=tuple(rows),
         unnumbered=_shared_split_footnotes(lines, rows),
-        notes=_notes(lines, has_seeds, intervals, fewest if is_last_first else None),
+        notes=_notes(lines, has_seeds, intervals, fewest if is_last_first else None, against),
     )
 
 
-def _compare(group: SeedGroup, attack: Attack, references: References) -> Iterator[_Line]:
-    """Yield the comparison with the nearest control that there is, and with PLAIN."""
-    controls = list_controls(group.identity.method) if group.selection != "file" else ()
+def _compare(
+    group: SeedGroup, attack: Attack, references: References, against: str | None
+) -> Iterator[_Line]:
+    """Yield the comparison with the nearest control and with PLAIN, or else with `against`."""
+    method = group.identity.method
+    controls: tuple[Control, ...] = ()
+    if against is not None:
+        controls = (choose_control(method, against),) if method != against else ()
+    elif group.selection != "file":
+        controls = list_controls(method)
     is_control = True
     for control in controls:
         if not is_control and control.method != PLAIN:
@@ -120,7 +131,8 @@ def _compare(group: SeedGroup, attack: Attack, references: References) -> Iterat
         reference = references.find(group, control, attack)
         compared = compare(group, reference, attack) if reference else None
         if reference and compared:
-            missing = _missing_footnotes(controls[0], control, reference) if is_control else ()
+            is_fallback = is_control and against is None
+            missing = _missing_footnotes(controls[0], control, reference) if is_fallback else ()
             yield _Line(
                 group=group,
                 reference=reference,
@@ -219,10 +231,15 @@ def _correct_families(lines: Iterable[_Line]) -> dict[int, PValue]:
 
 
 def _notes(
-    lines: Iterable[_Line], has_seeds: bool, intervals: bool, fewest: int | None
+    lines: Iterable[_Line],
+    has_seeds: bool,
+    intervals: bool,
+    fewest: int | None,
+    against: str | None,
 ) -> tuple[str, ...]:
     """Return the notes on what occurs in `lines`; best epochs were chosen on `fewest` images."""
-    notes = [SEEDS_NOTE, P_NOTE, DETECTABLE_NOTE] if has_seeds else [IMAGES_NOTE]
+    p_note = P_NOTE if against is None else P_AGAINST_NOTE.format(against)
+    notes = [SEEDS_NOTE, p_note, DETECTABLE_NOTE] if has_seeds else [IMAGES_NOTE]
     if intervals:
         notes.append(INTERVALS_NOTE)
     if fewest is not None and len({line.group.selection for line in lines}) > 1:

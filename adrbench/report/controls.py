@@ -3,7 +3,7 @@
 They follow from the declarations of the components, so a new component has controls too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -24,10 +24,14 @@ PLAIN = DEFAULTS["objective"]
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """A method that lacks the components `removed`, of which the first is the ingredient."""
+    """A method that lacks the components `removed`, of which the first is the ingredient.
+
+    Only one that a user chose may have components, `added`, that the compared method lacks.
+    """
 
     method: str
     removed: tuple[Component, ...]
+    added: tuple[Component, ...] = ()
 
     @property
     def further(self) -> tuple[str, ...]:
@@ -37,7 +41,12 @@ class Control:
     @property
     def implied(self) -> Mapping[str, Any]:
         """The general settings that what is removed implies."""
-        return {name: value for one in self.removed for name, value in one.implies.items()}
+        return _collect_implied(self.removed)
+
+    @property
+    def implied_by_added(self) -> Mapping[str, Any]:
+        """The general settings that what is added implies."""
+        return _collect_implied(self.added)
 
 
 @cache
@@ -61,6 +70,27 @@ def list_controls(method: str) -> tuple[Control, ...]:
         for number in range(len(others) + 1)
         for further in combinations(others, number)
     )
+
+
+@cache
+def choose_control(method: str, control: str) -> Control:
+    """Return `control` as a control of `method`, with the components that only one of them has.
+
+    There are none of these where one of the two names is no method.
+    """
+    try:
+        own, others = (parse_method(name).filled.values() for name in (method, control))
+    except AdrbenchError:
+        return Control(method=control, removed=())
+    return Control(
+        method=control,
+        removed=tuple(component for component in own if component not in others),
+        added=tuple(component for component in others if component not in own),
+    )
+
+
+def _collect_implied(components: Iterable[Component]) -> dict[str, Any]:
+    return {name: value for one in components for name, value in one.implies.items()}
 
 
 def _without(filled: Mapping[Slot, Component], slots: tuple[Slot, ...]) -> Control:

@@ -90,11 +90,12 @@ def _measure(text: Grid, index: int) -> _Widths:
 
 
 def _is_constant(text: Grid, index: int) -> bool:
-    """Return whether a column that is neither measured nor the name of a row is the same in all."""
+    """Return whether a column is the same in all rows; a value only if it was never measured."""
     column = text.columns[index]
-    if column.role == "value" or column.carries_footnotes or len(text.cells) < 2:
+    if column.carries_footnotes or len(text.cells) < 2:
         return False
-    return len({row[index] for row in text.cells}) == 1
+    different = {row[index] for row in text.cells}
+    return different == {MISSING} if column.role == "value" else len(different) == 1
 
 
 def _split(

@@ -37,6 +37,11 @@ def _row_of_unknown(method: str, weights: str) -> str:
     return "+".join(token for token in tokens if weights == "average" or token != averaging)
 
 
+def canonical_name(method: str) -> str:
+    """Return the canonical spelling of a method; a name that is none stays as it is."""
+    return str(parse_method(method)) if is_known(method) else method
+
+
 @cache
 def is_known(method: str) -> bool:
     """Return whether this installation has every component of a method."""

@@ -46,13 +46,14 @@ def fingerprint(config: TrainConfig, record: TrainRecord) -> str:
 
 
 def shared_settings(
-    config: TrainConfig, method: str, apart: Collection[str] = ()
+    config: TrainConfig, methods: Iterable[str], apart: Collection[str] = ()
 ) -> tuple[tuple[str, Any], ...]:
-    """Return the settings that a run must share with one of `method` to be compared with it.
+    """Return the settings that runs of `methods` must share to be compared.
 
-    They are those of every run and of the components of `method`, but for those `apart`.
+    They are those of every run and of the components that all `methods` have, but for those
+    `apart`.
     """
-    others = component_settings().keys() - parse_method(method).settings.keys()
+    others = (name for method in methods for name in _of_others(method))
     own = {*IDENTITY, *others, *apart}
     return tuple((name, value) for name, value in config.values().items() if name not in own)
 

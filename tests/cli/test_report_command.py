@@ -2,12 +2,13 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adrbench.report import TABLES
-from adrbench.results.records import write_record
+from adrbench.results.records import Outcomes, StageResult, write_record
 from messages import assert_one_sentence
 from report_records import attack_record, fixed_records, train_record
 from runner import command, succeed
@@ -133,3 +134,24 @@ def test_a_report_can_be_written_to_a_file(here: Path) -> None:
     outcome = succeed("report", "--format", "markdown", "--out", "tables/report.md")
     assert outcome.out == ""
     assert (here / "tables" / "report.md").read_text("utf-8") == shown
+
+
+def test_the_comparison_can_be_with_a_method_of_choice(here: Path) -> None:
+    for k, method in enumerate(("at", "trades", "adr")):
+        verdicts = Outcomes(clean="4A==", robust="wA==")  # 3 and 2 of 3
+        record = attack_record(3, 2, method=method, n=3, num_test=3)
+        stages = (StageResult(name="autoattack", survivors=2, seconds=1.0),)
+        record = replace(record, verdicts=verdicts, stages=stages)
+        write_record(here / "few" / f"{k}.json", record)
+    found = rows("few", "--table", "comparison", "--against", "trades")
+    assert column(found, "method") == {"at", "adr"}
+    assert column(found, "against") == {"trades"}
+
+
+@pytest.mark.usefixtures("here")
+def test_a_method_without_comparable_results_has_a_note_and_an_unknown_one_is_refused() -> None:
+    outcome = succeed("report", "--table", "accuracy", "--against", "trades")
+    assert "note: no method can be compared with trades" in outcome.err
+    outcome = command("report", "--against", "trade")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert_one_sentence(outcome.err.strip(), "unknown method 'trade': did you mean trades")

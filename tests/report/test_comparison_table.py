@@ -9,6 +9,7 @@ import pytest
 
 from adrbench.config.settings import TrainConfig, train_settings
 from adrbench.data.builtin import DATASETS
+from adrbench.errors import UsageError
 from adrbench.report import FORMATS, build_report, render
 from adrbench.report.cell_text import grid
 from adrbench.report.comparison_table import (
@@ -500,3 +501,92 @@ def test_the_numbers_of_footnotes_are_in_order() -> None:
     records += [evaluated([1, 1, 0], method="trades", warnings=("masked",))]
     shown = grid(table(build_report(records, baselines=False), "paired"), intervals=False)
     assert [row[1] for row in shown.cells] == ["adr", "trades [1]"]
+
+
+# Against a method that the user chose
+
+
+def against(records: Sequence[Record], method: str) -> list[dict[str, Any]]:
+    report = build_report(records, baselines=False, against=method)
+    tables = [one for one in report.tables if one.name == "paired"]
+    return [{**row.cells, "marks": row.footnotes} for one in tables for row in one.rows]
+
+
+def test_every_method_is_compared_with_the_one_that_is_chosen() -> None:
+    records = [
+        record
+        for method in ("at", "at+wa", "trades", "adr", "adr+wa")
+        for record in trained(method)
+    ]
+    rows = against(records, "trades")
+    assert [(row["method"], row["against"]) for row in rows] == [
+        (method, "trades") for method in ("at", "at+wa", "adr", "adr+wa")
+    ]
+    assert not any("to compare with" in mark for row in rows for mark in row["marks"])
+
+
+def test_the_family_is_every_displayed_comparison_with_the_chosen_method() -> None:
+    """Two comparisons are corrected for two; a row of one seed is not in the family."""
+    records = [*trained("adr"), *trained("at", THEIRS), *trained("at+wa", MINE[::-1])]
+    records += trained("trades", MINE[:1])
+    rows = against(records, "adr")
+    p_values = [row["p"] for row in rows if row["p"] is not None]
+    assert [p.comparisons for p in p_values] == [2, 2]
+    assert [p.p for p in p_values] == correct([p.uncorrected for p in p_values])
+    assert [row["p"] for row in rows if row["method"] == "trades"] == [None]
+    found = table(build_report(records, baselines=False, against="adr"), "paired")
+    assert "p (m): Holm-corrected over m comparisons with adr, per suite and epoch." in found.notes
+
+
+def test_the_difference_is_the_reverse_of_that_with_the_roles_exchanged() -> None:
+    records = [*trained("adr"), *trained("at", THEIRS)]
+    (one,), (other,) = against(records, "adr"), against(records, "at")
+    assert figure(one["difference"]).mean == -figure(other["difference"]).mean
+    assert one["p"] == other["p"]
+
+
+def test_a_chosen_method_may_be_spelled_in_any_order() -> None:
+    records = [*trained("adr+wa"), *trained("at", THEIRS)]
+    assert [row["against"] for row in against(records, "wa+adr")] == ["adr+wa"]
+
+
+def test_settings_that_only_one_of_two_methods_has_do_not_keep_them_apart() -> None:
+    records = [*trained("trades"), *trained("adr")]
+    assert [row["method"] for row in against(records, "trades")] == ["adr"]
+    records = [*trained("trades", lr=0.2), *trained("adr")]
+    assert against(records, "trades") == []
+    records = [*trained("adr+wa", ema_decay=0.99), *trained("at+wa")]
+    assert against(records, "adr+wa") == []
+
+
+@pytest.mark.parametrize(("chosen", "other"), [("at+awp", "adr"), ("adr", "at+awp")])
+def test_a_setting_that_a_component_of_either_implies_has_a_footnote(
+    chosen: str, other: str
+) -> None:
+    (row,) = against([*trained(chosen), *trained(other)], chosen)
+    footnote = "awp implies training without --nesterov; adr was trained with --nesterov"
+    assert footnote in row["marks"]
+
+
+def test_third_party_weights_are_compared_by_name_whatever_their_networks() -> None:
+    records = [
+        replace(
+            foreign_record(
+                3, sum(bits), name, arch=arch, n=3, num_test=3, weights_sha256=64 * arch
+            ),
+            verdicts=Outcomes(
+                clean=pack_outcomes(np.ones(3, bool)), robust=pack_outcomes(np.array(bits, bool))
+            ),
+        )
+        for name, arch, bits in (("mine", "a", [1, 1, 0]), ("theirs", "b", [0, 1, 0]))
+    ]
+    (row,) = against(records, "theirs")
+    assert (row["method"], row["against"]) == ("mine", "theirs")
+    assert figure(row["difference"]).mean == pytest.approx(100 / 3)
+    assert row["marks"] == (ONE_SEED_FOOTNOTE,)
+    assert paired_rows(records) == []
+
+
+def test_a_chosen_method_without_results_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"unknown method 'trade': did you mean trades\?"):
+        build_report([*trained("at"), *trained("trades")], against="trade")
