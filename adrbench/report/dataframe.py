@@ -5,11 +5,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adrbench.errors import RecordError
+from adrbench.report.grouping import group_records
 from adrbench.report.naming import method_name
+from adrbench.report.reading import DEFAULT, read_results
 from adrbench.report.statistics import wilson_interval
-from adrbench.results.records import AttackRecord, Record, read_records
+from adrbench.results.records import AttackRecord, Record, unpack_outcomes
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
 COPIED = (
@@ -21,32 +26,83 @@ COPIED = (
 DERIVED = (
     *("row", "norm", "eps", "parameters", "clean_accuracy", "robust_accuracy"),
     *("robust_low", "robust_high", "warnings", "commit", "dirty"),
+    *("clean_outcomes", "robust_outcomes", "superseded"),
 )
 #: Columns of whole numbers in which a value may be missing.
 NULLABLE = ("epoch", "seed")
 
 
-def load_results(directory: str | Path) -> "pd.DataFrame":
-    """Return `results_frame` of every record under `directory`.
+def load_results(*results: str | Path) -> "pd.DataFrame":
+    """Return one row per evaluation in `results`: directories, or files of one record each.
+
+    Without `results`, these are the directory `results`. A file that is found twice counts once.
+    The columns, in which a value that is not known is None or NA:
+
+    - `dataset`, `split` (test or val), `n` (images evaluated, the first of `num_test`),
+      `num_test`, `num_classes`, `published_test_set` (whether `num_test` are a benchmark's own),
+      `data_sha256` (of the images and labels);
+    - `arch`, `activation`, `method` (of the run), `weights` (student, average or file),
+      `selection` (best, last or file), `selected_on` (val or test: what chose the best epoch),
+      `epoch` (from 1), `seed` (of the training), `run` (its name), `checkpoint_sha256` (of the
+      file), `row` (the method that the weights represent in a report, or the name of the run);
+    - `suite`, `parameters` (of its attacks, as JSON), `norm`, `eps` (a fraction of 1),
+      `attack_seed`, `batch_size`;
+    - `clean_correct`, `robust_correct` (images, of `n`), `clean_accuracy`, `robust_accuracy`,
+      and the latter's 95 % Wilson interval from `robust_low` to `robust_high` (all in percent);
+    - `clean_outcomes`, `robust_outcomes`: arrays of `n` booleans in the order of the test set, true
+      for an image that is classified correctly, without an attack and under every attack;
+    - `warnings` (one text), `device`, `precision` (of the arithmetic), `seconds` (of the whole
+      evaluation), `created` (UTC, ISO 8601), `commit`, `dirty` (of the code);
+    - `superseded`: whether reports leave the row out, because a later evaluation of the same
+      weights with the same attack is among the rows.
+
+    Example, which prints the accuracy per suite, and the share of images on which two rows differ:
+
+    >>> import adrbench
+    >>> frame = adrbench.load_results("results/published/digits")
+    >>> frame = frame[~frame["superseded"] & (frame["selection"] == "last")]
+    >>> means = frame[frame["row"] == "adr+wa"].groupby("suite")["robust_accuracy"].mean()
+    >>> print(means.round(2).to_dict())
+    {'autoattack': 70.56, 'pgd-20': 73.5}
+    >>> first, second = frame[frame["suite"] == "autoattack"]["robust_outcomes"].iloc[:2]
+    >>> print(f"{(first != second).mean():.3f}")
+    0.056
 
     Raises:
-        RecordError: when the directory is missing or holds no record.
+        RecordError: when a path is missing, a directory has no record, or a file is none.
 
     """
-    return results_frame(read_records(Path(directory)))
+    paths = [Path(path) for path in results] or [DEFAULT]
+    return results_frame(read_results(paths))
 
 
 def results_frame(records: Iterable[Record]) -> "pd.DataFrame":
-    """Return one row per attack record, with its counts and the percentages they give.
-
-    `row` is the method that the weights represent in a report; `robust_low` and `robust_high`
-    are the 95 % Wilson interval in percent; `parameters` is JSON, `warnings` one text.
-    """
+    """Return one row per attack record, with the columns of `load_results`."""
     import pandas as pd
 
-    rows = [_row(record) for record in records if isinstance(record, AttackRecord)]
+    attacked = [record for record in records if isinstance(record, AttackRecord)]
+    superseded = _find_superseded(attacked)
+    rows = [_row(record) | {"superseded": id(record) in superseded} for record in attacked]
     frame = pd.DataFrame(rows, columns=[*COPIED, *DERIVED])
-    return frame.astype(dict.fromkeys(NULLABLE, "Int64"))
+    return frame.astype(dict.fromkeys(NULLABLE, "Int64") | {"superseded": bool})
+
+
+def _find_superseded(records: Iterable[AttackRecord]) -> set[int]:
+    """Return the ids of the objects that the tables of a report leave out for newer ones."""
+    return {
+        id(record)
+        for groups in group_records(records).values()
+        for group in groups
+        for record in group.superseded
+    }
+
+
+def _outcomes(packed: str, n: int) -> "npt.NDArray[np.bool_] | None":
+    """Return (n,) outcomes; None where a record of an early version has none."""
+    try:
+        return unpack_outcomes(packed, n)
+    except RecordError:
+        return None
 
 
 def _row(record: AttackRecord) -> dict[str, Any]:
@@ -64,4 +120,6 @@ def _row(record: AttackRecord) -> dict[str, Any]:
         "warnings": "; ".join(record.warnings),
         "commit": record.software.commit,
         "dirty": record.software.dirty,
+        "clean_outcomes": _outcomes(record.verdicts.clean, n),
+        "robust_outcomes": _outcomes(record.verdicts.robust, n),
     }
