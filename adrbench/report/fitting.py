@@ -5,6 +5,7 @@ then text, and only then is it split into parts, each with the keys.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +18,8 @@ from adrbench.report.cell_text import MISSING, Grid
 GUTTER = 2
 #: Text wraps to no fewer columns than this.
 NARROWEST = 10
+#: Longer words of a header are broken.
+LONGEST_WORD = 12
 #: After a space or a separator, not within 8/255, and before a capital as in ImageNet.
 _BREAKS = re.compile(r"(?<= )|(?<=[-_+/:])(?=[^\W\d])|(?<=[a-z0-9])(?=[A-Z])")
 
@@ -31,11 +34,19 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True)
 class _Widths:
-    """The widths of a column: as it is, with its header wrapped, with its text wrapped too."""
+    """The widths of a column: as it is, with its header wrapped, with its text wrapped too.
+
+    `cells` counts its cells by their width.
+    """
 
     natural: int
     header_wrapped: int
     narrowest: int
+    cells: Mapping[int, int]
+
+    def count_lines(self, width: int) -> int:
+        """Return about how many lines the cells take in a column of `width`."""
+        return sum(count * -(-cell // width) for cell, count in self.cells.items())
 
 
 def fit(text: Grid, width: int) -> Fitted:
@@ -78,14 +89,16 @@ def _chop(piece: str, width: int) -> list[str]:
 def _measure(text: Grid, index: int) -> _Widths:
     column = text.columns[index]
     header = cell_len(column.label)
-    word = max(map(cell_len, column.label.split()), default=0)
-    cells = max((cell_len(row[index]) for row in text.cells), default=0)
+    word = min(max(map(cell_len, column.label.split()), default=0), LONGEST_WORD)
+    counts = Counter(cell_len(row[index]) for row in text.cells)
+    cells = max(counts, default=0)
     wrapped_header = min(header, max(word, NARROWEST))
     is_text = column.role != "value" and column.align == "left"
     return _Widths(
         natural=max(header, cells),
         header_wrapped=max(wrapped_header, cells),
-        narrowest=max(min(header, word, NARROWEST), min(cells, NARROWEST) if is_text else cells),
+        narrowest=max(word, min(cells, NARROWEST) if is_text else cells),
+        cells=counts,
     )
 
 
@@ -134,17 +147,16 @@ def _fill(text: Grid, shown: Sequence[int], widths: Sequence[int], width: int) -
 
 
 def _shrink(part: Sequence[int], widths: Sequence[_Widths], width: int) -> dict[int, int]:
-    """Return the widths of one part: headers wrap before text, the widest columns first."""
+    """Return the widths of one part, narrowed where that adds the fewest lines to its cells."""
     found = {i: widths[i].natural for i in part}
-    for least in (
-        {i: widths[i].header_wrapped for i in part},
-        {i: widths[i].narrowest for i in part},
-    ):
-        while _total(found.values()) > width:
-            wider = [i for i in part if found[i] > least[i]]
-            if not wider:
-                break
-            found[max(wider, key=found.__getitem__)] -= 1
+    while _total(found.values()) > width:
+        wider = [i for i in part if found[i] > widths[i].narrowest]
+        if not wider:
+            break
+        added = {
+            i: widths[i].count_lines(found[i] - 1) - widths[i].count_lines(found[i]) for i in wider
+        }
+        found[min(wider, key=lambda i: (added[i], -found[i]))] -= 1
     return found
 
 
