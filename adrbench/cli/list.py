@@ -1,5 +1,6 @@
 """`adrbench list`: every name that the other commands take, a line each."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Annotated
@@ -7,8 +8,8 @@ from typing import Annotated
 import typer
 
 from adrbench.config.components import COMPONENTS
-from adrbench.config.declare import format_eps
-from adrbench.errors import unknown_name
+from adrbench.config.declare import format_eps, parse_fraction
+from adrbench.errors import UsageError, unknown_name
 
 
 def list_(
@@ -16,8 +17,18 @@ def list_(
         str | None,
         typer.Argument(help="datasets, archs, methods, suites or baselines; all if left out."),
     ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="List the baselines on this data set, a row each.")
+    ] = None,
+    norm: Annotated[
+        str | None, typer.Option(help="Only baselines under this norm: Linf or L2.")
+    ] = None,
+    eps: Annotated[str | None, typer.Option(help="Only baselines at this radius: 8/255.")] = None,
 ) -> None:
     """List what exists, a line each."""
+    if dataset or norm or eps:
+        print_baselines(what, dataset, norm, eps)
+        return
     from rich.table import Table
 
     from adrbench.cli.output import print_table
@@ -57,8 +68,26 @@ def list_suites() -> dict[str, str]:
     return {name: text for name, (text, _) in SUITES.items()} | {"pgd-K": PGD_K_MEANING}
 
 
+def print_baselines(
+    what: str | None, dataset: str | None, norm: str | None, eps: str | None
+) -> None:
+    """Print the published rows of a data set, for the threat models that are selected."""
+    from adrbench.report import render
+    from adrbench.report.published import published_report
+
+    if what != "baselines":
+        raise UsageError(
+            "--dataset, --norm and --eps select baselines: write `adrbench list baselines`."
+        )
+    if dataset is None:
+        raise UsageError("--norm and --eps select baselines of a data set: give --dataset too.")
+    radius = None if eps is None else parse_fraction(eps, "eps")
+    shown = render(published_report(dataset, norm, radius), "terminal", color=sys.stdout.isatty())
+    typer.echo(shown, nl=False)
+
+
 def list_baselines() -> dict[str, str]:
-    """Return how many published rows each data set and threat model has."""
+    """Return how many published rows each data set and threat model has, and how to see them."""
     from adrbench.results.baselines import PAPER, read_paper, read_robustbench
 
     counts = Counter((entry.dataset, entry.norm, entry.eps) for entry in read_robustbench())
@@ -67,7 +96,8 @@ def list_baselines() -> dict[str, str]:
         for (dataset, norm, eps), count in sorted(counts.items())
     }
     papers = Counter(row.dataset for row in read_paper())
-    return listed | {f"{PAPER} {name}": f"{count} rows" for name, count in papers.items()}
+    listed |= {f"{PAPER} {name}": f"{count} rows" for name, count in papers.items()}
+    return listed | {"their rows": "adrbench list baselines --dataset cifar10 --norm Linf"}
 
 
 def list_datasets() -> dict[str, str]:

@@ -61,6 +61,16 @@ ROBUSTBENCH = (
     EXTRA_DATA,
     SOURCE,
 )
+#: The columns of a leaderboard without our results.
+LEADERBOARD = (
+    _value("rank", "rank", decimals=0),
+    Column(key="method", label="model", carries_footnotes=True),
+    _detail("arch", "arch"),
+    CLEAN,
+    _value("robust", "autoattack", suite="autoattack"),
+    EXTRA_DATA,
+    _detail("source", "venue"),
+)
 PAPER = (
     METHOD,
     EXTRA_DATA,
