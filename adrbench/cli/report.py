@@ -11,6 +11,9 @@ from adrbench.errors import unknown_name
 
 logger = logging.getLogger(__name__)
 
+#: Of more files that are not records, only the number is noted.
+MOST_NOTED = 10
+
 
 def report(
     results: Annotated[
@@ -68,8 +71,11 @@ def report(
     try:
         records = read_results(results or [DEFAULT], skipped)
     finally:
-        for reason in skipped.reasons.values():
+        for reason in list(skipped.reasons.values())[:MOST_NOTED]:
             logger.warning(f"left out: {reason}")
+        num_others = len(skipped.reasons) - MOST_NOTED
+        if num_others > 0:
+            logger.warning(f"left out: {num_others:,} more files that are not records.")
     if dataset:
         records = select_datasets(records, dataset)
     built = build_report(records, baselines=baselines, intervals=intervals, against=against)

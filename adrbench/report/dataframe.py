@@ -50,7 +50,8 @@ def load_results(*results: str | Path) -> "pd.DataFrame":
     - `clean_correct`, `robust_correct` (images, of `n`), `clean_accuracy`, `robust_accuracy`,
       and the latter's 95 % Wilson interval from `robust_low` to `robust_high` (all in percent);
     - `clean_outcomes`, `robust_outcomes`: arrays of `n` booleans in the order of the test set, true
-      for an image that is classified correctly, without an attack and under every attack;
+      for an image that is classified correctly, without an attack and under every attack (for a
+      suite without an attack, the two are equal, as are the counts);
     - `warnings` (one text), `device`, `precision` (of the arithmetic), `seconds` (of the whole
       evaluation), `created` (UTC, ISO 8601), `commit`, `dirty` (of the code);
     - `superseded`: whether reports leave the row out, because a later evaluation of the same

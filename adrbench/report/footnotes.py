@@ -68,7 +68,9 @@ def unknown_method_notes(groups: Iterable[SeedGroup]) -> list[str]:
         for group in groups
         if not group.identity.weights and not is_known(group.identity.method)
     )
-    return [f"not known to this installation: {', '.join(unknown)}."] if unknown else []
+    return (
+        [f"with components that are not installed here: {', '.join(unknown)}."] if unknown else []
+    )
 
 
 def superseded_notes(groups: Iterable[SeedGroup]) -> list[str]:

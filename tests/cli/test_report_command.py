@@ -155,3 +155,12 @@ def test_a_method_without_comparable_results_has_a_note_and_an_unknown_one_is_re
     outcome = command("report", "--against", "trade")
     assert (outcome.code, outcome.out) == (2, "")
     assert_one_sentence(outcome.err.strip(), "unknown method 'trade': did you mean trades")
+
+
+def test_of_many_files_that_are_no_records_most_are_only_counted(here: Path) -> None:
+    for number in range(13):
+        (here / "results" / f"other{number:02}.json").write_text("{}", "utf-8")
+    notes = succeed("report").notes
+    assert len(notes) == 11
+    assert "results/other09.json" in notes[-2]
+    assert notes[-1] == "note: left out: 3 more files that are not records."

@@ -259,7 +259,7 @@ def test_a_method_that_is_unknown_here_is_shown_as_it_is_stored(
     found = table(report, "robust accuracy")
     rows = [(row.cells["method"], row.cells["seeds"]) for row in found.rows]
     assert rows == [("trades+adr+wa", 1), (shown, 2)]
-    note = f"not known to this installation: {shown}."
-    assert [one for one in found.notes if "installation" in one] == [note]
+    note = f"with components that are not installed here: {shown}."
+    assert [one for one in found.notes if "installed" in one] == [note]
     assert "paired" not in [one.name for one in report.tables]
     assert shown in render(report, form)
