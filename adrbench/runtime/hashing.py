@@ -33,5 +33,6 @@ def tensor_bytes(tensor: "Tensor") -> memoryview:
     """Return the elements of a tensor of any type and layout as bytes in row-major order."""
     import torch
 
-    flat = tensor.detach().cpu().reshape(-1).contiguous()
+    # A copy, because torch calls one element contiguous whatever its stride, and refuses the view.
+    flat = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
     return flat.view(torch.uint8).numpy().data

@@ -22,8 +22,9 @@ def test_the_hash_of_a_json_value_is_that_of_its_text_with_sorted_keys() -> None
         torch.empty(0, 3),
         torch.tensor([True, False]),
         torch.ones(3, requires_grad=True),
+        torch.arange(4.0).reshape(1, 4)[:, ::2][:, 1:],
     ],
-    ids=["transposed", "channels_last", "scalar", "empty", "bool", "requires_grad"],
+    ids=["transposed", "channels_last", "scalar", "empty", "bool", "requires_grad", "strided"],
 )
 def test_tensor_bytes_are_numpys_in_row_major_order(tensor: Tensor) -> None:
     assert bytes(tensor_bytes(tensor)) == tensor.detach().numpy().tobytes()
@@ -32,3 +33,5 @@ def test_tensor_bytes_are_numpys_in_row_major_order(tensor: Tensor) -> None:
 def test_tensor_bytes_support_bfloat16() -> None:
     """1 is 0x3F80 in bfloat16, stored with the low byte first."""
     assert bytes(tensor_bytes(torch.ones(2, dtype=torch.bfloat16))) == b"\x80\x3f\x80\x3f"
+    one_of_two = torch.ones(1, 4, dtype=torch.bfloat16)[:, ::2][:, :1]
+    assert bytes(tensor_bytes(one_of_two)) == b"\x80\x3f"
