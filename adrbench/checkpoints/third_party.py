@@ -4,7 +4,7 @@ Nothing is dropped silently or loaded in part: either the whole state dict fits 
 model is unchanged and the error lists what does not fit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -134,7 +134,7 @@ def _check_fit(network: Mapping[str, Tensor], expected: Mapping[str, Tensor], na
     unexpected = [key for key in network if key not in wanted]
     common = [key for key in wanted if key in network]
     reshaped = [key for key in common if network[key].shape != wanted[key].shape]
-    retyped = find_retyped(network, wanted)
+    retyped = [key for key in find_retyped(network, wanted) if not key.endswith(BATCH_COUNTER)]
     problems = [
         _describe("missing", [f"{key} {_shape(wanted[key])}" for key in missing]),
         _describe("unexpected", [f"{key} {_shape(network[key])}" for key in unexpected]),
@@ -150,6 +150,12 @@ def _check_fit(network: Mapping[str, Tensor], expected: Mapping[str, Tensor], na
             f"{'; '.join(filter(None, problems))}; "
             "choose the architecture, data set and number of classes that it was trained with."
         )
+    if scaled := [key for key, value in network.items() if _is_float8(value)]:
+        raise CheckpointError(
+            f"the state dict holds {scaled[0]} in {network[scaled[0]].dtype}, which is read with "
+            "scales that only the program that saved it knows: save the weights as float32, "
+            "bfloat16 or float16."
+        )
     if nonfinite := find_nonfinite(network):
         raise CheckpointError(
             f"the state dict holds values that are not finite in {len(nonfinite)} entries, the "
@@ -160,29 +166,43 @@ def _check_fit(network: Mapping[str, Tensor], expected: Mapping[str, Tensor], na
 def _explain_mismatch(network: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """Return the differing numbers of classes or channels, in parentheses, or ""."""
     reasons = []
-    classes, channels = _find_classifier(network), _find_stem(network)
-    own_classes, own_channels = _find_classifier(wanted), _find_stem(wanted)
-    if classes is not None and own_classes is not None and len(classes) != len(own_classes):
-        reasons.append(f"it has {len(classes)} classes and the model {len(own_classes)}")
-    if (
-        channels is not None
-        and own_channels is not None
-        and channels.shape[1] != own_channels.shape[1]
+    for find, axis, what in (
+        (_find_classifier, 0, "has {} classes"),
+        (_find_stem, 1, "takes {} input channels"),
     ):
-        reasons.append(
-            f"it takes {channels.shape[1]} input channels and the model {own_channels.shape[1]}"
-        )
+        found, own = (_size(state, find, axis, like=wanted) for state in (network, wanted))
+        if found is not None and own is not None and found != own:
+            reasons.append(f"it {what.format(found)} and the model {own}")
     return f" ({', '.join(reasons)})" if reasons else ""
 
 
-def _find_classifier(network: Mapping[str, Tensor]) -> Tensor | None:
-    """Return the last weight matrix (classes, features)."""
-    return next((value for value in reversed(list(network.values())) if value.ndim == 2), None)
+def _size(
+    state: Mapping[str, Tensor],
+    find: Callable[[Mapping[str, Tensor]], str | None],
+    axis: int,
+    *,
+    like: Mapping[str, Tensor],
+) -> int | None:
+    """Return a size of the weight that `find` names, by its name in `like` if `state` has it."""
+    name = find(like)
+    name = name if name in state else find(state)
+    if name is None or state[name].ndim <= axis:
+        return None
+    return state[name].shape[axis]
 
 
-def _find_stem(network: Mapping[str, Tensor]) -> Tensor | None:
-    """Return the first convolution's weight (out, in, height, width)."""
-    return next((value for value in network.values() if value.ndim == 4), None)
+def _is_float8(value: Tensor) -> bool:
+    return value.is_floating_point() and value.element_size() == 1
+
+
+def _find_classifier(network: Mapping[str, Tensor]) -> str | None:
+    """Return the name of a model's last weight matrix, (classes, features)."""
+    return next((key for key, value in reversed(list(network.items())) if value.ndim == 2), None)
+
+
+def _find_stem(network: Mapping[str, Tensor]) -> str | None:
+    """Return the name of a model's first convolution, (out, in, height, width)."""
+    return next((key for key, value in network.items() if value.ndim == 4), None)
 
 
 def _describe(problem: str, names: Sequence[str]) -> str:

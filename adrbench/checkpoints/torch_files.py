@@ -54,19 +54,7 @@ def read_torch_file(path: Path) -> TorchFile:
             page, not written by `torch.save`, or unreadable without its objects.
 
     """
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a directory without best.pt or last.pt: name a file.")
-    try:
-        check_regular_file(path)
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read {path}: {error.strerror or error}; give a checkpoint or a state dict."
-        ) from error
-    if not content:
-        raise CheckpointError(f"{path} is empty: copy or train it again.")
-    if content.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
-        raise CheckpointError(f"{path} is a web page, not weights: download it again.")
+    content = read_content(path)
     rewriter = Rewriter(len(content))
     try:
         with warnings.catch_warnings():
@@ -81,6 +69,34 @@ def read_torch_file(path: Path) -> TorchFile:
         has_objects = rewriter.unread or isinstance(error, pickle.UnpicklingError)
         raise CheckpointError(f"{path} {OBJECTS if has_objects else DAMAGED}") from error
     return TorchFile(content=loaded, unread=tuple(sorted(rewriter.unread)))
+
+
+def read_content(path: Path) -> bytes:
+    """Return the bytes of a file of weights.
+
+    Raises:
+        CheckpointError: when it is missing, a directory, not a regular file, empty, or a web page.
+
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a directory without best.pt or last.pt: name a file.")
+    try:
+        check_regular_file(path)
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read {path}: {error.strerror or error}; give a checkpoint or a state dict."
+        ) from error
+    if not content:
+        raise CheckpointError(f"{path} is empty: copy or train it again.")
+    if content.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
+        raise CheckpointError(f"{path} is a web page, not weights: download it again.")
+    return content
+
+
+def is_torch_content(start: bytes) -> bool:
+    """Return whether a file that starts with these bytes is an archive or a pickle of torch's."""
+    return start.startswith((b"PK", b"\x80"))
 
 
 def describe_unread(unread: Sequence[str]) -> str:

@@ -30,7 +30,8 @@ def attack(
         typer.Argument(
             metavar="TARGET...",
             help="Run directories (best and last are attacked), checkpoints, state dicts from "
-            "elsewhere (with --arch and --dataset), robustbench:NAME (with --dataset).",
+            "elsewhere (.pt, .safetensors; with --arch and --dataset), robustbench:NAME (with "
+            "--dataset).",
         ),
     ],
     suite: Annotated[

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adrbench.checkpoints import format as checkpoints
+from adrbench.checkpoints.safetensors_files import is_safetensors_file, read_safetensors_file
 from adrbench.checkpoints.torch_files import describe_unread, read_torch_file
 from adrbench.errors import CheckpointError
 from adrbench.evaluation.targets import own, third_party, zoo
@@ -43,6 +44,8 @@ def resolve_targets(target: str, options: TargetOptions) -> list[TargetModel]:
 
 
 def _load_file(path: Path, options: TargetOptions) -> list[TargetModel]:
+    if is_safetensors_file(path):
+        return [third_party.load_target(path, read_safetensors_file(path), options)]
     file = read_torch_file(path)
     if checkpoints.is_ours(file.content):
         return own.load_targets(path, checkpoints.parse(file, path), options)

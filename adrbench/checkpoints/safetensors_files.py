@@ -1,0 +1,86 @@
+"""Reading the tensors of untrusted `.safetensors` files.
+
+Such a file is the length of its header in 8 bytes, the header in JSON, and the numbers. It holds
+nothing that could be run.
+"""
+
+import re
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from adrbench.checkpoints.pickle_rewriter import DAMAGED
+from adrbench.checkpoints.torch_files import is_torch_content, read_content
+from adrbench.errors import CheckpointError
+
+SUFFIX = ".safetensors"
+LENGTH_BYTES = 8
+#: The longest header that the format allows.
+MAX_HEADER_BYTES = 100_000_000
+#: The end of the name of one of several files, such as `-00001-of-00003`.
+SHARD = re.compile(r"-\d+-of-0*(\d+)")
+MERGE = "load the model with the library that saved it, and save its state dict in one file."
+
+
+def is_safetensors_file(path: Path) -> bool:
+    """Return whether `path` is a safetensors file by its content, or by its name if damaged."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            start = file.read(LENGTH_BYTES + 1)
+    except OSError:  # which reading the whole file explains
+        return False
+    return _has_header(start) or (SUFFIX in path.suffixes and not is_torch_content(start))
+
+
+def read_safetensors_file(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in `path` by name, on the CPU and of the types they are stored in.
+
+    Raises:
+        CheckpointError: when the file is empty, truncated, damaged, not a safetensors file, one
+            of several files, or holds numbers of a type that torch does not compute with.
+
+    """
+    _check_is_whole_model(path)
+    content = read_content(path)
+    if not _has_header(content):
+        raise CheckpointError(
+            f"{path} is not a safetensors file: give one, or a file that torch.save wrote."
+        )
+    end_of_header = LENGTH_BYTES + _header_length(content)
+    if end_of_header > len(content):
+        raise CheckpointError(
+            f"{path} is truncated after {len(content):,} bytes, within its header of "
+            f"{end_of_header:,}: copy or save it again."
+        )
+    try:
+        return safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} {DAMAGED}") from error
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} holds numbers of type {error.args[0]}, which torch does not compute with: "
+            "save the weights as float32, bfloat16 or float16."
+        ) from error
+
+
+def _has_header(content: bytes) -> bool:
+    """Return whether a header of a possible length begins after the 8 bytes of its length."""
+    is_object = content[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{"
+    return is_object and _header_length(content) <= MAX_HEADER_BYTES
+
+
+def _header_length(content: bytes) -> int:
+    return int.from_bytes(content[:LENGTH_BYTES], "little")
+
+
+def _check_is_whole_model(path: Path) -> None:
+    """Raise CheckpointError for one of several files that hold a model, or their index."""
+    shard = SHARD.search(path.name)
+    if shard and int(shard[1]) > 1:
+        raise CheckpointError(f"{path} is one of {int(shard[1])} files of a model: {MERGE}")
+    if path.suffixes[-2:] == [".index", ".json"]:
+        raise CheckpointError(f"{path} is the index of the files of a model, not weights: {MERGE}")
