@@ -116,14 +116,14 @@ TUPLES = ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
 
 
 class Rewriter:
-    """Rewrites pickles in a file of `size` bytes; `unread` collects the names it replaced.
+    """Rewrites pickles in a file of `size` bytes; `unread` holds the names it replaced, in order.
 
     A pickle is a program without branches, so a single simulation of its stack is exact.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.unread: set[str] = set()
+        self.unread: dict[str, None] = {}
         self._names: dict[tuple[str, str], str | None] = {}
 
     def rewrite(self, stream: io.BytesIO) -> bytes:
@@ -197,7 +197,7 @@ class Rewriter:
         elif name == "BINPERSID":
             value, raw = self._resolve_persistent(values[0], raw, start)
         elif name == "FROZENSET":
-            self.unread.add("builtins.frozenset")
+            self.unread["builtins.frozenset"] = None
             value, raw = OBJECT, self._call(PickledObject, start, b"tR")
         elif name in GATHER and values[0] is OBJECT:
             value, raw = OBJECT, GATHER[name] + b"b"
@@ -222,7 +222,7 @@ class Rewriter:
             self._names[module, name] = _unsafe_name(module, name)
         unsafe = self._names[module, name]
         if unsafe is not None:
-            self.unread.add(unsafe)
+            self.unread[unsafe] = None
             return CLASS, _push_global(PickledObject)
         if name == "_rebuild_from_type_v2":
             return None, _push_global(_rebuild_plain)

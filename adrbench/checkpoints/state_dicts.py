@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adrbench.checkpoints.pickle_rewriter import PickledObject
 from adrbench.config.method import Weights
 from adrbench.errors import CheckpointError, list_first
 
@@ -95,6 +96,11 @@ def _walk(value: object, path: str, level: int = 0) -> Iterator[tuple[str, Mappi
 
 def _choose(state: object, candidates: Mapping[str, object], weights: Weights | None) -> str:
     """Return the path of the state dict to use; raise CheckpointError if it is not unique."""
+    if not candidates and (whole := _find_object(state)):
+        raise CheckpointError(
+            f"the file holds its {whole} as a pickled object, which only running code could read: "
+            "save its state_dict() instead."
+        )
     if not candidates:
         raise CheckpointError(
             f"the file holds no state dict but {_describe(state)}: expected tensors by parameter "
@@ -118,6 +124,14 @@ def _choose(state: object, candidates: Mapping[str, object], weights: Weights | 
         f"the file holds {problem} {wanted} ({', '.join(candidates)}): "
         "save the intended one to a separate file."
     )
+
+
+def _find_object(state: object) -> str | None:
+    """Return the name under which a file holds a whole model instead of its state dict."""
+    if not isinstance(state, Mapping):
+        return None
+    names = (*STUDENT_ENTRIES, *AVERAGE_ENTRIES)
+    return next((name for name in names if isinstance(state.get(name), PickledObject)), None)
 
 
 def find_retyped(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
@@ -158,8 +172,12 @@ def _describe(state: object) -> str:
         return f"a {type(state).__name__}"
     if not state:
         return "an empty table"
-    entries = [f"{key} ({type(value).__name__})" for key, value in state.items()]
+    entries = [f"{key} ({_kind_of(value)})" for key, value in state.items()]
     return f"{len(state)} other entries ({list_first(entries, MAX_SHOWN)})"
+
+
+def _kind_of(value: object) -> str:
+    return "object" if isinstance(value, PickledObject) else type(value).__name__
 
 
 def _strip_prefixes(network: dict[str, Tensor]) -> dict[str, Tensor]:

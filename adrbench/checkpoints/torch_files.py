@@ -19,6 +19,7 @@ from adrbench.checkpoints.pickle_rewriter import (
     DAMAGED,
     OBJECTS,
     REGISTERED,
+    PickledObject,
     RefusedError,
     Rewriter,
 )
@@ -27,6 +28,7 @@ from adrbench.runtime.files import check_regular_file
 
 NOT_TORCH = "is not a file that torch.save wrote: give a checkpoint or a state dict."
 TORCHSCRIPT = "is a TorchScript program: save the state dict of its model."
+EXPORTED = "is a program of torch.export: save the state dict of its model."
 COMPRESSED = "is compressed: unpack it and save it again with torch.save."
 #: The magic number at the start of files in the format before torch 1.6, as pickled.
 LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
@@ -40,10 +42,12 @@ class TorchFile:
 
     `content` has a `PickledObject` in place of everything but tensors, plain values and
     containers; `unread` lists the full names of the classes and functions replaced, sorted.
+    `kind` is that of the whole content where it is such an object, otherwise None.
     """
 
     content: Any
     unread: tuple[str, ...]
+    kind: str | None = None
 
 
 def read_torch_file(path: Path) -> TorchFile:
@@ -68,7 +72,9 @@ def read_torch_file(path: Path) -> TorchFile:
     except Exception as error:  # torch.load may raise anything for a broken file
         has_objects = rewriter.unread or isinstance(error, pickle.UnpicklingError)
         raise CheckpointError(f"{path} {OBJECTS if has_objects else DAMAGED}") from error
-    return TorchFile(content=loaded, unread=tuple(sorted(rewriter.unread)))
+    # A pickle names the class of an object before anything that the object holds.
+    kind = next(iter(rewriter.unread)) if isinstance(loaded, PickledObject) else None
+    return TorchFile(content=loaded, unread=tuple(sorted(rewriter.unread)), kind=kind)
 
 
 def read_content(path: Path) -> bytes:
@@ -136,6 +142,8 @@ def _rewrite_zip(content: bytes, rewriter: Rewriter) -> bytes:
             root = names[0].partition("/")[0]
             if f"{root}/constants.pkl" in names:
                 raise RefusedError(TORCHSCRIPT)
+            if {f"{root}/archive_format", "serialized_exported_program.json"} & set(names):
+                raise RefusedError(EXPORTED)
             if sum(entry.file_size for entry in archive.infolist()) > len(content):
                 raise RefusedError(COMPRESSED)
             if len(set(names)) < len(names) or archive.testzip() is not None:

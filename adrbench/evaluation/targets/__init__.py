@@ -47,6 +47,11 @@ def _load_file(path: Path, options: TargetOptions) -> list[TargetModel]:
     if is_safetensors_file(path):
         return [third_party.load_target(path, read_safetensors_file(path), options)]
     file = read_torch_file(path)
+    if file.kind:
+        raise CheckpointError(
+            f"{path} is a pickled object, {file.kind}, which only running code could read: save "
+            "its weights with torch.save(model.state_dict(), FILE), and give them with --arch."
+        )
     if checkpoints.is_ours(file.content):
         return own.load_targets(path, checkpoints.parse(file, path), options)
     if file.unread:
