@@ -68,7 +68,10 @@ def attack(
     ] = None,
     normalize: Annotated[
         str | None,
-        typer.Option(help="Normalization outside of it: cifar10, cifar100, tiny-imagenet or none."),
+        typer.Option(
+            help="Normalization outside of it: cifar10, cifar100, tiny-imagenet, none, or numbers "
+            "as MEAN/STD, such as 0.5,0.5,0.5/0.25,0.25,0.25."
+        ),
     ] = None,
     data_dir: DataDir = Path("data"),
     zoo_dir: Annotated[Path, typer.Option(help="Where RobustBench keeps its weights.")] = Path(

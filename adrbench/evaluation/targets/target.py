@@ -12,9 +12,10 @@ from adrbench.checkpoints.third_party import Normalization
 from adrbench.config.method import WEIGHTS
 from adrbench.config.settings import Select
 from adrbench.config.threat import NORMS, STANDARD_EPS, ThreatModel
-from adrbench.data import DATASETS, dataset_name
+from adrbench.data import dataset_name
 from adrbench.errors import unknown_name
 from adrbench.evaluation.plausibility import Accuracy, doubt_accuracy, doubt_average
+from adrbench.evaluation.targets.normalization import NONE, parse_normalization, per_channel
 from adrbench.models.architectures import ACTIVATIONS, canonical_arch
 from adrbench.runtime.hashing import hash_weights
 
@@ -22,13 +23,6 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS_CHOICES = (*WEIGHTS, "both")
 DEFAULT_ACTIVATION = "relu"
-
-#: What --normalize accepts besides "none": mean and standard deviation per channel.
-NORMALIZATIONS: dict[str, Normalization] = {
-    name: (source.mean, source.std)
-    for name, source in DATASETS.items()
-    if source.mean is not None and source.std is not None
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +97,7 @@ class TargetOptions:
     """The options that apply to all targets; None means the target's own value.
 
     Raises:
-        UsageError: for an unknown name.
+        UsageError: for an unknown name, or a `normalize` that `parse_normalization` rejects.
 
     """
 
@@ -121,11 +115,12 @@ class TargetOptions:
         for kind, name, valid in (
             ("weights", self.weights, WEIGHTS_CHOICES),
             ("activation", self.activation, ACTIVATIONS),
-            ("normalization", self.normalize, (*NORMALIZATIONS, "none")),
             ("norm", self.norm, NORMS),
         ):
             if name is not None and name not in valid:
                 raise unknown_name(kind, name, valid)
+        if self.normalize is not None:
+            parse_normalization(self.normalize)
         if self.dataset is not None:
             dataset_name(self.dataset)
         if self.arch is not None:
@@ -143,6 +138,11 @@ class TargetOptions:
         norm = self.norm or (trained.norm if trained else "Linf")
         standard = trained.eps if trained and trained.norm == norm else STANDARD_EPS[norm]
         return ThreatModel(norm=norm, eps=standard if self.eps is None else self.eps)
+
+    def normalization(self, channels: int) -> Normalization | None:
+        """Return the mean and standard deviation of each of `channels`, None without any."""
+        parsed = parse_normalization(self.normalize or NONE)
+        return None if parsed is None else per_channel(parsed, channels)
 
     def warn_of_ignored(self, names: tuple[str, ...], reason: str) -> None:
         """Log a warning for each option of `names` that was given."""

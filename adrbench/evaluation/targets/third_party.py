@@ -8,7 +8,6 @@ from adrbench.data import load_split
 from adrbench.errors import UsageError
 from adrbench.evaluation.targets.target import (
     DEFAULT_ACTIVATION,
-    NORMALIZATIONS,
     TargetModel,
     TargetOptions,
 )
@@ -36,16 +35,17 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
     threat_model = options.threat_model()
     activation = options.activation or DEFAULT_ACTIVATION
     images, source = load_split(options.dataset, "test", data_dir=options.data_dir)
+    channels = images.pixels.shape[1]
     model = build_model(
         options.arch,
         num_classes=source.num_classes,
-        in_channels=images.pixels.shape[1],
+        in_channels=channels,
         activation=activation,
     )
     report = load_third_party(
         content,
         model,
-        normalize=NORMALIZATIONS.get(options.normalize or "none"),
+        normalize=options.normalization(channels),
         weights=options.weights,  # type: ignore[arg-type]
     )
     _log_assumptions(path, report, options, eps=threat_model.eps)
