@@ -71,11 +71,13 @@ class Source:
     has its own validation part. `mean` and `std` are per channel, for pixels in [0, 1]; they are
     None for a user's own data, where they are computed from the training images. `published`
     means that the test part is a benchmark's official one, and `num_test` is then its size.
+    Without `classes_are_known`, `num_classes` only says how far the labels of a test part go.
     """
 
     name: str
     summary: str
     num_classes: int
+    classes_are_known: bool = True
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     published: bool = False

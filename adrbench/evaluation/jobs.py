@@ -73,17 +73,17 @@ def plan(
     """
     if clean_logits is None:
         clean_logits = check_fit(target_model, test, info)
+    info = replace(info, num_classes=clean_logits.shape[1])
     if config.n is not None and config.n > len(test):
         logger.warning(
             f"{info.name} has {len(test):,} test images, not {config.n:,}: all of them are used."
         )
     images = test.first(min(config.n or len(test), len(test)))
-    num_classes = clean_logits.shape[1]
     if suite is None:
-        suite = build_suite(config, target_model.threat_model, num_classes)
+        suite = build_suite(config, target_model.threat_model, info.num_classes)
         warn_of_ignored(config, suite)
     else:
-        suite = suite.bind(target_model.threat_model, num_classes, config.seed)
+        suite = suite.bind(target_model.threat_model, info.num_classes, config.seed)
     identity = identify(target_model, config, images, suite, info=info, num_test=len(test))
     job = Job(
         target_model=target_model,
@@ -148,9 +148,15 @@ def check_fit(target_model: TargetModel, images: Images, info: Source) -> Tensor
 
     """
     logits = compute_logits(target_model, images, info.name)
-    if logits.shape[1] != info.num_classes:
+    num_classes = logits.shape[1]
+    if not info.classes_are_known and num_classes < info.num_classes:
         raise UsageError(
-            f"{target_model.label} has {logits.shape[1]} classes, {info.name} has "
+            f"{target_model.label} has {num_classes} classes, but the labels of {info.name} go up "
+            f"to {info.num_classes - 1}: give the --dataset it was trained for."
+        )
+    if info.classes_are_known and num_classes != info.num_classes:
+        raise UsageError(
+            f"{target_model.label} has {num_classes} classes, {info.name} has "
             f"{info.num_classes}: give the --dataset it was trained for."
         )
     return logits

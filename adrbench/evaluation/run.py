@@ -131,7 +131,7 @@ def make_record(job: Job, evaluation: Evaluation, context: Context) -> AttackRec
     return AttackRecord(
         **{field.name: getattr(identity, field.name) for field in fields(identity)},
         split="test",
-        num_classes=job.clean_logits.shape[1],
+        num_classes=job.info.num_classes,
         published_test_set=job.info.published,
         selected_on=training.selected_on,
         checkpoint_sha256=target_model.checkpoint_sha256,
