@@ -83,6 +83,16 @@ def load_third_party(
     )
 
 
+def count_classes(state: object, model: nn.Module, weights: Weights | None = None) -> int | None:
+    """Return the number of classes of the weights that `load_third_party` would load.
+
+    `model` is their architecture with any number of classes. None means that no weight of theirs
+    tells. Raises `CheckpointError` when `state` holds no such weights.
+    """
+    network = read_contents(state, weights).network
+    return _size(network, _find_classifier, 0, like=model.state_dict())
+
+
 def _file_normalization(found: dict[str, Tensor], in_channels: int) -> dict[str, Tensor]:
     """Return the file's `mean` and `std` as (C, 1, 1), or {} if it has neither."""
     if not found:

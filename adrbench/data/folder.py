@@ -15,32 +15,38 @@ def open_folder(path: Path, name: str) -> Source:
     """Return the source that reads the image folder at `path`; no image is opened yet.
 
     Images are read from anywhere below `train/<class>/` and `test/<class>/`. `val/` is the
-    validation part, or the test part if there is no `test/`. Class indices follow the sorted names
-    in `train/`. Images are converted to RGB. Their order cycles through the classes (the first file
-    of each class by name, then the second of each, and so on), so that the first n images are
-    balanced. Raises DataError for missing or empty parts; reading a part raises it for its files.
+    validation part, or the test part if there is no `test/`. A test part alone suffices to attack.
+    Class indices follow the sorted names in `train/`, or else in the test part. Images are
+    converted to RGB. Their order cycles through the classes (the first file of each class by name,
+    then the second of each, and so on), so that the first n images are balanced. Raises DataError
+    for missing or empty parts; reading a part raises it for its files.
     """
-    classes = _list_classes(path / "train")
-    if not (path / "test").is_dir() and not (path / "val").is_dir():
+    test = path / ("test" if (path / "test").is_dir() else "val")
+    has_train = (path / "train").is_dir() or not test.is_dir()
+    classes_from = path / "train" if has_train else test
+    classes = _list_classes(classes_from)
+    if not test.is_dir():
         raise DataError(f"{path} has neither test/ nor val/: put the test images there.")
-    num_classes = check_num_classes(len(classes), str(path / "train"))
+    num_classes = check_num_classes(len(classes), str(classes_from))
     return Source(
         name=name,
         summary=str(path),
         num_classes=num_classes,
-        read=partial(_read_folder_part, path, classes),
+        read=partial(_read_folder_part, path, test, classes),
     )
 
 
-def _read_folder_part(path: Path, classes: list[str], _data_dir: Path, part: Part) -> Images | None:
-    if not (path / "test").is_dir():
-        if part == "val":
-            return None
-        folder = path / ("val" if part == "test" else part)
-    elif part == "val" and not (path / "val").is_dir():
+def _read_folder_part(
+    path: Path, test: Path, classes: list[str], _data_dir: Path, part: Part
+) -> Images | None:
+    folder = test if part == "test" else path / part
+    if part == "val" and (folder == test or not folder.is_dir()):
         return None
-    else:
-        folder = path / part
+    if part == "train" and not folder.is_dir():
+        raise DataError(
+            f"{path} has no training images, only {test.name}/: it can be attacked, but training "
+            "needs train/ too."
+        )
     unknown = sorted(set(_list_classes(folder)) - set(classes))
     if unknown:
         raise DataError(f"{folder} has the class {unknown[0]!r}, which {path / 'train'} lacks.")

@@ -35,29 +35,42 @@ class Header(NamedTuple):
 
 
 def open_npz(path: Path, name: str) -> Source:
-    """Return the source that reads the `.npz` file at `path`; only `y_train` is read now.
+    """Return the source that reads the `.npz` file at `path`; only labels are read now.
 
     Images are `x_train`, `x_test` and, optionally, `x_val`: uint8, (N, H, W, C) or (N, H, W).
-    Labels are `y_...`: integers, (N,), from 0 to the maximum of `y_train`. Raises DataError for an
-    invalid file or `y_train`; reading a part raises it for that part.
+    Labels are `y_...`: integers, (N,), from 0 to the maximum of `y_train`. A test part alone
+    suffices to attack; the maximum of `y_test` is then the least that the highest class can be.
+    Raises DataError for an invalid file or invalid labels of the training part, or of the only
+    part; reading a part raises it for that part.
     """
-    highest = int(_read_labels(path, "train").max())
+    keys = _list_keys(path)
+    has_classes = "y_train" in keys or "y_test" not in keys
+    part: Part = "train" if has_classes else "test"
+    highest = int(_read_labels(path, part).max())
     if highest >= MAX_CLASSES:
         raise DataError(
-            f"y_train in {path} has the label {highest}: number the classes 0, 1, 2 and so on."
+            f"y_{part} in {path} has the label {highest}: number the classes 0, 1, 2 and so on."
         )
-    num_classes = check_num_classes(highest + 1, f"y_train in {path}")
+    if has_classes:
+        check_num_classes(highest + 1, f"y_train in {path}")
     return Source(
         name=name,
         summary=str(path),
-        num_classes=num_classes,
-        read=partial(_read_npz_part, path, num_classes),
+        num_classes=highest + 1,
+        classes_are_known=has_classes,
+        read=partial(_read_npz_part, path, highest + 1 if has_classes else MAX_CLASSES),
     )
 
 
 def _read_npz_part(path: Path, num_classes: int, _data_dir: Path, part: Part) -> Images | None:
-    if part == "val" and not {"x_val", "y_val"} & set(_list_keys(path)):
+    keys = _list_keys(path)
+    if part == "val" and not {"x_val", "y_val"} & set(keys):
         return None
+    if part == "train" and not {"x_train", "y_train"} & set(keys):
+        raise DataError(
+            f"{path} has no training images, only a test part: it can be attacked, but training "
+            "needs x_train and y_train too."
+        )
     labels = _read_labels(path, part)
     if labels.max() >= num_classes:
         raise DataError(

@@ -1,9 +1,11 @@
 """Targets from state dicts that other code saved."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
-from adrbench.checkpoints.third_party import LoadReport, load_third_party
+from adrbench.checkpoints.third_party import LoadReport, count_classes, load_third_party
+from adrbench.config.method import Weights
 from adrbench.data import load_split
 from adrbench.errors import UsageError
 from adrbench.evaluation.targets.target import (
@@ -36,17 +38,16 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
     activation = options.activation or DEFAULT_ACTIVATION
     images, source = load_split(options.dataset, "test", data_dir=options.data_dir)
     channels = images.pixels.shape[1]
-    model = build_model(
-        options.arch,
-        num_classes=source.num_classes,
-        in_channels=channels,
-        activation=activation,
-    )
+    weights: Weights | None = options.weights  # type: ignore[assignment]
+    build = partial(build_model, options.arch, in_channels=channels, activation=activation)
+    model = build(num_classes=source.num_classes)
+    if not source.classes_are_known:
+        model = build(num_classes=count_classes(content, model, weights) or source.num_classes)
     report = load_third_party(
         content,
         model,
         normalize=options.normalization(channels),
-        weights=options.weights,  # type: ignore[arg-type]
+        weights=weights,
     )
     _log_assumptions(path, report, options, eps=threat_model.eps)
     chosen = options.weights if report.entry else None

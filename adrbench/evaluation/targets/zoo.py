@@ -50,12 +50,18 @@ def _find_zoo_dataset(name: str, dataset: str, options: TargetOptions) -> str:
     if dataset in DATASETS:
         return dataset
     _, source = load_split(dataset, "test", data_dir=options.data_dir)
-    fitting = [key for key, classes in ZOO_DATASETS.items() if classes == source.num_classes]
+    fitting = [
+        key
+        for key, classes in ZOO_DATASETS.items()
+        if classes == source.num_classes
+        or (not source.classes_are_known and classes > source.num_classes)
+    ]
     if not fitting:
         listed = " and ".join(f"{key} ({n} classes)" for key, n in ZOO_DATASETS.items())
+        at_least = "" if source.classes_are_known else "at least "
         raise UsageError(
-            f"{dataset} has {source.num_classes} classes, but RobustBench has models of {listed}: "
-            "give a --dataset with as many."
+            f"{dataset} has {at_least}{source.num_classes} classes, but RobustBench has models of "
+            f"{listed}: give a --dataset with as many."
         )
     logger.warning(f"{name} is loaded from RobustBench's models of {fitting[0]}.")
     return fitting[0]
