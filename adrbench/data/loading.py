@@ -1,6 +1,7 @@
 """Loading of a whole data set, of one split, or of its first examples."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -8,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adrbench.data.builtin import DATASETS
 from adrbench.data.find_source import find_source
 from adrbench.data.hold_out import hold_out
 from adrbench.data.images import Dataset, Images, Source, to_float
+from adrbench.data.published_images import are_published_training_images, published_name
 from adrbench.errors import DataError, UsageError, unknown_name
 
 
@@ -22,8 +25,10 @@ def load_dataset(
     None means 1,000 or, on small sets, 10 % of the training images; 0 means no validation part.
     The split is stratified and drawn from `seed`. If the data set has its own validation part, it
     is used in full and nothing is held out. The mean and standard deviation of a user's own data
-    are those of all its training images. Raises UsageError for an unknown name or an invalid
-    `val_size`, DataError for missing or broken data.
+    are those of all its training images. A user's own data whose test part is a published test set
+    is marked as such, and where its training images are the published ones too, it is that data
+    set. Raises UsageError for an unknown name or an invalid `val_size`, DataError for missing or
+    broken data.
     """
     source = find_source(dataset)
     train = source.read_part(data_dir, "train")
@@ -32,6 +37,10 @@ def load_dataset(
     for part, images in (("validation", val), ("test", test)):
         if images is not None:
             _check_same_shape(source, train, part, images)
+    recognized = recognize(source, test)
+    if recognized is not source:
+        is_whole = val is None and are_published_training_images(train, recognized.name)
+        source = recognized if is_whole else replace(source, published=True)
     mean, std = source.mean, source.std
     if mean is None or std is None:
         mean, std = measure_channels(train.pixels)
@@ -72,13 +81,31 @@ def load_split(
 ) -> tuple[Images, Source]:
     """Return one whole part of `dataset` in official order, and its source.
 
-    Reads no other part where the data set's layout allows it. Raises what `load_dataset` raises,
-    and UsageError for an unknown split.
+    Reads no other part where the data set's layout allows it. A test part that is a published test
+    set has the source of that data set, whatever file it came in. Raises what `load_dataset`
+    raises, and UsageError for an unknown split.
     """
     if split not in ("train", "test"):
         raise unknown_name("split", split, ("train", "test"))
     source = find_source(dataset)
-    return source.read_part(data_dir, split), source
+    images = source.read_part(data_dir, split)
+    return images, recognize(source, images) if split == "test" else source
+
+
+def recognize(source: Source, test: Images) -> Source:
+    """Return the source of a user's own data as that of a published data set, where it is one.
+
+    Its `test` part is then that data set's published test set.
+    """
+    if source.published:
+        return source
+    name = published_name(test)
+    if name is None:
+        return source
+    official = DATASETS[name]
+    if source.classes_are_known and source.num_classes != official.num_classes:
+        return source
+    return replace(official, summary=source.summary, read=source.read)
 
 
 def load_examples(

@@ -50,6 +50,8 @@ def _find_zoo_dataset(name: str, dataset: str, options: TargetOptions) -> str:
     if dataset in DATASETS:
         return dataset
     _, source = load_split(dataset, "test", data_dir=options.data_dir)
+    if source.published:
+        return source.name
     fitting = [
         key
         for key, classes in ZOO_DATASETS.items()
