@@ -15,6 +15,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -26,6 +27,13 @@ from adrbench.errors import AdrbenchError, CheckpointError, UsageError, one_line
 
 ZOO_DATASETS: dict[str, int] = {"cifar10": 10, "cifar100": 100}
 ZOO_NORMS = ("Linf", "L2")
+INSTALL = 'pip install "robustbench>=1.1.1" "setuptools<81"'
+REINSTALL = 'pip install --force-reinstall --no-deps "robustbench>=1.1.1" "setuptools<81"'
+#: What this module uses of `robustbench.utils`; copies in other packages are older and lack some.
+ZOO_ATTRIBUTES = (
+    *("BenchmarkDataset", "ThreatModel", "all_models", "download_gdrive_new", "gdown"),
+    *("load_model", "requests", "timm"),
+)
 LOAD_ERRORS = (
     ImportError,
     RuntimeError,
@@ -83,21 +91,44 @@ def load_zoo_model(name: str, *, dataset: str, norm: str, zoo_dir: Path) -> nn.M
 
 
 def _import_zoo() -> Any:
-    """Return `robustbench.utils`.
+    """Return `robustbench.utils`; raise CheckpointError where it is not RobustBench's own.
 
     robustbench 1.1.1 imports the official AutoAttack as `autoattack`, but the released package is
     `pyautoattack`: unless `autoattack` is installed, it is an alias during the import.
     """
-    if "robustbench.utils" in sys.modules:
-        return sys.modules["robustbench.utils"]
     try:
-        with _quiet(), _autoattack_alias():
-            return importlib.import_module("robustbench.utils")
-    except ImportError as error:
+        zoo = sys.modules.get("robustbench.utils")
+        if zoo is None:
+            with _quiet(), _autoattack_alias():
+                zoo = importlib.import_module("robustbench.utils")
+    except Exception as error:  # importing another package may raise anything
+        lacking = (getattr(error, "name", None) or "robustbench").split(".")[0]
+        needs_install = isinstance(error, ModuleNotFoundError) and lacking != "robustbench"
         raise CheckpointError(
-            f"robustbench does not import ({one_line(error)}): "
-            'install it with `pip install "robustbench>=1.1.1" "setuptools<81"`.'
+            _explain_import(one_line(error).rstrip("."), needs_install=needs_install)
         ) from error
+    if missing := [name for name in ZOO_ATTRIBUTES if not hasattr(zoo, name)]:
+        raise CheckpointError(_explain_import(f"robustbench.utils has no {missing[0]}"))
+    return zoo
+
+
+def _explain_import(reason: str, *, needs_install: bool = False) -> str:
+    """Return why robustbench cannot be used, where it is, whose it is, and what to run."""
+    spec = importlib.util.find_spec("robustbench")
+    names = set(packages_distributions().get("robustbench", []))
+    owners = sorted(name for name in names if name and name.lower() != "robustbench")
+    if spec is None or (needs_install and not owners):
+        return f"robustbench does not import ({reason}): install it with `{INSTALL}`."
+    folder = next(iter(spec.submodule_search_locations or ()), spec.origin)
+    if not owners:
+        return (
+            f"robustbench in {folder} is damaged or another package ({reason}): replace it with "
+            f"`{REINSTALL}`."
+        )
+    return (
+        f"robustbench in {folder} was overwritten by {' and '.join(owners)} ({reason}): restore it "
+        f"with `pip uninstall {' '.join(owners)} && {REINSTALL}`."
+    )
 
 
 @contextlib.contextmanager
