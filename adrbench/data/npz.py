@@ -95,7 +95,8 @@ def _read_npz_part(path: Path, num_classes: int, _data_dir: Path, part: Part) ->
 def _check_pixels(header: Header, name: str) -> None:
     shape, dtype = header
     if dtype != np.uint8:
-        raise DataError(f"{name} has type {dtype}: it must be uint8, with values 0 to 255.")
+        how = ", so multiply values in [0, 1] by 255 and round them" if dtype.kind == "f" else ""
+        raise DataError(f"{name} has type {dtype}: it must be uint8, with values 0 to 255{how}.")
     if len(shape) not in (3, 4) or 0 in shape[1:]:
         raise DataError(
             f"{name} has shape {shape}: it must be (N, height, width, channels) or "
@@ -112,7 +113,9 @@ def _check_labels(header: Header, name: str) -> None:
     if header.dtype.kind not in "iu":
         raise DataError(f"{name} has type {header.dtype}: labels must be integers.")
     if len(header.shape) != 1:
-        raise DataError(f"{name} has shape {header.shape}: it must be (N,).")
+        raise DataError(
+            f"{name} has shape {header.shape}: it must be (N,), one class index per image."
+        )
     if header.shape == (0,):
         raise DataError(f"{name} is empty: each part needs at least one image.")
 
