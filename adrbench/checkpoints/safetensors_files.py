@@ -37,7 +37,7 @@ def is_safetensors_file(path: Path) -> bool:
 
 
 def read_safetensors_file(path: Path) -> dict[str, Tensor]:
-    """Return the tensors in `path` by name, on the CPU and of the types they are stored in.
+    """Return the tensors in `path`, sorted by name, on the CPU and of the types they have there.
 
     Raises:
         CheckpointError: when the file is empty, truncated, damaged, not a safetensors file, one
@@ -57,7 +57,8 @@ def read_safetensors_file(path: Path) -> dict[str, Tensor]:
             f"{end_of_header:,}: copy or save it again."
         )
     try:
-        return safetensors.torch.load(content)
+        # The library returns them in an order that changes from one call to the next.
+        return dict(sorted(safetensors.torch.load(content).items()))
     except SafetensorError as error:
         raise CheckpointError(f"{path} {DAMAGED}") from error
     except KeyError as error:

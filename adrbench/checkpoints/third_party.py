@@ -4,7 +4,7 @@ Nothing is dropped silently or loaded in part: either the whole state dict fits 
 model is unchanged and the error lists what does not fit.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,7 +90,7 @@ def count_classes(state: object, model: nn.Module, weights: Weights | None = Non
     tells. Raises `CheckpointError` when `state` holds no such weights.
     """
     network = read_contents(state, weights).network
-    return _size(network, _find_classifier, 0, like=model.state_dict())
+    return _num_classes(network, model.state_dict())
 
 
 def _file_normalization(found: dict[str, Tensor], in_channels: int) -> dict[str, Tensor]:
@@ -176,43 +176,41 @@ def _check_fit(network: Mapping[str, Tensor], expected: Mapping[str, Tensor], na
 def _explain_mismatch(network: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """Return the differing numbers of classes or channels, in parentheses, or ""."""
     reasons = []
-    for find, axis, what in (
-        (_find_classifier, 0, "has {} classes"),
-        (_find_stem, 1, "takes {} input channels"),
+    for count, what in (
+        (_num_classes, "has {} classes"),
+        (_num_channels, "takes {} input channels"),
     ):
-        found, own = (_size(state, find, axis, like=wanted) for state in (network, wanted))
+        found, own = count(network, wanted), count(wanted, wanted)
         if found is not None and own is not None and found != own:
             reasons.append(f"it {what.format(found)} and the model {own}")
     return f" ({', '.join(reasons)})" if reasons else ""
 
 
-def _size(
-    state: Mapping[str, Tensor],
-    find: Callable[[Mapping[str, Tensor]], str | None],
-    axis: int,
-    *,
-    like: Mapping[str, Tensor],
-) -> int | None:
-    """Return a size of the weight that `find` names, by its name in `like` if `state` has it."""
-    name = find(like)
-    name = name if name in state else find(state)
-    if name is None or state[name].ndim <= axis:
-        return None
-    return state[name].shape[axis]
+def _num_classes(network: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> int | None:
+    """Return the number of classes of a network, whose classifier is named as in `model`.
+
+    The last matrix of a model, (classes, features), is its classifier. The weights in a file are
+    in any order, so one of another name counts only if there is no other matrix.
+    """
+    names = [key for key, value in network.items() if value.ndim == 2]
+    name = next((key for key, value in reversed(list(model.items())) if value.ndim == 2), None)
+    if name in names:
+        return len(network[name])
+    return len(network[names[0]]) if len(names) == 1 else None
+
+
+def _num_channels(network: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> int | None:
+    """Return the number of input channels of a network, whose stem is named as in `model`.
+
+    The first convolution of a model, (out, in, height, width), is its stem.
+    """
+    name = next((key for key, value in model.items() if value.ndim == 4), None)
+    stem = None if name is None else network.get(name)
+    return stem.shape[1] if stem is not None and stem.ndim == 4 else None
 
 
 def _is_float8(value: Tensor) -> bool:
     return value.is_floating_point() and value.element_size() == 1
-
-
-def _find_classifier(network: Mapping[str, Tensor]) -> str | None:
-    """Return the name of a model's last weight matrix, (classes, features)."""
-    return next((key for key, value in reversed(list(network.items())) if value.ndim == 2), None)
-
-
-def _find_stem(network: Mapping[str, Tensor]) -> str | None:
-    """Return the name of a model's first convolution, (out, in, height, width)."""
-    return next((key for key, value in network.items() if value.ndim == 4), None)
 
 
 def _describe(problem: str, names: Sequence[str]) -> str:

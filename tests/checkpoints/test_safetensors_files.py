@@ -85,6 +85,11 @@ def test_weights_of_another_precision_are_evaluated_in_float32(
     assert model(x).dtype == torch.float32
 
 
+def test_the_tensors_are_sorted_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "w.safetensors", weights_of(network()))
+    assert list(read_safetensors_file(path)) == sorted(weights_of(network()))
+
+
 def test_normalization_constants_in_the_file_are_used(tmp_path: Path) -> None:
     state = weights_of(network()) | {"mean": torch.tensor([0.25]), "std": torch.tensor([0.5])}
     options = TargetOptions(arch="small-cnn", dataset="digits", eps=0.1)
@@ -181,6 +186,22 @@ def test_weights_that_do_not_fit_are_rejected_in_one_sentence(
     tmp_path: Path, change: Callable[[], dict[str, Tensor]], words: list[str]
 ) -> None:
     assert_one_sentence(refusal(write(tmp_path / "w.safetensors", change())), *words)
+
+
+def test_the_order_of_the_weights_does_not_matter(tmp_path: Path) -> None:
+    """In the file, the first convolution and the last matrix are not the first and last layer's."""
+    state = weights_of(network(num_classes=7)) | {"a.weight": torch.ones(5, 4)}
+    in_order = {key: state[key] for key in sorted(state, key=lambda key: -state[key].numel())}
+    torch.save(in_order, tmp_path / "w.pt")
+    message = refusal(tmp_path / "w.pt")
+    assert_one_sentence(message, "SmallCNN (it has 7 classes and the model 10): ")
+    assert "input channels" not in message
+    del in_order["linear.weight"]
+    torch.save({f"b.{key}": value for key, value in in_order.items()}, tmp_path / "w.pt")
+    assert_one_sentence(refusal(tmp_path / "w.pt"), "SmallCNN (it has 5 classes and the model 10)")
+    in_order["b.weight"] = torch.ones(6, 4)
+    torch.save(in_order, tmp_path / "w.pt")
+    assert_one_sentence(refusal(tmp_path / "w.pt"), "does not fit SmallCNN: 1 missing")
 
 
 def test_one_of_several_files_or_their_index_is_rejected(tmp_path: Path) -> None:
