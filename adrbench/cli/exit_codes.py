@@ -5,7 +5,6 @@
 
 import functools
 import os
-import signal
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ import typer
 
 from adrbench.cli.notes import notes_on_stderr, print_error
 from adrbench.errors import AdrbenchError
+from adrbench.runtime.signals import Interrupted
 
 F = TypeVar("F", bound=Callable[..., Any])
 #: The exit code after a signal is this plus the number of the signal.
@@ -40,21 +40,25 @@ def handle_errors(command: F) -> F:
                 f"{where}{error.strerror or error}; check the path, its permissions and the disk."
             )
             raise typer.Exit(AdrbenchError.exit_code) from error
-        except KeyboardInterrupt as interruption:
-            number = getattr(interruption, "number", signal.SIGINT)
-            if not getattr(interruption, "is_reported", False):
-                print_error(describe_stop(getattr(interruption, "where", ""), kwargs.get("force")))
-            raise typer.Exit(SIGNALLED + number) from None
+        except KeyboardInterrupt as error:
+            stop = error if isinstance(error, Interrupted) else Interrupted()
+            if not stop.is_reported:
+                print_error(describe_interruption(stop, is_forced=bool(kwargs.get("force"))))
+            raise typer.Exit(SIGNALLED + stop.number) from None
 
     return wrapped  # type: ignore[return-value]
 
 
-def describe_stop(where: str, force: bool | None) -> str:
-    """Return the message after a signal: what is saved, and how to resume."""
-    without = " without --force" if force else ""
-    if where:
-        return f"interrupted: {where}; the same command{without} resumes from there."
-    return f"interrupted: saved progress is kept; run the same command{without} again to resume."
+def describe_interruption(stop: Interrupted, *, is_forced: bool = False) -> str:
+    """Return the message after a signal: how far the work was, and how to resume it.
+
+    A command that `is_forced` would start over, so it resumes without --force.
+    """
+    where = f" {stop.where}" if stop.where else ""
+    if not stop.resumes:
+        return f"interrupted{where}: give the same command again."
+    without = " without --force" if is_forced else ""
+    return f"interrupted{where}: give the same command again{without} to resume."
 
 
 def exit_on_signal(number: int, frame: FrameType | None) -> None:
@@ -63,5 +67,5 @@ def exit_on_signal(number: int, frame: FrameType | None) -> None:
     An exception raised here could interrupt the import of a library, which may then fail with an
     unrelated error.
     """
-    print_error(describe_stop("", None))
+    print_error(describe_interruption(Interrupted(number)))
     os._exit(SIGNALLED + number)

@@ -1,6 +1,7 @@
 """`adrbench train`: resolve the settings, load the data, train, print what came of it."""
 
 import logging
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from adrbench.config.declare import flag
 from adrbench.config.presets import DEFAULT_METHOD
 from adrbench.config.settings import train_settings
 from adrbench.errors import UsageError, unknown_name
+from adrbench.runtime.signals import Interrupted
 
 if TYPE_CHECKING:
     from adrbench.config.resolve import TrainRequest
@@ -132,22 +134,40 @@ def run(request: "TrainRequest", options: RunOptions, context: "Context") -> Non
         for place in (directory, path.parent):
             check_writable(place)
     console = Console(stderr=True, quiet=not group.is_rank_zero)
-    with TrainingDisplay(console, name) as display, explaining_memory_errors(config.batch_size):
-        record = loop.train(
-            config,
-            dataset,
-            directory,
-            context=context,
-            force=force,
-            callbacks=display,
-            save_seconds=60 * options.save_minutes,
-            record=path,
-        )
+    display = TrainingDisplay(console, name)
+    try:
+        with display, explaining_memory_errors(config.batch_size):
+            record = loop.train(
+                config,
+                dataset,
+                directory,
+                context=context,
+                force=force,
+                callbacks=display,
+                save_seconds=60 * options.save_minutes,
+                record=path,
+            )
+    except KeyboardInterrupt as stop:
+        raise locate(stop, directory, has_begun=display.started) from None
     if not group.is_rank_zero:
         return
     if not display.started:
         logger.info(f"{directory} was finished before, see {path}: --force trains it again.")
     typer.echo(summarize(record, directory))
+
+
+def locate(stop: KeyboardInterrupt, directory: Path, *, has_begun: bool) -> Interrupted:
+    """Return the interruption with where the run was, unless the loop, which saved, said so."""
+    from adrbench.checkpoints.format import LAST
+
+    if isinstance(stop, Interrupted) and stop.where:
+        return stop
+    number = getattr(stop, "number", signal.SIGINT)
+    if has_begun and (directory / LAST).exists():
+        where = f"before the next save; {directory} is as last saved"
+        return Interrupted(number, where)
+    where = "before anything was saved" if has_begun else "before the first step"
+    return Interrupted(number, where, resumes=False)
 
 
 def load(request: "TrainRequest", data_dir: Path) -> tuple["TrainConfig", "Dataset"]:

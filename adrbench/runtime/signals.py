@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -13,12 +13,19 @@ ONE_REQUEST_SECONDS = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work was interrupted by the signal `number`; `where` describes what is saved, if known."""
+    """Work was interrupted by the signal `number`.
 
-    def __init__(self, number: int = signal.SIGINT, where: str = "") -> None:
+    `where` completes the sentence "interrupted ..." with how far the work was and what is saved,
+    such as "at epoch 3 of 30; saved". `resumes` is whether the same command resumes from there.
+    """
+
+    def __init__(
+        self, number: int = signal.SIGINT, where: str = "", *, resumes: bool = True
+    ) -> None:
         super().__init__(where)
         self.number = number
         self.where = where
+        self.resumes = resumes and bool(where)
         #: Whether another process of the same run reports it to the user.
         self.is_reported = False
 
@@ -35,10 +42,14 @@ class StopRequest:
     """A request to stop: `number` is the signal received, None so far.
 
     A signal interrupts at once, except within `deferred`, where the first one is only recorded.
+    `on_request` is called with the number of the first one, before anything else happens. It runs
+    within the signal handler: it must not print to a stream, which the interrupted code may be
+    using.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_request: Callable[[int], None] = lambda number: None) -> None:
         self.number: int | None = None
+        self.on_request = on_request
         self._received_at = 0.0
         self._is_deferred = False
 
@@ -65,6 +76,7 @@ class StopRequest:
         is_first = self.number is None
         if is_first:
             self.number, self._received_at = number, now
+            self.on_request(number)
         elif now - self._received_at <= ONE_REQUEST_SECONDS:
             return
         if not (is_first and self._is_deferred):

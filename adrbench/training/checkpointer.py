@@ -214,8 +214,7 @@ class Checkpointer:
             raise
         except Interrupted as interruption:
             self.save(state)
-            epoch = state.epochs_done + 1
-            where = f"{self.run.directory} is saved before the validation of epoch {epoch}"
+            where = f"at {self._name_epoch(state.epochs_done + 1)}, before its validation; saved"
             raise Interrupted(interruption.number, where) from None
 
     def save(self, state: TrainState) -> None:
@@ -235,9 +234,15 @@ class Checkpointer:
         # another has read its last message.
         with contextlib.suppress(LostProcessError):
             self.run.context.process_group.barrier()
-        step, epoch = state.losses.recorded, state.epochs_done
-        where = f"step {step} of epoch {epoch + 1}" if step else f"epoch {epoch}"
-        raise Interrupted(number, f"{self.run.directory} is saved after {where}")
+        if state.is_within_epoch:
+            steps = f"{state.losses.recorded} of {self.run.steps_per_epoch} steps"
+            where = f"at {self._name_epoch(state.epochs_done + 1)}, after {steps}"
+        else:
+            where = f"after {self._name_epoch(state.epochs_done)}"
+        raise Interrupted(number, f"{where}; saved")
+
+    def _name_epoch(self, epoch: int) -> str:
+        return f"epoch {epoch} of {self.run.config.epochs}"
 
     def _write_best_and_history(self, state: TrainState, last: Mapping[str, Snapshot]) -> None:
         """Write `best.pt` and the history unless they are those of the state already.

@@ -9,9 +9,11 @@ from benchmarks.soak.directory_state import FINISHED, Progress
 #: Methods of successive trainings; a flag may replace the first.
 METHODS = ("adr+wa+awp", "trades+adr", "wa")
 #: The error of a command that a signal stopped.
-INTERRUPTED = "error: interrupted: "
+INTERRUPTED = "error: interrupted"
 #: Where an interrupted training reports its last save: within an epoch, or after it.
-SAVED = re.compile(r"is saved after (?:step (\d+) of )?epoch (\d+)")
+SAVED = re.compile(
+    r"interrupted (?:at|after) epoch (\d+) of \d+(?:, after (\d+) of \d+ steps)?; saved"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,10 +40,10 @@ def find_false_report(stderr: str, progress: Progress) -> Iterator[str]:
     reported = SAVED.search(stderr)
     if reported is None:
         return
-    step, epoch = int(reported[1] or 0), int(reported[2])
+    epoch, step = int(reported[1]), int(reported[2] or 0)
     position = (epoch - 1, step) if step else (epoch, 0)
     if position not in progress.values():
-        yield f"stderr reports that the run {reported[0]}, but the progress is {progress}"
+        yield f"stderr reports that the run was {reported[0]}, but the progress is {progress}"
 
 
 def compare(killed: DirectoryState, uninterrupted: DirectoryState) -> list[str]:

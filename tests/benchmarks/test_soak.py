@@ -26,7 +26,7 @@ from training_runs import make_config
 
 ROOT = Path(__file__).parents[2]
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
-SAVED = "error: interrupted: it is saved; the same command resumes from there.\n"
+SAVED = "error: interrupted after epoch 1 of 2; saved: give the same command again to resume.\n"
 EARLY = "Traceback (most recent call last):\n  ...\nKeyboardInterrupt\n"
 
 
@@ -194,11 +194,12 @@ def test_a_false_report_of_a_save_is_found(tmp_path: Path) -> None:
     command, state = make_training(1, seed=0, method="at", epochs=2), read_directory(tmp_path)
 
     def stopped(where: str) -> ProcessRun:
-        return make_run(TERM, code=143, stderr=f"error: interrupted: it is saved after {where}; ")
+        return make_run(TERM, code=143, stderr=f"error: interrupted {where}; saved: ")
 
-    assert find_problems(command, stopped("step 2 of epoch 2"), state, state) == []
-    assert len(find_problems(command, stopped("step 3 of epoch 2"), state, state)) == 1
-    assert len(find_problems(command, stopped("epoch 2"), state, state)) == 1
+    within = "at epoch 2 of 2, after {} of 10 steps"
+    assert find_problems(command, stopped(within.format(2)), state, state) == []
+    assert len(find_problems(command, stopped(within.format(3)), state, state)) == 1
+    assert len(find_problems(command, stopped("after epoch 2 of 2"), state, state)) == 1
 
 
 @pytest.mark.parametrize(

@@ -171,9 +171,9 @@ def test_a_signal_gives_one_line_and_its_exit_code(empty: Path, number: int, cod
     assert out == ""
     (rest,) = (text for text in err.splitlines() if not text.startswith("epoch "))
     assert re.fullmatch(
-        r"error: interrupted: checkpoints/at is saved "
-        r"(after|before the validation of) (step \d+ of )?epoch \d+; "
-        "the same command resumes from there.",
+        r"error: interrupted (at|after) epoch \d+ of 30"
+        r"(, after \d+ of 20 steps|, before its validation)?; saved: "
+        "give the same command again to resume.",
         rest,
     )
     assert sorted(file.name for file in Path("checkpoints/at").iterdir()) == [
@@ -210,23 +210,49 @@ def test_a_signal_while_libraries_are_imported(empty: Path, seconds: float) -> N
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err.count("error: interrupted: ") == 1
+    assert err.count("error: interrupted") == 1
+    assert err.endswith("give the same command again.\n") or "; saved: " in err
     assert "Traceback" not in err
 
 
-def test_an_interrupted_force_resumes_without_force(
-    empty: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("is_saved", "message"),
+    [
+        (False, "interrupted before anything was saved: give the same command again."),
+        (
+            True,
+            "interrupted before the next save; checkpoints/run is as last saved: give the same "
+            "command again without --force to resume.",
+        ),
+    ],
+)
+def test_a_run_that_ends_without_saving_promises_only_what_is_saved(
+    is_saved: bool, message: str, empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*args: object, **kwargs: object) -> None:
+    def interrupt(*args: object) -> None:
+        if is_saved:
+            Path("checkpoints/run/last.pt").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("adrbench.training.loop.train", interrupt)
-    outcome = command("train", "digits", *QUICK, "--force")
+    monkeypatch.setattr("adrbench.training.loop.run_epoch", interrupt)
+    outcome = command("train", "digits", "--name", "run", *QUICK, "--force")
     assert outcome.code == 130
-    assert (
-        "saved progress is kept; run the same command without --force again to resume."
-        in outcome.err
+    assert outcome.lines[-1] == f"error: {message}"
+
+
+def test_an_interruption_before_the_first_step_promises_nothing(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("adrbench.training.loop.build_state", interrupt)
+    outcome = command("train", "digits", *QUICK)
+    assert outcome.code == 130
+    assert outcome.err == (
+        "error: interrupted before the first step: give the same command again.\n"
     )
+    assert tree(empty) == {}
 
 
 # Attacks

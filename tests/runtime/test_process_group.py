@@ -353,7 +353,7 @@ def test_a_signal_to_the_launcher_stops_the_run(empty: Path, number: int) -> Non
         wait_for(last.exists)
         torchrun.send_signal(number)
         _, err = torchrun.communicate(timeout=60)
-    assert err.count("error: interrupted: checkpoints/run is saved") == 1, err
+    assert err.count("; saved: give the same command again to resume.") == 1, err
     assert torchrun.returncode == 1, "torchrun's own, whatever its workers end with"
     held = checkpoints.load(last).training
     assert held is not None

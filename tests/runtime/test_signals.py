@@ -41,6 +41,16 @@ def test_a_deferred_signal_is_only_recorded() -> None:
         assert stop.number == signal.SIGTERM
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_of_a_request_is_acknowledged(number: int) -> None:
+    acknowledged: list[int] = []
+    stop = StopRequest(on_request=acknowledged.append)
+    with stop.handling_signals(), stop.deferred():
+        send(number)
+        send(number)
+    assert acknowledged == [number]
+
+
 def test_a_repetition_of_the_signal_does_not_interrupt_again() -> None:
     stop = StopRequest()
     with stop.handling_signals():

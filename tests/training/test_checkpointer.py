@@ -130,7 +130,9 @@ def test_a_run_interrupted_after_any_step(
             callbacks=Watch(at, request),
         )
     assert caught.value.number == number
-    assert f"run is saved after step {(at - 1) % STEPS + 1} of epoch" in caught.value.where
+    epochs_done, step = divmod(at - 1, STEPS)
+    position = f"at epoch {epochs_done + 1} of {EPOCHS}, after {step + 1} of {STEPS} steps"
+    assert caught.value.where == f"{position}; saved"
     resume(directory, digits, expected=at)
     assert_same_run(uninterrupted, directory)
 
@@ -149,7 +151,7 @@ def test_a_run_interrupted_during_its_validation(
     monkeypatch.setattr(training, "validate", interrupted)
     with (
         stop.handling_signals(),
-        pytest.raises(Interrupted, match="is saved before the validation of epoch 2"),
+        pytest.raises(Interrupted, match=r"^at epoch 2 of 3, before its validation; saved$"),
     ):
         training.train(make_config(), digits, directory, context=Context(device=CPU, stop=stop))
     monkeypatch.setattr(training, "validate", validate)
