@@ -135,6 +135,7 @@ def run(request: "TrainRequest", options: RunOptions, context: "Context") -> Non
             check_writable(place)
     console = Console(stderr=True, quiet=not group.is_rank_zero)
     display = TrainingDisplay(console, name)
+    context.stop.on_request = display.acknowledge
     try:
         with display, explaining_memory_errors(config.batch_size):
             record = loop.train(

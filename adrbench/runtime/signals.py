@@ -42,9 +42,8 @@ class StopRequest:
     """A request to stop: `number` is the signal received, None so far.
 
     A signal interrupts at once, except within `deferred`, where the first one is only recorded.
-    `on_request` is called with the number of the first one, before anything else happens. It runs
-    within the signal handler: it must not print to a stream, which the interrupted code may be
-    using.
+    `on_request` is then called with its number, to acknowledge it. It runs within the signal
+    handler: it must not print to a stream, which the code that was interrupted may be using.
     """
 
     def __init__(self, on_request: Callable[[int], None] = lambda number: None) -> None:
@@ -76,11 +75,11 @@ class StopRequest:
         is_first = self.number is None
         if is_first:
             self.number, self._received_at = number, now
-            self.on_request(number)
         elif now - self._received_at <= ONE_REQUEST_SECONDS:
             return
         if not (is_first and self._is_deferred):
             raise Interrupted(number)
+        self.on_request(number)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

@@ -19,6 +19,9 @@ class Callbacks(Protocol):
         `loss` is the last that arrived from the device, which may be that of an earlier step.
         """
 
+    def validation(self, weights: str, stage: str, done: int, total: int) -> None:
+        """Note that `done` of `total` images of a stage of the validation of `weights` are done."""
+
     def epoch(self, row: HistoryRow) -> None:
         """Note that an epoch was finished, validated and saved."""
 
@@ -30,6 +33,9 @@ class NoCallbacks:
         """Do nothing."""
 
     def step(self, epoch: int, step: int, loss: float, annealed: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def validation(self, weights: str, stage: str, done: int, total: int) -> None:
         """Do nothing."""
 
     def epoch(self, row: HistoryRow) -> None:

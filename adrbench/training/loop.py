@@ -13,7 +13,7 @@ from adrbench.config.method import Weights
 from adrbench.config.settings import AttackConfig, TrainConfig
 from adrbench.data import Dataset, epoch_batches
 from adrbench.errors import AdrbenchError, NonFiniteLogitsError
-from adrbench.evaluation.evaluate import evaluate
+from adrbench.evaluation.evaluate import OnBatch, evaluate
 from adrbench.results.history import Counts, HistoryRow
 from adrbench.results.provenance import describe_device, now
 from adrbench.results.records import Session, TrainRecord
@@ -139,7 +139,7 @@ def run_epoch(
     take_steps(run, state, stepper, checkpointer, callbacks)
     began = time.perf_counter()
     with checkpointer.saved_if_interrupted(state):
-        counts = validate(run, state)
+        counts = validate(run, state, callbacks)
     last_step = state.steps_done - 1
     row = HistoryRow(
         epoch=state.epochs_done + 1,
@@ -199,7 +199,7 @@ def take_steps(
     check_finite(run, state)
 
 
-def validate(run: Run, state: TrainState) -> dict[Weights, Counts]:
+def validate(run: Run, state: TrainState, callbacks: Callbacks) -> dict[Weights, Counts]:
     """Count clean and PGD accuracy of each set of weights on the split that chooses the best.
 
     The attack is that of training, with noise drawn per image, the same in every epoch.
@@ -227,6 +227,7 @@ def validate(run: Run, state: TrainState) -> dict[Weights, Counts]:
                 label=f"the {weights} weights",
                 check_reliability=False,
                 batch_size=attack.batch_size,
+                on_batch=report_validation(callbacks, weights),
                 process_group=run.context.process_group,
             )
         except NonFiniteLogitsError as error:
@@ -238,3 +239,8 @@ def validate(run: Run, state: TrainState) -> dict[Weights, Counts]:
             clean_correct=outcome.clean_correct, robust_correct=outcome.robust_correct
         )
     return counts
+
+
+def report_validation(callbacks: Callbacks, weights: Weights) -> OnBatch:
+    """Return what passes the progress of a validation on to `callbacks`."""
+    return lambda stage, done, total, survivors: callbacks.validation(weights, stage, done, total)

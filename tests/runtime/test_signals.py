@@ -42,13 +42,23 @@ def test_a_deferred_signal_is_only_recorded() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_of_a_request_is_acknowledged(number: int) -> None:
+def test_a_deferred_signal_is_acknowledged_once(number: int) -> None:
     acknowledged: list[int] = []
     stop = StopRequest(on_request=acknowledged.append)
     with stop.handling_signals(), stop.deferred():
         send(number)
         send(number)
     assert acknowledged == [number]
+
+
+def test_a_signal_that_interrupts_at_once_is_not_acknowledged() -> None:
+    acknowledged: list[int] = []
+    with (
+        pytest.raises(Interrupted),
+        StopRequest(on_request=acknowledged.append).handling_signals(),
+    ):
+        send(signal.SIGINT)
+    assert acknowledged == []
 
 
 def test_a_repetition_of_the_signal_does_not_interrupt_again() -> None:

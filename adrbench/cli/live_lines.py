@@ -1,0 +1,42 @@
+"""Lines at the bottom of a terminal that a thread redraws while work goes on."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+
+REFRESHES_PER_SECOND = 5
+#: Columns left free at the right. There a terminal echoes Ctrl-C as ^C; on a full line that would
+#: begin another one, of which the display would not know when it erases its own.
+FREE_COLUMNS = 4
+
+
+def make_live(console: Console, draw: Callable[[], RenderableType]) -> Live:
+    """Return a live display of what `draw` returns, which is erased at the end."""
+    return Live(
+        get_renderable=lambda: Padding(draw(), (0, FREE_COLUMNS, 0, 0)),
+        console=console,
+        transient=True,
+        refresh_per_second=REFRESHES_PER_SECOND,
+    )
+
+
+def progress_line(before: str, after: str, *, fraction: float | None) -> Table:
+    """Return a line as wide as the terminal: a progress bar between two texts.
+
+    Without a `fraction` from 0 to 1 the bar only shows that work is going on.
+    """
+    columns = (Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True))
+    line = Table.grid(*columns, padding=(0, 1))
+    total = None if fraction is None else 1.0
+    line.add_row(before, ProgressBar(total=total, completed=fraction or 0.0), after)
+    return line
+
+
+def spell_seconds(seconds: float) -> str:
+    """Return a duration in hours, minutes and seconds."""
+    return str(timedelta(seconds=round(max(0.0, seconds))))
