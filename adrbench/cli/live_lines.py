@@ -4,8 +4,8 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
-from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 
@@ -18,7 +18,7 @@ FREE_COLUMNS = 4
 def make_live(console: Console, draw: Callable[[], RenderableType]) -> Live:
     """Return a live display of what `draw` returns, which is erased at the end."""
     return Live(
-        get_renderable=lambda: Padding(draw(), (0, FREE_COLUMNS, 0, 0)),
+        get_renderable=lambda: Constrain(draw(), max(1, console.width - FREE_COLUMNS)),
         console=console,
         transient=True,
         refresh_per_second=REFRESHES_PER_SECOND,
