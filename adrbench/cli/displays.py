@@ -79,7 +79,8 @@ class TrainingDisplay:
         self.first_step = (epoch - 1) * steps_per_epoch + steps
         self.began = self.epoch_began = time.perf_counter()
         self.started = True
-        introduction = f"{self.name}: {self.settings}" if self.settings else self.name
+        all_settings = " (adrbench train ... --dry-run shows all)" if self.settings else ""
+        introduction = f"{self.name}: {self.settings}{all_settings}"
         print_line(self.console, introduction, style="dim")
         if self.first_step:
             text = f"resuming at epoch {epoch} of {config.epochs}"

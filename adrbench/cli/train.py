@@ -37,6 +37,7 @@ class RunOptions:
     data_dir: Path
     save_minutes: float
     force: bool
+    dry_run: bool
 
     def __post_init__(self) -> None:
         if not self.save_minutes >= 0:
@@ -80,6 +81,10 @@ def train(
     ] = 5,
     device: Device = "auto",
     force: Annotated[bool, typer.Option("--force", help="Start over, replacing the run.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print every setting with its source, and stop."),
+    ] = False,
 ) -> None:
     """Train a model, or resume a run that was interrupted."""
     from adrbench.config.resolve import TrainRequest
@@ -94,18 +99,23 @@ def train(
             data_dir=data_dir,
             save_minutes=save_minutes,
             force=force,
+            dry_run=dry_run,
         )
         if activation not in ACTIVATIONS:
             raise unknown_name("activation", activation, ACTIVATIONS)
-        default_arch = "small-cnn" if dataset == "digits" else "resnet18"
         request = TrainRequest(
             dataset=dataset,
             method=method,
-            arch=canonical_arch(arch or default_arch),
+            arch=canonical_arch(arch or default_arch(dataset)),
             activation=activation,
             given=given,
         )
         run(request, options, context)
+
+
+def default_arch(dataset: str) -> str:
+    """Return the architecture of a run on `dataset` without --arch."""
+    return "small-cnn" if dataset == "digits" else "resnet18"
 
 
 def run(request: "TrainRequest", options: RunOptions, context: "Context") -> None:
@@ -113,28 +123,39 @@ def run(request: "TrainRequest", options: RunOptions, context: "Context") -> Non
     from rich.console import Console
 
     from adrbench.cli.displays import TrainingDisplay
+    from adrbench.cli.dry_run import describe_plan
     from adrbench.cli.memory_errors import explaining_memory_errors
+    from adrbench.cli.settings_display import introduce
     from adrbench.runtime.files import check_writable
     from adrbench.runtime.launch import is_restarted, rank_zero_first
     from adrbench.training import loop
     from adrbench.training.checkpointer import is_finished
     from adrbench.training.run_names import check_run_name, run_name
+    from adrbench.training.state import prepare_run
 
     group = context.process_group
     if options.name is not None:
         check_run_name(options.name, options.results)
     with rank_zero_first(group):
-        config, dataset = load(request, options.data_dir)
+        request, config, dataset = load(request, options.data_dir)
     name = options.name or run_name(config, dataset.name)
     check_run_name(name, options.results)
     directory = options.checkpoints / name
+    if options.dry_run:
+        planned = prepare_run(config, dataset, directory, context)
+        plan = describe_plan(planned, request, default_arch(request.dataset))
+        if group.is_rank_zero:
+            typer.echo(plan)
+        return
     path = options.results / f"train-{name}.json"
     force = options.force and not is_restarted(group)
     if group.is_rank_zero and (force or not is_finished(directory, config)):
         for place in (directory, path.parent):
             check_writable(place)
     console = Console(stderr=True, quiet=not group.is_rank_zero)
-    display = TrainingDisplay(console, name)
+    num_train = len(dataset.train) + len(dataset.val)
+    settings = introduce(config, request.find_sources(dataset.name, num_train=num_train))
+    display = TrainingDisplay(console, name, settings)
     context.stop.on_request = display.acknowledge
     try:
         with display, explaining_memory_errors(config.batch_size):
@@ -171,8 +192,13 @@ def locate(stop: KeyboardInterrupt, directory: Path, *, has_begun: bool) -> Inte
     return Interrupted(number, where, resumes=False)
 
 
-def load(request: "TrainRequest", data_dir: Path) -> tuple["TrainConfig", "Dataset"]:
-    """Load the data set of a run, and complete its settings for that many images."""
+def load(
+    request: "TrainRequest", data_dir: Path
+) -> tuple["TrainRequest", "TrainConfig", "Dataset"]:
+    """Load the data set of a run, and complete its settings for that many images.
+
+    The request is returned without what the data set makes meaningless.
+    """
     from adrbench.data import load_dataset
 
     for name in request.ignored:
@@ -187,7 +213,8 @@ def load(request: "TrainRequest", data_dir: Path) -> tuple["TrainConfig", "Datas
         request = request.without("split_seed")
     num_val = len(dataset.val)
     num_train = len(dataset.train) + num_val
-    return request.resolve(dataset.name, num_train=num_train, val_size=num_val), dataset
+    config = request.resolve(dataset.name, num_train=num_train, val_size=num_val)
+    return request, config, dataset
 
 
 def summarize(record: "TrainRecord", directory: Path) -> str:

@@ -12,7 +12,16 @@ from typing import Any
 
 from adrbench.config.method import Method
 
-PUBLISHED = "published ADR configurations (yuyuwu5/ADR, 515da0e)"
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a value comes from: a `name` for a column, and the whole `text`."""
+
+    name: str
+    text: str
+
+
+PUBLISHED = Source(name="published ADR", text="published ADR configurations (yuyuwu5/ADR, 515da0e)")
 #: objective -> the architectures it was published with, all with ReLU.
 PUBLISHED_ARCHS: dict[str, tuple[str, ...]] = {
     "at": ("resnet18", "wrn-34-10"),
@@ -43,7 +52,7 @@ class Row:
     """
 
     values: Mapping[str, Any]
-    source: str = PUBLISHED
+    source: Source = PUBLISHED
     dataset: str = "*"
     arch: str = "*"
     norm: str | None = None
@@ -65,9 +74,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """The values for one run, and their source."""
+    """The values for one run, the source of each, and the text of all sources, to be stored."""
 
     values: Mapping[str, Any]
+    sources: Mapping[str, Source]
     source: str
 
 
@@ -86,10 +96,19 @@ EVERYWHERE = {
     "crop_padding": 4,
     "flip": True,
 }
-RICE_2020 = "L2 radius and step of Rice et al. 2020 (eps 128/255, alpha 15/255)"
-DIGITS = "our own: 8x8 images, seconds per epoch on a CPU"
-SHARP = "our own: a sharper teacher, see CONTRIBUTING.md"
-SMALL = "our own: few steps per epoch need smaller batches and a shorter average"
+RICE_2020 = Source(
+    name="Rice et al. 2020",
+    text="L2 radius and step of Rice et al. 2020 (eps 128/255, alpha 15/255)",
+)
+DIGITS = Source(name="ours for digits", text="our own: 8x8 images, seconds per epoch on a CPU")
+SHARP = Source(
+    name="ours for ADR",
+    text="our own: with CIFAR-10's temperature and lambda the targets of digits are nearly uniform",
+)
+SMALL = Source(
+    name="ours for small sets",
+    text="our own: few steps per epoch need smaller batches and a shorter average",
+)
 
 
 def tokens(spelling: str) -> frozenset[str]:
@@ -157,12 +176,18 @@ def find_preset(
     family = dataset if dataset in known else "small" if num_train < SMALL_SET else "large"
     rows = [row for row in ROWS if row.fits(family, arch, method, norm)]
     values: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
     for row in rows:
         values |= row.values
-    values |= method.implied
-    sources = list(dict.fromkeys(row.source for row in rows))
+        sources |= dict.fromkeys(row.values, row.source)
+    applied = list(dict.fromkeys(row.source for row in rows))
+    text = "; ".join(source.text for source in applied)
     published_archs = PUBLISHED_ARCHS.get(method.filled["objective"].token, ())
     was_published = family != "large" and activation == "relu" and arch in published_archs
-    if sources == [PUBLISHED] and not was_published:
-        sources.append(f"our own: carried over to {dataset} {arch} {method}")
-    return Preset(values=values, source="; ".join(sources))
+    if applied == [PUBLISHED] and not was_published:
+        text += f"; our own: carried over to {dataset} {arch} {method}"
+        sources = dict.fromkeys(sources, Source(name="carried over", text=text))
+    for component in method.components:
+        implied = f"implied by {component.token}"
+        sources |= dict.fromkeys(component.implies, Source(name=implied, text=implied))
+    return Preset(values={**values, **method.implied}, sources=sources, source=text)

@@ -7,10 +7,13 @@ from typing import Any
 from adrbench.config.components import component_settings
 from adrbench.config.declare import flag
 from adrbench.config.method import Method, parse_method
-from adrbench.config.presets import find_preset
-from adrbench.config.settings import TrainConfig, check_values
+from adrbench.config.presets import Preset, Source, find_preset
+from adrbench.config.settings import TrainConfig, check_values, train_settings
 from adrbench.config.threat import NORMS
 from adrbench.errors import unknown_name
+
+GIVEN = Source(name="given", text="given")
+DEFAULT = Source(name="default", text="default")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +82,7 @@ class TrainRequest:
         `num_train` is its number of training images, of which `val_size` are held out.
         """
         given = self.used
-        preset = find_preset(
-            dataset,
-            self.arch,
-            self.parsed_method,
-            norm=given.get("norm", TrainConfig.norm),
-            activation=self.activation,
-            num_train=num_train,
-        )
+        preset = self._find_preset(dataset, num_train)
         flags = [flag(name) for name in preset.values if name in given]
         source = "; ".join([preset.source, *([f"given: {', '.join(flags)}"] if flags else [])])
         return TrainConfig.of(
@@ -95,4 +91,27 @@ class TrainRequest:
             method=str(self.parsed_method),
             activation=self.activation,
             **{**preset.values, **given, "val_size": val_size, "preset": source},
+        )
+
+    def find_sources(self, dataset: str, *, num_train: int) -> dict[str, Source]:
+        """Return where the value of each setting of the run comes from, by the setting's name.
+
+        The arguments are those of `resolve`.
+        """
+        preset = self._find_preset(dataset, num_train)
+        unused = component_settings().keys() - self.parsed_method.settings.keys()
+        return {
+            name: GIVEN if name in self.given else preset.sources.get(name, DEFAULT)
+            for name in train_settings()
+            if name not in unused
+        }
+
+    def _find_preset(self, dataset: str, num_train: int) -> Preset:
+        return find_preset(
+            dataset,
+            self.arch,
+            self.parsed_method,
+            norm=self.given.get("norm", TrainConfig.norm),
+            activation=self.activation,
+            num_train=num_train,
         )

@@ -3,7 +3,7 @@
 import pytest
 
 from adrbench.config.method import parse_method
-from adrbench.config.presets import PUBLISHED, find_preset
+from adrbench.config.presets import DIGITS, PUBLISHED, ROWS, SHARP, Source, find_preset
 from adrbench.config.settings import TrainConfig
 
 ADR_KEYS = ("temperature_high", "temperature_low", "interpolation_low", "interpolation_high")
@@ -40,7 +40,7 @@ def test_published_settings_are_reproduced(
     assert preset.values.get("awp_rho") == rho
     assert preset.values["epochs"] == epochs
     assert preset.values["nesterov"] is (rho is None)
-    assert preset.source == PUBLISHED
+    assert preset.source == PUBLISHED.text
 
 
 def test_milestones_are_at_the_published_epochs() -> None:
@@ -66,6 +66,33 @@ def test_a_preset_states_that_it_was_not_published(
 ) -> None:
     preset = find_preset(dataset, "wrn-28-10", parse_method("adr"), num_train=num_train)
     assert words in preset.source
+
+
+def test_each_value_has_the_source_of_the_row_that_set_it_last() -> None:
+    preset = find_preset("digits", "small-cnn", parse_method("adr+awp"), num_train=1437)
+    expected = {
+        "momentum": PUBLISHED,
+        "awp_rho": PUBLISHED,
+        "lr": DIGITS,
+        "ema_decay": DIGITS,
+        "temperature_high": SHARP,
+        "nesterov": Source(name="implied by awp", text="implied by awp"),
+    }
+    assert {name: preset.sources[name] for name in expected} == expected
+    assert preset.sources.keys() == preset.values.keys()
+    assert preset.source == "; ".join(one.text for one in (PUBLISHED, DIGITS, SHARP))
+
+
+def test_values_carried_over_to_another_architecture_say_so() -> None:
+    preset = find_preset("cifar10", "wrn-28-10", parse_method("at"), num_train=50_000)
+    (source,) = set(preset.sources.values())
+    assert source.name == "carried over"
+    assert source.text == preset.source
+    assert preset.source.endswith("; our own: carried over to cifar10 wrn-28-10 at")
+
+
+def test_no_source_names_a_file_of_this_project() -> None:
+    assert not [row.source for row in ROWS if ".md" in row.source.text or ".py" in row.source.text]
 
 
 @pytest.mark.parametrize("dataset", ["digits", "cifar10", "cifar100", "tiny-imagenet", "mine"])

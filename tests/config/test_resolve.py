@@ -22,6 +22,21 @@ def test_a_preset_supplies_settings_that_were_not_given() -> None:
     assert config.preset == f"{preset.source}; given: --lr, --ema-decay"
 
 
+def test_each_setting_has_a_source() -> None:
+    train_request = request("at+awp", lr=0.2, beta=3.0, nesterov=True)
+    config = train_request.resolve("digits", num_train=1437, val_size=143)
+    sources = train_request.find_sources("digits", num_train=1437)
+    assert sources.keys() == config.values().keys() - {
+        *("dataset", "arch", "method", "activation", "preset")
+    }
+    names = {"lr": "given", "nesterov": "given", "seed": "default", "val_size": "default"}
+    names |= {"awp_rho": "published ADR", "eps": "ours for digits"}
+    assert {name: sources[name].name for name in names} == names
+    assert request("awp").find_sources("digits", num_train=1437)["nesterov"].name == (
+        "implied by awp"
+    )
+
+
 def test_settings_of_absent_components_are_ignored() -> None:
     train_request = request("at", awp_rho=0.1, lr=0.2)
     assert train_request.ignored == ["awp_rho"]

@@ -1,0 +1,74 @@
+"""`adrbench train --dry-run`: what a run would be, without taking a step or writing a file."""
+
+import textwrap
+
+from adrbench.cli.settings_display import WIDTH, list_settings, tabulate
+from adrbench.config.components import SLOTS
+from adrbench.config.presets import DEFAULT_METHOD, Source
+from adrbench.config.resolve import DEFAULT, GIVEN, TrainRequest
+from adrbench.config.settings import TrainConfig
+from adrbench.results.provenance import describe_device
+from adrbench.training.state import Run, build_state
+
+
+def describe_plan(run: Run, request: TrainRequest, default_arch: str) -> str:
+    """Return what a run would be: its size and place, and every setting with its source.
+
+    Raises:
+        UsageError: where the run could not start.
+
+    """
+    num_train = len(run.dataset.train) + len(run.dataset.val)
+    sources = request.find_sources(run.dataset.name, num_train=num_train)
+    rows = [*list_choices(run.config, default_arch), *list_settings(run.config, sources)]
+    lines = [line for name, text in summarize_plan(run).items() for line in wrap(name, text)]
+    return "\n".join([*lines, "", *tabulate(rows)])
+
+
+def summarize_plan(run: Run) -> dict[str, str]:
+    """Return what a run would be, by the names of its lines."""
+    config, dataset = run.config, run.dataset
+    model = build_state(run).model
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    built = config.parsed_method().built
+    components = [f"{slot} {built[slot].token}" for slot in SLOTS if slot in built]
+    drawn = ", drawn from the training images" if dataset.val_is_drawn else ""
+    total = config.epochs * run.steps_per_epoch
+    return {
+        "run": run.directory.name,
+        "directory": str(run.directory),
+        "images": f"{len(dataset.train):,} for training; {len(dataset.val):,} for validation"
+        f"{drawn}; {len(dataset.test):,} for testing",
+        "steps": f"{run.steps_per_epoch:,} per epoch, {total:,} in all",
+        "components": ", ".join(components),
+        "network": f"{config.arch}, {num_parameters:,} parameters",
+        "device": describe_device(run.context.device),
+    }
+
+
+def list_choices(config: TrainConfig, default_arch: str) -> list[tuple[str, str, Source]]:
+    """Return rows for `tabulate` of what determines the preset: data set, method, network."""
+    choices = [
+        ("--method", config.method, DEFAULT_METHOD),
+        ("--arch", config.arch, default_arch),
+        ("--activation", config.activation, TrainConfig.activation),
+    ]
+    return [
+        ("DATASET", config.dataset, GIVEN),
+        *(
+            (name, value, DEFAULT if value == default else GIVEN)
+            for name, value, default in choices
+        ),
+    ]
+
+
+def wrap(name: str, text: str) -> list[str]:
+    """Return a named line, wrapped between words."""
+    indent = " " * 12
+    return textwrap.wrap(
+        f"{name:<{len(indent)}}{text}",
+        WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,122 @@
+"""`train --dry-run`: every setting with its source, in 80 columns, and nothing done."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adrbench.config.presets import Source
+from adrbench.config.settings import TrainConfig
+from runner import QUICK, command, succeed, tree
+from training_runs import make_config
+
+METHODS = ("at", "standard", "trades+adr+wa+awp", "adr")
+
+
+@pytest.fixture(autouse=True)
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def rows(output: str) -> dict[str, tuple[str, str]]:
+    """Return the table of a dry run: the value and the source of each setting."""
+    found = re.findall(r"^(DATASET|--\S+)  +(\S.*?)  +(\S.*)$", output, flags=re.MULTILINE)
+    return {name: (value, source) for name, value, source in found}
+
+
+def test_values_come_with_their_sources() -> None:
+    line = ("train", "digits", "--method", "adr+awp", "--eps", "8/255", "--lr", "0.2", "--dry-run")
+    outcome = succeed(*line)
+    shown = rows(outcome.out)
+    assert outcome.err == ""
+    expected = {
+        "DATASET": ("digits", "given"),
+        "--method": ("adr+awp", "given"),
+        "--arch": ("small-cnn", "default"),
+        "--eps": ("8/255", "given"),
+        "--lr": ("0.2", "given"),
+        "--epochs": ("30", "ours for digits"),
+        "--milestones": ("0.5,0.75", "published ADR"),
+        "--nesterov": ("no", "implied by awp"),
+        "--temperature-high": ("1", "ours for ADR"),
+        "--awp-rho": ("0.005", "published ADR"),
+        "--val-size": ("143", "default"),
+        "--split-seed": ("that of --seed", "default"),
+    }
+    assert {name: shown.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_values_are_those_of_the_run(method: str) -> None:
+    line = ("train", "digits", "--method", method, "--name", "run", *QUICK)
+    shown = rows(succeed(*line, "--dry-run").out)
+    succeed(*line)
+    config = json.loads(Path("checkpoints/run/config.json").read_text())
+    del config["run_id"]
+    values = TrainConfig.from_json(config).values()
+    not_shown = {"dataset", "preset"}
+    assert shown.keys() == {
+        "DATASET",
+        *(f"--{name.replace('_', '-')}" for name in values.keys() - not_shown),
+    }
+    for name in ("epochs", "batch_size", "steps", "val_size", "seed"):
+        assert shown[f"--{name.replace('_', '-')}"][0] == str(values[name])
+
+
+@pytest.mark.parametrize("line", [(), ("--norm", "L2", "--arch", "wrn-10-1", "--split-seed", "3")])
+def test_the_size_of_the_run_is_shown_in_80_columns(line: tuple[str, ...]) -> None:
+    """1,294 images in batches of 64 are 20 full steps an epoch."""
+    out = succeed("train", "digits", "--name", "a-run-" + 50 * "x", "--dry-run", *line).out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "images      1,294 for training; 143 for validation" in out
+    assert "steps       20 per epoch, 600 in all" in out
+    assert "components  objective at, targets adr, averaging wa, perturbation awp" in out
+    if not line:
+        assert "network     small-cnn, 24,058 parameters" in out
+    assert "\ndevice      " in out
+
+
+def test_nothing_is_written(empty: Path) -> None:
+    succeed("train", "digits", "--dry-run", "--force")
+    assert tree(empty) == {}
+
+
+def test_a_finished_run_is_left_alone(empty: Path) -> None:
+    line = ("train", "digits", "--method", "at", *QUICK)
+    succeed(*line)
+    before = tree(empty)
+    succeed(*line, "--dry-run", "--force")
+    assert tree(empty) == before
+
+
+def test_a_run_that_cannot_start_is_an_error() -> None:
+    outcome = command("train", "digits", "--batch-size", "2000", "--dry-run")
+    assert outcome.code == 1
+    assert outcome.out == ""
+    assert "--batch-size" in outcome.err
+
+
+def test_a_set_with_its_own_validation_images_says_so() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    labels = np.arange(40) % 10
+    parts = {f"x_{part}": pixels for part in ("train", "val", "test")}
+    parts |= {f"y_{part}": labels for part in ("train", "val", "test")}
+    np.savez("own.npz", **parts)  # type: ignore[arg-type]
+    line = ("train", "own.npz", "--arch", "small-cnn", "--batch-size", "8", "--method", "at")
+    out = succeed(*line, "--split-seed", "3", "--dry-run").out
+    assert "images      40 for training; 40 for validation; 40 for testing" in out
+    assert rows(out)["--split-seed"] == ("that of --seed", "default")
+
+
+def test_the_introduction_joins_both_ends_only_where_they_share_a_source() -> None:
+    from adrbench.cli.settings_display import introduce
+
+    config = make_config("adr")
+    ours = Source(name="ours", text="")
+    shared = dict.fromkeys(("temperature_high", "temperature_low"), ours)
+    assert introduce(config, shared) == "ours: temperature 1 to 0.7"
+    apart = {**shared, "temperature_high": Source(name="given", text="given")}
+    assert introduce(config, apart) == "given: temperature high 1; ours: temperature low 0.7"
