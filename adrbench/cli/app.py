@@ -17,10 +17,12 @@ from adrbench.cli.exit_codes import exit_on_signal, handle_errors
 from adrbench.cli.list import list_
 from adrbench.cli.report import report
 from adrbench.cli.train import train
+from adrbench.cli.usage_errors import Program
 from adrbench.runtime.signals import select_unignored
 from adrbench.runtime.torchrun import is_launched
 
 app = typer.Typer(
+    cls=Program,
     help="Train adversarially robust image classifiers with ADR and its baselines, attack them "
     "with PGD and AutoAttack, and report the results beside RobustBench's.",
     no_args_is_help=True,

@@ -51,7 +51,8 @@ def train(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="digits, cifar10, cifar100, tiny-imagenet, an .npz file or an image folder."
+            metavar="DATASET",
+            help="digits, cifar10, cifar100, tiny-imagenet, an .npz file or an image folder.",
         ),
     ],
     method: Annotated[

@@ -172,7 +172,10 @@ def test_a_signal_gives_one_line_and_its_exit_code(empty: Path, number: int, cod
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert out == ""
-    (rest,) = (text for text in err.splitlines() if not text.startswith("epoch "))
+    *acknowledged, rest = (text for text in err.splitlines() if not text.startswith("epoch "))
+    assert len(acknowledged) <= 1, "none where it is validating, which ends at once"
+    for text in acknowledged:
+        assert "finishing this step, then saving; " in text
     assert re.fullmatch(
         r"error: interrupted (at|after) epoch \d+ of 30"
         r"(, after \d+ of 20 steps|, before its validation)?; saved: "

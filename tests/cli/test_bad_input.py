@@ -18,6 +18,7 @@ from PIL import Image
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import SCHEMA
+from messages import assert_one_line
 from runner import QUICK, command, succeed, tree
 
 AT, ADR = "checkpoints/at", "checkpoints/adr"
@@ -374,11 +375,19 @@ CASES: dict[str, tuple[str, int, str]] = {
 }
 #: Typer reports unknown commands and options itself, with a usage line before the error.
 USAGE = {
-    "command": "atack",
-    "option": f"attack {AT} --epochs 3",
-    "whole number": f"attack {AT} --n many",
-    "argument": "train",
-    "further argument": "list suites archs",
+    "command": ("atack", "unknown command 'atack': did you mean attack?", "adrbench"),
+    "option": (
+        f"attack {AT} --epz",
+        "unknown option '--epz': did you mean",
+        "adrbench attack",
+    ),
+    "far option": ("attack x --qqqq", "unknown option '--qqqq': choose from", "adrbench attack"),
+    "program's option": ("--foo", "unknown option '--foo': choose from --version", "adrbench"),
+    "whole number": (f"attack {AT} --n many", "--n is 'many': give a whole", "adrbench attack"),
+    "number": (f"{TRAIN} --lr high", "--lr is 'high': give a number", "adrbench train"),
+    "no value": (f"{TRAIN} --lr", "option --lr requires an argument", "adrbench train"),
+    "argument": ("train", "missing argument DATASET", "adrbench train"),
+    "further argument": ("list a b", "got unexpected extra argument.* .b.", "adrbench list"),
 }
 ZOO = {
     "no dataset": ("robustbench:Rice2020Overfitting", 2, "needs --dataset cifar10 or cifar100"),
@@ -452,14 +461,22 @@ def test_a_zoo_model_that_is_not_available_is_one_sentence(
 
 
 @pytest.mark.parametrize("case", USAGE)
-def test_usage_errors_are_reported_by_typer(here: Path, case: str) -> None:
+def test_a_wrong_command_line_is_an_error_that_names_the_help(here: Path, case: str) -> None:
+    line, words, name = USAGE[case]
     before = tree(here)
-    outcome = command(*shlex.split(USAGE[case]))
-    assert outcome.code == 2
-    assert outcome.out == ""
-    assert outcome.err.startswith("Usage: ")
-    assert "\nError: " in outcome.err
+    outcome = command(*shlex.split(line))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert_one_line(outcome.err.removesuffix("\n"))
+    assert re.match(f"error: {words}", outcome.err)
+    assert re.search(rf"(; see| See) `{name} --help`\.\n$", outcome.err)
     assert tree(here) == before
+
+
+def test_without_arguments_the_help_is_printed() -> None:
+    outcome = command()
+    assert outcome.code == 2
+    assert "Commands:" in outcome.err
+    assert "error" not in outcome.err
 
 
 def test_notes_name_the_skipped_files_before_the_error(here: Path) -> None:
