@@ -16,7 +16,10 @@ WIDTH = 80
 
 
 def introduce(config: TrainConfig, sources: Mapping[str, Source]) -> str:
-    """Return the most important settings of a run in a line, by their sources."""
+    """Return the most important settings of a run in a line, by their sources.
+
+    Of a source such as "ours for digits", only "ours" is shown.
+    """
     own = config.parsed_method().settings
     shown = [
         name
@@ -25,7 +28,8 @@ def introduce(config: TrainConfig, sources: Mapping[str, Source]) -> str:
     ]
     by_source: dict[str, dict[str, Any]] = {GIVEN.name: {}}
     for name in shown:
-        by_source.setdefault(sources[name].name, {})[name] = config.values()[name]
+        source = sources[name].name.partition(" for ")[0]
+        by_source.setdefault(source, {})[name] = config.values()[name]
     return "; ".join(
         f"{source}: {', '.join(_spell_in_words(values))}"
         for source, values in by_source.items()

@@ -74,7 +74,7 @@ def test_a_finished_run_is_not_trained_again_and_a_note_names_its_record(empty: 
     line = ("train", "digits", "--method", "at", *QUICK)
     first = succeed(*line)
     assert first.lines[0] == (
-        "digits-small-cnn-at-seed0: given: epochs 1, steps 1; ours for digits: batch size 64, "
+        "digits-small-cnn-at-seed0: given: epochs 1, steps 1; ours: batch size 64, "
         "lr 0.05, eps 0.1 (adrbench train ... --dry-run shows all)"
     )
     assert first.lines[1].startswith("epoch 1/1  loss ")

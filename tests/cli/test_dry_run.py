@@ -115,7 +115,7 @@ def test_the_introduction_joins_both_ends_only_where_they_share_a_source() -> No
     from adrbench.cli.settings_display import introduce
 
     config = make_config("adr")
-    ours = Source(name="ours", text="")
+    ours = Source(name="ours for digits", text="")
     shared = dict.fromkeys(("temperature_high", "temperature_low"), ours)
     assert introduce(config, shared) == "ours: temperature 1 to 0.7"
     apart = {**shared, "temperature_high": Source(name="given", text="given")}
