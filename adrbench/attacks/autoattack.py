@@ -35,6 +35,10 @@ SUITE_NAMES: dict[Version, str] = {
     "rand": "autoattack-rand",
 }
 TARGET_CLASSES = 9
+#: The forward passes of one run of an attack on a batch of which no image is fooled (pyautoattack
+#: 0.2.0), and the restarts or passes per gradient that a version multiplies them by.
+PASSES = {"apgd-ce": 101, "apgd-dlr": 101, "apgd-t": 102, "fab": 202, "fab-t": 203, "square": 5002}
+RUNS: dict[Version, int] = {"standard": 1, "plus": 5, "rand": 20}
 #: The fewest classes an attack supports: the DLR loss uses the third highest logit, its targeted
 #: form the fourth.
 MIN_CLASSES = {"apgd-t": 4, "apgd-dlr": 3, "fab-t": 3}
@@ -78,6 +82,15 @@ class OfficialAttack:
             num_classes=self.num_classes or num_classes,
             seed=seed if self.seed is None else self.seed,
         )
+
+    @property
+    def num_passes(self) -> int:
+        """The forward passes of an attack on a batch of which no image is fooled."""
+        if self.name == "square":
+            return PASSES[self.name] + 1
+        is_targeted = self.name.endswith("-t")
+        num_targets = min(TARGET_CLASSES, (self.num_classes or 10) - 1)
+        return PASSES[self.name] * (num_targets if is_targeted else RUNS[self.version]) + 1
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """Attack images `x` (N, C, H, W) in [0, 1] with labels `y` (N,); `indices` are unused.

@@ -249,7 +249,7 @@ def attack_once(
             AttackDisplay(console, label, num_images=len(job.images)) as display,
             explaining_memory_errors(job.config.batch_size),
         ):
-            watcher = Watcher(on_batch=display.batch)
+            watcher = Watcher(on_batch=display.batch, on_pass=display.passes)
             return run(job, context, watcher, force=force, save_adversarial=save_adversarial)
     except Interrupted as interruption:
         is_begun = bool(progress_files(job, 0).files())
@@ -271,7 +271,8 @@ def print_attacks(records: Sequence["AttackRecord"]) -> None:
 
     radii = list(dict.fromkeys(format_eps(record.threat_model.eps) for record in records))
     columns = radii if len(radii) > 1 else ["robust"]
-    table = plain_table("target", "weights", "threat", "suite", "n", "clean", *columns)
+    names = ("target", "weights", "threat", "suite")
+    table = plain_table(*names, numbers=("n", "clean", *columns))
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for record in records:
         norm, eps = record.threat_model.norm, format_eps(record.threat_model.eps)

@@ -1,6 +1,7 @@
 """Lines of text, and results as plain tables on stdout."""
 
 import sys
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -21,14 +22,13 @@ def one_line(text: str) -> Text:
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
-def plain_table(*columns: str) -> Table:
-    """Return an empty table in the style of this program, with numbers aligned to the right."""
+def plain_table(*texts: str, numbers: Sequence[str] = ()) -> Table:
+    """Return an empty table with columns of text and, after them, of numbers to the right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        is_number = column in ("n", "clean", "robust")
-        table.add_column(
-            column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
-        )
+    for column in texts:
+        table.add_column(column, overflow="fold")
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True, overflow="fold")
     return table
 
 

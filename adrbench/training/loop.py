@@ -13,7 +13,8 @@ from adrbench.config.method import Weights
 from adrbench.config.settings import AttackConfig, TrainConfig
 from adrbench.data import Dataset, epoch_batches
 from adrbench.errors import AdrbenchError, NonFiniteLogitsError
-from adrbench.evaluation.evaluate import OnBatch, evaluate
+from adrbench.evaluation.evaluate import evaluate
+from adrbench.evaluation.stage_runner import OnBatch
 from adrbench.results.history import Counts, HistoryRow
 from adrbench.results.provenance import describe_device, now
 from adrbench.results.records import Session, TrainRecord

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from adrbench.attacks.autoattack import (
     ATTACKS,
+    OfficialAttack,
+    Version,
     check_dynamic,
     review_square,
     split_runnable,
@@ -195,3 +197,37 @@ def test_success_of_square_after_white_box_attacks_is_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         review_square({"clean": 0.9, "apgd-ce": 0.5, "square": 0.499})
+
+
+class Sure(nn.Module):
+    """A model that no attack fools; it counts its passes."""
+
+    passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return 1e-3 * x.flatten(1)[:, :5] + torch.tensor([50.0, 4.0, 3.0, 2.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("standard", "apgd-ce"),
+        ("standard", "apgd-t"),
+        ("standard", "fab-t"),
+        ("plus", "apgd-dlr"),
+        ("plus", "fab"),
+        ("rand", "apgd-ce"),
+        pytest.param("standard", "square", marks=pytest.mark.slow),
+    ],
+)
+def test_the_stated_number_of_passes_is_that_of_an_attack_without_success(
+    version: Version, name: str
+) -> None:
+    model = Sure()
+    attack = OfficialAttack(
+        name=name, version=version, threat=ThreatModel(eps=0.01), num_classes=5, seed=0
+    )
+    x, y = torch.rand(2, 1, 3, 3), torch.zeros(2, dtype=torch.int64)
+    attack.perturb(model, x, y, torch.arange(2))
+    assert model.passes == attack.num_passes
