@@ -1,0 +1,152 @@
+"""`adrbench attack`: several suites and radii a command, and adversarial examples in a file."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import adrbench
+from runner import QUICK, command, succeed
+
+RUN = Path("checkpoints/run/best.pt")
+FEW = ("--n", "60")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("trained")
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        succeed("train", "digits", "--method", "at", "--name", "run", *QUICK)
+    finally:
+        os.chdir(before)
+    return directory
+
+
+@pytest.fixture
+def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("checkpoints").symlink_to(trained / "checkpoints")
+    return tmp_path
+
+
+def records() -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(Path("results").glob("*.json"))]
+
+
+def test_every_suite_is_run_at_every_radius(here: Path) -> None:
+    outcome = succeed(
+        "attack", RUN, "--suite", "pgd-2,fgsm", "--suite", "clean", "--eps", "2/255,4/255",
+        "--eps", "0.1", *FEW,
+    )  # fmt: skip
+    found = {(one["suite"], round(255 * one["threat_model"]["eps"], 3)) for one in records()}
+    assert found == {(s, e) for s in ("pgd-2", "fgsm", "clean") for e in (2, 4, 25.5)}
+    head, *rows = [line for line in outcome.out.splitlines() if "%" in line or "clean" in line]
+    assert head.split() == [
+        "target",
+        "weights",
+        "threat",
+        "suite",
+        "n",
+        "clean",
+        "2/255",
+        "4/255",
+        "0.1",
+    ]
+    assert len(rows) == 3
+    by_suite = {(one["suite"], one["threat_model"]["eps"]): one for one in records()}
+    row = next(line for line in rows if " pgd-2 " in line).split("%")
+    assert row[1].strip() == f"{100 * by_suite['pgd-2', 2 / 255]['robust_correct'] / 60:.2f}"
+
+
+def test_the_same_command_again_does_nothing(here: Path) -> None:
+    line = ("attack", RUN, "--suite", "pgd-2,pgd-3", "--eps", "2/255,4/255", *FEW)
+    first = succeed(*line)
+    again = succeed(*line)
+    assert again.out == first.out
+    assert again.err.count("was done before") == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--suite", "pgd-2,autoatack"), "unknown suite 'autoatack'"),
+        (("--suite", ","), "--suite is empty"),
+        (("--eps", "2/255,eight"), "--eps is 'eight'"),
+        (("--eps", "2/255,8"), "write 8/255 if you meant that"),
+        (("--save-adversarial", "x.png"), "ends in .npz or .pt"),
+        (("--suite", "pgd-2,fgsm", "--save-adversarial", "x.npz"), "this command has 2"),
+        (("--suite", "no_such:suite"), "there is no module 'no_such'"),
+    ],
+)
+def test_bad_combinations_are_refused_before_anything_is_attacked(
+    flags: tuple[str, ...], words: str, here: Path
+) -> None:
+    outcome = command("attack", RUN, *flags, *FEW)
+    assert outcome.code in (1, 2)
+    assert words in outcome.lines[-1]
+    assert not Path("results").exists()
+
+
+def judge(file: Path, n: int) -> tuple[np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]]]:
+    with np.load(file, allow_pickle=False) as arrays:
+        held = dict(arrays)
+    x, y = adrbench.load_examples("digits", n=n)
+    assert (held["y"] == y.numpy()).all()
+    assert np.abs(held["x_adv"] - x.numpy()).max() <= 0.1 + 1e-6
+    with torch.no_grad():
+        predicted = adrbench.load_model(RUN)(torch.from_numpy(held["x_adv"])).argmax(1)
+    return (predicted == y).numpy(), held
+
+
+def test_the_saved_examples_have_the_counts_of_the_record(here: Path) -> None:
+    succeed("attack", RUN, "--suite", "pgd-5", "--save-adversarial", "x.npz", *FEW)
+    (record,) = records()
+    robust, held = judge(Path("x.npz"), 60)
+    assert robust.sum() == record["robust_correct"] < record["clean_correct"]
+    assert (held["robust"] == robust).all()
+    assert ((held["kind"] == "success") == ~robust).all()
+    assert sorted(os.listdir("results")) == [next(Path("results").iterdir()).name]
+
+
+def test_examples_are_not_replaced_or_missed_silently(here: Path) -> None:
+    line = ("attack", RUN, "--suite", "pgd-2", *FEW)
+    succeed(*line)
+    refused = command(*line, "--save-adversarial", "x.pt")
+    assert refused.code == 1
+    assert "were not saved in x.pt: give --force" in refused.lines[-1]
+    succeed(*line, "--save-adversarial", "x.pt", "--force")
+    assert torch.load("x.pt", weights_only=True).shape == (60, 1, 8, 8)
+    other = command("attack", RUN, "--suite", "pgd-3", *FEW, "--save-adversarial", "x.pt")
+    assert "x.pt exists" in other.lines[-1]
+
+
+@pytest.mark.slow
+def test_a_killed_attack_loses_no_example(here: Path) -> None:
+    line = [
+        *(sys.executable, "-m", "adrbench", "attack", str(RUN), "--suite", "pgd-400"),
+        *("--save-adversarial", "x.npz", "--batch-size", "20", "--device", "cpu", *FEW),
+    ]
+    for _ in range(2):
+        attack = subprocess.Popen(line, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        begun = len(list(Path("results").glob(".*-*.npz"))) if Path("results").exists() else 0
+        while attack.poll() is None:
+            if len(list(Path("results").glob(".*[0-9]-*.npz"))) > begun:
+                attack.send_signal(signal.SIGKILL)
+                attack.wait()
+            time.sleep(0.01)
+    done = subprocess.run(line, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (record,) = records()
+    robust, _ = judge(Path("x.npz"), 60)
+    assert robust.sum() == record["robust_correct"]
+    assert [name for name in os.listdir("results") if name.endswith((".npz", ".state"))] == []
