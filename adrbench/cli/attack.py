@@ -252,13 +252,12 @@ def attack_once(
             watcher = Watcher(on_batch=display.batch, on_pass=display.passes)
             return run(job, context, watcher, force=force, save_adversarial=save_adversarial)
     except Interrupted as interruption:
-        is_begun = bool(progress_files(job, 0).files())
-        where = (
-            f"{label} is saved up to the last finished batch"
-            if is_begun
-            else f"no batch of {label} was finished, so nothing is saved"
-        )
-        raise Interrupted(interruption.number, where) from None
+        number = interruption.number
+        if progress_files(job, 0).files():
+            where = f"in {label}; saved up to the last finished batch"
+            raise Interrupted(number, where) from None
+        where = f"in {label}, before its first batch was finished"
+        raise Interrupted(number, where, resumes=False) from None
 
 
 def print_attacks(records: Sequence["AttackRecord"]) -> None:
