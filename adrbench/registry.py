@@ -47,7 +47,7 @@ class Plugin:
     def load(self) -> Any:
         """Import and return the registered object; ImportPathError where that fails."""
         try:
-            return _load(self.path)
+            return import_object(self.path)
         except ImportPathError as error:
             raise ImportPathError(
                 f"the {self.kind} plugin {self.name!r} of {self} cannot be loaded: {error}"
@@ -109,10 +109,11 @@ def load_import_path(text: str) -> Any:
     directory = os.getcwd()
     if directory not in sys.path:
         sys.path.insert(0, directory)
-    return _load(text)
+    return import_object(text)
 
 
-def _load(path: str) -> Any:
+def import_object(path: str) -> Any:
+    """Return the object at `package.module:attribute`; ImportPathError where that fails."""
     module_name, _, attribute = path.partition(":")
     try:
         found: Any = import_module(module_name)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from logs import logged
+from plugins import Installer
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -54,3 +55,12 @@ def nothing_logged() -> Iterator[None]:
     with logged() as messages:
         yield
     assert messages == []
+
+
+@pytest.fixture
+def install_plugin(tmp_path: Path) -> Iterator[Installer]:
+    """Yield what installs distributions for the time of a test."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        installer = Installer(tmp_path / "site-packages", monkeypatch)
+        yield installer
+    installer.forget()

@@ -7,19 +7,40 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import typer
 
 from adrbench.cli.attack import attack
 from adrbench.cli.exit_codes import exit_on_signal, handle_errors
 from adrbench.cli.list import list_
+from adrbench.cli.options import takes_settings
 from adrbench.cli.report import report
 from adrbench.cli.train import train
-from adrbench.cli.usage_errors import Program
+from adrbench.cli.usage_errors import CommandGroup
+from adrbench.config.declare import Setting
+from adrbench.config.settings import train_settings
+from adrbench.registry import list_plugins
 from adrbench.runtime.signals import select_unignored
 from adrbench.runtime.torchrun import is_launched
+
+
+class Program(CommandGroup):
+    """The program, which adds the flags of plugins to `train` when that command is invoked.
+
+    Making them imports the plugins, which `--help` and the other commands do not need.
+    """
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the name, the command and the arguments of what is invoked."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name == "train" and list_plugins("methods"):
+            from adrbench.config.component_plugins import load_plugin_components
+
+            command = make_train_command(load_plugin_components().settings())
+        return name, command, rest
+
 
 app = typer.Typer(
     cls=Program,
@@ -52,13 +73,21 @@ def declare_options(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "train": train,
+    "train": takes_settings(train_settings())(train),
     "attack": attack,
     "report": report,
     "list": list_,
 }
 for name, command in COMMANDS.items():
     app.command(name=name)(handle_errors(command))
+
+
+def make_train_command(added: Mapping[str, Setting]) -> Any:
+    """Return `train`, as Typer makes it, with flags for `added` settings."""
+    program = typer.Typer(add_completion=False, rich_markup_mode=None)
+    command = takes_settings({**train_settings(), **added})(train)
+    program.command(name="train")(handle_errors(command))
+    return typer.main.get_command(program)
 
 
 def main() -> None:

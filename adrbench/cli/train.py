@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adrbench.cli.options import DataDir, Device, takes_settings
+from adrbench.cli.options import DataDir, Device
 from adrbench.config.components import COMPONENTS
 from adrbench.config.declare import flag
 from adrbench.config.presets import DEFAULT_METHOD
-from adrbench.config.settings import train_settings
 from adrbench.errors import UsageError, unknown_name
 from adrbench.runtime.signals import Interrupted
 
@@ -46,7 +45,6 @@ class RunOptions:
             )
 
 
-@takes_settings(train_settings())
 def train(
     dataset: Annotated[
         str,
@@ -88,6 +86,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a model, or resume a run that was interrupted."""
+    from adrbench.config.component_plugins import load_plugin_components
     from adrbench.config.resolve import TrainRequest
     from adrbench.models.architectures import ACTIVATIONS, canonical_arch
     from adrbench.runtime.launch import open_context
@@ -111,6 +110,8 @@ def train(
             activation=activation,
             given=given,
         )
+        for problem in load_plugin_components().problems.values():
+            logger.warning(problem)
         run(request, options, context)
 
 

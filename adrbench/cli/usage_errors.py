@@ -18,7 +18,7 @@ HELP = "NoArgsIsHelpError"
 TAKES = {"int": "a whole number", "float": "a number"}
 
 
-class Program(TyperGroup):
+class CommandGroup(TyperGroup):
     """The group of commands, with its own report of usage errors."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:

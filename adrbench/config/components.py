@@ -2,7 +2,7 @@
 
 A declaration is free of torch, so that the command line and the report can use it; the builder it
 names is imported when a run starts. To add a component, write its builder in `adrbench/methods/`
-and add it to `COMPONENTS`.
+and add it to `COMPONENTS`; those of plugins join in `config.component_plugins`.
 """
 
 from collections.abc import Mapping
@@ -26,13 +26,29 @@ class NoSettings:
 class Component:
     """One component of a training method.
 
-    `settings` is a dataclass of `setting` fields. `builder` is "module:attribute", a callable
+    `settings` is a frozen dataclass of `setting` fields, each with a default unless presets have
+    a row for it. `builder` is "module:attribute", a callable
     `(context, settings) -> part` where `context` is an `adrbench.methods.slots.BuildContext`.
     `needs` are slots that must be filled for it; `implies` are general settings that it changes.
     `symbols` are short names, for displays, of the numbers that it anneals. `decay_setting` names
     the setting that is the decay per step of an exponential moving average.
     `stores_null` marks the components of the first version: runs without them store their
     settings as null, and the fingerprints of settings include that.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from adrbench import Component, setting
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class SmoothingSettings:
+        ...     smoothing: float = setting(default=0.1, low=0, high=1, help="Share of uniform.")
+        >>> component = Component(
+        ...     token="smooth",
+        ...     slot="targets",
+        ...     summary="smoothed labels",
+        ...     builder="my_package.smoothing:build",
+        ...     settings=SmoothingSettings,
+        ... )
+
     """
 
     token: str
@@ -156,7 +172,7 @@ def null_settings() -> list[str]:
 
 @cache
 def component_settings() -> Mapping[str, Setting]:
-    """Return the settings of all components by name."""
+    """Return the settings of all built-in components by name."""
     return {
         name: one
         for component in COMPONENTS.values()

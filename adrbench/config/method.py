@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from adrbench.config.component_plugins import find_component, position
 from adrbench.config.components import COMPONENTS, DEFAULTS, SLOTS, Component, Slot
 from adrbench.config.declare import Setting, settings_of
-from adrbench.errors import UsageError, unknown_name
+from adrbench.errors import UsageError
 
 Weights = Literal["student", "average"]
 WEIGHTS: tuple[Weights, ...] = ("student", "average")
@@ -73,8 +74,7 @@ class Method:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Sort key: objectives in the order of `COMPONENTS`, then by what is added to them."""
-        position = list(COMPONENTS).index
+        """Sort key: objectives in the order of all tokens, then by what is added to them."""
         added: tuple[Slot, ...] = ("targets", "perturbation", "averaging")
         objective, *_ = self.components
         return (
@@ -101,22 +101,21 @@ def parse_method(spelling: str) -> Method:
 
     Raises:
         UsageError: for an unknown or repeated token, or two components for one slot.
+        AdrbenchError: for a token whose plugin cannot be used.
 
     """
     tokens = [token.strip().lower() for token in spelling.split("+")]
-    filled: dict[Slot, Component] = {}
-    for token in tokens:
-        if token not in COMPONENTS:
-            raise unknown_name("method token", token, COMPONENTS)
+    named = {token: find_component(token) for token in tokens}
+    for token in named:
         if tokens.count(token) > 1:
             raise UsageError(f"method {spelling!r} names {token!r} twice: name each token once.")
-        filled.setdefault(COMPONENTS[token].slot, COMPONENTS[token])
     for slot in SLOTS:
-        rivals = [token for token in tokens if COMPONENTS[token].slot == slot]
+        rivals = [token for token, component in named.items() if component.slot == slot]
         if len(rivals) > 1:
             kind = f"two {slot}s" if slot == "objective" else f"two tokens for its {slot}"
             raise UsageError(
                 f"method {spelling!r} has {kind}, {' and '.join(rivals)}: keep one of them."
             )
+    filled = {component.slot: component for component in named.values()}
     filled.setdefault("objective", COMPONENTS[DEFAULTS["objective"]])
     return Method(tuple(filled[slot] for slot in SLOTS if slot in filled))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from adrbench.config.components import component_settings
+from adrbench.config.component_plugins import all_component_settings
 from adrbench.config.declare import flag
 from adrbench.config.method import Method, parse_method
 from adrbench.config.presets import Preset, Source, find_preset
@@ -39,7 +39,7 @@ class TrainRequest:
         if norm not in NORMS:
             raise unknown_name("norm", norm, NORMS)
         parse_method(self.method)
-        check_values(self.used)
+        check_values({**self.used, "method": self.method})
 
     @property
     def parsed_method(self) -> Method:
@@ -50,7 +50,9 @@ class TrainRequest:
     def ignored(self) -> list[str]:
         """The names of the given settings that the method does not use."""
         used = self.parsed_method.settings
-        return [name for name in component_settings() if name in self.given and name not in used]
+        return [
+            name for name in all_component_settings() if name in self.given and name not in used
+        ]
 
     @property
     def used(self) -> Mapping[str, Any]:

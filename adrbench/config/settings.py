@@ -16,7 +16,7 @@ from adrbench.config.declare import (
 )
 from adrbench.config.method import Method, parse_method
 from adrbench.config.threat import ThreatModel, check_eps
-from adrbench.errors import UsageError
+from adrbench.errors import AdrbenchError, UsageError
 from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.typed_json import from_json, to_json
 
@@ -123,6 +123,10 @@ class TrainConfig:
         """Return the threat model trained against."""
         return ThreatModel(norm=self.norm, eps=self.eps)
 
+    def declared(self) -> Mapping[str, Setting]:
+        """Return the settings of every run, those of the method's components included."""
+        return settings_with(self.method)
+
     def with_settings(self, **changes: Any) -> "TrainConfig":
         """Return a copy with other values, the method's settings among them."""
         return TrainConfig.of(**{**self.values(), **changes})
@@ -152,7 +156,7 @@ class TrainConfig:
         was added later counts only where it is used, so that older fingerprints stay valid.
         """
         values = self._stored()
-        declared = train_settings().items()
+        declared = self.declared().items()
         later = {name for name, one in declared if one.is_later and values.get(name) == one.default}
         method = self.parsed_method().row("student")
         apart = {"seed": 0, "dataset": "", "preset": "", "method": method}
@@ -179,9 +183,10 @@ class TrainConfig:
 
 def _split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the general values, and those of components, with declared defaults where absent."""
-    known = component_settings()
+    used = _used_settings(values.get("method"))
+    known = {**component_settings(), **used}
     own = {name: value for name, value in values.items() if name not in known}
-    defaults = {name: one.default for name, one in _used_settings(values.get("method")).items()}
+    defaults = {name: one.default for name, one in used.items()}
     given = {name: value for name, value in values.items() if name in known and value is not None}
     method_settings = {
         name: tuple(value) if known[name].kind is tuple and isinstance(value, list) else value
@@ -195,7 +200,7 @@ def _used_settings(method: object) -> Mapping[str, Setting]:
     """Return the settings of a method's components; none for what is no method."""
     try:
         return parse_method(method).settings if isinstance(method, str) else {}
-    except UsageError:
+    except AdrbenchError:
         return {}
 
 
@@ -211,14 +216,18 @@ def nest_method_settings(data: object) -> object:
     if "method_settings" in data:
         raise ValueError("unknown field method_settings")
     own, method_settings = _split(data)
+    declared = settings_with(data.get("method"))
     for name, value in method_settings.items():
-        component_settings()[name].check_type(value)
+        declared[name].check_type(value)
     return own | {"method_settings": method_settings}
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """Raise UsageError for the first setting of a run, among those in `values`, that is wrong."""
-    for name, one in train_settings().items():
+    """Raise UsageError for the first setting of a run, among those in `values`, that is wrong.
+
+    Settings of a plugin's component are checked if `values` names a method that uses it.
+    """
+    for name, one in settings_with(values.get("method")).items():
         if name in values:
             one.check(values[name])
     if "eps" in values:
@@ -233,8 +242,13 @@ def check_values(values: Mapping[str, Any]) -> None:
 
 @cache
 def train_settings() -> Mapping[str, Setting]:
-    """Return every declared setting of a training run, those of all components included."""
+    """Return the settings of a training run, those of all built-in components included."""
     return {**settings_of(TrainConfig), **component_settings()}
+
+
+def settings_with(method: object) -> Mapping[str, Setting]:
+    """Return `train_settings()` and the settings of a method's components."""
+    return {**train_settings(), **_used_settings(method)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,22 @@
 """From a configuration to the four slots of its method."""
 
-from importlib import import_module
 from typing import Any
 
 from torch import nn
 
-from adrbench.config.components import Component, Slot
+from adrbench.config.components import COMPONENTS, Component, Slot
 from adrbench.config.declare import settings_of
 from adrbench.config.settings import TrainConfig
-from adrbench.methods.slots import BuildContext, NoAveraging, NoPerturbation, OneHot, Slots
+from adrbench.errors import AdrbenchError
+from adrbench.methods.slots import (
+    PROTOCOLS,
+    BuildContext,
+    NoAveraging,
+    NoPerturbation,
+    OneHot,
+    Slots,
+)
+from adrbench.registry import ImportPathError, describe_exception, import_object
 from adrbench.results.history import COUNTS, FIELDS
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 
@@ -24,7 +32,13 @@ def build_method(
     total_steps: int,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Slots:
-    """Build the method that `config` names, for one run of `total_steps` steps."""
+    """Build the method that `config` names, for one run of `total_steps` steps.
+
+    Raises:
+        AdrbenchError: when a plugin's builder cannot be imported, raises, or returns something
+            else than its slot takes.
+
+    """
     components = config.parsed_method().built
 
     def fill(slot: Slot, average: nn.Module | None = None) -> Any:
@@ -53,8 +67,23 @@ def build_method(
 
 
 def _build(component: Component, context: BuildContext) -> Any:
-    module, _, name = component.builder.partition(":")
-    builder = getattr(import_module(module), name)
+    builder = import_object(component.builder)
     values = context.config.method_settings
     names = settings_of(component.settings)
-    return builder(context, component.settings(**{n: values[n] for n in names if n in values}))
+    settings = component.settings(**{n: values[n] for n in names if n in values})
+    try:
+        part = builder(context, settings)
+    except Exception as error:  # code from elsewhere may raise anything
+        if component.token in COMPONENTS or isinstance(error, AdrbenchError):
+            raise
+        raise ImportPathError(
+            f"the builder {component.builder} of method token {component.token!r} raised "
+            f"{describe_exception(error)}."
+        ) from error
+    if not isinstance(part, PROTOCOLS[component.slot]):
+        raise AdrbenchError(
+            f"the builder {component.builder} of method token {component.token!r} returned a "
+            f"{type(part).__name__}: it must return {component.slot} as declared in "
+            "adrbench.methods.slots."
+        )
+    return part

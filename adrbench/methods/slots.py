@@ -6,12 +6,13 @@ perturbation decides where gradients are taken; an averaging follows the weights
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adrbench.config.components import Slot
 from adrbench.config.settings import TrainConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.results.history import Criterion
@@ -21,6 +22,7 @@ from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 Values = Mapping[str, float | Tensor]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """The inner maximization and the loss of a step; `criterion` compares its epochs."""
 
@@ -38,6 +40,7 @@ class Objective(Protocol):
         """Return the scalar loss for `targets` (N, C), probabilities."""
 
 
+@runtime_checkable
 class Targets(Protocol):
     """Rows of probabilities for a batch."""
 
@@ -51,6 +54,7 @@ class Targets(Protocol):
         """Return what changes over a run, by name, at an optimization step counted from 0."""
 
 
+@runtime_checkable
 class Perturbation(Protocol):
     """How gradients are taken."""
 
@@ -62,6 +66,7 @@ class Perturbation(Protocol):
         """
 
 
+@runtime_checkable
 class Averaging(Protocol):
     """A running average of a model; `model` is None where there is none."""
 
@@ -71,6 +76,15 @@ class Averaging(Protocol):
 
     def update(self, model: nn.Module) -> None:
         """Add the weights of `model` to the average after an optimizer step."""
+
+
+#: What a component must build, by its slot.
+PROTOCOLS: Mapping[Slot, type] = {
+    "objective": Objective,
+    "targets": Targets,
+    "averaging": Averaging,
+    "perturbation": Perturbation,
+}
 
 
 class OneHot:

@@ -3,10 +3,9 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from adrbench.config.components import component_settings
 from adrbench.config.declare import flag
 from adrbench.config.method import parse_method
-from adrbench.config.settings import TrainConfig, train_settings
+from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError
 from adrbench.report.grouping import ModelIdentity, SeedGroup
 from adrbench.report.validation_split import ValidationSplits, find_split
@@ -53,7 +52,7 @@ def shared_settings(
     They are those of every run and of the components that all `methods` have, but for those
     `apart`.
     """
-    others = (name for method in methods for name in _of_others(method))
+    others = (name for method in methods for name in _of_others(method, [config]))
     own = {*IDENTITY, *others, *apart}
     return tuple((name, value) for name, value in config.values().items() if name not in own)
 
@@ -75,7 +74,11 @@ def distinguish_training(
         fingerprints = {row.identity.training for row in rows} - {""}
         known = {sha256: settings[sha256] for sha256 in fingerprints if sha256 in settings}
         is_known = len(known) == len(fingerprints)
-        by_settings = describe_differences(known, _of_others(method)) if is_known else _places(rows)
+        by_settings = (
+            describe_differences(known, _of_others(method, known.values()))
+            if is_known
+            else _places(rows)
+        )
         by_images = distinguish_images(row.identity.training_images for row in rows)
         recorded = {row.method for row in rows if row.identity.training_images}
         for row in rows:
@@ -99,13 +102,14 @@ def distinguish_images(hashes: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return footnotes | ({"": (UNRECORDED_IMAGES,)} if known else {})
 
 
-def _of_others(method: str) -> tuple[str, ...]:
-    """Return the settings that a row's method does not use, such as the EMA's for a student."""
+def _of_others(method: str, configs: Iterable[TrainConfig]) -> tuple[str, ...]:
+    """Return the settings of runs that a row's method does not use: for a student, the EMA's."""
     try:
         used = parse_method(method).settings
     except AdrbenchError:
         return ()
-    return tuple(name for name in component_settings() if name not in used)
+    names = dict.fromkeys(name for config in configs for name in config.method_settings)
+    return tuple(name for name in names if name not in used)
 
 
 def describe_differences(
@@ -129,7 +133,7 @@ def _varies(name: str, configs: Collection[TrainConfig]) -> bool:
 def spell(name: str, config: TrainConfig) -> str:
     """Return the value of a setting as a flag of `adrbench train`."""
     value = config.values().get(name)
-    declared = train_settings().get(name)
+    declared = config.declared().get(name)
     return declared.spell(value) if declared else f"{flag(name)} {value}"
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint
 from adrbench.config.components import component_settings
-from adrbench.config.declare import flag
-from adrbench.config.settings import TrainConfig, train_settings
+from adrbench.config.declare import Setting, flag
+from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, CheckpointError
 from adrbench.results.history import HistoryRow
 from adrbench.runtime.process_group import same_on_all_ranks
@@ -133,17 +133,18 @@ def check_state(run: Run, state: TrainState, saved: Checkpoint) -> None:
 def _name(differences: list[tuple[str, Any, Any]], config: TrainConfig, saved: TrainConfig) -> str:
     """Return settings that differ, as "with --lr 0.1, not 0.2"; of two methods, without theirs."""
     if any(name == "method" for name, _, _ in differences):  # its settings differ with it
-        own = {*component_settings(), *saved.parsed_method().implied}
+        own = {*component_settings(), *saved.method_settings, *config.method_settings}
+        own |= saved.parsed_method().implied.keys()
         own |= config.parsed_method().implied.keys()
         differences = [found for found in differences if found[0] not in own]
-    shown = [_spell(name, a, b) for name, a, b in differences[:MOST_NAMED]]
+    declared = saved.declared()
+    shown = [_spell(name, declared.get(name), a, b) for name, a, b in differences[:MOST_NAMED]]
     named = " and ".join([*shown, *(["more"] if len(differences) > len(shown) else [])])
     return named if named.startswith("without ") else f"with {named}"
 
 
-def _spell(name: str, theirs: Any, ours: Any) -> str:
+def _spell(name: str, declared: Setting | None, theirs: Any, ours: Any) -> str:
     """Return two values of a setting as the command line spells them."""
-    declared = train_settings().get(name)
     if declared is None:
         return f"{flag(name)} {theirs}, not {ours}"
     if isinstance(theirs, bool) or theirs is None or ours is None:
