@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from adrbench.api import Result, evaluate
     from adrbench.attacks.suites import Suite
     from adrbench.checkpoints.format import load_model
-    from adrbench.data import load_examples
+    from adrbench.config.components import Component
+    from adrbench.config.declare import setting
+    from adrbench.config.threat import ThreatModel
+    from adrbench.data import Dataset, load_examples
     from adrbench.methods.adr import ADR
     from adrbench.methods.ema import EMA
     from adrbench.report import load_results
@@ -19,25 +22,33 @@ if TYPE_CHECKING:
 __all__ = [
     "ADR",
     "EMA",
+    "Component",
+    "Dataset",
     "Result",
     "Suite",
+    "ThreatModel",
     "attacks",
     "evaluate",
     "load_examples",
     "load_model",
     "load_results",
+    "setting",
 ]
 __version__ = "0.1.0"
 
 _HOMES = {
     "ADR": "adrbench.methods.adr",
+    "Component": "adrbench.config.components",
+    "Dataset": "adrbench.data",
     "EMA": "adrbench.methods.ema",
     "Result": "adrbench.api",
     "Suite": "adrbench.attacks.suites",
+    "ThreatModel": "adrbench.config.threat",
     "evaluate": "adrbench.api",
     "load_examples": "adrbench.data",
     "load_model": "adrbench.checkpoints.format",
     "load_results": "adrbench.report",
+    "setting": "adrbench.config.declare",
 }
 
 

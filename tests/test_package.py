@@ -14,7 +14,9 @@ ROOT = Path(adrbench.__file__).parents[1]
 
 
 def test_the_public_names_exist_and_are_listed() -> None:
-    assert adrbench.__all__ == ["ADR", "load_examples", "load_model", "load_results"]
+    assert adrbench.__all__ == sorted(adrbench.__all__)
+    assert {"ADR", "load_examples", "load_model", "load_results"} <= set(adrbench.__all__)
+    assert {"Component", "Dataset", "Suite", "ThreatModel", "setting"} <= set(adrbench.__all__)
     for name in adrbench.__all__:
         assert name in dir(adrbench)
         assert getattr(adrbench, name).__name__ == name

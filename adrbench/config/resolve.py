@@ -101,7 +101,7 @@ class TrainRequest:
         The arguments are those of `resolve`.
         """
         preset = self._find_preset(dataset, num_train)
-        unused = component_settings().keys() - self.parsed_method.settings.keys()
+        unused = all_component_settings().keys() - self.parsed_method.settings.keys()
         return {
             name: GIVEN if name in self.given else preset.sources.get(name, DEFAULT)
             for name in train_settings()
