@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
@@ -89,6 +89,20 @@ def find_plugin(kind: Kind, name: str) -> Plugin | None:
 def list_plugins(kind: Kind) -> list[Plugin]:
     """Return every registered plugin of a kind, sorted by name; nothing is imported."""
     return [plugin for candidates in _registered(kind).values() for plugin in candidates]
+
+
+def describe_plugins(used: Mapping[Kind, Iterable[str]]) -> dict[str, str]:
+    """Return the plugins behind names that are `used`, such as {"suites:NAME": "package 0.1"}.
+
+    Names without an imported plugin, such as those that are built in, are left out.
+    """
+    described = {}
+    for kind, names in used.items():
+        for name in names:
+            plugin = find_plugin(kind, name)
+            if plugin is not None and plugin.path.partition(":")[0] in sys.modules:
+                described[f"{kind}:{name}"] = str(plugin)
+    return described
 
 
 def is_import_path(text: str) -> bool:

@@ -76,6 +76,11 @@ def find_component(token: str) -> Component:
     return loaded.components[token]
 
 
+def foreign_tokens(method: str) -> list[str]:
+    """Return the tokens in the spelling of a method that are not built in."""
+    return [token for token in method.split("+") if token not in COMPONENTS]
+
+
 def position(token: str) -> int:
     """Return the position of a token that exists among all tokens."""
     is_built_in = token in COMPONENTS  # most are, and plugins take time to look up

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from adrbench.config.component_plugins import foreign_tokens
 from adrbench.errors import NonFiniteLogitsError
 from adrbench.evaluation.adversarial import ExampleStore, write_examples
 from adrbench.evaluation.evaluate import Evaluation, evaluate
@@ -153,7 +154,14 @@ def make_record(job: Job, evaluation: Evaluation, context: Context) -> AttackRec
                 num_classes=job.info.num_classes,
             ),
         ),
-        software=describe_software(),
+        software=describe_software(
+            {
+                "suites": [job.config.suite],
+                "architectures": [identity.arch],
+                "datasets": [target_model.dataset],
+                "methods": foreign_tokens(identity.method),
+            }
+        ),
         device=describe_device(context.device),
         folded=evaluation.folded,
         processes=context.process_group.size,

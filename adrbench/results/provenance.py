@@ -3,12 +3,15 @@
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from adrbench.registry import Kind, describe_plugins
 from adrbench.results.records import Software
 
 if TYPE_CHECKING:
@@ -28,14 +31,25 @@ PACKAGES = (
 )
 
 
-def describe_software() -> Software:
-    """Return the versions of the packages used, and the commit this project was run from."""
+#: Stands for no names at all.
+NOTHING: Mapping[Kind, Iterable[str]] = MappingProxyType({})
+
+
+def describe_software(used: Mapping[Kind, Iterable[str]] = NOTHING) -> Software:
+    """Return the versions of the packages used, and the commit this project was run from.
+
+    `used` holds the names by which architectures, suites, data sets and method components were
+    chosen; those of plugins are described.
+    """
     versions = {"python": platform.python_version()}
     versions |= {name: package_version(name) for name in PACKAGES if is_importable(name)}
     commit = _git("rev-parse", "HEAD")
     status = _git("status", "--porcelain", "--untracked-files=no", ".") if commit else None
     return Software(
-        versions=versions, commit=commit, dirty=None if status is None else bool(status)
+        versions=versions,
+        commit=commit,
+        dirty=None if status is None else bool(status),
+        plugins=describe_plugins(used),
     )
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from adrbench.config.component_plugins import foreign_tokens
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import RecordError
 from adrbench.results.provenance import describe_device, describe_software, now
@@ -28,7 +29,13 @@ def make_record(run: Run, state: TrainState) -> TrainRecord:
         num_val=len(run.dataset.val),
         seconds=seconds,
         images_per_second=images / seconds,
-        software=describe_software(),
+        software=describe_software(
+            {
+                "architectures": [run.config.arch],
+                "datasets": [run.config.dataset],
+                "methods": foreign_tokens(run.config.method),
+            }
+        ),
         device=describe_device(run.context.device),
         precision=run.config.precision,
         sessions=tuple(state.sessions),

@@ -12,7 +12,9 @@ import torch
 
 import adrbench
 from adrbench.attacks.autoattack_package import describe_package
+from adrbench.registry import find_plugin
 from adrbench.results import provenance
+from plugins import Installer
 
 
 def test_versions_are_those_that_run() -> None:
@@ -20,6 +22,17 @@ def test_versions_are_those_that_run() -> None:
     assert versions["python"] == platform.python_version()
     assert torch.__version__.partition("+")[0] == versions["torch"].partition("+")[0]
     assert {"numpy", "torchvision", "pyautoattack", "robustbench"} <= versions.keys()
+
+
+def test_plugins_in_use_are_named(install_plugin: Installer) -> None:
+    points = {"adrbench.suites": {"weak": "weak_attacks:build"}}
+    install_plugin(points, {"weak_attacks": "build = print"})
+    plugin = find_plugin("suites", "weak")
+    assert plugin is not None
+    plugin.load()
+    software = provenance.describe_software({"suites": ["weak"], "architectures": ["resnet18"]})
+    assert software.plugins == {"suites:weak": "extra 1.2"}
+    assert provenance.describe_software().plugins == {}
 
 
 def hide_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
