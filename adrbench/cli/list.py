@@ -2,14 +2,16 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Annotated
 
 import typer
 
-from adrbench.config.components import COMPONENTS
+from adrbench.config.component_plugins import find_component
+from adrbench.config.components import COMPONENTS, Component
 from adrbench.config.declare import format_eps, parse_fraction
-from adrbench.errors import UsageError, unknown_name
+from adrbench.errors import AdrbenchError, UsageError, unknown_name
+from adrbench.registry import Kind, find_plugin, list_plugins
 
 
 def list_(
@@ -50,22 +52,30 @@ def list_(
 
 
 def list_architectures() -> dict[str, str]:
-    """Return the built-in architectures."""
+    """Return the built-in architectures and those of plugins."""
     from adrbench.models.architectures import ARCHITECTURES
 
-    return {name: architecture.explanation for name, architecture in ARCHITECTURES.items()}
+    built_in = {name: architecture.explanation for name, architecture in ARCHITECTURES.items()}
+    return built_in | list_added("architectures", built_in)
 
 
 def list_methods() -> dict[str, str]:
     """Return the tokens of methods, each with its slot."""
-    return {token: f"{one.slot}: {one.summary}" for token, one in COMPONENTS.items()}
+    built_in = {token: describe_component(one) for token, one in COMPONENTS.items()}
+    return built_in | list_added("methods", built_in)
+
+
+def describe_component(component: Component) -> str:
+    """Return the slot of a component and what it is."""
+    return f"{component.slot}: {component.summary}"
 
 
 def list_suites() -> dict[str, str]:
     """Return the named suites, and the family that has a number in its name."""
     from adrbench.attacks.suites import PGD_K_MEANING, SUITES
 
-    return {name: text for name, (text, _) in SUITES.items()} | {"pgd-K": PGD_K_MEANING}
+    built_in = {name: text for name, (text, _) in SUITES.items()} | {"pgd-K": PGD_K_MEANING}
+    return built_in | list_added("suites", built_in)
 
 
 def print_baselines(
@@ -101,10 +111,43 @@ def list_baselines() -> dict[str, str]:
 
 
 def list_datasets() -> dict[str, str]:
-    """Return the built-in data sets and the two forms of a user's own."""
+    """Return the built-in data sets, those of plugins and the two forms of a user's own."""
     from adrbench.data import DATASETS
 
-    return {name: source.summary for name, source in DATASETS.items()} | {
-        "FILE.npz": "x_train, y_train, x_test, y_test (x_val, y_val): uint8 NHWC or NHW images",
-        "FOLDER": "train/CLASS/* and test/CLASS/* (or val/CLASS/*), images of one size",
-    }
+    built_in = {name: source.summary for name, source in DATASETS.items()}
+    return (
+        built_in
+        | list_added("datasets", built_in)
+        | {
+            "FILE.npz": "x_train, y_train, x_test, y_test (x_val, y_val): uint8 NHWC or NHW images",
+            "FOLDER": "train/CLASS/* and test/CLASS/* (or val/CLASS/*), images of one size",
+        }
+    )
+
+
+def list_added(kind: Kind, built_in: Container[str]) -> dict[str, str]:
+    """Return the names that plugins register, each with a summary and the distribution.
+
+    One that cannot be used has the reason instead.
+    """
+    added = {}
+    for name in dict.fromkeys(plugin.name for plugin in list_plugins(kind)):
+        try:
+            plugin = find_plugin(kind, name)
+            assert plugin is not None, name
+            if name in built_in:
+                added[f"{name} ({plugin})"] = f"cannot be used: {name!r} is built in"
+                continue
+            summary = summarize(find_component(name) if kind == "methods" else plugin.load())
+            added[name] = f"{summary} ({plugin})"
+        except AdrbenchError as error:
+            added[name] = str(error)
+    return added
+
+
+def summarize(registered: object) -> str:
+    """Return the first line of the docstring of what a plugin registers; of a component, more."""
+    if isinstance(registered, Component):
+        return describe_component(registered)
+    lines = (registered.__doc__ or "").strip().splitlines()
+    return lines[0].rstrip(".") if lines else "no description"
