@@ -105,6 +105,11 @@ def describe_plugins(used: Mapping[Kind, Iterable[str]]) -> dict[str, str]:
     return described
 
 
+def spell_for_files(name: str) -> str:
+    """Return a name with dashes for what file names should not have, such as colons."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.")
+
+
 def is_import_path(text: str) -> bool:
     """Return whether `text` has the form `package.module:attribute`."""
     return _IMPORT_PATH.fullmatch(text) is not None

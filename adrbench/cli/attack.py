@@ -30,8 +30,9 @@ def attack(
         typer.Argument(
             metavar="TARGET...",
             help="Run directories (best and last are attacked), checkpoints, state dicts from "
-            "elsewhere (.pt, .safetensors; with --arch and --dataset), robustbench:NAME (with "
-            "--dataset).",
+            "elsewhere (.pt, .safetensors; with --arch and --dataset); with --dataset "
+            "robustbench:NAME, or package.module:attribute (an nn.Module, or a callable that "
+            "returns one).",
         ),
     ],
     suite: Annotated[
@@ -61,7 +62,11 @@ def attack(
         str | None, typer.Option(help="Data set to attack on.", show_default="as trained")
     ] = None,
     arch: Annotated[
-        str | None, typer.Option(help="Architecture of a state dict from elsewhere.")
+        str | None,
+        typer.Option(
+            help="Architecture of a state dict from elsewhere, as for `train`; or "
+            "package.module:attribute again, if trained with it."
+        ),
     ] = None,
     activation: Annotated[
         str | None, typer.Option(help="Its activation: relu or silu.", show_default="relu")
@@ -77,6 +82,10 @@ def attack(
     zoo_dir: Annotated[Path, typer.Option(help="Where RobustBench keeps its weights.")] = Path(
         "models"
     ),
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the model in records and tables.", show_default="of the target"),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where records go.")] = Path("results"),
     save_adversarial: Annotated[
         Path | None,
@@ -103,11 +112,14 @@ def attack(
             normalize=normalize,
             norm=norm,
             eps=radii[0] if radii else None,
+            name=name,
             data_dir=data_dir,
             zoo_dir=zoo_dir,
         )
+        if name is not None:
+            check_target_name(name, targets, out)
         run = AttackRun(
-            configs=[AttackConfig(suite=name, **given) for name in split_commas(suite)],
+            configs=[AttackConfig(suite=one, **given) for one in split_commas(suite)],
             radii=radii,
             options=options,
             out=out,
@@ -115,6 +127,15 @@ def attack(
             force=force,
         )
         run.run(targets, context)
+
+
+def check_target_name(name: str, targets: Sequence[str], out: Path) -> None:
+    """Raise UsageError unless `name` can be that of the only target, recorded in `out`."""
+    from adrbench.training.run_names import check_run_name
+
+    if len(targets) > 1:
+        raise UsageError(f"--name {name} is one name for {len(targets)} targets: give one target.")
+    check_run_name(name, out)
 
 
 def split_commas(texts: Sequence[str]) -> list[str]:

@@ -53,9 +53,10 @@ def list_(
 
 def list_architectures() -> dict[str, str]:
     """Return the built-in architectures and those of plugins."""
-    from adrbench.models.architectures import ARCHITECTURES
+    from adrbench.models.architectures import ARCHITECTURES, WRN_SUMMARY
 
-    built_in = {name: architecture.explanation for name, architecture in ARCHITECTURES.items()}
+    named = {name: text for name, (text, _) in ARCHITECTURES.items()}
+    built_in = named | {"wrn-D-K": WRN_SUMMARY}
     return built_in | list_added("architectures", built_in)
 
 

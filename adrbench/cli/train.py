@@ -13,7 +13,7 @@ from adrbench.cli.options import DataDir, Device
 from adrbench.config.components import COMPONENTS
 from adrbench.config.declare import flag
 from adrbench.config.presets import DEFAULT_METHOD
-from adrbench.errors import UsageError, unknown_name
+from adrbench.errors import UsageError
 from adrbench.runtime.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def train(
     arch: Annotated[
         str | None,
         typer.Option(
-            help="small-cnn, resnet18, preact-resnet18 or wrn-D-K.",
+            help="small-cnn, resnet18, preact-resnet18, wrn-D-K, timm:NAME, a plugin's name, or "
+            "package.module:attribute: a callable (num_classes, in_channels) -> nn.Module.",
             show_default="small-cnn for digits, else resnet18",
         ),
     ] = None,
@@ -88,7 +89,7 @@ def train(
     """Train a model, or resume a run that was interrupted."""
     from adrbench.config.component_plugins import load_plugin_components
     from adrbench.config.resolve import TrainRequest
-    from adrbench.models.architectures import ACTIVATIONS, canonical_arch
+    from adrbench.models.architectures import find_activation, find_architecture
     from adrbench.runtime.launch import open_context
 
     with open_context(device) as context:
@@ -101,13 +102,12 @@ def train(
             force=force,
             dry_run=dry_run,
         )
-        if activation not in ACTIVATIONS:
-            raise unknown_name("activation", activation, ACTIVATIONS)
+        architecture = find_architecture(arch or default_arch(dataset))
         request = TrainRequest(
             dataset=dataset,
             method=method,
-            arch=canonical_arch(arch or default_arch(dataset)),
-            activation=activation,
+            arch=architecture.name,
+            activation=find_activation(architecture, activation),
             given=given,
         )
         for problem in load_plugin_components().problems.values():

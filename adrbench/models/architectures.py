@@ -1,107 +1,202 @@
-"""The table of architectures, and the construction of a newly initialized model from a name.
+"""Architectures: the table of those built in, how others are found, and newly built networks.
 
-Every model takes pixels in [0, 1] of shape (N, C, H, W), normalizes them, and returns logits
-(N, num_classes). Adding an architecture is one module and one line in `ARCHITECTURES`.
+An architecture is a callable `(num_classes, in_channels) -> nn.Module`, whose network takes pixels
+(N, C, H, W) in [0, 1] as they are and returns logits (N, num_classes). Adding one to the package is
+one module and one line in `ARCHITECTURES`.
 """
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
 from adrbench.errors import UsageError, unknown_name
-from adrbench.models.normalize import normalization_buffers
+from adrbench.models import timm_models
+from adrbench.models.foreign import (
+    Builder,
+    call_builder,
+    check_builder,
+    check_logits,
+    name_builder,
+)
+from adrbench.models.normalize import Normalized, normalization_buffers, set_normalization
 from adrbench.models.preact_resnet import PreActResNet18
 from adrbench.models.resnet import ResNet18
 from adrbench.models.small_cnn import SmallCNN
 from adrbench.models.wide_resnet import WideResNet
+from adrbench.registry import (
+    Plugin,
+    find_plugin,
+    is_import_path,
+    list_plugins,
+    load_import_path,
+)
+
+logger = logging.getLogger(__name__)
+
+#: name -> summary and builder, which also has a keyword `activation`.
+#: `find_architecture` also accepts `wrn-D-K` for any D and K.
+ARCHITECTURES: dict[str, tuple[str, Builder]] = {
+    "small-cnn": (
+        "three convolutions, 24 k parameters; for digits and quick tests",
+        SmallCNN,
+    ),
+    "resnet18": (
+        "ResNet-18 with the 3x3 stem of CIFAR, 11.2 M parameters",
+        ResNet18,
+    ),
+    "preact-resnet18": (
+        "pre-activation ResNet-18 in DeepMind's form, 12.5 M parameters",
+        PreActResNet18,
+    ),
+}
+WRN = re.compile(r"wrn-0*(\d{1,4})-0*(\d{1,4})")
+WRN_SUMMARY = "wide ResNet of depth D = 6 n + 4 and width K, such as wrn-28-10 or wrn-34-10"
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+ACTIVATIONS: tuple[str, ...] = tuple(_ACTIVATIONS)
+DEFAULT_ACTIVATION = "relu"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """An entry of the table; `build` takes the sizes in the name, then keyword arguments."""
+    """A builder, and the `name` by which records and checkpoints know it.
 
-    explanation: str
-    build: Callable[..., nn.Module]
+    `plugin` is the one that registered the name, None where none did.
+    """
+
+    name: str
+    build: Builder
+    is_built_in: bool = False
+    plugin: Plugin | None = None
 
 
-WRN = "wrn-D-K"
-ARCHITECTURES: dict[str, Architecture] = {
-    "small-cnn": Architecture(
-        explanation="three convolutions, 24 k parameters; for digits and quick tests",
-        build=SmallCNN,
-    ),
-    "resnet18": Architecture(
-        explanation="ResNet-18 with the 3x3 stem of CIFAR, 11.2 M parameters",
-        build=ResNet18,
-    ),
-    "preact-resnet18": Architecture(
-        explanation="pre-activation ResNet-18 in DeepMind's form, 12.5 M parameters",
-        build=PreActResNet18,
-    ),
-    WRN: Architecture(
-        explanation="wide ResNet of depth D = 6 n + 4 and width K, such as wrn-28-10 or wrn-34-10",
-        build=WideResNet,
-    ),
-}
+def find_architecture(arch: str | Builder) -> Architecture:
+    """Return the architecture of a name, or of a callable, whose name is `module:qualname`.
 
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
-ACTIVATIONS: tuple[str, ...] = tuple(_ACTIVATIONS)
+    A name is that of a built-in architecture or of a plugin, `timm:NAME`, or an import path. What
+    it stands for is imported.
+
+    Raises:
+        UsageError: for an unknown name, or what is no callable that builds networks.
+        ImportPathError: when the code behind the name cannot be imported.
+
+    """
+    if not isinstance(arch, str):
+        return Architecture(name=name_builder(arch), build=arch)
+    name = canonical_arch(arch)
+    if builder := _find_built_in(name):
+        return Architecture(name=name, build=builder, is_built_in=True)
+    if name.startswith(timm_models.PREFIX):
+        return Architecture(name=name, build=timm_models.find_builder(name))
+    plugin = find_plugin("architectures", name)
+    found = plugin.load() if plugin else load_import_path(name)
+    check_builder(name, found)
+    return Architecture(name=name, build=found, plugin=plugin)
 
 
 def canonical_arch(arch: str) -> str:
-    """Return the canonical spelling of `arch`: lower case, no leading zeros.
+    """Return the canonical spelling of `arch`: of a built-in one lower case, no leading zeros.
 
-    Raises `UsageError` for an unknown name, or a wide ResNet of invalid depth or width.
+    Nothing is imported to find out whether a plugin's or another import path leads anywhere.
+
+    Raises:
+        UsageError: for an unknown name, or a wide ResNet of invalid depth or width.
+
     """
-    name, sizes = _parse(arch)
-    return "-".join(["wrn", *map(str, sizes)]) if name == WRN else name
+    name = arch.strip()
+    lower = name.lower()
+    if wide := WRN.fullmatch(lower):
+        depth, width = int(wide[1]), int(wide[2])
+        _check_wide(arch, depth, width)
+        return f"wrn-{depth}-{width}"
+    if lower in ARCHITECTURES:
+        return lower
+    if name.startswith(timm_models.PREFIX) or is_import_path(name):
+        return name
+    if find_plugin("architectures", name):
+        return name
+    plugins = [plugin.name for plugin in list_plugins("architectures")]
+    examples = ["wrn-28-10", "wrn-34-10", "wrn-D-K", f"{timm_models.PREFIX}NAME"]
+    raise unknown_name("architecture", arch, [*ARCHITECTURES, *plugins, *examples])
+
+
+def is_imported(arch: str) -> bool:
+    """Return whether `arch`, a canonical name, stands for code at an import path.
+
+    A file that has such a name is no reason to import it.
+    """
+    is_known = _find_built_in(arch) or arch.startswith(timm_models.PREFIX)
+    return not is_known and ":" in arch
+
+
+def find_activation(architecture: Architecture, activation: str) -> str:
+    """Return the activation of its networks: `activation` where it can be chosen.
+
+    Logs a warning where another one than the default is ignored.
+
+    Raises:
+        UsageError: for an unknown activation.
+
+    """
+    if activation not in _ACTIVATIONS:
+        raise unknown_name("activation", activation, ACTIVATIONS)
+    if not architecture.is_built_in and activation != DEFAULT_ACTIVATION:
+        logger.warning(f"the activation {activation} is ignored: {architecture.name} has its own.")
+        return DEFAULT_ACTIVATION
+    return activation
 
 
 def build_model(
-    arch: str,
+    arch: str | Builder | Architecture,
     *,
     num_classes: int,
     in_channels: int = 3,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
-    activation: str = "relu",
+    activation: str = DEFAULT_ACTIVATION,
+    image_size: tuple[int, int] | None = None,
 ) -> nn.Module:
     """Return a model in train mode, initialized from torch's global generator.
 
     It maps pixels (N, in_channels, H, W) in [0, 1] to logits (N, num_classes); `mean` and `std`
-    are per channel for pixels in [0, 1] and default to no normalization. Raises `UsageError` for
-    an unknown architecture or activation, or an invalid number.
+    are per channel for pixels in [0, 1] and default to no normalization. They are buffers of a
+    built-in network; every other one becomes the `network` of a `Normalized`. `image_size` is
+    (H, W): a network that depends on it gets it, and one that is not built in is tried on two
+    images of that size.
+
+    Raises:
+        UsageError: for an unknown architecture or activation, an invalid number, or a network that
+            does not return logits for such images.
+        ImportPathError: when a builder from elsewhere cannot be imported, or raises.
+
     """
-    key, sizes = _parse(arch)
-    if activation not in _ACTIVATIONS:
-        raise unknown_name("activation", activation, ACTIVATIONS)
-    for name, count in (("num_classes", num_classes), ("in_channels", in_channels)):
+    architecture = arch if isinstance(arch, Architecture) else find_architecture(arch)
+    name = architecture.name
+    activation = find_activation(architecture, activation)
+    for size, count in (("num_classes", num_classes), ("in_channels", in_channels)):
         if count < 1:
-            raise UsageError(f"{name} is {count}: it must be at least 1.")
+            raise UsageError(f"{size} is {count}: it must be at least 1.")
     mean_buffer, std_buffer = normalization_buffers(mean, std, in_channels)
-    return ARCHITECTURES[key].build(
-        *sizes,
-        num_classes=num_classes,
-        mean=mean_buffer,
-        std=std_buffer,
-        activation=_ACTIVATIONS[activation],
-    )
+    if architecture.is_built_in:
+        model = architecture.build(num_classes, in_channels, activation=_ACTIVATIONS[activation])
+        set_normalization(model, mean_buffer, std_buffer)
+        return model
+    network = call_builder(name, architecture.build, num_classes, in_channels, image_size)
+    model = Normalized(network, mean_buffer, std_buffer).train()
+    if image_size is not None:
+        check_logits(name, model, (in_channels, *image_size), num_classes)
+    return model
 
 
-def _parse(arch: str) -> tuple[str, tuple[int, ...]]:
-    """Return the key of `ARCHITECTURES` and the sizes in the name `arch`."""
-    name = arch.strip().lower()
-    wide = re.fullmatch(r"wrn-0*(\d{1,4})-0*(\d{1,4})", name)
-    if wide:
-        depth, width = int(wide[1]), int(wide[2])
-        _check_wide(arch, depth, width)
-        return WRN, (depth, width)
-    if name in ARCHITECTURES:
-        return name, ()
-    examples = ["wrn-28-10", "wrn-34-10", WRN]
-    raise unknown_name("architecture", arch, [*(n for n in ARCHITECTURES if n != WRN), *examples])
+def _find_built_in(name: str) -> Builder | None:
+    """Return the builder of a canonical name, None for one that is not built in."""
+    if wide := WRN.fullmatch(name):
+        return partial(WideResNet, int(wide[1]), int(wide[2]))
+    return ARCHITECTURES[name][1] if name in ARCHITECTURES else None
 
 
 def _check_wide(arch: str, depth: int, width: int) -> None:

@@ -1,16 +1,50 @@
 """Normalization inside the model, so that attacks act on pixels in [0, 1].
 
-Every architecture has the per-channel constants as buffers `mean` and `std` of shape (C, 1, 1),
-which this module creates and validates.
+The per-channel constants are buffers `mean` and `std` of shape (C, 1, 1): of a built-in network
+itself, and of the wrapper around every other one.
 """
 
 import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adrbench.errors import UsageError
+
+
+class Normalized(nn.Module):
+    """A `network` behind a normalization: it gets (x - mean) / std for pixels x in [0, 1].
+
+    Pixels (N, C, H, W) to whatever the network returns for them; `mean` and `std` are (C, 1, 1).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        add_normalization(self, len(mean))
+        set_normalization(self, mean, std)
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the network's output for normalized pixels."""
+        output: Tensor = self.network((x - self.mean) / self.std)
+        return output
+
+
+def add_normalization(model: nn.Module, in_channels: int) -> None:
+    """Register the buffers `mean`, zeros, and `std`, ones, of shape (C, 1, 1)."""
+    mean, std = normalization_buffers((), (), in_channels)
+    model.register_buffer("mean", mean)
+    model.register_buffer("std", std)
+
+
+def set_normalization(model: nn.Module, mean: Tensor, std: Tensor) -> None:
+    """Fill the buffers `mean` and `std` of a model with constants of shape (C, 1, 1)."""
+    model.get_buffer("mean").copy_(mean)
+    model.get_buffer("std").copy_(std)
 
 
 def normalization_buffers(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from adrbench.models.normalize import add_normalization
 from adrbench.models.same_padding import pad_same
 
 
@@ -44,19 +45,22 @@ class PreActBlock(nn.Module):
 class PreActResNet18(nn.Module):
     """PreActResNet-18: pixels (N, C, H, W) in [0, 1] to logits (N, num_classes).
 
-    `mean` and `std` are (C, 1, 1); they become buffers and determine the number of input channels.
+    The buffers `mean` and `std`, (C, 1, 1), normalize nothing until they are set.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, *, num_classes: int, mean: Tensor, std: Tensor, activation: Callable[[], nn.Module]
+        self,
+        num_classes: int,
+        in_channels: int,
+        *,
+        activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", std.clone())
-        self.conv_2d = nn.Conv2d(len(mean), 64, 3, padding=1, bias=False)
+        add_normalization(self, in_channels)
+        self.conv_2d = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
         self.layer_0 = _build_stage(64, 64, 1, activation)
         self.layer_1 = _build_stage(64, 128, 2, activation)
         self.layer_2 = _build_stage(128, 256, 2, activation)

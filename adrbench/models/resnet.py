@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from adrbench.models.normalize import add_normalization
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: (N, in, H, W) to (N, out, H / stride, W / stride)."""
@@ -38,19 +40,22 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """ResNet-18 for small images: pixels (N, C, H, W) in [0, 1] to logits (N, num_classes).
 
-    `mean` and `std` are (C, 1, 1); they become buffers and determine the number of input channels.
+    The buffers `mean` and `std`, (C, 1, 1), normalize nothing until they are set.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, *, num_classes: int, mean: Tensor, std: Tensor, activation: Callable[[], nn.Module]
+        self,
+        num_classes: int,
+        in_channels: int,
+        *,
+        activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", std.clone())
-        self.conv1 = nn.Conv2d(len(mean), 64, 3, padding=1, bias=False)
+        add_normalization(self, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.activation = activation()
         self.layer1 = _build_stage(64, 64, 1, activation)

@@ -4,25 +4,30 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from adrbench.models.normalize import add_normalization
+
 
 class SmallCNN(nn.Module):
     """Three blocks of convolution, BatchNorm and activation, and a linear layer.
 
-    Pixels (N, C, H, W) in [0, 1] to logits (N, num_classes). `mean` and `std` are (C, 1, 1); they
-    become buffers and determine the number of input channels.
+    Pixels (N, C, H, W) in [0, 1] to logits (N, num_classes). The buffers `mean` and `std`,
+    (C, 1, 1), normalize nothing until they are set.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, *, num_classes: int, mean: Tensor, std: Tensor, activation: Callable[[], nn.Module]
+        self,
+        num_classes: int,
+        in_channels: int,
+        *,
+        activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", std.clone())
+        add_normalization(self, in_channels)
         self.features = nn.Sequential(
-            _build_block(len(mean), 16, 1, activation),
+            _build_block(in_channels, 16, 1, activation),
             _build_block(16, 32, 2, activation),
             _build_block(32, 64, 2, activation),
         )

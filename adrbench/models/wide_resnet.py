@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from adrbench.models.normalize import add_normalization
 from adrbench.models.same_padding import pad_same
 
 
@@ -69,8 +70,8 @@ class WideResNet(nn.Module):
     """WRN-depth-width: pixels (N, C, H, W) in [0, 1] to logits (N, num_classes).
 
     `depth` is 6 n + 4 for n >= 1 blocks per group; the groups have 16, 32 and 64 times `width`
-    channels. `mean` and `std` are (C, 1, 1); they become buffers and determine the
-    number of input channels.
+    channels. The buffers `mean` and `std`, (C, 1, 1), normalize nothing until they
+    are set.
     """
 
     mean: Tensor
@@ -80,17 +81,15 @@ class WideResNet(nn.Module):
         self,
         depth: int,
         width: int,
-        *,
         num_classes: int,
-        mean: Tensor,
-        std: Tensor,
-        activation: Callable[[], nn.Module],
+        in_channels: int,
+        *,
+        activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
         num_blocks = (depth - 4) // 6
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", std.clone())
-        self.init_conv = nn.Conv2d(len(mean), 16, 3, padding=1, bias=False)
+        add_normalization(self, in_channels)
+        self.init_conv = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.layer = nn.Sequential(
             BlockGroup(num_blocks, 16, 16 * width, 1, activation),
             BlockGroup(num_blocks, 16 * width, 32 * width, 2, activation),

@@ -15,6 +15,7 @@ from adrbench.data import Dataset, epoch_batches
 from adrbench.errors import AdrbenchError, NonFiniteLogitsError
 from adrbench.evaluation.evaluate import evaluate
 from adrbench.evaluation.stage_runner import OnBatch
+from adrbench.models.architectures import Architecture
 from adrbench.results.history import Counts, HistoryRow
 from adrbench.results.provenance import describe_device, now
 from adrbench.results.records import Session, TrainRecord
@@ -45,13 +46,15 @@ def train(
     callbacks: Callbacks | None = None,
     save_seconds: float = SAVE_SECONDS,
     record: Path | None = None,
+    architecture: Architecture | None = None,
 ) -> TrainRecord:
     """Train with `config` in `directory`, resuming the run where it was interrupted.
 
     Returns the record of the whole run, at once when it was finished before, and writes it to the
     file `record`. `force` starts over. The run is saved after every epoch, within an epoch every
     `save_seconds`, and when `context.stop` is requested. Every rank of the process group calls
-    this, and rank 0 writes.
+    this, and rank 0 writes. `architecture` is the one that `config` names, if it is not found by
+    its name, such as a callable given in Python.
 
     Raises:
         AdrbenchError: when the directory holds another run, another process is writing it, or the
@@ -61,7 +64,7 @@ def train(
 
     """
     callbacks = callbacks or NoCallbacks()
-    run = prepare_run(config, dataset, directory, context)
+    run = prepare_run(config, dataset, directory, context, architecture)
     state = build_state(run)
     check_same_inputs(run)
     is_rank_zero = context.process_group.is_rank_zero

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import UsageError
+from adrbench.registry import spell_for_files
 from adrbench.runtime.files import excess_length
 
 #: The longest that the name of an evaluation's record or saved progress adds to that of its run.
@@ -12,7 +13,9 @@ LONGEST_SUFFIX = "-best-average-autoattack-plus-01234567.000.state"
 
 def run_name(config: TrainConfig, dataset: str) -> str:
     """Return the default name of a run."""
-    arch = config.arch if config.activation == "relu" else f"{config.arch}-{config.activation}"
+    arch = spell_for_files(config.arch)
+    if config.activation != "relu":
+        arch = f"{arch}-{config.activation}"
     return f"{dataset}-{arch}-{config.method}-seed{config.seed}"
 
 

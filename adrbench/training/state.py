@@ -22,7 +22,8 @@ from adrbench.errors import UsageError
 from adrbench.methods.build import build_method
 from adrbench.methods.schedules import Schedule, steps
 from adrbench.methods.slots import Slots
-from adrbench.models.architectures import build_model
+from adrbench.models.architectures import Architecture, build_model, find_architecture
+from adrbench.models.foreign import find_training_format
 from adrbench.results.history import HistoryRow
 from adrbench.results.records import Session
 from adrbench.runtime import seeds
@@ -39,10 +40,11 @@ class Run:
     """What stays the same over a training run; `dataset` is on the device of `context`.
 
     `data_sha256` identifies the training images, `selection_sha256` those that choose the best
-    epoch.
+    epoch. `architecture` is the one that `config` names.
     """
 
     config: TrainConfig
+    architecture: Architecture
     dataset: Dataset
     directory: Path
     steps_per_epoch: int
@@ -51,6 +53,12 @@ class Run:
     selection_sha256: str
     context: Context
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """The height and width of the images."""
+        height, width = self.dataset.train.pixels.shape[2:]
+        return height, width
+
 
 @dataclass(kw_only=True)
 class TrainState:
@@ -58,6 +66,7 @@ class TrainState:
 
     `run_id` was drawn when the run began ("" for runs of early versions). `losses` and `seconds`
     are those of the current epoch; `seconds` includes what earlier sessions spent on its steps.
+    `image_format` is the memory format of the images that the model is trained on.
     """
 
     run_id: str = ""
@@ -66,6 +75,7 @@ class TrainState:
     slots: Slots
     optimizer: torch.optim.Optimizer
     losses: LossBuffer
+    image_format: torch.memory_format = IMAGE_FORMAT
     seconds: float = 0.0
     history: list[HistoryRow] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
@@ -150,18 +160,30 @@ def run_label(run: Run) -> str:
     return "" if name == run_name(run.config, run.dataset.name) else name
 
 
-def prepare_run(config: TrainConfig, dataset: Dataset, directory: Path, context: Context) -> Run:
+def prepare_run(
+    config: TrainConfig,
+    dataset: Dataset,
+    directory: Path,
+    context: Context,
+    architecture: Architecture | None = None,
+) -> Run:
     """Return the run of `config` on `dataset`; nothing is written.
+
+    `architecture` is the one that `config` names, if it cannot be found by its name.
 
     Raises:
         DataError: when the training part is smaller than one batch.
-        UsageError: for a batch that the ranks cannot share equally.
+        UsageError: for a batch that the ranks cannot share equally, or an unknown architecture.
+        ImportPathError: when the architecture cannot be imported.
 
     """
+    architecture = architecture or find_architecture(config.arch)
+    assert architecture.name == config.arch
     num_steps = steps_per_epoch(len(dataset.train), config.batch_size)
     check_shares(config.batch_size, context.process_group.size)
     return Run(
         config=config,
+        architecture=architecture,
         dataset=replace(
             dataset,
             train=dataset.train.to(context.device),
@@ -181,23 +203,30 @@ def build_state(run: Run) -> TrainState:
     """Return the state of a run before its first step.
 
     Raises:
-        UsageError: for SyncBatchNorm without GPUs.
+        UsageError: for SyncBatchNorm without GPUs, or a network that cannot be trained on images
+            and classes like these.
+        ImportPathError: when a network from elsewhere cannot be built.
 
     """
     config, dataset, device = run.config, run.dataset, run.context.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive_seed(config.seed, "weights"))
         model = build_model(
-            config.arch,
+            run.architecture,
             num_classes=dataset.num_classes,
             in_channels=dataset.channels,
             mean=dataset.mean,
             std=dataset.std,
             activation=config.activation,
+            image_size=run.image_size,
         )
+    image_format = IMAGE_FORMAT
+    if not run.architecture.is_built_in:
+        shape = (dataset.channels, *run.image_size)
+        image_format = find_training_format(config.arch, model, shape, dataset.num_classes)
     if config.sync_batch_norm:
         model = synchronize_batch_norm(model, device)
-    model = convert_conv2d_weight_memory_format(model.to(device), IMAGE_FORMAT).train()
+    model = convert_conv2d_weight_memory_format(model.to(device), image_format).train()
     slots = build_method(
         config,
         model,
@@ -210,6 +239,7 @@ def build_state(run: Run) -> TrainState:
         slots=slots,
         optimizer=build_optimizer(config, model),
         losses=LossBuffer(run.steps_per_epoch, device),
+        image_format=image_format,
     )
 
 

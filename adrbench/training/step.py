@@ -13,7 +13,7 @@ from adrbench.methods.slots import Slots, Values
 from adrbench.models.modes import running_statistics
 from adrbench.runtime import seeds
 from adrbench.runtime.cuda_graphs import GraphedCall, Inputs
-from adrbench.runtime.devices import IMAGE_FORMAT, full_precision
+from adrbench.runtime.devices import full_precision
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 from adrbench.training.state import Run, TrainState
 
@@ -94,7 +94,7 @@ class Stepper:
         """
         return self.take(
             {
-                "x": x.contiguous(memory_format=IMAGE_FORMAT),
+                "x": x.contiguous(memory_format=self.state.image_format),
                 "y": y,
                 "noise": self._draw_noise(x, step),
                 "lr": self.run.learning_rate(step),

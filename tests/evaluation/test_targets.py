@@ -1,6 +1,7 @@
 """Targets: what a user's name for a model resolves to, and what is refused first."""
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,18 @@ import torch
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.config.threat import ThreatModel
-from adrbench.data import load_dataset
+from adrbench.data import Images, load_dataset
 from adrbench.errors import CheckpointError, UsageError
 from adrbench.evaluation.targets import TargetOptions, Training, resolve_targets
+from adrbench.evaluation.targets import module as module_targets
+from adrbench.evaluation.targets.normalization import NORMALIZATIONS
 from adrbench.models.architectures import build_model
+from adrbench.registry import ImportPathError
+from adrbench.runtime.hashing import hash_weights
 from adrbench.training.loop import train
 from logs import logged
 from training_runs import CONTEXT, make_config
+from user_code import write_module
 
 
 def test_eps_is_the_one_given_then_the_one_trained_with_then_that_of_robustbench() -> None:
@@ -27,7 +33,7 @@ def test_eps_is_the_one_given_then_the_one_trained_with_then_that_of_robustbench
 
 
 def test_a_target_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"a checkpoint, or robustbench:NAME"):
+    with pytest.raises(CheckpointError, match=r"a checkpoint, robustbench:NAME, or package"):
         resolve_targets(str(tmp_path / "gone"), TargetOptions())
 
 
@@ -79,3 +85,78 @@ def test_a_directory_whose_best_checkpoint_is_not_up_to_date(tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match=r"holds the student weights of epoch 2, but .* 3: "):
         resolve_targets(str(tmp_path), TargetOptions())
     assert len(resolve_targets(str(tmp_path / "best.pt"), TargetOptions())) == 1
+
+
+@pytest.mark.parametrize("attribute", ["ready", "no_arguments"])
+def test_a_network_at_an_import_path(
+    attribute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_module(tmp_path, monkeypatch, "my_targets")
+    target = f"my_targets:{attribute}"
+    (found,) = resolve_targets(target, TargetOptions(dataset="digits"))
+    network = sys.modules["my_targets"].ready
+    assert found.model is network
+    assert not network.training
+    assert (found.run, found.label) == (f"my_targets-{attribute}",) * 2
+    assert (found.arch, found.training) == (target, Training())
+    assert found.checkpoint_sha256 == found.weights_sha256 == hash_weights(network)
+    with logged() as messages:
+        (named,) = resolve_targets(
+            target, TargetOptions(dataset="digits", name="x", arch="wrn-10-1")
+        )
+    assert (named.run, named.arch) == ("x", target)
+    assert messages == [f"--arch is ignored: {target} specifies its own."]
+
+
+def test_a_network_at_an_import_path_behind_a_normalization(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_module(tmp_path, monkeypatch, "my_targets", "from torch import nn\nnet = nn.Identity()")
+    options = {
+        name: TargetOptions(dataset="cifar10", normalize=name) for name in ("none", "cifar10")
+    }
+    pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    images = Images(pixels, torch.zeros(1, dtype=torch.int64))
+    monkeypatch.setattr(module_targets, "load_split", lambda *_, **__: (images, None))
+    plain, normalized = (resolve_targets("my_targets:net", one)[0] for one in options.values())
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(plain.model(x), x)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in NORMALIZATIONS["cifar10"])
+    assert torch.equal(normalized.model(x), (x - mean) / std)
+    assert plain.weights_sha256 != normalized.weights_sha256
+    assert plain.checkpoint_sha256 == normalized.checkpoint_sha256
+
+
+@pytest.mark.parametrize(
+    ("attribute", "error", "words"),
+    [
+        (
+            "number",
+            UsageError,
+            "my_targets:number is of type int: name an nn.Module, or a callable",
+        ),
+        ("raises", ImportPathError, r"raised KeyError .* when it was called"),
+        ("Net", ImportPathError, r"raised TypeError .* a callable without arguments"),
+        (
+            "returns_a_list",
+            UsageError,
+            "returned an object of type list: it must return an nn.Module",
+        ),
+        ("gone", ImportPathError, "has no attribute 'gone'"),
+    ],
+)
+def test_no_network_at_an_import_path(
+    attribute: str,
+    error: type[Exception],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_module(tmp_path, monkeypatch, "my_targets")
+    with pytest.raises(error, match=words):
+        resolve_targets(f"my_targets:{attribute}", TargetOptions(dataset="digits"))
+
+
+def test_an_import_path_needs_a_data_set() -> None:
+    with pytest.raises(UsageError, match=r"my\.models:net needs --dataset"):
+        resolve_targets("my.models:net", TargetOptions())

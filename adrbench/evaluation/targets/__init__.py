@@ -6,14 +6,16 @@ anything is refused first.
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.safetensors_files import is_safetensors_file, read_safetensors_file
 from adrbench.checkpoints.torch_files import describe_unread, read_torch_file
 from adrbench.errors import CheckpointError
-from adrbench.evaluation.targets import own, third_party, zoo
+from adrbench.evaluation.targets import module, own, third_party, zoo
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
+from adrbench.registry import is_import_path
 
 __all__ = ["TargetModel", "TargetOptions", "Training", "resolve_targets"]
 
@@ -29,16 +31,30 @@ def resolve_targets(target: str, options: TargetOptions) -> list[TargetModel]:
     Raises:
         UsageError: when a necessary option is missing.
         CheckpointError: when a file cannot be read or does not fit its model.
+        ImportPathError: when code that the target names cannot be imported, or raises.
 
     """
+    found = _find_models(target, options)
+    if options.name is None:
+        return found
+    if any(target_model.training.is_known for target_model in found):
+        options.warn_of_ignored(("name",), f"{target} specifies its own")
+        return found
+    return [replace(target_model, run=options.name) for target_model in found]
+
+
+def _find_models(target: str, options: TargetOptions) -> list[TargetModel]:
     for prefix, load in PREFIXES.items():
         if target.startswith(prefix):
             return [load(target, options)]
     path = Path(target)
     if not path.exists():
-        known = " or ".join(f"{prefix}NAME" for prefix in PREFIXES)
+        if is_import_path(target):
+            return [module.load_target(target, options)]
+        known = ", ".join(f"{prefix}NAME" for prefix in PREFIXES)
         raise CheckpointError(
-            f"{target} does not exist: give a run directory, a checkpoint, or {known}."
+            f"{target} does not exist: give a run directory, a checkpoint, {known}, or "
+            "package.module:attribute."
         )
     return own.load_directory(path, options) if path.is_dir() else _load_file(path, options)
 

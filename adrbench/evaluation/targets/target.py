@@ -108,6 +108,7 @@ class TargetOptions:
     normalize: str | None = None
     norm: str | None = None
     eps: float | None = None
+    name: str | None = None
     data_dir: Path = Path("data")
     zoo_dir: Path = Path("models")
 

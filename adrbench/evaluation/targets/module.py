@@ -1,0 +1,80 @@
+"""Targets at import paths: networks that code of the user's own builds."""
+
+import logging
+
+from torch import nn
+
+from adrbench.data import load_split
+from adrbench.errors import UsageError
+from adrbench.evaluation.targets.target import DEFAULT_ACTIVATION, TargetModel, TargetOptions
+from adrbench.models.normalize import Normalized, normalization_buffers
+from adrbench.registry import (
+    ImportPathError,
+    describe_exception,
+    load_import_path,
+    spell_for_files,
+)
+from adrbench.runtime.hashing import hash_weights
+
+logger = logging.getLogger(__name__)
+
+
+def load_target(target: str, options: TargetOptions) -> TargetModel:
+    """Return the model at `target`, an import path, in eval mode on the CPU.
+
+    Raises:
+        UsageError: when --dataset is missing, or no network is there.
+        ImportPathError: when the path leads nowhere, or the code there raises.
+
+    """
+    if options.dataset is None:
+        raise UsageError(f"{target} needs --dataset: give the data set to attack it on.")
+    threat_model = options.threat_model()
+    options.warn_of_ignored(("weights", "arch", "activation"), f"{target} specifies its own")
+    network = load_network(target).cpu().eval()
+    return TargetModel(
+        dataset=options.dataset,
+        arch=target,
+        activation=DEFAULT_ACTIVATION,
+        run=spell_for_files(target),
+        checkpoint_sha256=hash_weights(network),
+        threat_model=threat_model,
+        model=normalize(network, options),
+    )
+
+
+def load_network(target: str) -> nn.Module:
+    """Return the network at an import path, or the one that a callable there returns."""
+    found = load_import_path(target)
+    if isinstance(found, nn.Module):
+        return found
+    if not callable(found):
+        raise UsageError(
+            f"{target} is of type {type(found).__name__}: name an nn.Module, or a callable without "
+            "arguments that returns one."
+        )
+    try:
+        network = found()
+    except Exception as error:  # code from elsewhere may raise anything
+        raise ImportPathError(
+            f"{target} raised {describe_exception(error)} when it was called: name an nn.Module, "
+            "or a callable without arguments that returns one."
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            f"{target} returned an object of type {type(network).__name__}: it must "
+            "return an nn.Module."
+        )
+    return network
+
+
+def normalize(network: nn.Module, options: TargetOptions) -> nn.Module:
+    """Return the network behind the normalization that --normalize gives, if it gives one."""
+    if options.normalize is None or options.dataset is None:
+        return network
+    images, _ = load_split(options.dataset, "test", data_dir=options.data_dir)
+    channels = images.pixels.shape[1]
+    normalization = options.normalization(channels)
+    if normalization is None:
+        return network
+    return Normalized(network, *normalization_buffers(*normalization, channels)).eval()

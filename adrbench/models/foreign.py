@@ -1,0 +1,195 @@
+"""Networks that are not built in: how their builders are called, and what is checked of them.
+
+Code from elsewhere may raise anything, and return anything; every such case becomes one sentence,
+with the exception as its cause.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
+
+from adrbench.errors import UsageError
+from adrbench.models.modes import in_mode
+from adrbench.registry import ImportPathError, describe_exception
+from adrbench.runtime.devices import IMAGE_FORMAT
+
+#: (num_classes, in_channels) -> network. One with a parameter of a name in `IMAGE_SIZE` gets the
+#: size of the images too.
+Builder = Callable[..., nn.Module]
+IMAGE_SIZE = ("img_size", "image_size")
+#: How many images a network is tried on.
+NUM_TRIED = 2
+
+
+def name_builder(builder: Builder) -> str:
+    """Return `module:qualname` of a callable.
+
+    Raises:
+        UsageError: for what is no callable that builds networks.
+
+    """
+    while isinstance(builder, partial):
+        builder = builder.func
+    named: Any = builder if hasattr(builder, "__qualname__") else type(builder)
+    name = f"{named.__module__}:{named.__qualname__}"
+    check_builder(name, builder)
+    return name
+
+
+def check_builder(name: str, found: object) -> None:
+    """Raise UsageError unless what was found under `name` can be called to build networks."""
+    if isinstance(found, nn.Module):
+        raise UsageError(
+            f"architecture {name} is a network: give the class or function that builds it, "
+            "(num_classes, in_channels) -> nn.Module."
+        )
+    if not callable(found):
+        raise UsageError(
+            f"architecture {name} is of type {type(found).__name__}: it must be a callable "
+            "(num_classes, in_channels) that returns an nn.Module."
+        )
+
+
+def call_builder(
+    name: str,
+    build: Builder,
+    num_classes: int,
+    in_channels: int,
+    image_size: tuple[int, int] | None,
+) -> nn.Module:
+    """Return the new network of the architecture `name`, on the CPU; `image_size` is (H, W).
+
+    Raises:
+        ImportPathError: when the builder raises.
+        UsageError: when it returns no module.
+
+    """
+    options: dict[str, Any] = {}
+    if image_size is not None:
+        height, width = image_size
+        size = height if height == width else image_size
+        options = {one: size for one in _find_parameters(build) if one in IMAGE_SIZE}
+    try:
+        network = build(num_classes, in_channels, **options)
+    except Exception as error:  # code from elsewhere may raise anything
+        sizes = f"{num_classes} classes and {in_channels} channels"
+        for_size = f" of {image_size[0]}x{image_size[1]} pixels" if options and image_size else ""
+        raise ImportPathError(
+            f"architecture {name} raised {describe_exception(error)} when it was "
+            f"built for {sizes}{for_size}."
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            f"architecture {name} returned an object of type {type(network).__name__}: it must "
+            "return an nn.Module."
+        )
+    return network.cpu()
+
+
+def check_logits(
+    name: str, model: nn.Module, shape: tuple[int, int, int], num_classes: int
+) -> None:
+    """Try `model` of the architecture `name` in eval mode on two images of `shape` (C, H, W).
+
+    The model is on the CPU. It is not changed, nor is torch's random state.
+
+    Raises:
+        UsageError: when it does not take them, or returns something else than their logits.
+
+    """
+    with in_mode(model, training=False), torch.no_grad():
+        _try(name, model, torch.full((NUM_TRIED, *shape), 0.5), num_classes)
+
+
+def find_training_format(
+    name: str, model: nn.Module, shape: tuple[int, int, int], num_classes: int
+) -> torch.memory_format:
+    """Return the memory format in which `model`, on the CPU, trains on images of `shape` (C, H, W).
+
+    A copy takes a forward and a backward pass in train mode. The format is `IMAGE_FORMAT` except
+    for networks that need another, such as those that call `view` on what a convolution returns.
+
+    Raises:
+        UsageError: when the model cannot be trained.
+
+    """
+    try:
+        _try_training(name, model, shape, num_classes, IMAGE_FORMAT)
+    except UsageError:
+        _try_training(name, model, shape, num_classes, torch.contiguous_format)
+        return torch.contiguous_format
+    return IMAGE_FORMAT
+
+
+def _try_training(
+    name: str,
+    model: nn.Module,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    memory_format: torch.memory_format,
+) -> None:
+    """Take a forward and a backward pass with a copy of the model; UsageError if it cannot."""
+    try:
+        trial = convert_conv2d_weight_memory_format(copy.deepcopy(model), memory_format).train()
+    except Exception as error:  # copying runs code from elsewhere too
+        raise UsageError(
+            f"architecture {name} cannot be copied (copy.deepcopy raised "
+            f"{describe_exception(error)}), as averaging and attacks need it: make its network "
+            "one that can."
+        ) from error
+    x = torch.full((NUM_TRIED, *shape), 0.5).contiguous(memory_format=memory_format)
+    logits = _try(name, trial, x.requires_grad_(), num_classes)
+    try:
+        logits.sum().backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise UsageError(
+            f"architecture {name} has no gradients ({describe_exception(error)}): its network must "
+            "be differentiable."
+        ) from error
+    if x.grad is None or all(parameter.grad is None for parameter in trial.parameters()):
+        what = "its images" if x.grad is None else "any parameter"
+        raise UsageError(
+            f"architecture {name} has no gradient with respect to {what}: adversarial training "
+            "needs one."
+        )
+
+
+def _try(name: str, model: nn.Module, x: Tensor, num_classes: int) -> Tensor:
+    """Return the logits of a model for images `x`; UsageError if it returns none."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            logits: object = model(x)
+    except Exception as error:  # the network is code from elsewhere, which may raise anything
+        raise UsageError(
+            f"architecture {name} does not take images of shape {tuple(x.shape[1:])} (channels, "
+            f"height, width), on which it raised {describe_exception(error)}: choose another "
+            "architecture or data set."
+        ) from error
+    expected = (len(x), num_classes)
+    if not isinstance(logits, Tensor):
+        found = f"an object of type {type(logits).__name__}"
+    elif logits.shape != expected:
+        found = f"shape {tuple(logits.shape)}"
+    elif not logits.is_floating_point():
+        found = f"numbers of type {logits.dtype}"
+    else:
+        return logits
+    mode = "train" if model.training else "eval"
+    raise UsageError(
+        f"architecture {name} returned {found} in {mode} mode for {len(x)} images of shape "
+        f"{tuple(x.shape[1:])}: it must return logits of shape {expected}, one per class."
+    )
+
+
+def _find_parameters(builder: Builder) -> list[str]:
+    """Return the names of a callable's parameters, none where they cannot be found out."""
+    try:
+        return list(inspect.signature(builder).parameters)
+    except (TypeError, ValueError):
+        return []
