@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from adrbench import attacks
     from adrbench.api import Result, evaluate
     from adrbench.attacks.suites import Suite
-    from adrbench.checkpoints.format import load_model
+    from adrbench.checkpoints.restore import load_model
     from adrbench.config.components import Component
     from adrbench.config.declare import setting
     from adrbench.config.threat import ThreatModel
@@ -46,7 +46,7 @@ _HOMES = {
     "ThreatModel": "adrbench.config.threat",
     "evaluate": "adrbench.api",
     "load_examples": "adrbench.data",
-    "load_model": "adrbench.checkpoints.format",
+    "load_model": "adrbench.checkpoints.restore",
     "load_results": "adrbench.report",
     "setting": "adrbench.config.declare",
 }

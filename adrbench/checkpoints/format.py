@@ -7,27 +7,24 @@ checksum of all its content, and all that is needed to rebuild the model and fin
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from adrbench.checkpoints.state_dicts import check_values
 from adrbench.checkpoints.torch_files import TorchFile, describe_unread, read_torch_file
-from adrbench.config.method import WEIGHTS, Weights
 from adrbench.config.settings import TrainConfig, nest_method_settings
 from adrbench.data import dataset_name
 from adrbench.errors import CheckpointError, UsageError
-from adrbench.models.architectures import build_model
 from adrbench.results.history import Counts
 from adrbench.results.migrations import label_from_run_name
 from adrbench.runtime.files import write_atomically
 from adrbench.runtime.hashing import tensor_bytes
 from adrbench.runtime.typed_json import from_json, to_json
 
-SCHEMA = 4
+SCHEMA = 5
 MARK = "adrbench checkpoint"
 BEST, LAST = "best.pt", "last.pt"
 
@@ -36,10 +33,14 @@ Selection = Literal["best", "last"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """The sizes of a model that depend on its data, not on the settings of its training."""
+    """The sizes of a model that depend on its data, not on the settings of its training.
+
+    `image_size` is the height and width of the images (None in files of schema 4 and older).
+    """
 
     num_classes: int
     in_channels: int
+    image_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +85,10 @@ class Checkpoint:
     identifies the training images, `selection_sha256` those that choose the best epoch ("" in
     files of schema 1), `training_images_sha256` all training images before any were held out
     (None in files of schema 2 and older). `label` is the run's name where the user chose one,
-    else "". `processes` is the largest number of processes that trained. `training` is the rest
-    of the state of a run, which only resuming needs; a `best` checkpoint has none.
+    else "". `plugins` maps what a plugin provided, such as "architectures:NAME", to its
+    distribution and version (empty in files of schema 4 and older). `processes` is the largest
+    number of processes that trained. `training` is the rest of the state of a run, which only
+    resuming needs; a `best` checkpoint has none.
     """
 
     selection: Selection
@@ -97,6 +100,7 @@ class Checkpoint:
     selection_sha256: str = ""
     training_images_sha256: str | None = None
     label: str = ""
+    plugins: dict[str, str] = field(default_factory=dict)
     snapshots: dict[str, Snapshot]
     processes: int = 1
     training: dict[str, Any] | None = None
@@ -111,19 +115,10 @@ class Checkpoint:
             and not self.config.differences(other.config)
         )
 
-    def build_model(self) -> nn.Module:
-        """Return the model; its weights and normalization have yet to be loaded."""
-        return build_model(
-            self.config.arch,
-            num_classes=self.shape.num_classes,
-            in_channels=self.shape.in_channels,
-            activation=self.config.activation,
-        )
-
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path` by rename."""
-    header = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+    header = {one.name: getattr(checkpoint, one.name) for one in fields(checkpoint)}
     content = {
         "format": MARK,
         "schema": SCHEMA,
@@ -276,50 +271,3 @@ def former_label(checkpoint: Checkpoint) -> str:
         method=config.method,
         seed=config.seed,
     )
-
-
-def restore(checkpoint: Checkpoint, weights: str, path: Path | str) -> nn.Module:
-    """Build the model of `checkpoint` with its `weights`, in eval mode on the CPU.
-
-    Raises:
-        UsageError: for weights other than student or average.
-        CheckpointError: when those weights are not in the file, or do not fit the model.
-
-    """
-    if weights not in WEIGHTS:
-        raise UsageError(f"weights are {weights!r}: choose {' or '.join(WEIGHTS)}.")
-    if weights not in checkpoint.snapshots:
-        held = " and ".join(checkpoint.snapshots)
-        raise CheckpointError(
-            f"{path} has no {weights} weights but {held} of method {checkpoint.config.method}: "
-            "choose other weights."
-        )
-    state = checkpoint.snapshots[weights].state
-    try:
-        model = checkpoint.build_model()
-        check_values(state, model.state_dict())
-        model.load_state_dict(state, strict=True)
-    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
-        raise CheckpointError(
-            f"the {weights} weights in {path} do not fit the model it names, "
-            f"{checkpoint.config.arch} ({reason}): copy or train it again."
-        ) from error
-    return model.eval()
-
-
-def load_model(path: str | Path, weights: Weights | None = None) -> nn.Module:
-    """Return a trained model in eval mode on the CPU, for images (N, C, H, W) in [0, 1].
-
-    `path` is a checkpoint, or a run directory, of which the best checkpoint is loaded. `weights`
-    is "student" or "average", or None for the weights that the method deploys.
-
-    Raises:
-        CheckpointError: when the file cannot be read or does not fit its model.
-
-    """
-    path = Path(path)
-    if path.is_dir():
-        path = path / BEST
-    checkpoint = load(path)
-    return restore(checkpoint, weights or checkpoint.config.parsed_method().deployed, path)

@@ -73,6 +73,11 @@ class Architecture:
     is_built_in: bool = False
     plugin: Plugin | None = None
 
+    @property
+    def plugins(self) -> dict[str, str]:
+        """The plugin with its version by what it provides, as checkpoints have it."""
+        return {f"architectures:{self.name}": str(self.plugin)} if self.plugin else {}
+
 
 def find_architecture(arch: str | Builder) -> Architecture:
     """Return the architecture of a name, or of a callable, whose name is `module:qualname`.

@@ -5,6 +5,8 @@ generator state has to be saved: a run resumed at any step draws what it would h
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from operator import index
 from typing import TYPE_CHECKING
 
@@ -29,3 +31,23 @@ def generator(device: "torch.device | str", seed: int, *path: int | str) -> "tor
     import torch
 
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *path))
+
+
+@contextmanager
+def global_generators(device: "torch.device", seed: int, *path: int | str) -> Iterator[None]:
+    """Seed torch's global generators of the CPU and of `device` with `derive_seed(seed, *path)`.
+
+    Networks draw from them, for dropout and stochastic depth. They are restored afterwards.
+    """
+    import torch
+
+    derived = derive_seed(seed, *path)
+    cuda = []
+    if device.type == "cuda":
+        cuda = [torch.cuda.current_device() if device.index is None else device.index]
+    with torch.random.fork_rng(devices=cuda):
+        # torch.manual_seed would also seed devices that are not restored.
+        torch.default_generator.manual_seed(derived)
+        for number in cuda:
+            torch.cuda.default_generators[number].manual_seed(derived)
+        yield

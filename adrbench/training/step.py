@@ -90,17 +90,20 @@ class Stepper:
     def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Take step number `step`, from 0, on this rank's share of its batch.
 
-        Returns the loss, a scalar on the device.
+        Returns the loss, a scalar on the device. What a network itself draws, such as for dropout,
+        is a function of the step and of the rank.
         """
-        return self.take(
-            {
-                "x": x.contiguous(memory_format=self.state.image_format),
-                "y": y,
-                "noise": self._draw_noise(x, step),
-                "lr": self.run.learning_rate(step),
-                **self.state.slots.targets.annealed(step),
-            }
-        )
+        context, seed = self.run.context, self.run.config.seed
+        inputs: dict[str, float | Tensor] = {
+            "x": x.contiguous(memory_format=self.state.image_format),
+            "y": y,
+            "noise": self._draw_noise(x, step),
+            "lr": self.run.learning_rate(step),
+            **self.state.slots.targets.annealed(step),
+        }
+        rank = context.process_group.rank
+        with seeds.global_generators(context.device, seed, "network", step, rank):
+            return self.take(inputs)
 
     def _draw_noise(self, x: Tensor, step: int) -> Tensor:
         """Return this rank's share of the noise, which is drawn for the whole batch."""

@@ -13,6 +13,7 @@ from torch import Tensor
 import adrbench
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import SCHEMA, Checkpoint, ModelShape, Snapshot
+from adrbench.checkpoints.restore import restore
 from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import TrainConfig
@@ -254,13 +255,17 @@ def test_a_file_of_schema_1(tmp_path: Path) -> None:
     assert checkpoints.load(tmp_path / "last.pt").selection_sha256 == ""
 
 
-@pytest.mark.parametrize(("name", "label"), [("schema-1.pt", ""), ("schema-2.pt", "short")])
+@pytest.mark.parametrize(
+    ("name", "label"), [("schema-1.pt", ""), ("schema-2.pt", "short"), ("schema-4.pt", "short")]
+)
 def test_files_of_older_schemas_are_read(name: str, label: str) -> None:
-    """The runs were `digits-small-cnn-at-seed0` and `digits-short-adr+wa-seed0`."""
+    """The runs were `digits-small-cnn-at-seed0`, `digits-short-adr+wa-seed0` and `short`."""
     checkpoint = checkpoints.load(KEPT / name)
-    assert (checkpoint.label, checkpoint.training_images_sha256) == (label, None)
+    assert checkpoint.label == label
+    assert (checkpoint.training_images_sha256 is None) == (name != "schema-4.pt")
+    assert (checkpoint.plugins, checkpoint.shape.image_size) == ({}, None)
     for weights in checkpoint.snapshots:
-        model = checkpoints.restore(checkpoint, weights, KEPT / name)
+        model = restore(checkpoint, weights, KEPT / name)
         assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
 

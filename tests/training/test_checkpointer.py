@@ -16,6 +16,7 @@ from torch import Tensor
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint
+from adrbench.checkpoints.restore import restore
 from adrbench.config.method import Weights
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, load_dataset
@@ -218,7 +219,7 @@ def test_weights_from_within_an_epoch_can_be_loaded_and_have_no_counts(
     last = checkpoints.load(directory / checkpoints.LAST)
     assert {snapshot.epoch for snapshot in last.snapshots.values()} == {1}
     assert last.snapshots["student"].counts is None
-    model = checkpoints.restore(last, "average", directory)
+    model = restore(last, "average", directory)
     assert model(torch.rand(1, 1, 8, 8)).shape == (1, 10)
 
 

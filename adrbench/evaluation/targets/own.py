@@ -5,6 +5,7 @@ from pathlib import Path
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint
+from adrbench.checkpoints.restore import can_be_named, needs_arch, restore
 from adrbench.config.method import WEIGHTS, Weights
 from adrbench.data import DATASETS
 from adrbench.errors import CheckpointError, DataError
@@ -15,6 +16,9 @@ from adrbench.results.history import HistoryRow
 from adrbench.runtime.hashing import hash_file
 
 logger = logging.getLogger(__name__)
+
+#: Options that a checkpoint of ours replaces, where it does not need its architecture again.
+OWN = ("arch", "activation", "normalize")
 
 
 def find_checkpoints(directory: Path) -> list[Path]:
@@ -86,7 +90,8 @@ def load_targets(path: Path, checkpoint: Checkpoint, options: TargetOptions) -> 
         DataError: when the data set it was trained on does not exist.
 
     """
-    options.warn_of_ignored(("arch", "activation", "normalize"), f"{path} specifies its own")
+    names = ("activation", "normalize") if needs_arch(checkpoint) else OWN
+    options.warn_of_ignored(names, f"{path} specifies its own")
     targets = [
         _load_target(path, checkpoint, weights, options)
         for weights in _select_weights(checkpoint, options)
@@ -119,7 +124,7 @@ def _load_target(
 ) -> TargetModel:
     config = checkpoint.config
     threat_model = options.threat_model(config.threat_model())
-    model = checkpoints.restore(checkpoint, weights, path)
+    model = restore(checkpoint, weights, path, arch=options.arch, advice=advise_arch(config.arch))
     exists = config.dataset in DATASETS or Path(config.dataset).expanduser().exists()
     if options.dataset is None and not exists:
         raise DataError(
@@ -149,6 +154,13 @@ def _load_target(
             decay=config.averaging_decay(),
         ),
     )
+
+
+def advise_arch(arch: str) -> str:
+    """Return how to give the architecture of a checkpoint that needs it again."""
+    if can_be_named(arch):
+        return f"give --arch {arch} again."
+    return "give the import path of its class or function with --arch."
 
 
 def _validated(checkpoint: Checkpoint, weights: Weights) -> Accuracy | None:
