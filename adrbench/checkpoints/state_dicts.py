@@ -4,7 +4,7 @@ A file holds one bare state dict, or several under names (such as a student and 
 may have prefixes such as `module.`, and normalization constants may be among the weights.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -51,8 +51,11 @@ class Contents:
     normalization: dict[str, Tensor]
 
 
-def read_contents(state: object, weights: Weights | None) -> Contents:
+def read_contents(state: object, weights: Weights | None, *, own: Collection[str] = ()) -> Contents:
     """Return the state dict in `state` that `weights` selects, without its prefixes.
+
+    `own` are the names, without prefixes, of the weights of the network: constants of that name are
+    among its weights.
 
     Raises `CheckpointError` when there is none, or when the choice among several is ambiguous.
     """
@@ -62,7 +65,7 @@ def read_contents(state: object, weights: Weights | None) -> Contents:
     normalization: dict[str, Tensor] = {}
     for key, value in candidates[entry].items():
         last = key.rsplit(".", 1)[-1]
-        if last in NORMALIZATION_NAMES:
+        if last in NORMALIZATION_NAMES and not _is_own(key, own):
             name = NORMALIZATION_NAMES[last]
             if name in normalization:
                 raise CheckpointError(
@@ -76,7 +79,7 @@ def read_contents(state: object, weights: Weights | None) -> Contents:
     return Contents(
         entry=entry,
         other_entries=others,
-        network=_strip_prefixes(network),
+        network=strip_prefixes(network),
         normalization=normalization,
     )
 
@@ -180,7 +183,12 @@ def _kind_of(value: object) -> str:
     return "object" if isinstance(value, PickledObject) else type(value).__name__
 
 
-def _strip_prefixes(network: dict[str, Tensor]) -> dict[str, Tensor]:
+def _is_own(key: str, own: Collection[str]) -> bool:
+    """Return whether a key, which may have prefixes, has one of the names `own`."""
+    return any(key == name or key.endswith(f".{name}") for name in own)
+
+
+def strip_prefixes(network: dict[str, Tensor]) -> dict[str, Tensor]:
     """Remove all prefixes that every key has, in any order and number."""
     while network:
         shared = [p for p in PREFIXES if all(key.startswith(p) for key in network)]

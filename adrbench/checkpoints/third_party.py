@@ -10,11 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adrbench.checkpoints.state_dicts import find_nonfinite, find_retyped, read_contents
+from adrbench.checkpoints.state_dicts import (
+    find_nonfinite,
+    find_retyped,
+    read_contents,
+    strip_prefixes,
+)
 from adrbench.config.method import Weights
 from adrbench.errors import CheckpointError, UsageError, list_first
-from adrbench.models.normalize import normalization_buffers
+from adrbench.models.normalize import Normalized, normalization_buffers
 
+#: The buffers of a model that `build_model` built and that are no weights.
+CONSTANTS = ("mean", "std")
 BATCH_COUNTER = "num_batches_tracked"
 MAX_SHOWN = 3
 
@@ -45,6 +52,9 @@ def load_third_party(
 ) -> LoadReport:
     """Load the content of a third-party file into `model`, which `build_model` built.
 
+    The weights of a network that is not built in are those of the `network` in its `Normalized`,
+    and buffers of its own that are called `mean` or `std` are among them.
+
     `state` is a state dict, bare or under a common name (`state_dict`, `model`, `model_ema`, ...),
     with any sequence of common prefixes (`module.`, `model.`, ...). `normalize` is (mean, std) per
     channel for pixels in [0, 1], for networks whose normalization is not in the file; without
@@ -53,11 +63,13 @@ def load_third_party(
 
     Raises `CheckpointError` when the weights do not all fit; the model is then unchanged.
     """
-    contents = read_contents(state, weights)
     expected = model.state_dict()
+    wanted = {key: value for key, value in expected.items() if key not in CONSTANTS}
+    bare = strip_prefixes(wanted)
+    contents = read_contents(state, weights, own=bare)
     in_channels = len(expected["mean"])
     found = _file_normalization(contents.normalization, in_channels)
-    constants = {name: expected[name] for name in ("mean", "std")}
+    constants = {name: expected[name] for name in CONSTANTS}
     if normalize is not None:
         constants = dict(
             zip(constants, normalization_buffers(*normalize, in_channels), strict=True)
@@ -71,9 +83,12 @@ def load_third_party(
         if normalize is not None:
             _check_same_constants(found, constants)
         constants = found
-    _check_fit(contents.network, expected, type(model).__name__)
+    network = model.network if isinstance(model, Normalized) else model
+    _check_fit(contents.network, bare, type(network).__name__)
+    full = dict(zip(bare, wanted, strict=True))
+    found_weights = {full[key]: value for key, value in contents.network.items()}
     counters = {key: value for key, value in expected.items() if key.endswith(BATCH_COUNTER)}
-    model.load_state_dict({**counters, **contents.network, **constants}, strict=True)
+    model.load_state_dict({**counters, **found_weights, **constants}, strict=True)
     return LoadReport(
         entry=contents.entry,
         other_entries=contents.other_entries,
@@ -137,9 +152,8 @@ def _check_same_constants(found: Mapping[str, Tensor], given: Mapping[str, Tenso
     )
 
 
-def _check_fit(network: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str) -> None:
-    """Raise CheckpointError unless `network` has exactly the weights and shapes of `expected`."""
-    wanted = {key: value for key, value in expected.items() if key not in ("mean", "std")}
+def _check_fit(network: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str) -> None:
+    """Raise CheckpointError unless `network` has exactly the weights and shapes of `wanted`."""
     missing = [key for key in wanted if key not in network and not key.endswith(BATCH_COUNTER)]
     unexpected = [key for key in network if key not in wanted]
     common = [key for key in wanted if key in network]

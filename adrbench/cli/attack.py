@@ -31,8 +31,8 @@ def attack(
             metavar="TARGET...",
             help="Run directories (best and last are attacked), checkpoints, state dicts from "
             "elsewhere (.pt, .safetensors; with --arch and --dataset); with --dataset "
-            "robustbench:NAME, or package.module:attribute (an nn.Module, or a callable that "
-            "returns one).",
+            "robustbench:NAME, timm:NAME, or package.module:attribute (an nn.Module, or a callable "
+            "that returns one).",
         ),
     ],
     suite: Annotated[

@@ -4,15 +4,40 @@ Only this module imports `timm`, and only when such a name is used: the import t
 """
 
 import importlib
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from adrbench.errors import UsageError, unknown_name
+from adrbench.errors import CheckpointError, UsageError, one_line, unknown_name
 
 PREFIX = "timm:"
+#: The files on the Hugging Face Hub in which weights are looked for, by what timm calls them.
+HUB_FILES = {
+    None: ("model.safetensors", "pytorch_model.bin"),
+    "open_clip_pytorch_model.bin": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A network with timm's pretrained weights, on the CPU, and what they were trained with.
+
+    `mean` and `std` are per channel for pixels in [0, 1]. `weights` is timm's full name of the
+    weights, `trained_size` the height and width of their images.
+    """
+
+    network: nn.Module
+    weights: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    trained_size: tuple[int, int]
 
 
 def find_builder(name: str) -> Callable[..., nn.Module]:
@@ -64,6 +89,114 @@ def is_of_fixed_size(name: str) -> bool:
     """Return whether a network of timm is built for images of one size."""
     config = import_timm().get_pretrained_cfg(name)
     return bool(config and config.fixed_input_size)
+
+
+def load_pretrained(name: str, shape: tuple[int, int, int]) -> Pretrained:
+    """Return the network `timm:NAME` with its pretrained weights, for images of `shape` (C, H, W).
+
+    Weights that are in the cache of the Hugging Face Hub or of torch are not downloaded again.
+
+    Raises:
+        UsageError: for a name that timm does not have or has no weights of, or images that the
+            network does not take.
+        CheckpointError: when the weights cannot be downloaded or read.
+
+    """
+    timm, name = import_timm(), check_name(name)
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not (config.has_weights or config.state_dict):
+        raise UsageError(
+            f"timm has no pretrained weights of {name}: give a file of weights with --arch "
+            f"{PREFIX}{name}."
+        )
+    if not config.num_classes:
+        raise UsageError(f"timm's {name} returns features, not classes: choose another model.")
+    channels, *size = config.input_size
+    if channels != shape[0]:
+        raise UsageError(
+            f"timm's {name} takes {channels} channels, and the images have {shape[0]}: give the "
+            "--dataset that it was trained for."
+        )
+    options: dict[str, Any] = {"img_size": shape[1:]} if config.fixed_input_size else {}
+    try:
+        with _quiet():
+            overlay = _fetch(config)
+            network = timm.create_model(
+                name, pretrained=True, pretrained_cfg_overlay=overlay, **options
+            )
+    except Exception as error:  # the Hub's and timm's loaders raise what their libraries do
+        raise CheckpointError(_describe_failure(name, error)) from error
+    return Pretrained(
+        network=network.eval(),
+        weights=f"{config.architecture}.{config.tag}" if config.tag else name,
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        trained_size=(size[0], size[1]),
+    )
+
+
+def _fetch(config: Any) -> dict[str, Any]:
+    """Return what timm's configuration of weights has to be overlaid with, to find their file.
+
+    timm 1.0.9 does not work with the Hub's library from version 2 on, so the file is fetched here.
+    """
+    if config.file or config.state_dict or not config.hf_hub_id:
+        return {}
+    repository, _, revision = config.hf_hub_id.partition("@")
+    candidates = HUB_FILES.get(config.hf_hub_filename, (config.hf_hub_filename,))
+    file = _find_file(repository, revision or None, candidates)
+    if config.custom_load == "hf":
+        return {"file": file, "custom_load": True}
+    return {"state_dict": _read_weights(Path(file)), "custom_load": False}
+
+
+def _find_file(repository: str, revision: str | None, candidates: Sequence[str]) -> str:
+    """Return the first of the files that is in the cache, else download the first there is."""
+    hub = importlib.import_module("huggingface_hub")
+    errors = importlib.import_module("huggingface_hub.errors")
+    for filename in candidates:
+        cached = hub.try_to_load_from_cache(repository, filename, revision=revision)
+        if isinstance(cached, str):
+            return cached
+    *others, last = candidates
+    for filename in others:
+        try:
+            return str(hub.hf_hub_download(repository, filename, revision=revision))
+        except errors.LocalEntryNotFoundError:  # no connection
+            raise
+        except errors.EntryNotFoundError:
+            continue
+    return str(hub.hf_hub_download(repository, last, revision=revision))
+
+
+def _read_weights(file: Path) -> Any:
+    if file.suffix == ".safetensors":
+        return importlib.import_module("safetensors.torch").load_file(file)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _describe_failure(name: str, error: Exception) -> str:
+    cache = importlib.import_module("huggingface_hub.constants").HF_HUB_CACHE
+    return (
+        f"the pretrained weights of timm's {name} cannot be loaded ({one_line(error).rstrip('.')}):"
+        f" check the network, put them into the cache ({cache}, which HF_HOME sets, or "
+        f"{torch.hub.get_dir()}, which TORCH_HOME sets), or give a file of them with --arch "
+        f"{PREFIX}{name}."
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress the warnings of timm, and the Hub's messages about each attempt to connect."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def import_timm() -> Any:

@@ -33,7 +33,9 @@ def test_eps_is_the_one_given_then_the_one_trained_with_then_that_of_robustbench
 
 
 def test_a_target_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"a checkpoint, robustbench:NAME, or package"):
+    with pytest.raises(
+        CheckpointError, match=r"a checkpoint, robustbench:NAME, timm:NAME, or package"
+    ):
         resolve_targets(str(tmp_path / "gone"), TargetOptions())
 
 

@@ -13,7 +13,7 @@ from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.safetensors_files import is_safetensors_file, read_safetensors_file
 from adrbench.checkpoints.torch_files import describe_unread, read_torch_file
 from adrbench.errors import CheckpointError
-from adrbench.evaluation.targets import module, own, third_party, zoo
+from adrbench.evaluation.targets import module, own, third_party, timm, zoo
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
 from adrbench.registry import is_import_path
 
@@ -22,7 +22,10 @@ __all__ = ["TargetModel", "TargetOptions", "Training", "resolve_targets"]
 logger = logging.getLogger(__name__)
 
 #: Prefix of a target that is not a path -> what loads it, given the whole target.
-PREFIXES: dict[str, Callable[[str, TargetOptions], TargetModel]] = {zoo.PREFIX: zoo.load_target}
+PREFIXES: dict[str, Callable[[str, TargetOptions], TargetModel]] = {
+    zoo.PREFIX: zoo.load_target,
+    timm.PREFIX: timm.load_target,
+}
 
 
 def resolve_targets(target: str, options: TargetOptions) -> list[TargetModel]:

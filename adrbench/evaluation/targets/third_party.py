@@ -37,9 +37,15 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
     threat_model = options.threat_model()
     activation = options.activation or DEFAULT_ACTIVATION
     images, source = load_split(options.dataset, "test", data_dir=options.data_dir)
-    channels = images.pixels.shape[1]
+    channels, height, width = images.pixels.shape[1:]
     weights: Weights | None = options.weights  # type: ignore[assignment]
-    build = partial(build_model, options.arch, in_channels=channels, activation=activation)
+    build = partial(
+        build_model,
+        options.arch,
+        in_channels=channels,
+        activation=activation,
+        image_size=(height, width),
+    )
     model = build(num_classes=source.num_classes)
     if not source.classes_are_known:
         model = build(num_classes=count_classes(content, model, weights) or source.num_classes)
