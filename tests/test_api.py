@@ -230,8 +230,8 @@ class Returning(nn.Module):
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no module": ({"model": len}, "give a torch.nn.Module"),
-    "raises": ({"model": Returning(KeyError("stem"))}, "raised KeyError ('stem')"),
-    "a dictionary": ({"model": Returning({"logits": X})}, "returned a dict, not a tensor"),
+    "raises": ({"model": Returning(KeyError("stem"))}, "it raised KeyError ('stem')"),
+    "a dictionary": ({"model": Returning({"logits": X})}, "it returned a dict, not a tensor"),
     "maps": ({"model": nn.Conv2d(1, 3, 3)}, "returned a tensor of shape (8, 3, 4, 4)"),
     "one class": ({"model": nn.Sequential(nn.Flatten(), nn.Linear(36, 1))}, "shape (8, 1)"),
     "integers": ({"x": IMAGES.pixels}, "x has type torch.uint8"),

@@ -174,9 +174,9 @@ def compute_logits(target_model: TargetModel, images: Images, dataset: str) -> T
         logits = first_logits(target_model.model, images)
     except Exception as error:  # the model runs the user's code, which may raise anything
         raise UsageError(
-            f"{target_model.label} raised {describe_exception(error)} on images of shape {shape} "
-            f"(channels, height, width) from {dataset}: give it images of the size it was trained "
-            "on, in [0, 1]."
+            f"{target_model.label} does not take images of shape {shape} (channels, height, width) "
+            f"from {dataset}, it raised {describe_exception(error)}: give the --dataset it was "
+            "trained for."
         ) from error
     if logits.dim() != 2 or len(logits) != min(NUM_IMAGES, len(images)) or logits.shape[1] < 2:
         raise UsageError(
