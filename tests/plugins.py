@@ -9,6 +9,7 @@ import pytest
 
 from adrbench import registry
 from adrbench.config import component_plugins
+from adrbench.data import dataset_plugins
 
 
 class Installer:
@@ -53,3 +54,4 @@ class Installer:
         importlib.invalidate_caches()
         registry._registered.cache_clear()
         component_plugins.load_plugin_components.cache_clear()
+        dataset_plugins.build_dataset.cache_clear()

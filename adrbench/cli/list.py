@@ -112,18 +112,16 @@ def list_baselines() -> dict[str, str]:
 
 
 def list_datasets() -> dict[str, str]:
-    """Return the built-in data sets, those of plugins and the two forms of a user's own."""
+    """Return the built-in data sets, those of plugins and the forms of a user's own."""
     from adrbench.data import DATASETS
 
     built_in = {name: source.summary for name, source in DATASETS.items()}
-    return (
-        built_in
-        | list_added("datasets", built_in)
-        | {
-            "FILE.npz": "x_train, y_train, x_test, y_test (x_val, y_val): uint8 NHWC or NHW images",
-            "FOLDER": "train/CLASS/* and test/CLASS/* (or val/CLASS/*), images of one size",
-        }
-    )
+    forms = {
+        "FILE.npz": "x_train, y_train, x_test, y_test (x_val, y_val): uint8 NHWC or NHW images",
+        "FOLDER": "train/CLASS/* and test/CLASS/* (or val/CLASS/*), images of one size",
+        "MODULE:NAME": "a callable (data_dir) that returns an adrbench.Dataset",
+    }
+    return built_in | list_added("datasets", built_in) | forms
 
 
 def list_added(kind: Kind, built_in: Container[str]) -> dict[str, str]:

@@ -5,22 +5,27 @@ import re
 from pathlib import Path
 
 from adrbench.data.builtin import DATASETS
+from adrbench.data.dataset_plugins import build_dataset, is_foreign, source_of
 from adrbench.data.folder import open_folder
-from adrbench.data.images import Source
+from adrbench.data.images import Dataset, Source
 from adrbench.data.npz import open_npz
 from adrbench.errors import UsageError, unknown_name
+from adrbench.registry import is_import_path, list_plugins
 
 
 def dataset_name(dataset: str) -> str:
     """Return the short name of `dataset` for file names, without reading the data.
 
-    This is the name of a built-in data set, or the last component of a path without `.npz`, where
+    This is the name of a built-in data set or of a plugin's, `package.module-attribute` for an
+    import path, or the last component of a path without `.npz`, where
     characters other than letters, digits, dots, dashes and underscores are replaced by dashes;
     "-npz" or "-folder" is appended to the name of a built-in data set. Raises UsageError for an
     unknown name.
     """
     if dataset in DATASETS:
         return dataset
+    if is_foreign(dataset):
+        return dataset.replace(":", "-")
     path = _parse_path(dataset)
     is_npz = path.suffix.lower() == ".npz" and not os.path.isdir(path)
     stem = path.stem if is_npz else os.path.basename(os.path.realpath(path))
@@ -30,16 +35,39 @@ def dataset_name(dataset: str) -> str:
     return name
 
 
-def find_source(dataset: str) -> Source:
-    """Return the source of `dataset`: a built-in name, an `.npz` file or an image folder.
+def find_source(dataset: str | Dataset, data_dir: Path) -> Source:
+    """Return the source of `dataset`.
 
-    Raises UsageError for an unknown name, DataError for a path that cannot be used.
+    It is one in memory, a built-in name, that of a plugin, an import path, an `.npz` file or an
+    image folder.
+
+    Raises UsageError for an unknown name, DataError for a path that cannot be used, ImportPathError
+    for code from elsewhere that raises.
     """
+    if isinstance(dataset, Dataset):
+        return source_of(dataset, dataset.name)
     name = dataset_name(dataset)
     if dataset in DATASETS:
         return DATASETS[dataset]
+    if is_foreign(dataset):
+        return source_of(build_dataset(dataset, data_dir), name)
     path = _parse_path(dataset)
     return open_folder(path, name) if os.path.isdir(path) else open_npz(path, name)
+
+
+def explain_missing(dataset: str) -> str | None:
+    """Return why a data set that a file names cannot be used here, and what to do; None if it can.
+
+    Code at an import path is not imported because a file names it.
+    """
+    if dataset in DATASETS:
+        return None
+    if is_import_path(dataset):
+        return f"which is code that is only imported when asked for: give --dataset {dataset}."
+    if is_foreign(dataset) or Path(dataset).expanduser().exists():
+        return None
+    installed = "" if _looks_like_path(dataset) else ", or install the plugin of this name"
+    return f"which does not exist: give the path of that data set with --dataset{installed}."
 
 
 def _parse_path(dataset: str) -> Path:
@@ -51,7 +79,12 @@ def _parse_path(dataset: str) -> Path:
         raise UsageError(
             f"dataset {dataset!r} is not a path ({error}): give an .npz file or an image folder."
         ) from error
-    looks_like_path = path.suffix.lower() == ".npz" or "/" in dataset or "\\" in dataset
-    if not dataset or not (looks_like_path or os.path.exists(path)):
-        raise unknown_name("dataset", dataset, [*DATASETS, "an .npz file or an image folder"])
+    if not dataset or not (_looks_like_path(dataset) or os.path.exists(path)):
+        plugins = [plugin.name for plugin in list_plugins("datasets")]
+        known = [*DATASETS, *plugins, "an .npz file or an image folder"]
+        raise unknown_name("dataset", dataset, known)
     return path
+
+
+def _looks_like_path(dataset: str) -> bool:
+    return dataset.lower().endswith(".npz") or "/" in dataset or "\\" in dataset

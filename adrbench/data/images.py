@@ -4,16 +4,19 @@ A `Source` is a data set that can be read, built in or the user's own; a `Datase
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from adrbench.errors import DataError, UsageError
 from adrbench.runtime.hashing import tensor_bytes
+
+if TYPE_CHECKING:
+    from adrbench.data.arrays import Array
 
 Part = Literal["train", "val", "test"]
 
@@ -105,6 +108,8 @@ class Dataset:
     `published` means that `test` is a benchmark's official test set. `training_images_sha256`
     identifies all training images, before any were held out, and the data set's own validation
     images; it is None where that is unknown.
+
+    `Dataset.from_arrays` makes one of a user's own images.
     """
 
     name: str
@@ -117,6 +122,56 @@ class Dataset:
     test: Images
     training_images_sha256: str | None = None
     val_is_drawn: bool = False
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        name: str,
+        x_test: "Array",
+        y_test: "Array",
+        x_train: "Array | None" = None,
+        y_train: "Array | None" = None,
+        x_val: "Array | None" = None,
+        y_val: "Array | None" = None,
+        num_classes: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> "Dataset":
+        """Return a data set of one's own images.
+
+        Images are (N, channels, height, width) uint8, labels (N,) integers from 0, both torch
+        tensors or numpy arrays. A test part alone, with `num_classes`, suffices to attack. Without
+        a validation part, training holds images out. `name` is that of runs and records.
+        `num_classes` is by default the highest training label plus 1; `mean` and `std`, per
+        channel and for pixels in [0, 1], are by default those of the training images.
+
+        Raises:
+            DataError: for images or labels of another type, shape or range.
+            UsageError: for another argument that is not usable, or a test part that is missing.
+
+        Example:
+            >>> import torch
+            >>> from adrbench import Dataset
+            >>> x, y = torch.zeros(20, 3, 8, 8, dtype=torch.uint8), torch.arange(20) % 10
+            >>> dataset = Dataset.from_arrays(
+            ...     name="dark", x_train=x, y_train=y, x_test=x, y_test=y
+            ... )
+            >>> dataset.num_classes, dataset.mean
+            (10, (0.0, 0.0, 0.0))
+
+        """
+        from adrbench.data.arrays import make_dataset
+
+        return make_dataset(
+            name,
+            train=(x_train, y_train),
+            val=(x_val, y_val),
+            test=(x_test, y_test),
+            num_classes=num_classes,
+            mean=mean,
+            std=std,
+        )
 
     @property
     def channels(self) -> int:

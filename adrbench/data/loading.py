@@ -18,7 +18,7 @@ from adrbench.errors import DataError, UsageError, unknown_name
 
 
 def load_dataset(
-    dataset: str, *, data_dir: Path, val_size: int | None = None, seed: int = 0
+    dataset: str | Dataset, *, data_dir: Path, val_size: int | None = None, seed: int = 0
 ) -> Dataset:
     """Read all parts of `dataset`, holding out `val_size` training images for validation.
 
@@ -30,7 +30,7 @@ def load_dataset(
     set. Raises UsageError for an unknown name or an invalid `val_size`, DataError for missing or
     broken data.
     """
-    source = find_source(dataset)
+    source = find_source(dataset, data_dir)
     train = source.read_part(data_dir, "train")
     val = source.read(data_dir, "val")
     test = source.read_part(data_dir, "test")
@@ -77,7 +77,7 @@ def fingerprint_training_images(train: Images, val: Images | None) -> str:
 
 
 def load_split(
-    dataset: str, split: Literal["train", "test"], *, data_dir: Path
+    dataset: str | Dataset, split: Literal["train", "test"], *, data_dir: Path
 ) -> tuple[Images, Source]:
     """Return one whole part of `dataset` in official order, and its source.
 
@@ -87,7 +87,7 @@ def load_split(
     """
     if split not in ("train", "test"):
         raise unknown_name("split", split, ("train", "test"))
-    source = find_source(dataset)
+    source = find_source(dataset, data_dir)
     images = source.read_part(data_dir, split)
     return images, recognize(source, images) if split == "test" else source
 
@@ -109,7 +109,7 @@ def recognize(source: Source, test: Images) -> Source:
 
 
 def load_examples(
-    dataset: str,
+    dataset: str | Dataset,
     n: int | None = None,
     split: Literal["train", "test"] = "test",
     data_dir: str | Path = "data",

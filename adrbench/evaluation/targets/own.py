@@ -7,7 +7,7 @@ from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint
 from adrbench.checkpoints.restore import can_be_named, needs_arch, restore
 from adrbench.config.method import WEIGHTS, Weights
-from adrbench.data import DATASETS
+from adrbench.data.find_source import explain_missing
 from adrbench.errors import CheckpointError, DataError
 from adrbench.evaluation.plausibility import Accuracy
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
@@ -125,12 +125,9 @@ def _load_target(
     config = checkpoint.config
     threat_model = options.threat_model(config.threat_model())
     model = restore(checkpoint, weights, path, arch=options.arch, advice=advise_arch(config.arch))
-    exists = config.dataset in DATASETS or Path(config.dataset).expanduser().exists()
-    if options.dataset is None and not exists:
-        raise DataError(
-            f"{path} was trained on {config.dataset}, which does not exist: "
-            "give the path of that data set with --dataset."
-        )
+    reason = explain_missing(config.dataset)
+    if options.dataset is None and reason:
+        raise DataError(f"{path} was trained on {config.dataset}, {reason}")
     return TargetModel(
         dataset=options.dataset or config.dataset,
         arch=config.arch,
