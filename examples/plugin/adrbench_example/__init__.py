@@ -1,0 +1,1 @@
+"""What the entry points of this distribution name, a module per kind."""
