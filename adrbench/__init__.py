@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adrbench import attacks
-    from adrbench.api import Result, evaluate
+    from adrbench.api.evaluate import Result, evaluate
+    from adrbench.api.train import TrainedRun, train
     from adrbench.attacks.suites import Suite
     from adrbench.checkpoints.restore import load_model
     from adrbench.config.components import Component
@@ -27,12 +28,14 @@ __all__ = [
     "Result",
     "Suite",
     "ThreatModel",
+    "TrainedRun",
     "attacks",
     "evaluate",
     "load_examples",
     "load_model",
     "load_results",
     "setting",
+    "train",
 ]
 __version__ = "0.1.0"
 
@@ -41,14 +44,16 @@ _HOMES = {
     "Component": "adrbench.config.components",
     "Dataset": "adrbench.data",
     "EMA": "adrbench.methods.ema",
-    "Result": "adrbench.api",
+    "Result": "adrbench.api.evaluate",
     "Suite": "adrbench.attacks.suites",
     "ThreatModel": "adrbench.config.threat",
-    "evaluate": "adrbench.api",
+    "TrainedRun": "adrbench.api.train",
+    "evaluate": "adrbench.api.evaluate",
     "load_examples": "adrbench.data",
     "load_model": "adrbench.checkpoints.restore",
     "load_results": "adrbench.report",
     "setting": "adrbench.config.declare",
+    "train": "adrbench.api.train",
 }
 
 

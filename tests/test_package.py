@@ -22,12 +22,14 @@ def test_the_public_names_exist_and_are_listed() -> None:
         "Result",
         "Suite",
         "ThreatModel",
+        "TrainedRun",
         "attacks",
         "evaluate",
         "load_examples",
         "load_model",
         "load_results",
         "setting",
+        "train",
     ]
     for name in adrbench.__all__:
         assert name in dir(adrbench)

@@ -5,27 +5,31 @@ import textwrap
 from adrbench.cli.settings_display import WIDTH, list_settings, tabulate
 from adrbench.config.components import SLOTS
 from adrbench.config.presets import DEFAULT_METHOD, Source
-from adrbench.config.resolve import DEFAULT, GIVEN, TrainRequest
+from adrbench.config.resolve import DEFAULT, GIVEN
 from adrbench.config.settings import TrainConfig
 from adrbench.results.provenance import describe_device
+from adrbench.runtime.context import Context
+from adrbench.training.plan import Plan, default_arch
 from adrbench.training.state import Run, build_state
 
 
-def describe_plan(run: Run, request: TrainRequest, default_arch: str) -> str:
+def describe_plan(plan: Plan, context: Context) -> str:
     """Return what a run would be: its size and place, and every setting with its source.
 
     Raises:
         UsageError: where the run could not start.
 
     """
-    num_train = len(run.dataset.train) + len(run.dataset.val)
-    sources = request.find_sources(run.dataset.name, num_train=num_train)
-    rows = [*list_choices(run.config, default_arch), *list_settings(run.config, sources)]
-    lines = [line for name, text in summarize_plan(run).items() for line in wrap(name, text)]
+    run = plan.prepare(context)
+    rows = [
+        *list_choices(run.config, default_arch(plan.request.dataset)),
+        *list_settings(run.config, plan.find_sources()),
+    ]
+    lines = [line for name, text in summarize_run(run).items() for line in wrap(name, text)]
     return "\n".join([*lines, "", *tabulate(rows)])
 
 
-def summarize_plan(run: Run) -> dict[str, str]:
+def summarize_run(run: Run) -> dict[str, str]:
     """Return what a run would be, by the names of its lines."""
     config, dataset = run.config, run.dataset
     model = build_state(run).model

@@ -3,12 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from adrbench.errors import AdrbenchError
-
-#: The start of the error that PyTorch's CPU allocator raises.
-CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+from adrbench.runtime.devices import is_out_of_memory
 
 
 @contextmanager
@@ -17,8 +13,7 @@ def explaining_memory_errors(batch_size: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        is_out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not is_out_of_memory and CPU_OUT_OF_MEMORY not in str(error):
+        if not is_out_of_memory(error):
             raise
         remedy = f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --arch"
         raise AdrbenchError(

@@ -3,7 +3,6 @@
 import logging
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,38 +10,15 @@ import typer
 
 from adrbench.cli.options import DataDir, Device
 from adrbench.config.components import COMPONENTS
-from adrbench.config.declare import flag
 from adrbench.config.presets import DEFAULT_METHOD
-from adrbench.errors import UsageError
 from adrbench.runtime.signals import Interrupted
 
 if TYPE_CHECKING:
-    from adrbench.config.resolve import TrainRequest
-    from adrbench.config.settings import TrainConfig
-    from adrbench.data import Dataset
     from adrbench.results.records import TrainRecord
     from adrbench.runtime.context import Context
+    from adrbench.training.plan import Plan
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Where a run's files go, and how often its state is saved; `name` is None for the default."""
-
-    name: str | None
-    checkpoints: Path
-    results: Path
-    data_dir: Path
-    save_minutes: float
-    force: bool
-    dry_run: bool
-
-    def __post_init__(self) -> None:
-        if not self.save_minutes >= 0:
-            raise UsageError(
-                f"--save-minutes is {self.save_minutes:g}: give a number of minutes, at least 0."
-            )
 
 
 def train(
@@ -88,95 +64,61 @@ def train(
 ) -> None:
     """Train a model, or resume a run that was interrupted."""
     from adrbench.config.component_plugins import load_plugin_components
-    from adrbench.config.resolve import TrainRequest
-    from adrbench.models.architectures import find_activation, find_architecture
     from adrbench.runtime.launch import open_context
+    from adrbench.training.plan import RunPlaces, make_plan, make_request
 
     with open_context(device) as context:
-        options = RunOptions(
-            name=name,
-            checkpoints=out,
-            results=results,
-            data_dir=data_dir,
-            save_minutes=save_minutes,
-            force=force,
-            dry_run=dry_run,
-        )
-        architecture = find_architecture(arch or default_arch(dataset))
-        request = TrainRequest(
-            dataset=dataset,
-            method=method,
-            arch=architecture.name,
-            activation=find_activation(architecture, activation),
-            given=given,
+        places = RunPlaces(name=name, checkpoints=out, results=results, save_minutes=save_minutes)
+        request, architecture = make_request(
+            dataset, method=method, arch=arch, activation=activation, given=dict(given)
         )
         for problem in load_plugin_components().problems.values():
             logger.warning(problem)
-        run(request, options, context)
+        plan = make_plan(
+            request,
+            architecture,
+            dataset=dataset,
+            data_dir=data_dir,
+            places=places,
+            context=context,
+        )
+        if dry_run:
+            print_plan(plan, context)
+        else:
+            run(plan, context, force=force)
 
 
-def default_arch(dataset: str) -> str:
-    """Return the architecture of a run on `dataset` without --arch."""
-    return "small-cnn" if dataset == "digits" else "resnet18"
+def print_plan(plan: "Plan", context: "Context") -> None:
+    """Print what a run would be."""
+    from adrbench.cli.dry_run import describe_plan
+
+    described = describe_plan(plan, context)
+    if context.process_group.is_rank_zero:
+        typer.echo(described)
 
 
-def run(request: "TrainRequest", options: RunOptions, context: "Context") -> None:
+def run(plan: "Plan", context: "Context", *, force: bool) -> None:
     """Train on this rank; rank 0 prints and writes."""
     from rich.console import Console
 
     from adrbench.cli.displays import TrainingDisplay
-    from adrbench.cli.dry_run import describe_plan
     from adrbench.cli.memory_errors import explaining_memory_errors
     from adrbench.cli.settings_display import introduce
-    from adrbench.runtime.files import check_writable
-    from adrbench.runtime.launch import is_restarted, rank_zero_first
-    from adrbench.training import loop
-    from adrbench.training.checkpointer import is_finished
-    from adrbench.training.run_names import check_run_name, run_name
-    from adrbench.training.state import prepare_run
 
-    group = context.process_group
-    if options.name is not None:
-        check_run_name(options.name, options.results)
-    with rank_zero_first(group):
-        request, config, dataset = load(request, options.data_dir)
-    name = options.name or run_name(config, dataset.name)
-    check_run_name(name, options.results)
-    directory = options.checkpoints / name
-    if options.dry_run:
-        planned = prepare_run(config, dataset, directory, context)
-        plan = describe_plan(planned, request, default_arch(request.dataset))
-        if group.is_rank_zero:
-            typer.echo(plan)
-        return
-    path = options.results / f"train-{name}.json"
-    force = options.force and not is_restarted(group)
-    if group.is_rank_zero and (force or not is_finished(directory, config)):
-        for place in (directory, path.parent):
-            check_writable(place)
+    group, directory = context.process_group, plan.directory
     console = Console(stderr=True, quiet=not group.is_rank_zero)
-    num_train = len(dataset.train) + len(dataset.val)
-    settings = introduce(config, request.find_sources(dataset.name, num_train=num_train))
-    display = TrainingDisplay(console, name, settings)
+    settings = introduce(plan.config, plan.find_sources())
+    display = TrainingDisplay(console, plan.name, settings)
     context.stop.on_request = display.acknowledge
     try:
-        with display, explaining_memory_errors(config.batch_size):
-            record = loop.train(
-                config,
-                dataset,
-                directory,
-                context=context,
-                force=force,
-                callbacks=display,
-                save_seconds=60 * options.save_minutes,
-                record=path,
-            )
+        with display, explaining_memory_errors(plan.config.batch_size):
+            record = plan.run(context, force=force, callbacks=display)
     except KeyboardInterrupt as stop:
         raise locate(stop, directory, has_begun=display.started) from None
     if not group.is_rank_zero:
         return
     if not display.started:
-        logger.info(f"{directory} was finished before, see {path}: --force trains it again.")
+        logger.info(f"{directory} was finished before, see {plan.record}: --force trains it again.")
     typer.echo(summarize(record, directory))
 
 
@@ -192,31 +134,6 @@ def locate(stop: KeyboardInterrupt, directory: Path, *, has_begun: bool) -> Inte
         return Interrupted(number, where)
     where = "before anything was saved" if has_begun else "before the first step"
     return Interrupted(number, where, resumes=False)
-
-
-def load(
-    request: "TrainRequest", data_dir: Path
-) -> tuple["TrainRequest", "TrainConfig", "Dataset"]:
-    """Load the data set of a run, and complete its settings for that many images.
-
-    The request is returned without what the data set makes meaningless.
-    """
-    from adrbench.data import load_dataset
-
-    for name in request.ignored:
-        logger.warning(f"{flag(name)} is ignored: method {request.method} does not use it.")
-    dataset = load_dataset(
-        request.dataset, data_dir=data_dir, val_size=request.val_size, seed=request.split_seed
-    )
-    if "split_seed" in request.given and not dataset.val_is_drawn:
-        logger.warning(
-            "--split-seed is ignored: no validation images are drawn from the training images."
-        )
-        request = request.without("split_seed")
-    num_val = len(dataset.val)
-    num_train = len(dataset.train) + num_val
-    config = request.resolve(dataset.name, num_train=num_train, val_size=num_val)
-    return request, config, dataset
 
 
 def summarize(record: "TrainRecord", directory: Path) -> str:

@@ -1,8 +1,5 @@
-"""The Python interface: evaluate any model, and save the result where the report finds it."""
+"""`adrbench.evaluate`: attack any model, and save the result where the report finds it."""
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from adrbench.api.arguments import speaking_python
 from adrbench.attacks.suites import Stage, Suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import NORMS, STANDARD_EPS, ThreatModel
 from adrbench.data import Source
-from adrbench.errors import AdrbenchError, RecordError, UsageError, unknown_name
+from adrbench.data.loading import recognize
+from adrbench.errors import RecordError, UsageError, unknown_name
 from adrbench.evaluation import jobs
 from adrbench.evaluation.adversarial import ExampleFiles, ExamplesInMemory, write_examples
 from adrbench.evaluation.evaluate import Evaluation
@@ -33,8 +32,6 @@ from adrbench.runtime.hashing import hash_weights
 
 #: What a data set is called whose name the caller does not give.
 UNNAMED_DATASET = "custom"
-#: A flag in a message, and its value if it has one.
-_FLAG = re.compile(r"--([a-z][a-z-]*)(?: ((?!and\b|or\b|to\b|if\b|is\b|are\b|with\b)[\w./+-]*\w))?")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,7 +79,7 @@ class Result:
 
         """
         path = Path(directory) / self._job.path.name
-        with _speaking_python():
+        with speaking_python():
             if path.exists() and not force:
                 held = read_own_record(self._job, path)
                 if held.verdicts != self.record.verdicts:
@@ -156,7 +153,8 @@ def evaluate(
         norm: "Linf" or "L2".
         eps: Radius as a fraction of the pixel range; 8/255 (Linf) or 0.5 (L2) by default.
         name: What tables call the model.
-        dataset: What tables call the images; "custom" by default.
+        dataset: What tables call the images; "custom" by default. CIFAR-10's whole test set, in its
+            official order, is recognized, and has its name and a rank among RobustBench's rows.
         batch_size: Images at a time. AutoAttack's noise depends on it, PGD's does not.
         device: "auto", "cpu", "cuda" or "cuda:K"; by default, where the model is.
         seed: Seed of the attacks.
@@ -181,7 +179,7 @@ def evaluate(
         True
 
     """
-    with _speaking_python():
+    with speaking_python():
         if norm not in NORMS:
             raise unknown_name("norm", norm, NORMS)
         if precision != "float32":
@@ -260,6 +258,7 @@ def _plan(
         num_classes=logits.shape[1],
         read=lambda data_dir, part: images if part == "test" else None,
     )
+    source = recognize(source, images)
     return jobs.plan(
         target,
         config,
@@ -292,25 +291,3 @@ def progress_at(stem: Path, job: Job) -> ProgressFiles:
         rank=0,
         clean_logits=job.clean_logits,
     )
-
-
-@contextmanager
-def _speaking_python() -> Iterator[None]:
-    """Give the advice in errors as arguments, where the command line gives it as flags."""
-    try:
-        yield
-    except AdrbenchError as error:
-        error.args = (spell_arguments(str(error)), *error.args[1:])
-        raise
-
-
-def spell_arguments(text: str) -> str:
-    """Return a message with `--batch-size 8` as `batch_size=8`, and `--force` as `force=True`."""
-
-    def spell(match: re.Match[str]) -> str:
-        name, value = match[1].replace("-", "_"), match[2]
-        if name == "force":
-            return "force=True" + (f" {value}" if value else "")
-        return name if value is None else f"{name}={value}"
-
-    return _FLAG.sub(spell, text)

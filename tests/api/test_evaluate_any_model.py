@@ -12,7 +12,7 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 import adrbench
-from adrbench.api import spell_arguments
+from adrbench.api.arguments import spell_arguments
 from adrbench.attacks import PGD, Suite
 from adrbench.data import Images
 from adrbench.errors import AdrbenchError, RecordError
@@ -279,6 +279,7 @@ def test_bad_input_is_one_sentence(case: str) -> None:
         ),
         ("such as --batch-size: give those", "such as batch_size: give those"),
         ("give --arch and --dataset", "give arch and dataset"),
+        ("give a plain --name that begins", "give a plain name that begins"),
         ("--weights student or average.", "weights=student or average."),
     ],
 )
@@ -289,7 +290,7 @@ def test_advice_is_spelled_as_arguments(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "adrbench.api",
+        "adrbench.api.evaluate",
         "adrbench.attacks.pgd",
         "adrbench.attacks.suites",
         "adrbench.attacks.autoattack",

@@ -1,0 +1,155 @@
+"""`adrbench.train`: train or resume a run from Python."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from adrbench.api.arguments import speaking_python
+from adrbench.checkpoints.format import BEST, LAST
+from adrbench.checkpoints.restore import load_model
+from adrbench.config.component_plugins import all_component_settings
+from adrbench.config.declare import Setting
+from adrbench.config.method import Weights
+from adrbench.config.presets import DEFAULT_METHOD
+from adrbench.config.settings import TrainConfig, train_settings
+from adrbench.data import Dataset
+from adrbench.errors import UsageError, unknown_name
+from adrbench.models.foreign import Builder
+from adrbench.results.records import TrainRecord
+from adrbench.runtime.launch import open_context
+from adrbench.training.callbacks import Callbacks, NoCallbacks
+from adrbench.training.plan import RunPlaces, make_plan, make_request
+
+#: What messages call the types of settings.
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a text",
+    tuple: "numbers",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A finished run: its directory, with `best.pt` and `last.pt`, and its record.
+
+    `arch` is what the network was built from.
+    """
+
+    directory: Path
+    record: TrainRecord
+    arch: str | Builder
+
+    def load_model(self, weights: Weights | None = None, *, last: bool = False) -> nn.Module:
+        """Return the best model of the run in eval mode on the CPU, or the last one.
+
+        It takes images (N, C, H, W) in [0, 1]. `weights` is "student" or "average", or None for
+        the weights that the method deploys.
+
+        Raises:
+            CheckpointError: when the run has no such weights.
+
+        """
+        config = TrainConfig.from_json(self.record.config)
+        is_own = callable(self.arch) or (":" in config.arch and not config.arch.startswith("timm:"))
+        path = self.directory / (LAST if last else BEST)
+        return load_model(path, weights, arch=self.arch if is_own else None)
+
+
+def train(
+    dataset: str | Dataset,
+    *,
+    method: str = DEFAULT_METHOD,
+    arch: str | Builder | None = None,
+    activation: str = "relu",
+    name: str | None = None,
+    out: str | Path = "checkpoints",
+    results: str | Path = "results",
+    data_dir: str | Path = "data",
+    save_minutes: float = 5,
+    device: str = "auto",
+    force: bool = False,
+    callbacks: Callbacks | None = None,
+    **settings: Any,
+) -> TrainedRun:
+    """Train a model as `adrbench train` does, or resume the run where it was interrupted.
+
+    Args:
+        dataset: The name or path of a data set, or an `adrbench.Dataset`.
+        method: Tokens joined by +, such as "adr+wa" (see `adrbench list methods`).
+        arch: A name (see `adrbench list archs`), `timm:NAME`, `package.module:attribute`, or a
+            callable `(num_classes, in_channels) -> nn.Module` whose network takes pixels in
+            [0, 1]; "small-cnn" for digits and "resnet18" otherwise by default.
+        activation: "relu" or "silu", where the architecture has the choice.
+        name: The name of the run; made of data set, architecture, method and seed by default.
+        out: Where run directories are.
+        results: Where the record is written.
+        data_dir: Where CIFAR (downloaded if missing) and TinyImageNet are.
+        save_minutes: How often to save within an epoch; each epoch is saved anyway.
+        device: "auto", "cpu", "cuda" or "cuda:K".
+        force: Whether to start over where a run of that name exists.
+        callbacks: What is called as the run progresses, such as to log it.
+        **settings: Hyper-parameters by the name of their flags, with underscores: `epochs=5`,
+            `eps=8/255`, `milestones=(0.5, 0.75)`. A preset supplies the others.
+
+    Raises:
+        UsageError: for an unknown name or setting, or a value that is not allowed.
+        DataError: for missing or broken data.
+        AdrbenchError: when the directory holds another run, another process is writing it, or the
+            loss stops being finite.
+        Interrupted: on Ctrl-C, once the run is saved; the same call resumes it.
+
+    Example:
+        >>> import adrbench
+        >>> run = adrbench.train("digits", method="adr+wa", epochs=5)  # doctest: +SKIP
+        >>> model = run.load_model("average")  # doctest: +SKIP
+
+    """
+    with speaking_python(), open_context(device) as context:
+        request, architecture = make_request(
+            dataset, method=method, arch=arch, activation=activation, given=check_given(settings)
+        )
+        places = RunPlaces(
+            name=name, checkpoints=Path(out), results=Path(results), save_minutes=save_minutes
+        )
+        plan = make_plan(
+            request,
+            architecture,
+            dataset=dataset,
+            data_dir=Path(data_dir),
+            places=places,
+            context=context,
+        )
+        record = plan.run(context, force=force, callbacks=callbacks or NoCallbacks())
+        return TrainedRun(directory=plan.directory, record=record, arch=arch or plan.config.arch)
+
+
+def check_given(settings: dict[str, Any]) -> dict[str, object]:
+    """Return the settings that were given with another value than their default.
+
+    Raises:
+        UsageError: for an unknown name, or a value of another type.
+
+    """
+    known = {**train_settings(), **all_component_settings()}
+    for name in settings:
+        if name not in known:
+            raise unknown_name("setting", name, known)
+    given = {name: _as_declared(known[name], value) for name, value in settings.items()}
+    return {name: value for name, value in given.items() if value != known[name].default}
+
+
+def _as_declared(setting: Setting, value: Any) -> Any:
+    """Return a value with the type that the setting is stored with."""
+    if setting.kind is tuple and isinstance(value, list | tuple):
+        return tuple(float(one) for one in value)
+    if value is None and setting.is_optional:
+        return None
+    try:
+        setting.check_type(value)
+    except ValueError as error:
+        raise UsageError(f"{setting.name} is {value!r:.40}: give {KINDS[setting.kind]}.") from error
+    return float(value) if setting.kind is float else value

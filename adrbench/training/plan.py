@@ -1,0 +1,160 @@
+"""A run before it starts: its settings, data set, architecture and places, from a request."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from adrbench.config.declare import flag
+from adrbench.config.presets import Source
+from adrbench.config.resolve import TrainRequest
+from adrbench.config.settings import TrainConfig
+from adrbench.data import Dataset, load_dataset
+from adrbench.errors import UsageError
+from adrbench.models.architectures import Architecture, find_activation, find_architecture
+from adrbench.models.foreign import Builder
+from adrbench.results.records import TrainRecord
+from adrbench.runtime.context import Context
+from adrbench.runtime.files import check_writable
+from adrbench.runtime.launch import is_restarted, rank_zero_first
+from adrbench.training import loop
+from adrbench.training.callbacks import Callbacks
+from adrbench.training.checkpointer import is_finished
+from adrbench.training.run_names import check_run_name, run_name
+from adrbench.training.state import Run, prepare_run
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlaces:
+    """Where a run's files go, and how often its state is saved; `name` is None for the default.
+
+    Raises:
+        UsageError: for a name that no directory can have, or a negative number of minutes.
+
+    """
+
+    name: str | None = None
+    checkpoints: Path = Path("checkpoints")
+    results: Path = Path("results")
+    save_minutes: float = 5
+
+    def __post_init__(self) -> None:
+        if not self.save_minutes >= 0:
+            raise UsageError(
+                f"--save-minutes is {self.save_minutes:g}: give a number of minutes, at least 0."
+            )
+        if self.name is not None:
+            check_run_name(self.name, self.results)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run with everything that it needs; `request` is without what the data set ignores."""
+
+    request: TrainRequest
+    config: TrainConfig
+    dataset: Dataset
+    architecture: Architecture
+    name: str
+    directory: Path
+    record: Path
+    save_minutes: float
+
+    def find_sources(self) -> dict[str, Source]:
+        """Return where the value of each setting comes from, by the setting's name."""
+        num_train = len(self.dataset.train) + len(self.dataset.val)
+        return self.request.find_sources(self.dataset.name, num_train=num_train)
+
+    def prepare(self, context: Context) -> Run:
+        """Return the run, ready to be built, without writing anything."""
+        return prepare_run(self.config, self.dataset, self.directory, context, self.architecture)
+
+    def run(self, context: Context, *, force: bool, callbacks: Callbacks) -> TrainRecord:
+        """Train on this rank, resuming what was interrupted unless `force`; rank 0 writes."""
+        group = context.process_group
+        force = force and not is_restarted(group)
+        if group.is_rank_zero and (force or not is_finished(self.directory, self.config)):
+            for place in (self.directory, self.record.parent):
+                check_writable(place)
+        return loop.train(
+            self.config,
+            self.dataset,
+            self.directory,
+            context=context,
+            force=force,
+            callbacks=callbacks,
+            save_seconds=60 * self.save_minutes,
+            record=self.record,
+            architecture=self.architecture,
+        )
+
+
+def default_arch(dataset: str) -> str:
+    """Return the architecture of a run on `dataset` for which none is given."""
+    return "small-cnn" if dataset == "digits" else "resnet18"
+
+
+def make_request(
+    dataset: str | Dataset,
+    *,
+    method: str,
+    arch: str | Builder | None,
+    activation: str,
+    given: dict[str, object],
+) -> tuple[TrainRequest, Architecture]:
+    """Return the request for a run, and the architecture that it names or is given."""
+    name = dataset if isinstance(dataset, str) else dataset.name
+    architecture = find_architecture(arch or default_arch(name))
+    request = TrainRequest(
+        dataset=name,
+        method=method,
+        arch=architecture.name,
+        activation=find_activation(architecture, activation),
+        given=given,
+    )
+    return request, architecture
+
+
+def make_plan(
+    request: TrainRequest,
+    architecture: Architecture,
+    *,
+    dataset: str | Dataset,
+    data_dir: Path,
+    places: RunPlaces,
+    context: Context,
+) -> Plan:
+    """Load the data set, and complete the settings for that many images.
+
+    Raises:
+        UsageError: for a request or a name that cannot be.
+        DataError: for missing or broken data.
+
+    """
+    for name in request.ignored:
+        logger.warning(f"{flag(name)} is ignored: method {request.method} does not use it.")
+    with rank_zero_first(context.process_group):
+        loaded = load_dataset(
+            dataset, data_dir=data_dir, val_size=request.val_size, seed=request.split_seed
+        )
+    if "split_seed" in request.given and not loaded.val_is_drawn:
+        logger.warning(
+            "--split-seed is ignored: no validation images are drawn from the training images."
+        )
+        request = request.without("split_seed")
+    num_val = len(loaded.val)
+    num_train = len(loaded.train) + num_val
+    config = request.resolve(loaded.name, num_train=num_train, val_size=num_val)
+    name = places.name or run_name(config, loaded.name)
+    check_run_name(name, places.results)
+    return Plan(
+        request=request,
+        config=config,
+        dataset=loaded,
+        architecture=architecture,
+        name=name,
+        directory=places.checkpoints / name,
+        record=places.results / f"train-{name}.json",
+        save_minutes=places.save_minutes,
+    )
