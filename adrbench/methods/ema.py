@@ -29,7 +29,10 @@ class EMA:
 
 
 def _floating(model: nn.Module) -> list[Tensor]:
-    return [entry for entry in model.state_dict().values() if entry.is_floating_point()]
+    """Return the floating-point entries of the state dict, weights that layers share once."""
+    entries = model.state_dict(keep_vars=True).values()
+    unique = {id(entry): entry for entry in entries if entry.is_floating_point()}
+    return [entry.detach() for entry in unique.values()]
 
 
 def build(context: BuildContext, settings: EMASettings) -> EMA:

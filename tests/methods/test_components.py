@@ -196,6 +196,18 @@ def test_the_ema_matches_its_closed_form() -> None:
         torch.testing.assert_close(value, expected)
 
 
+def test_weights_that_two_layers_share_are_averaged_once() -> None:
+    layers = [nn.Linear(2, 2, bias=False) for _ in range(2)]
+    layers[1].weight = layers[0].weight
+    model = nn.Sequential(*layers)
+    with torch.no_grad():
+        layers[0].weight.fill_(0)
+        ema = EMA(model, 0.75)
+        layers[0].weight.fill_(1)
+    ema.update(model)
+    assert [value.unique().tolist() for value in ema.model.state_dict().values()] == [[0.25]] * 2
+
+
 def test_the_ema_shares_no_tensors_with_the_model_and_is_in_eval_mode() -> None:
     model = tiny_model().train()
     ema = EMA(model, 0.5)
