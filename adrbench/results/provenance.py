@@ -28,6 +28,7 @@ PACKAGES = (
     "pyautoattack",
     "autoattack",
     "robustbench",
+    "timm",
 )
 
 
