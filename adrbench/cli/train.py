@@ -138,6 +138,7 @@ def locate(stop: KeyboardInterrupt, directory: Path, *, has_begun: bool) -> Inte
 
 def summarize(record: "TrainRecord", directory: Path) -> str:
     """Return the accuracies of a finished run, and the command that comes next."""
+    from adrbench.models.architectures import is_imported
     from adrbench.results.best_epoch import best_row
 
     lines = []
@@ -152,5 +153,6 @@ def summarize(record: "TrainRecord", directory: Path) -> str:
         split = {"val": "validation", "test": "test"}[best.select]
         accuracy = {"robust": "PGD accuracy", "clean": "clean accuracy"}[best.criterion]
         lines.append(f"{weights}: {split} {accuracy} {figures}")
-    lines.append(f"trained in {record.seconds:,.0f} s; next: adrbench attack {directory}")
+    arch = f" --arch {record.arch}" if is_imported(record.arch) else ""
+    lines.append(f"trained in {record.seconds:,.0f} s; next: adrbench attack {directory}{arch}")
     return "\n".join(lines)

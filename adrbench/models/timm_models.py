@@ -176,12 +176,15 @@ def _read_weights(file: Path) -> Any:
 
 
 def _describe_failure(name: str, error: Exception) -> str:
+    """Return why weights cannot be loaded, and where they could be put."""
     cache = importlib.import_module("huggingface_hub.constants").HF_HUB_CACHE
+    errors = importlib.import_module("huggingface_hub.errors")
+    is_offline = isinstance(error, errors.LocalEntryNotFoundError)
+    reason = "no connection" if is_offline else one_line(error).rstrip(".")
     return (
-        f"the pretrained weights of timm's {name} cannot be loaded ({one_line(error).rstrip('.')}):"
-        f" check the network, put them into the cache ({cache}, which HF_HOME sets, or "
-        f"{torch.hub.get_dir()}, which TORCH_HOME sets), or give a file of them with --arch "
-        f"{PREFIX}{name}."
+        f"the pretrained weights of timm's {name} cannot be loaded ({reason}): check the network, "
+        f"put them into the cache ({cache}, which HF_HOME sets, or {torch.hub.get_dir()}, which "
+        f"TORCH_HOME sets), or give a file of them with --arch {PREFIX}{name}."
     )
 
 

@@ -1,0 +1,74 @@
+"""The commands with networks of the user's own code: train, resume, attack, and bad input."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from adrbench.checkpoints import format as checkpoints
+from adrbench.results.records import AttackRecord, read_record
+from runner import QUICK, command, succeed, tree
+from user_code import write_module
+
+ARCH = "my_code:build"
+RUN = "digits-my_code-build-adr+wa-seed0"
+
+
+@pytest.fixture(autouse=True)
+def _code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_module(tmp_path, monkeypatch, "my_code")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+
+def test_a_network_of_ones_own_is_trained_and_attacked() -> None:
+    line = ("train", "digits", "--arch", ARCH, "--method", "adr+wa", *QUICK)
+    outcome = succeed(*line, "--activation", "silu")
+    assert "note: the activation silu is ignored: my_code:build has its own." in outcome.notes
+    run = Path("checkpoints", RUN)
+    assert outcome.out.endswith(f"next: adrbench attack {run} --arch {ARCH}\n")
+    preset = checkpoints.load(run / "last.pt").config.preset
+    assert "published ADR configurations" in preset
+    assert "was finished before" in succeed(*line).err
+    attack = ("attack", run, "--suite", "fgsm", "--n", "50")
+    refused = command(*attack)
+    assert refused.code == 1
+    assert refused.lines[-1].endswith(f"give --arch {ARCH} again.")
+    succeed(*attack, "--arch", ARCH)
+    records = [read_record(path) for path in Path("results").glob(f"{RUN}-*.json")]
+    assert {record.arch for record in records} == {ARCH}
+    assert {r.selection for r in records if isinstance(r, AttackRecord)} == {"best", "last"}
+
+
+def test_a_network_is_attacked_by_its_import_path() -> None:
+    succeed("attack", "my_code:ready", "--dataset", "digits", "--suite", "fgsm")
+    (path,) = Path("results").glob("*.json")
+    assert path.name.startswith("my_code-ready-fgsm-")
+    record = read_record(path)
+    assert isinstance(record, AttackRecord)
+    assert (record.run, record.arch) == ("my_code-ready", "my_code:ready")
+    assert (record.weights, record.selection, record.method) == ("file", "file", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("train digits --arch my_cod:build", 1, "there is no module 'my_cod' for my_cod:build"),
+        ("train digits --arch my_code:bild", 1, "no attribute 'bild' .*did you mean build"),
+        ("train digits --arch my_code:raises", 1, "raised KeyError .* when it was built"),
+        ("train digits --arch my_code:returns_a_list", 2, "must return an nn.Module"),
+        ("train digits --arch my_code:of_eleven_classes", 2, r"shape \(2, 11\).* \(2, 10\)"),
+        ("train digits --arch my_code:ready", 2, "is a network: give the class or function"),
+        ("attack my_code:raises --dataset digits", 1, "raised KeyError .* when it was called"),
+        ("attack my_code:of_eleven_classes --dataset digits", 2, "11 classes, digits has 10"),
+        ("attack my_code:ready", 2, "needs --dataset"),
+        ("attack my_code:ready --dataset digits --name a/b", 2, "the name of the run is 'a/b'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_changes_nothing(line: str, code: int, words: str) -> None:
+    before = tree(Path())
+    outcome = command(*line.split())
+    assert (outcome.code, outcome.out, len(outcome.lines)) == (code, "", 1)
+    assert outcome.lines[0].startswith("error: ")
+    assert re.search(words, outcome.lines[0])
+    assert tree(Path()) == before
