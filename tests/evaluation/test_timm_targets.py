@@ -103,13 +103,16 @@ def test_a_state_dict_is_attacked_as_the_pretrained_network(
         x = torch.rand(2, 3, 32, 32)
         expected = network(x) if file == "wrapped.pt" else network((x - 0.5) / 0.5)
         assert torch.equal(found[0].model(x), expected)
-    succeed("attack", tmp_path / "normalized.pt", "--arch", TARGET, "--name", "mine", *options)
+    mine = ("--arch", TARGET, "--name", "mine", "--activation", "silu")
+    outcome = succeed("attack", tmp_path / "normalized.pt", *mine, *options)
+    assert f"note: the activation silu is ignored: {TARGET} has its own." in outcome.notes
     records = [read_record(path) for path in sorted((tmp_path / "results").glob("*.json"))]
     assert [record.run for record in records] == ["mine", "timm-test_vit"]
     counts = set()
     for record in records:
         assert isinstance(record, AttackRecord)
         assert (record.arch, record.weights, record.selection) == (TARGET, "file", "file")
+        assert record.activation == "relu"
         counts.add((record.clean_correct, record.robust_correct))
     assert len(counts) == 1
 

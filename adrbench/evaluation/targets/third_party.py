@@ -13,7 +13,7 @@ from adrbench.evaluation.targets.target import (
     TargetModel,
     TargetOptions,
 )
-from adrbench.models.architectures import build_model, canonical_arch
+from adrbench.models.architectures import build_model, find_activation, find_architecture
 from adrbench.runtime.hashing import hash_file
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
     if options.weights == "both":
         raise UsageError(f"{path} holds third-party weights: choose --weights student or average.")
     threat_model = options.threat_model()
-    activation = options.activation or DEFAULT_ACTIVATION
+    architecture = find_architecture(options.arch)
+    activation = find_activation(architecture, options.activation or DEFAULT_ACTIVATION)
     images, source = load_split(options.dataset, "test", data_dir=options.data_dir)
     channels, height, width = images.pixels.shape[1:]
     weights: Weights | None = options.weights  # type: ignore[assignment]
@@ -59,7 +60,7 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
     chosen = options.weights if report.entry else None
     return TargetModel(
         dataset=options.dataset,
-        arch=canonical_arch(options.arch),
+        arch=architecture.name,
         activation=activation,
         run=f"{path.stem}-{chosen}" if chosen else path.stem,
         checkpoint_sha256=hash_file(path),
