@@ -17,6 +17,8 @@ from torch import nn
 
 from adrbench.errors import CheckpointError, UsageError, one_line, unknown_name
 
+logger = logging.getLogger(__name__)
+
 PREFIX = "timm:"
 #: The files on the Hugging Face Hub in which weights are looked for, by what timm calls them.
 HUB_FILES = {
@@ -158,6 +160,7 @@ def _find_file(repository: str, revision: str | None, candidates: Sequence[str])
         cached = hub.try_to_load_from_cache(repository, filename, revision=revision)
         if isinstance(cached, str):
             return cached
+    logger.info(f"downloading {repository} from the Hugging Face Hub.")
     *others, last = candidates
     for filename in others:
         try:
@@ -191,15 +194,15 @@ def _describe_failure(name: str, error: Exception) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress the warnings of timm, and the Hub's messages about each attempt to connect."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        hub.setLevel(level)
 
 
 def import_timm() -> Any:
