@@ -90,6 +90,8 @@ def test_list_names_what_it_adds(environment: Environment) -> None:
 
 
 def test_it_is_trained_attacked_and_reported(environment: Environment) -> None:
+    planned = environment.adrbench(*TRAIN, "--smoothing", "0.5", "--dry-run")
+    assert "--smoothing 0.5 given" in [" ".join(line.split()) for line in planned.splitlines()]
     environment.adrbench(*TRAIN, "--smoothing", "0.5")
     trained = environment.record(f"train-{RUN}.json")
     assert (trained["dataset"], trained["arch"], trained["method"]) == (

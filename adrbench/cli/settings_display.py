@@ -7,7 +7,7 @@ from typing import Any
 from adrbench.config.declare import Setting
 from adrbench.config.presets import Source
 from adrbench.config.resolve import GIVEN
-from adrbench.config.settings import TrainConfig, train_settings
+from adrbench.config.settings import TrainConfig
 
 #: The general settings that introduce a run, beside those of its method and those that were given.
 INTRODUCED = ("eps", "steps", "epochs", "batch_size", "lr")
@@ -20,7 +20,7 @@ def introduce(config: TrainConfig, sources: Mapping[str, Source]) -> str:
 
     Of a source such as "ours for digits", only "ours" is shown.
     """
-    own = config.parsed_method().settings
+    own, declared = config.parsed_method().settings, config.declared()
     shown = [
         name
         for name, source in sources.items()
@@ -31,7 +31,7 @@ def introduce(config: TrainConfig, sources: Mapping[str, Source]) -> str:
         source = sources[name].name.partition(" for ")[0]
         by_source.setdefault(source, {})[name] = config.values()[name]
     return "; ".join(
-        f"{source}: {', '.join(_spell_in_words(values))}"
+        f"{source}: {', '.join(_spell_in_words(values, declared))}"
         for source, values in by_source.items()
         if values
     )
@@ -56,7 +56,7 @@ def list_settings(
     config: TrainConfig, sources: Mapping[str, Source]
 ) -> list[tuple[str, str, Source]]:
     """Return a row for `tabulate` per setting of a run."""
-    declared, values = train_settings(), config.values()
+    declared, values = config.declared(), config.values()
     return [
         (declared[name].flag, _spell(declared[name], values[name]), source)
         for name, source in sources.items()
@@ -72,9 +72,9 @@ def _spell(declared: Setting, value: Any) -> str:
     return declared.spell_value(value) or "none"
 
 
-def _spell_in_words(values: Mapping[str, Any]) -> list[str]:
+def _spell_in_words(values: Mapping[str, Any], declared: Mapping[str, Setting]) -> list[str]:
     """Return each setting with its value; the two ends of an annealed one as "X 2.5 to 2"."""
-    texts = {name: _spell(train_settings()[name], value) for name, value in values.items()}
+    texts = {name: _spell(declared[name], value) for name, value in values.items()}
     parts = []
     for name, text in texts.items():
         stem, _, end = name.rpartition("_")

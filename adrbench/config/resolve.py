@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adrbench.config.component_plugins import all_component_settings
-from adrbench.config.declare import flag
+from adrbench.config.declare import flag, settings_of
 from adrbench.config.method import Method, parse_method
 from adrbench.config.presets import Preset, Source, find_preset
-from adrbench.config.settings import TrainConfig, check_values, train_settings
+from adrbench.config.settings import TrainConfig, check_values
 from adrbench.config.threat import NORMS
 from adrbench.errors import unknown_name
 
@@ -101,11 +101,9 @@ class TrainRequest:
         The arguments are those of `resolve`.
         """
         preset = self._find_preset(dataset, num_train)
-        unused = all_component_settings().keys() - self.parsed_method.settings.keys()
         return {
             name: GIVEN if name in self.given else preset.sources.get(name, DEFAULT)
-            for name in train_settings()
-            if name not in unused
+            for name in {**settings_of(TrainConfig), **self.parsed_method.settings}
         }
 
     def _find_preset(self, dataset: str, num_train: int) -> Preset:

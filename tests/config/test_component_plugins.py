@@ -93,6 +93,15 @@ def test_it_changes_no_fingerprint_of_other_runs(request: pytest.FixtureRequest)
 
 
 @pytest.mark.usefixtures("softer")
+def test_a_plan_shows_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = succeed("train", "digits", "--method", "softer", "--softness", "0.5", "--dry-run").out
+    rows = [" ".join(line.split()) for line in plan.splitlines()]
+    assert {"--softness 0.5 given", "--rounds 1 default"} <= set(rows)
+    assert not any(row.startswith(("--beta", "--awp-rho")) for row in rows)
+
+
+@pytest.mark.usefixtures("softer")
 def test_its_rows_come_after_the_built_in_ones() -> None:
     spellings = ["softer+wa", "adr", "softer", "at"]
     in_order = sorted(spellings, key=lambda spelling: parse_method(spelling).order)
