@@ -1,6 +1,7 @@
 """Plugins for tests: distributions on the path whose entry points name modules beside them."""
 
 import importlib
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,11 @@ class Installer:
         for name, text in (modules or {}).items():
             (self.directory / f"{name}.py").write_text(text)
             self.modules.add(name)
+        self.forget()
+
+    def uninstall(self, distribution: str = "extra") -> None:
+        """Remove what makes a distribution known."""
+        shutil.rmtree(self.directory / f"{distribution}-1.2.dist-info")
         self.forget()
 
     def forget(self) -> None:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from adrbench.checkpoints.torch_files import TorchFile, describe_unread, read_torch_file
+from adrbench.config.component_plugins import component_tokens, find_component, foreign_tokens
 from adrbench.config.settings import TrainConfig, nest_method_settings
 from adrbench.data import dataset_name
-from adrbench.errors import CheckpointError, UsageError
+from adrbench.errors import AdrbenchError, CheckpointError, UsageError
 from adrbench.results.history import Counts
 from adrbench.results.migrations import label_from_run_name
 from adrbench.runtime.files import write_atomically
@@ -189,7 +190,8 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
     """Return the checkpoint in a file of ours, read from `path`.
 
     Raises:
-        CheckpointError: when it is damaged, of a newer schema, or holds objects.
+        CheckpointError: when it is damaged, of a newer schema, or holds objects, or needs a plugin
+            that is not installed.
 
     """
     content = file.content
@@ -206,7 +208,10 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
         )
     try:
         _check_checksum(content, schema)
+        _check_method(content.get("config"), path)
         checkpoint = _parse_header(content)
+    except CheckpointError:
+        raise
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): copy or train it again.") from error
     return checkpoint if schema >= 3 else replace(checkpoint, label=former_label(checkpoint))
@@ -218,6 +223,21 @@ def _check_checksum(content: Mapping[str, Any], schema: int) -> None:
     summed = {name: value for name, value in content.items() if name != key}
     if schema > 1 and content.get(key) != checksum(summed, tensors_only=tensors_only):
         raise ValueError("its content is not that which was written")
+
+
+def _check_method(config: object, path: Path) -> None:
+    """Raise CheckpointError where the method of a run has a component that is not usable here."""
+    method = config.get("method") if isinstance(config, Mapping) else None
+    for token in foreign_tokens(method) if isinstance(method, str) else ():
+        if token not in component_tokens():
+            raise CheckpointError(
+                f"{path} was trained with method {method!r:.60}, but there is no {token!r:.40} "
+                "here: install the plugin that has this name."
+            )
+        try:
+            find_component(token)
+        except AdrbenchError as error:
+            raise CheckpointError(f"{path} needs a plugin: {error}") from error
 
 
 def _parse_header(content: Mapping[str, Any]) -> Checkpoint:

@@ -16,6 +16,7 @@ from adrbench.config.resolve import TrainRequest
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, UsageError
 from adrbench.methods.build import build_method
+from messages import assert_one_sentence
 from plugins import Installer
 from runner import QUICK, command, succeed
 
@@ -244,6 +245,26 @@ def test_train_notes_plugins_that_cannot_be_used(
     assert record["config"]["softness"] == 0.5
     done = command("train", "digits", "--method", "odd", *QUICK)
     assert (done.code, done.lines, done.notes) == (1, [f"error: {problem}"], [])
+
+
+def test_a_checkpoint_says_which_plugin_it_needs(
+    install_plugin: Installer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    modules = {"softer_plugin": SOFTER, "softer_builder": SOFTER_BUILDER}
+    install_plugin(POINTS, modules)
+    succeed("train", "digits", "--method", "softer", "--name", "soft", *QUICK)
+    attack = ("attack", "checkpoints/soft/last.pt", "--suite", "clean", "--n", "8")
+    succeed(*attack)
+    install_plugin.uninstall()
+    done = command(*attack)
+    assert done.code == 1
+    assert_one_sentence(done.lines[0], "last.pt was trained with method 'softer'", "install the")
+    install_plugin(POINTS, {"softer_plugin": "1 / 0"})
+    done = command(*attack)
+    assert done.code == 1
+    assert_one_sentence(done.lines[0], "last.pt needs a plugin: the methods plugin 'softer' of")
+    assert "softer" in succeed("report", "results").out
 
 
 BUILDERS = {
