@@ -52,12 +52,16 @@ def list_(
 
 
 def list_architectures() -> dict[str, str]:
-    """Return the built-in architectures and those of plugins."""
+    """Return the built-in architectures, those of plugins and the forms of a user's own."""
     from adrbench.models.architectures import ARCHITECTURES, WRN_SUMMARY
 
     named = {name: text for name, (text, _) in ARCHITECTURES.items()}
     built_in = named | {"wrn-D-K": WRN_SUMMARY}
-    return built_in | list_added("architectures", built_in)
+    forms = {
+        "timm:NAME": "an architecture of timm, such as timm:vit_tiny_patch16_224",
+        "MODULE:NAME": "a callable (num_classes, in_channels) that returns an nn.Module",
+    }
+    return built_in | list_added("architectures", built_in) | forms
 
 
 def list_methods() -> dict[str, str]:
@@ -72,11 +76,12 @@ def describe_component(component: Component) -> str:
 
 
 def list_suites() -> dict[str, str]:
-    """Return the named suites, and the family that has a number in its name."""
+    """Return the built-in suites, those of plugins and the form of a user's own."""
     from adrbench.attacks.suites import PGD_K_MEANING, SUITES
 
     built_in = {name: text for name, (text, _) in SUITES.items()} | {"pgd-K": PGD_K_MEANING}
-    return built_in | list_added("suites", built_in)
+    forms = {"MODULE:NAME": "a callable (threat, num_classes, seed) that returns an adrbench.Suite"}
+    return built_in | list_added("suites", built_in) | forms
 
 
 def print_baselines(
