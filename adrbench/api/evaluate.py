@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
 from torch import Tensor, nn
 
 from adrbench.api.arguments import speaking_python
@@ -14,6 +15,7 @@ from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import NORMS, STANDARD_EPS, ThreatModel
 from adrbench.data import Source
 from adrbench.data.loading import recognize
+from adrbench.display.attack import AttackDisplay
 from adrbench.errors import RecordError, UsageError, unknown_name
 from adrbench.evaluation import jobs
 from adrbench.evaluation.adversarial import ExampleFiles, ExamplesInMemory, write_examples
@@ -135,6 +137,7 @@ def evaluate(
     seed: int = 0,
     precision: Literal["float32"] = "float32",
     keep_adversarial: bool = False,
+    progress: bool = False,
     state_path: str | Path | None = None,
 ) -> Result:
     """Attack any model and return on which images it is robust.
@@ -160,6 +163,7 @@ def evaluate(
         seed: Seed of the attacks.
         precision: The arithmetic of the evaluation: float32, with TF32 off.
         keep_adversarial: Whether to keep the adversarial examples.
+        progress: Whether to show the progress on stderr, as the command line does.
         state_path: Where to keep the progress of the evaluation until it is finished, in
             `<state_path>.0.state` and, of examples, `<state_path>.*.npz`; the same call resumes it.
 
@@ -203,13 +207,15 @@ def evaluate(
         stem = None if state_path is None else Path(str(state_path).removesuffix(SUFFIX))
         files = None if stem is None else ExampleFiles(stem)
         progress_store = None if stem is None else progress_at(stem, job)
-        evaluation = perform(
-            job,
-            context,
-            Watcher(),
-            progress_store=progress_store,
-            example_store=(files or ExamplesInMemory()) if keep_adversarial else None,
-        )
+        console = Console(stderr=True, quiet=not progress)
+        with AttackDisplay(console, job.label, num_images=len(job.images)) as display:
+            evaluation = perform(
+                job,
+                context,
+                Watcher(on_batch=display.batch, on_pass=display.passes),
+                progress_store=progress_store,
+                example_store=(files or ExamplesInMemory()) if keep_adversarial else None,
+            )
         if progress_store is not None and files is not None:
             progress_store.remove()
             files.remove()

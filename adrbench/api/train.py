@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from torch import nn
 
 from adrbench.api.arguments import speaking_python
@@ -15,11 +16,12 @@ from adrbench.config.method import Weights
 from adrbench.config.presets import DEFAULT_METHOD
 from adrbench.config.settings import TrainConfig, train_settings
 from adrbench.data import Dataset
+from adrbench.display.training import TrainingDisplay
 from adrbench.errors import UsageError, unknown_name
 from adrbench.models.foreign import Builder
 from adrbench.results.records import TrainRecord
 from adrbench.runtime.launch import open_context
-from adrbench.training.callbacks import Callbacks, NoCallbacks
+from adrbench.training.callbacks import Callbacks
 from adrbench.training.plan import RunPlaces, make_plan, make_request
 
 #: What messages call the types of settings.
@@ -72,6 +74,7 @@ def train(
     save_minutes: float = 5,
     device: str = "auto",
     force: bool = False,
+    progress: bool = False,
     callbacks: Callbacks | None = None,
     **settings: Any,
 ) -> TrainedRun:
@@ -91,7 +94,8 @@ def train(
         save_minutes: How often to save within an epoch; each epoch is saved anyway.
         device: "auto", "cpu", "cuda" or "cuda:K".
         force: Whether to start over where a run of that name exists.
-        callbacks: What is called as the run progresses, such as to log it.
+        progress: Whether to show the progress on stderr, as the command line does.
+        callbacks: What is called as the run progresses instead, such as to log it.
         **settings: Hyper-parameters by the name of their flags, with underscores: `epochs=5`,
             `eps=8/255`, `milestones=(0.5, 0.75)`. A preset supplies the others.
 
@@ -123,7 +127,9 @@ def train(
             places=places,
             context=context,
         )
-        record = plan.run(context, force=force, callbacks=callbacks or NoCallbacks())
+        console = Console(stderr=True, quiet=not progress)
+        with TrainingDisplay(console, plan.name) as display:
+            record = plan.run(context, force=force, callbacks=callbacks or display)
         return TrainedRun(directory=plan.directory, record=record, arch=arch or plan.config.arch)
 
 

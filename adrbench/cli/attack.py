@@ -238,8 +238,8 @@ def attack_once(
     """Return the record of an evaluation, run now unless it was finished before."""
     from rich.console import Console
 
-    from adrbench.cli.displays import AttackDisplay
     from adrbench.cli.memory_errors import explaining_memory_errors
+    from adrbench.display.attack import AttackDisplay
     from adrbench.evaluation.finished import find_finished
     from adrbench.evaluation.jobs import progress_files
     from adrbench.evaluation.run import Watcher, run

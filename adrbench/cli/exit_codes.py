@@ -4,33 +4,51 @@
 """
 
 import functools
+import inspect
 import os
+import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from adrbench.cli.notes import notes_on_stderr, print_error
 from adrbench.errors import AdrbenchError
+from adrbench.registry import ImportPathError
 from adrbench.runtime.signals import Interrupted
 
 F = TypeVar("F", bound=Callable[..., Any])
 #: The exit code after a signal is this plus the number of the signal.
 SIGNALLED = 128
+#: The parameter that every command has.
+DEBUG = inspect.Parameter(
+    "debug",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error, too.")
+    ],
+)
 
 
 def handle_errors(command: F) -> F:
-    """Turn the errors a user can cause, and signals, into one `error:` line and an exit code."""
+    """Turn the errors a user can cause, and signals, into one `error:` line and an exit code.
+
+    The command gets a flag `--debug`, which prints the traceback of an error before its line.
+    """
+    signature = inspect.signature(command, eval_str=True)
 
     @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, debug: bool = False, **kwargs: Any) -> Any:
         try:
             with notes_on_stderr():
                 return command(*args, **kwargs)
         except AdrbenchError as error:
             if not error.is_reported:
-                print_error(str(error))
+                if debug:
+                    traceback.print_exception(error)
+                print_error(describe_error(error, has_traceback=debug))
             raise typer.Exit(error.exit_code) from error
         except BrokenPipeError:
             raise
@@ -46,7 +64,18 @@ def handle_errors(command: F) -> F:
                 print_error(describe_interruption(stop, is_forced=bool(kwargs.get("force"))))
             raise typer.Exit(SIGNALLED + stop.number) from None
 
+    wrapped.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), DEBUG]
+    )
     return wrapped  # type: ignore[return-value]
+
+
+def describe_error(error: AdrbenchError, *, has_traceback: bool) -> str:
+    """Return the message of an error; for one in code of the user's, how to see where."""
+    text = str(error)
+    if isinstance(error, ImportPathError) and not has_traceback and "raised" in text:
+        return f"{text.rstrip('.')}; --debug shows its traceback."
+    return text
 
 
 def describe_interruption(stop: Interrupted, *, is_forced: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Lines of text, and results as plain tables on stdout."""
+"""Results as plain tables on stdout."""
 
 import sys
 from collections.abc import Sequence
@@ -6,20 +6,9 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 #: The width of a table outside a terminal, wide enough that no row is wrapped.
 UNLIMITED_WIDTH = 10_000
-
-
-def print_line(console: Console, text: str, style: str | None = None) -> None:
-    """Print text without markup, wrapped between words on a terminal, else on one line."""
-    console.print(Text(text), style=style, soft_wrap=not console.is_terminal)
-
-
-def one_line(text: str) -> Text:
-    """Return text that is never wrapped; a narrow terminal shows its beginning."""
-    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def plain_table(*texts: str, numbers: Sequence[str] = ()) -> Table:

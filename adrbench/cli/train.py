@@ -101,9 +101,9 @@ def run(plan: "Plan", context: "Context", *, force: bool) -> None:
     """Train on this rank; rank 0 prints and writes."""
     from rich.console import Console
 
-    from adrbench.cli.displays import TrainingDisplay
     from adrbench.cli.memory_errors import explaining_memory_errors
     from adrbench.cli.settings_display import introduce
+    from adrbench.display.training import TrainingDisplay
 
     group, directory = context.process_group, plan.directory
     console = Console(stderr=True, quiet=not group.is_rank_zero)

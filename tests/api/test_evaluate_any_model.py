@@ -215,6 +215,15 @@ def test_a_result_never_replaces_another_silently(tmp_path: Path) -> None:
     assert read_record(path) == result.record
 
 
+def test_progress_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate()
+    assert capsys.readouterr() == ("", "")
+    evaluate(progress=True, name="mine")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("mine pgd-5 Linf 0.03\n  clean ")
+
+
 class Returning(nn.Module):
     """A model that returns something else than logits."""
 

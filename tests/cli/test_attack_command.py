@@ -97,6 +97,21 @@ def test_bad_combinations_are_refused_before_anything_is_attacked(
     assert not Path("results").exists()
 
 
+def test_the_traceback_of_ones_own_code_is_shown_with_debug(here: Path) -> None:
+    Path("broken_model.py").write_text("def build():\n    raise KeyError('stem')\n")
+    line = ("attack", "broken_model:build", "--dataset", "digits", "--suite", "fgsm")
+    outcome = command(*line)
+    assert outcome.code == 1
+    (message,) = outcome.lines
+    assert "raised KeyError ('stem')" in message
+    assert message.endswith("; --debug shows its traceback.")
+    told = command(*line, "--debug")
+    assert told.code == 1
+    assert "Traceback (most recent call last)" in told.err
+    assert "raise KeyError('stem')" in told.err
+    assert told.lines[-1].startswith("error: broken_model:build raised KeyError")
+
+
 def judge(file: Path, n: int) -> tuple[np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]]]:
     with np.load(file, allow_pickle=False) as arrays:
         held = dict(arrays)

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from adrbench.cli import displays, live_lines
-from adrbench.cli.displays import AttackDisplay, TrainingDisplay
-from adrbench.cli.live_lines import FREE_COLUMNS
 from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import TrainConfig
+from adrbench.display import attack, live_lines, training
+from adrbench.display.attack import AttackDisplay
+from adrbench.display.live_lines import FREE_COLUMNS
+from adrbench.display.training import TrainingDisplay
 from adrbench.results.history import HistoryRow
 
 ROW = HistoryRow.from_json(
@@ -72,7 +73,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Replace the clock, and leave drawing to the test."""
     monkeypatch.setattr(live_lines, "REFRESHES_PER_SECOND", 0.001)
     clock = Clock()
-    monkeypatch.setattr(displays, "time", clock)
+    for module in (attack, training):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 

@@ -1,0 +1,1 @@
+"""Displays of long work, on a stream that is no terminal too."""
