@@ -24,11 +24,15 @@ _DOTTED = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _IMPORT_PATH = re.compile(rf"({_DOTTED}):({_DOTTED})")
 
 
-class ImportPathError(AdrbenchError):
-    """An import path that leads to nothing, or code of the user's that raised.
+class UserCodeError(AdrbenchError):
+    """Code of the user's that raised, or did not return what it must.
 
-    `__cause__` is the exception of that code.
+    `__cause__` is the exception of that code, if it raised one.
     """
+
+
+class ImportPathError(UserCodeError):
+    """An import path that leads to nothing, or to code that raised."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """`adrbench attack`: plan the evaluations, run each, print a line per record."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -291,13 +292,14 @@ def print_attacks(records: Sequence["AttackRecord"]) -> None:
 
     radii = list(dict.fromkeys(format_eps(record.threat_model.eps) for record in records))
     columns = radii if len(radii) > 1 else ["robust"]
-    names = ("target", "weights", "threat", "suite")
-    table = plain_table(*names, numbers=("n", "clean", *columns))
+    texts = ("target", "weights", "threat", "suite")
+    table = plain_table(*texts, numbers=("n", "clean", *columns))
+    names = distinguish_targets(records)
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for record in records:
         norm, eps = record.threat_model.norm, format_eps(record.threat_model.eps)
         cells = (
-            name_target(record),
+            names[record.weights_sha256, record.run, record.selection],
             record.weights,
             norm if len(radii) > 1 else f"{norm} {eps}",
             record.suite,
@@ -311,6 +313,19 @@ def print_attacks(records: Sequence["AttackRecord"]) -> None:
     print_table(table)
     for text, where in gather_warnings(records).items():
         typer.echo(f"warning: {', '.join(where)}: {text}", err=True)
+
+
+def distinguish_targets(records: Sequence["AttackRecord"]) -> dict[tuple[str, str, str], str]:
+    """Return the name of each target, with a fingerprint where two sets of weights share one."""
+    held = {
+        (record.weights_sha256, record.run, record.selection): (name_target(record), record.weights)
+        for record in records
+    }
+    shared = Counter(held.values())
+    return {
+        key: f"{name} ({key[0][:8]})" if shared[name, weights] > 1 else name
+        for key, (name, weights) in held.items()
+    }
 
 
 def name_target(record: "AttackRecord") -> str:

@@ -15,7 +15,7 @@ import typer
 
 from adrbench.cli.notes import notes_on_stderr, print_error
 from adrbench.errors import AdrbenchError
-from adrbench.registry import ImportPathError
+from adrbench.registry import UserCodeError
 from adrbench.runtime.signals import Interrupted
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,7 +73,12 @@ def handle_errors(command: F) -> F:
 def describe_error(error: AdrbenchError, *, has_traceback: bool) -> str:
     """Return the message of an error; for one in code of the user's, how to see where."""
     text = str(error)
-    if isinstance(error, ImportPathError) and not has_traceback and "raised" in text:
+    if (
+        isinstance(error, UserCodeError)
+        and error.__cause__
+        and not has_traceback
+        and "raised" in text
+    ):
         return f"{text.rstrip('.')}; --debug shows its traceback."
     return text
 

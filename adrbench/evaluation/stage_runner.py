@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from adrbench.attacks.suites import Stage
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
-from adrbench.errors import NonFiniteLogitsError
+from adrbench.errors import AdrbenchError, NonFiniteLogitsError
 from adrbench.evaluation.adversarial import ExampleStore, select_examples
-from adrbench.evaluation.judge import judge
+from adrbench.evaluation.judge import Judged, judge
 from adrbench.evaluation.progress import Progress
 from adrbench.models.chunked import ChunkedModel
+from adrbench.registry import UserCodeError, describe_exception
 from adrbench.runtime.devices import is_out_of_memory
 from adrbench.runtime.process_group import ProcessGroup
 
@@ -86,8 +87,7 @@ class StageRunner:
         x, y = to_float(batch.pixels), batch.labels
         while True:
             try:
-                x_adv = stage.perturb(self._count_passes(stage, len(x)), x, y, indices.to(y.device))
-                judged = judge(self.model, self.threat, x, x_adv, y, attack=stage.name)
+                x_adv, judged = self._attack(stage, x, y, indices.to(y.device))
                 break
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or not self.model.shrink(len(x)):
@@ -108,12 +108,36 @@ class StageRunner:
             )
             self.examples.save(len(self.progress.stages), index, piece)
 
-    def _count_passes(self, stage: Stage, batch_size: int) -> nn.Module:
-        """Return the model, which reports its forward passes on a batch of a stage."""
+    def _attack(self, stage: Stage, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Judged]:
+        """Return what a stage makes of a batch, and its judgment.
+
+        Raises:
+            UserCodeError: when the code of the stage or of the model raises, or the stage returns
+                something else than images like `x`.
+
+        """
         expected = getattr(stage, "num_passes", 0)
-        return _CountedModel(
-            self.model, lambda done: self.on_pass(stage.name, done, expected, batch_size)
+        attacked = _AttackedModel(
+            self.model, lambda done: self.on_pass(stage.name, done, expected, len(x))
         )
+        try:
+            x_adv = stage.perturb(attacked, x.clone(), y.clone(), indices)
+            if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
+                shape = tuple(getattr(x_adv, "shape", ()))
+                raise UserCodeError(
+                    f"{stage.name} of suite {self.suite} returned a {type(x_adv).__name__} of "
+                    f"shape {shape}: it must return images shaped as those it gets, "
+                    f"{tuple(x.shape)}."
+                )
+            x_adv = x_adv.detach().to(x)
+            return x_adv, judge(self.model, self.threat, x, x_adv, y, attack=stage.name)
+        except Exception as error:
+            if isinstance(error, AdrbenchError) or is_out_of_memory(error):
+                raise
+            raise UserCodeError(
+                f"{stage.name} of suite {self.suite} on {self.label} raised "
+                f"{describe_exception(error)}."
+            ) from error
 
     def _report_memory(self) -> None:
         if torch.cuda.is_available():
@@ -133,8 +157,12 @@ class StageRunner:
         )
 
 
-class _CountedModel(nn.Module):
-    """`model`, which calls `on_pass` with the number of its forward passes after each."""
+class _AttackedModel(nn.Module):
+    """`model` as attacks see it: `on_pass` gets the number of forward passes after each.
+
+    Logits that do not depend on the images, as far as autograd knows, have a gradient of zero:
+    without one, gradient attacks raise errors.
+    """
 
     def __init__(self, model: nn.Module, on_pass: Callable[[int], None]) -> None:
         super().__init__()
@@ -147,4 +175,6 @@ class _CountedModel(nn.Module):
         logits: Tensor = self.model(x)
         self.passes += 1
         self.on_pass(self.passes)
+        if x.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
+            logits = logits + 0 * x.flatten(1).sum(1, keepdim=True)
         return logits

@@ -112,6 +112,19 @@ def test_the_traceback_of_ones_own_code_is_shown_with_debug(here: Path) -> None:
     assert told.lines[-1].startswith("error: broken_model:build raised KeyError")
 
 
+def test_targets_of_one_name_are_told_apart(here: Path) -> None:
+    for folder, bias in (("a", 0.0), ("b", 1.0)):
+        Path(folder).mkdir()
+        state = torch.load(RUN, weights_only=True)["snapshots"]["student"]["state"]
+        torch.save({**state, "linear.bias": state["linear.bias"] + bias}, f"{folder}/w.pt")
+    files = ("a/w.pt", "b/w.pt")
+    flags = ("--arch", "small-cnn", "--dataset", "digits", "--suite", "fgsm", *FEW)
+    outcome = succeed("attack", *files, *flags)
+    names = [line.split("file")[0].strip() for line in outcome.out.splitlines() if "%" in line]
+    assert len(set(names)) == 2
+    assert all(name.startswith("w (") for name in names)
+
+
 def judge(file: Path, n: int) -> tuple[np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]]]:
     with np.load(file, allow_pickle=False) as arrays:
         held = dict(arrays)

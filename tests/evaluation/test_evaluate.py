@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from adrbench.attacks.pgd import fgsm
-from adrbench.attacks.suites import Suite
+from adrbench.attacks.suites import Suite, build_suite
+from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.evaluation.evaluate import evaluate
+from adrbench.registry import UserCodeError
 from adrbench.runtime.devices import full_precision
 from tiny import Linear, labelled_by, make_images
 
@@ -166,3 +168,71 @@ def test_a_stage_without_survivors_to_attack() -> None:
     assert (result.clean_correct, result.robust_correct) == (0, 0)
     assert reported[-1] == ("shift", 0, 0, 0)
     assert stage.seen == ()
+
+
+class Untracked(nn.Module):
+    """A model of whose logits autograd knows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x.detach())
+        return logits.detach()
+
+
+@pytest.mark.parametrize("name", ["pgd-3", "apgd-ce", "fab-t"])
+def test_a_model_without_gradients_is_attacked_with_a_warning(name: str) -> None:
+    model = Untracked()
+    images = labelled_by(model, make_images(6))
+    built = build_suite(AttackConfig(suite=name), THREAT, 3)
+    result = evaluate(model, images, built, THREAT, batch_size=6)
+    assert result.clean_correct == 6
+    assert any("gradient of exactly zero" in text for text in result.warnings)
+
+
+class Broken:
+    """A stage of a user's that does not do what a stage must."""
+
+    name = "broken"
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (KeyError("step"), "broken of suite made on the model raised KeyError ('step')"),
+        (None, "returned a NoneType of shape ()"),
+        (torch.zeros(2, 1, 4, 4), "returned a Tensor of shape (2, 1, 4, 4)"),
+    ],
+)
+def test_a_stage_that_fails_is_one_error(answer: object, words: str) -> None:
+    images = labelled_by(Linear(), make_images(4))
+    with pytest.raises(UserCodeError) as caught:
+        evaluate(Linear(), images, suite(Broken(answer)), THREAT, batch_size=4)
+    assert words in str(caught.value)
+
+
+class Vandal:
+    """A stage that writes into what it is given."""
+
+    name = "vandal"
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        y.zero_()
+        return x.add_(1)
+
+
+def test_a_stage_cannot_change_the_images_that_it_is_judged_by() -> None:
+    images = labelled_by(Linear(), make_images(6))
+    result = evaluate(Linear(), images, suite(Vandal()), THREAT, batch_size=6)
+    assert result.robust_correct == 6
+    assert any("outside the threat model" in text for text in result.warnings)

@@ -58,7 +58,9 @@ def load_directory(directory: Path, options: TargetOptions) -> list[TargetModel]
     return [
         target
         for path, checkpoint in loaded.items()
-        for target in load_targets(path, checkpoint, options)
+        for target in load_targets(
+            path, checkpoint, options, last=loaded.get(directory / checkpoints.LAST)
+        )
     ]
 
 
@@ -82,8 +84,12 @@ def check_best(directory: Path, *, best: Checkpoint, last: Checkpoint) -> None:
             )
 
 
-def load_targets(path: Path, checkpoint: Checkpoint, options: TargetOptions) -> list[TargetModel]:
+def load_targets(
+    path: Path, checkpoint: Checkpoint, options: TargetOptions, *, last: Checkpoint | None = None
+) -> list[TargetModel]:
     """Return the sets of weights in `checkpoint`, read from `path`, that `options` select.
+
+    `last` is the last checkpoint of the run; where it is not given, it is looked for beside `path`.
 
     Raises:
         CheckpointError: when the checkpoint lacks the weights asked for.
@@ -92,18 +98,35 @@ def load_targets(path: Path, checkpoint: Checkpoint, options: TargetOptions) -> 
     """
     names = ("activation", "normalize") if needs_arch(checkpoint) else OWN
     options.warn_of_ignored(names, f"{path} specifies its own")
+    unfinished = describe_unfinished(last or _find_last(path, checkpoint))
     targets = [
-        _load_target(path, checkpoint, weights, options)
+        _load_target(path, checkpoint, weights, options, unfinished)
         for weights in _select_weights(checkpoint, options)
     ]
-    done, epochs = targets[0].training.epoch or 0, checkpoint.config.epochs
-    if checkpoint.selection == "last" and done < epochs:
-        steps = " and some steps" if _is_within_epoch(checkpoint) else ""
-        logger.warning(
-            f"{checkpoint.run} is unfinished: its weights after {done} of {epochs} epochs{steps} "
-            "are attacked."
-        )
+    if unfinished:
+        logger.warning(f"{checkpoint.run} is {unfinished}: its weights so far are attacked.")
     return targets
+
+
+def describe_unfinished(last: Checkpoint | None) -> str:
+    """Return how far a run is that is in progress or was interrupted; "" for any other."""
+    if last is None:
+        return ""
+    epochs = last.config.epochs
+    done = min(snapshot.epoch for snapshot in last.snapshots.values())
+    steps = " and some steps" if _is_within_epoch(last) else ""
+    return f"unfinished, after {done} of {epochs} epochs{steps}" if done < epochs else ""
+
+
+def _find_last(path: Path, checkpoint: Checkpoint) -> Checkpoint | None:
+    """Return the last checkpoint of the run, None where it is not beside `path`."""
+    if checkpoint.selection == "last":
+        return checkpoint
+    try:
+        found = checkpoints.load(path.with_name(checkpoints.LAST))
+    except CheckpointError:
+        return None
+    return found if found.is_of_same_run(checkpoint) else None
 
 
 def _select_weights(checkpoint: Checkpoint, options: TargetOptions) -> tuple[Weights, ...]:
@@ -120,7 +143,11 @@ def _is_within_epoch(checkpoint: Checkpoint) -> bool:
 
 
 def _load_target(
-    path: Path, checkpoint: Checkpoint, weights: Weights, options: TargetOptions
+    path: Path,
+    checkpoint: Checkpoint,
+    weights: Weights,
+    options: TargetOptions,
+    unfinished: str,
 ) -> TargetModel:
     config = checkpoint.config
     threat_model = options.threat_model(config.threat_model())
@@ -149,6 +176,7 @@ def _load_target(
             validated=_validated(checkpoint, weights),
             averaged_steps=checkpoint.snapshots[weights].steps if weights == "average" else None,
             decay=config.averaging_decay(),
+            unfinished=unfinished,
         ),
     )
 

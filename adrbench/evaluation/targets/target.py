@@ -33,7 +33,7 @@ class Training:
     fingerprint of the training settings without the seed, `images_sha256` one of the training
     images; `label` is the name of the run where the user chose it. `validated` is the clean
     accuracy in the validation after `epoch`, and `averaged_steps` and `decay` how an average came
-    about: each is None where unknown.
+    about: each is None where unknown. `unfinished` says how far a run was that had not ended.
     """
 
     method: str = ""
@@ -48,6 +48,7 @@ class Training:
     validated: Accuracy | None = None
     averaged_steps: int | None = None
     decay: float | None = None
+    unfinished: str = ""
 
     @property
     def is_known(self) -> bool:
@@ -59,6 +60,8 @@ class Training:
         doubts = list(doubt_accuracy(clean, num_classes=num_classes, recorded=self.validated))
         if self.averaged_steps is not None and self.decay is not None:
             doubts += doubt_average(steps=self.averaged_steps, decay=self.decay)
+        if self.unfinished:
+            doubts.append(f"the run was {self.unfinished}.")
         return doubts
 
 
