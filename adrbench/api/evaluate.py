@@ -26,6 +26,7 @@ from adrbench.evaluation.jobs import Job
 from adrbench.evaluation.progress import SUFFIX, ProgressFiles
 from adrbench.evaluation.run import Watcher, make_record, perform
 from adrbench.evaluation.targets import TargetModel
+from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.modes import device_of
 from adrbench.results.records import AttackRecord, StageResult, write_record
 from adrbench.runtime.context import Context
@@ -250,7 +251,7 @@ def _plan(
     target = TargetModel(
         dataset=dataset,
         arch=type(model).__qualname__,
-        activation="",
+        activation=DEFAULT_ACTIVATION,
         run=name,
         checkpoint_sha256=hash_weights(model),
         threat_model=threat,

@@ -6,7 +6,8 @@ from torch import nn
 
 from adrbench.data import load_split
 from adrbench.errors import UsageError
-from adrbench.evaluation.targets.target import DEFAULT_ACTIVATION, TargetModel, TargetOptions
+from adrbench.evaluation.targets.target import TargetModel, TargetOptions
+from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.normalize import Normalized, normalization_buffers
 from adrbench.registry import (
     ImportPathError,

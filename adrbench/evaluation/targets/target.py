@@ -22,7 +22,6 @@ from adrbench.runtime.hashing import hash_weights
 logger = logging.getLogger(__name__)
 
 WEIGHTS_CHOICES = (*WEIGHTS, "both")
-DEFAULT_ACTIVATION = "relu"
 
 
 @dataclass(frozen=True, kw_only=True)

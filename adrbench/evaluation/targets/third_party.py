@@ -9,11 +9,15 @@ from adrbench.config.method import Weights
 from adrbench.data import load_split
 from adrbench.errors import UsageError
 from adrbench.evaluation.targets.target import (
-    DEFAULT_ACTIVATION,
     TargetModel,
     TargetOptions,
 )
-from adrbench.models.architectures import build_model, find_activation, find_architecture
+from adrbench.models.architectures import (
+    DEFAULT_ACTIVATION,
+    build_model,
+    find_activation,
+    find_architecture,
+)
 from adrbench.runtime.hashing import hash_file
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from torch import nn
 from adrbench.data import load_split
 from adrbench.errors import UsageError
 from adrbench.evaluation.targets.module import normalize
-from adrbench.evaluation.targets.target import DEFAULT_ACTIVATION, TargetModel, TargetOptions
+from adrbench.evaluation.targets.target import TargetModel, TargetOptions
+from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.normalize import Normalized, normalization_buffers
 from adrbench.models.timm_models import PREFIX, Pretrained, check_name, load_pretrained
 from adrbench.registry import spell_for_files

@@ -4,7 +4,8 @@ import logging
 
 from adrbench.data import DATASETS, load_split
 from adrbench.errors import UsageError
-from adrbench.evaluation.targets.target import DEFAULT_ACTIVATION, TargetModel, TargetOptions
+from adrbench.evaluation.targets.target import TargetModel, TargetOptions
+from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.robustbench_zoo import ZOO_DATASETS, load_zoo_model
 from adrbench.runtime.hashing import hash_weights
 
