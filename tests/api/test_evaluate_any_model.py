@@ -35,7 +35,7 @@ def evaluate(model: nn.Module = MODEL, x: Any = X, y: Any = Y, **more: Any) -> a
 def test_autoattack_has_the_outcomes_of_the_package() -> None:
     train, test = (adrbench.load_examples("digits", split=split) for split in ("train", "test"))
     model = train_small_net(Images((255 * train[0]).round().byte(), train[1]), classes=10)
-    x, y = test[0][:10], test[1][:10]
+    x, y = test[0][:6], test[1][:6]
     result = adrbench.evaluate(model, x, y, suite="autoattack", eps=0.08, seed=3, batch_size=4)
     package = AutoAttack(model.requires_grad_(False), norm="Linf", eps=0.08, seed=3)
     x_adv, _ = package.run_standard_evaluation(x, y, batch_size=4)
