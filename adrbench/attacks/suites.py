@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,6 +25,7 @@ from adrbench.registry import (
     list_plugins,
     load_import_path,
 )
+from adrbench.runtime.hashing import hash_file
 
 
 @runtime_checkable
@@ -74,7 +76,8 @@ class Suite:
     images (N, C, H, W), and `review` about the accuracies after the attack.
 
     Raises:
-        UsageError: for a stage without a name or `perturb`, or two stages of one name.
+        UsageError: for a stage without a name or `perturb`, two stages of one name, or a name
+            that cannot be printed.
 
     Example:
         >>> from adrbench import Suite
@@ -97,6 +100,11 @@ class Suite:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
+        for name in (self.name, *(getattr(stage, "name", "?") for stage in self.stages)):
+            if not isinstance(name, str) or not name.strip() or not name.isprintable():
+                raise UsageError(
+                    f"{name!r} cannot name a suite or an attack: give a printable text."
+                )
         for stage in self.stages:
             if not isinstance(stage, Stage) or not callable(stage.perturb):
                 raise UsageError(
@@ -125,10 +133,14 @@ class Suite:
 
 
 def describe_stage(stage: Stage) -> dict[str, Any]:
-    """Return the class of a stage, and its attributes that are plain values or functions."""
+    """Return the class of a stage, and its attributes that are plain values or functions.
+
+    Of a class from elsewhere, a fingerprint of its file is added, so that results from before a
+    change of its code are not taken for those from after it.
+    """
     names = [one.name for one in fields(stage)] if is_dataclass(stage) else list(vars(stage))
     values = {name: getattr(stage, name) for name in names if not name.startswith("_")}
-    described: dict[str, Any] = {"class": type(stage).__qualname__}
+    described: dict[str, Any] = {"class": type(stage).__qualname__, **fingerprint_code(stage)}
     for name, value in values.items():
         if isinstance(value, ThreatModel):
             described |= {"norm": value.norm, "eps": value.eps}
@@ -137,6 +149,16 @@ def describe_stage(stage: Stage) -> dict[str, Any]:
         elif callable(value):
             described[name] = getattr(value, "__qualname__", type(value).__qualname__)
     return described
+
+
+def fingerprint_code(stage: Stage) -> dict[str, str]:
+    """Return the start of the SHA-256 of the file that defines a stage; {} for our own."""
+    if type(stage).__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return {}
+    try:
+        return {"code": hash_file(Path(inspect.getfile(type(stage))))[:16]}
+    except (OSError, TypeError):  # a class from an interactive session has no file
+        return {}
 
 
 #: (threat model, number of classes, seed) -> suite. Those built in may have keyword-only parameters
@@ -171,6 +193,9 @@ def build_suite(config: AttackConfig, threat_model: ThreatModel, num_classes: in
             f"suite {config.suite} returned a {type(suite).__name__}: it must return an "
             "adrbench.Suite."
         )
+    code = {stage.name: code for stage in suite.stages if (code := fingerprint_code(stage))}
+    if code:
+        suite = replace(suite, parameters={"code": code, **suite.parameters})
     if not is_import_path(config.suite):
         suite = replace(suite, name=config.suite)
     elif suite.name in SUITES or PGD_K.fullmatch(suite.name):

@@ -1,5 +1,9 @@
 """Every registered suite on a tiny model."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import pytest
 
 from adrbench.attacks.suites import SUITES, Suite, build_suite
@@ -69,3 +73,37 @@ def test_unknown_suites_are_refused(suite: str, words: str) -> None:
 def test_a_single_attack_that_cannot_run_is_refused() -> None:
     with pytest.raises(UsageError, match="needs at least 4 classes, the model has 3"):
         build("apgd-t", num_classes=3)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", 3])
+def test_a_name_must_be_printable(name: object) -> None:
+    with pytest.raises(UsageError, match="cannot name a suite"):
+        Suite(name=name, stages=[])  # type: ignore[arg-type]
+
+
+def test_a_change_of_the_code_of_an_attack_makes_another_attack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = (
+        "import adrbench\n"
+        "class Nothing:\n"
+        "    name = 'nothing'\n"
+        "    def perturb(self, model, x, y, indices):\n"
+        "        return x\n"
+        "def suite(threat, num_classes, seed):\n"
+        "    return adrbench.Suite(name='mine', stages=[Nothing()])\n"
+    )
+    module = Path("own_attack.py")
+
+    def parameters(text: str) -> object:
+        module.write_text(text)
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        sys.modules.pop("own_attack", None)
+        importlib.invalidate_caches()
+        return build("own_attack:suite").parameters
+
+    first = parameters(code)
+    assert parameters(code) == first
+    assert parameters(code.replace("return x\n", "return x + 0.01\n")) != first
