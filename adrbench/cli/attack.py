@@ -258,7 +258,9 @@ def attack_once(
             )
         logger.info(f"{label} was done before, see {job.path}: --force does it again.")
         return record
-    if save_adversarial is not None and save_adversarial.exists() and not force:
+    # A kill between writing the examples and the record leaves both the file and the progress.
+    is_resumed = bool(progress_files(job, 0).files())
+    if save_adversarial and save_adversarial.exists() and not (is_resumed or force):
         raise AdrbenchError(
             f"{save_adversarial} exists: give another name, or --force to replace it."
         )

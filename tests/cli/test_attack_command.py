@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -156,6 +157,19 @@ def test_examples_are_not_replaced_or_missed_silently(here: Path) -> None:
     assert torch.load("x.pt", weights_only=True).shape == (60, 1, 8, 8)
     other = command("attack", RUN, "--suite", "pgd-3", *FEW, "--save-adversarial", "x.pt")
     assert "x.pt exists" in other.lines[-1]
+
+
+def test_a_kill_between_the_file_of_examples_and_the_record_is_resumed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ("attack", RUN, "--suite", "pgd-2", "--save-adversarial", "x.npz", *FEW)
+    with monkeypatch.context() as patch:
+        patch.setattr("adrbench.evaluation.run.write_record", Mock(side_effect=KeyboardInterrupt))
+        assert command(*line).code == 130
+    assert Path("x.npz").exists()
+    succeed(*line)
+    (record,) = records()
+    assert judge(Path("x.npz"), 60)[0].sum() == record["robust_correct"]
 
 
 @pytest.mark.slow
