@@ -1,4 +1,4 @@
-"""Adversarial training with ADR's labels in a plain PyTorch loop; 20 seconds on a CPU."""
+"""Adversarial training with ADR's labels in a plain PyTorch loop. It takes 20 seconds on a CPU."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ import adrbench
 
 
 def train(epochs: int = 10, batch_size: int = 64) -> nn.Module:
-    """Train a small network on 8x8 digits, and return the average of its weights."""
+    """Train a small network on 8x8 digits and return the model with averaged weights."""
     x, y = adrbench.load_examples("digits", split="train")  # (1437, 1, 8, 8) in [0, 1], (1437,)
     model = nn.Sequential(
         *(nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)),
@@ -29,7 +29,7 @@ def train(epochs: int = 10, batch_size: int = 64) -> nn.Module:
         with torch.no_grad():  # the average of the weights is the teacher
             targets = rectify(average.model(clean), labels, step)  # (N, 10), rows sum to 1
         adversarial = threat.project(clean, clean + threat.draw(clean, noise))
-        for _ in range(10):  # PGD, which ascends the loss for the rectified labels
+        for _ in range(10):  # PGD on the loss with the rectified labels
             adversarial.requires_grad_()
             loss = F.cross_entropy(model(adversarial), targets)
             (gradient,) = torch.autograd.grad(loss, adversarial)

@@ -1,1 +1,1 @@
-"""What the entry points of this distribution name, a module per kind."""
+"""The objects that the entry points of this distribution register, one module per kind."""

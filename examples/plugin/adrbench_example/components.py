@@ -1,7 +1,6 @@
 """A method component: its declaration, which must not import torch.
 
-The command line reads it whenever `adrbench train` is called; the builder is imported when a run
-starts.
+The declaration is imported whenever `adrbench train` is called, the builder only when a run starts.
 """
 
 from dataclasses import dataclass

@@ -14,7 +14,8 @@ SIZE = 12
 def build(data_dir: Path) -> Dataset:
     """Gray gratings of four orientations, 400 for training and 100 for testing.
 
-    They are drawn here; `data_dir`, the directory of `--data-dir`, is where to read files from.
+    The images are generated here. A data set stored in files reads them from `data_dir`, the value
+    of `--data-dir`.
     """
     generator = np.random.default_rng(0)
     x_train, y_train = draw_gratings(400, generator)
@@ -27,7 +28,7 @@ def build(data_dir: Path) -> Dataset:
 def draw_gratings(
     n: int, generator: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return images (n, 1, SIZE, SIZE), noisy waves of any phase, and labels (n,)."""
+    """Return images (n, 1, SIZE, SIZE), noisy waves of random phase, and labels (n,)."""
     labels = np.arange(n) % NUM_CLASSES
     angles = np.pi * labels[:, None, None] / NUM_CLASSES
     phases = generator.uniform(0, 2 * np.pi, (n, 1, 1))

@@ -1,4 +1,4 @@
-"""What the method component `smooth` builds."""
+"""The targets of the method component `smooth`."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,12 +15,12 @@ class SmoothedLabels:
         self.smoothing = smoothing
 
     def __call__(self, x: Tensor, y: Tensor, values: Values) -> Tensor:
-        """Return (N, num_classes) probabilities for images (N, C, H, W) of labels (N,)."""
+        """Return (N, num_classes) probabilities for images (N, C, H, W) with labels (N,)."""
         one_hot = F.one_hot(y, self.num_classes).to(x.dtype)
         return (1 - self.smoothing) * one_hot + self.smoothing / self.num_classes
 
     def annealed(self, step: int) -> dict[str, float]:
-        """Return nothing: the targets do not change during a run."""
+        """Return no values, since the targets do not change during a run."""
         return {}
 
 

@@ -12,7 +12,7 @@ from adrbench import Suite, ThreatModel
 
 @dataclass(frozen=True, kw_only=True)
 class RandomNoise:
-    """The sample of highest loss among several on the surface of the ball."""
+    """The sample with the highest loss among several on the surface of the ball."""
 
     threat: ThreatModel
     seed: int
@@ -31,7 +31,7 @@ class RandomNoise:
         return worst
 
     def _draw(self, x: Tensor, indices: Tensor, sample: int) -> Tensor:
-        """Return noise of norm eps; that of an image does not depend on the rest of its batch."""
+        """Return noise of norm eps, which for an image does not depend on the rest of its batch."""
         rows = [
             np.random.default_rng((self.seed, sample, index)).standard_normal(x.shape[1:])
             for index in indices.tolist()
