@@ -144,7 +144,7 @@ def import_object(path: str) -> Any:
         if isinstance(error, ModuleNotFoundError) and _is_part(error.name, module_name):
             raise ImportPathError(
                 f"there is no module {error.name!r} for {path}: check the spelling, or run the "
-                "command in the directory that holds it."
+                "command in the directory that contains it."
             ) from error
         raise ImportPathError(
             f"importing {module_name} for {path} raised {describe_exception(error)}."

@@ -87,8 +87,8 @@ class Result:
                 held = read_own_record(self._job, path)
                 if held.verdicts != self.record.verdicts:
                     raise RecordError(
-                        f"{path} holds the same evaluation with other outcomes: give another "
-                        "directory, or force=True to replace it."
+                        f"{path} contains the same evaluation with different outcomes: give "
+                        "another directory, or force=True to replace it."
                     )
                 return path
             write_record(path, self.record)

@@ -169,8 +169,8 @@ def split_runnable(names: tuple[str, ...], num_classes: int) -> tuple[list[str],
         if is_replaced:
             runnable.append("fab")
         left_out.append(
-            f"{name} was left out: it needs at least {min_classes} classes, "
-            f"the model has {num_classes}"
+            f"{name} was skipped: it needs at least {min_classes} classes, "
+            f"but the model has {num_classes}"
             + ("; untargeted fab ran instead." if is_replaced else ".")
         )
     return runnable, left_out

@@ -105,10 +105,10 @@ def _check_full_range(
         if torch.equal(x_adv, before):
             break
     _warn(
-        f"an attack at full range ({norm}, eps {radius:g}), which can reach any image, leaves "
-        f"{int(is_robust.sum())} of {len(x)} images classified correctly: gradients are probably "
-        "masked, and the robust accuracy is unreliable; compare it with --suite square, which "
-        "needs no gradients."
+        f"an attack with the full pixel range as its radius ({norm}, eps {radius:g}), which can "
+        f"reach any image, leaves {int(is_robust.sum())} of {len(x)} images classified correctly: "
+        "gradients are probably masked, and the robust accuracy is unreliable; compare it with "
+        "--suite square, which needs no gradients."
     )
 
 

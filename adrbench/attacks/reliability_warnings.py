@@ -16,7 +16,7 @@ RANDOMIZED = (
 )
 PROBABILITIES = (
     "the model's outputs look like probabilities: attacks need logits, and a final softmax masks "
-    "gradients and makes the robust accuracy too high."
+    "gradients and inflates the robust accuracy."
 )
 ZERO_GRADIENT = (
     "some images had a gradient of exactly zero, so gradient attacks could not change them: the "
@@ -27,12 +27,12 @@ ZERO_GRADIENT = (
 EXPLANATIONS = {
     "zero gradient": ZERO_GRADIENT,
     r"Square Attack has decreased the robust accuracy of ([\d.]+%)": (
-        "Square, which needs no gradients, took {0} off the robust accuracy under the gradient "
-        "attacks: gradients are probably masked and the robust accuracy is too high."
+        "Square, which needs no gradients, reduced the robust accuracy under the gradient "
+        "attacks by {0}: gradients are probably masked and the robust accuracy is too high."
     ),
     "dynamic defense": (
-        "the model computes gradients inside its forward pass: AutoAttack may not be enough, "
-        "use an adaptive attack."
+        "the model computes gradients inside its forward pass: AutoAttack may not be "
+        "sufficient; use an adaptive attack."
     ),
 }
 

@@ -108,14 +108,15 @@ class Suite:
         for stage in self.stages:
             if not isinstance(stage, Stage) or not callable(stage.perturb):
                 raise UsageError(
-                    f"suite {self.name!r} has the stage {stage!r:.60}, which is no attack: give "
-                    "objects with a name and perturb(model, x, y, indices)."
+                    f"suite {self.name!r} has the stage {stage!r:.60}, which is not an attack: "
+                    "give objects with a name and perturb(model, x, y, indices)."
                 )
         counts = Counter(stage.name for stage in self.stages)
         repeated = [name for name, count in counts.items() if count > 1]
         if repeated:
             raise UsageError(
-                f"suite {self.name!r} has two stages called {repeated[0]!r}: give each its name."
+                f"suite {self.name!r} has two stages called {repeated[0]!r}: give each its own "
+                "name."
             )
         if self.parameters is OF_STAGES:
             described = {stage.name: describe_stage(stage) for stage in self.stages}
@@ -340,8 +341,8 @@ PGD_K = re.compile(r"pgd-([1-9]\d*)")
 PGD_K_MEANING = "PGD on cross-entropy, K steps of eps/4, random start per image"
 #: name -> summary and builder. `build_suite` also accepts `pgd-K` for any K.
 SUITES: dict[str, tuple[str, Builder]] = {
-    "clean": ("no attack: the accuracy on the images as they are", clean_suite),
-    "fgsm": ("one step of size eps from the image itself", fgsm_suite),
+    "clean": ("no attack: the accuracy on unperturbed images", clean_suite),
+    "fgsm": ("one step of size eps from the clean image", fgsm_suite),
     "pgd": ("pgd-20", pgd_suite),
     "cw": ("PGD on the margin loss of Carlini and Wagner, 30 steps of eps/4", cw_suite),
     "apgd-ce": ("AutoAttack's APGD on cross-entropy alone", _official("standard", "apgd-ce")),

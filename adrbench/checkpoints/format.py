@@ -175,7 +175,7 @@ def load(path: Path) -> Checkpoint:
     file = read_torch_file(path)
     if not is_ours(file.content):
         raise CheckpointError(
-            f"{path} is not an adrbench checkpoint: to attack weights from elsewhere, "
+            f"{path} is not an adrbench checkpoint: to attack third-party weights, "
             "give --arch and --dataset."
         )
     return parse(file, path)
@@ -197,13 +197,13 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
     content = file.content
     if file.unread:
         raise CheckpointError(
-            f"{path} holds objects ({describe_unread(file.unread)}), which no checkpoint of ours "
-            "does and which could run code: copy or train it again."
+            f"{path} contains pickled objects ({describe_unread(file.unread)}), which adrbench "
+            "never writes and which could run code: copy or train it again."
         )
     schema = content.get("schema")
     if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise CheckpointError(
-            f"{path} has checkpoint schema {schema}, this version reads up to {SCHEMA}: "
+            f"{path} has checkpoint schema {schema}, but this version reads up to {SCHEMA}: "
             "update adrbench."
         )
     try:
@@ -222,7 +222,7 @@ def _check_checksum(content: Mapping[str, Any], schema: int) -> None:
     key, tensors_only = (CHECKSUM, False) if schema >= 4 else (TENSORS_CHECKSUM, True)
     summed = {name: value for name, value in content.items() if name != key}
     if schema > 1 and content.get(key) != checksum(summed, tensors_only=tensors_only):
-        raise ValueError("its content is not that which was written")
+        raise ValueError("its content does not match its checksum")
 
 
 def _check_method(config: object, path: Path) -> None:
@@ -231,8 +231,8 @@ def _check_method(config: object, path: Path) -> None:
     for token in foreign_tokens(method) if isinstance(method, str) else ():
         if token not in component_tokens():
             raise CheckpointError(
-                f"{path} was trained with method {method!r:.60}, but there is no {token!r:.40} "
-                "here: install the plugin that has this name."
+                f"{path} was trained with method {method!r:.60}, but no {token!r:.40} is "
+                "installed: install the plugin that provides it."
             )
         try:
             find_component(token)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-OBJECTS = "holds objects, not only tensors: reading them could run code, save a state dict."
+OBJECTS = "contains objects other than tensors, and reading them could run code: save a state dict."
 DAMAGED = "is truncated or damaged: copy or train it again."
 #: Deeper than pickle can write; hashing a tuple that is nested much deeper overflows the C stack.
 MAX_DEPTH = 1000

@@ -85,8 +85,8 @@ def restore(
     if weights not in checkpoint.snapshots:
         held = " and ".join(checkpoint.snapshots)
         raise CheckpointError(
-            f"{path} has no {weights} weights but {held} of method {checkpoint.config.method}: "
-            "choose other weights."
+            f"{path} has no {weights} weights, only {held} of method "
+            f"{checkpoint.config.method}: choose other weights."
         )
     state = checkpoint.snapshots[weights].state
     try:
@@ -104,8 +104,8 @@ def restore(
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
         raise CheckpointError(
-            f"the {weights} weights in {path} do not fit the model it names, "
-            f"{checkpoint.config.arch} ({reason}): copy or train it again."
+            f"the {weights} weights in {path} do not fit the architecture that "
+            f"it specifies, {checkpoint.config.arch} ({reason}): copy or train it again."
         ) from error
     return model.eval()
 
@@ -133,8 +133,8 @@ def _find_architecture(
         return find_architecture(stored)
     if arch is None:
         raise CheckpointError(
-            f"{path} was trained with the architecture {stored}, and code is not imported because "
-            f"a file names it: {advice}"
+            f"{path} was trained with the architecture {stored}, which is code that is not "
+            f"imported unless you name it: {advice}"
         )
     if isinstance(arch, str) and can_be_named(stored) and canonical_arch(arch) != stored:
         raise CheckpointError(

@@ -63,7 +63,7 @@ def read_safetensors_file(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} {DAMAGED}") from error
     except KeyError as error:
         raise CheckpointError(
-            f"{path} holds numbers of type {error.args[0]}, which torch does not compute with: "
+            f"{path} contains tensors of type {error.args[0]}, which PyTorch does not support: "
             "save the weights as float32, bfloat16 or float16."
         ) from error
 
@@ -82,6 +82,6 @@ def _check_is_whole_model(path: Path) -> None:
     """Raise CheckpointError for one of several files that hold a model, or their index."""
     shard = SHARD.search(path.name)
     if shard and int(shard[1]) > 1:
-        raise CheckpointError(f"{path} is one of {int(shard[1])} files of a model: {MERGE}")
+        raise CheckpointError(f"{path} is one of {int(shard[1])} shards of a model: {MERGE}")
     if path.suffixes[-2:] == [".index", ".json"]:
-        raise CheckpointError(f"{path} is the index of the files of a model, not weights: {MERGE}")
+        raise CheckpointError(f"{path} is the index of a sharded model, not its weights: {MERGE}")

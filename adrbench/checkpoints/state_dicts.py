@@ -69,7 +69,7 @@ def read_contents(state: object, weights: Weights | None, *, own: Collection[str
             name = NORMALIZATION_NAMES[last]
             if name in normalization:
                 raise CheckpointError(
-                    f"the state dict holds two normalizations ({key} is the second {name}): "
+                    f"the state dict contains two normalizations ({key} is the second {name}): "
                     "remove the one that its network does not use."
                 )
             normalization[name] = value
@@ -101,13 +101,13 @@ def _choose(state: object, candidates: Mapping[str, object], weights: Weights | 
     """Return the path of the state dict to use; raise CheckpointError if it is not unique."""
     if not candidates and (whole := _find_object(state)):
         raise CheckpointError(
-            f"the file holds its {whole} as a pickled object, which only running code could read: "
-            "save its state_dict() instead."
+            f"the file contains its {whole} as a pickled object, which cannot be read without "
+            "running code: save its state_dict() instead."
         )
     if not candidates:
         raise CheckpointError(
-            f"the file holds no state dict but {_describe(state)}: expected tensors by parameter "
-            f"name, bare or under {', '.join(STUDENT_ENTRIES[:4])} or "
+            f"the file contains no state dict, only {_describe(state)}: expected tensors by "
+            f"parameter name, at the top level or under {', '.join(STUDENT_ENTRIES[:4])} or "
             f"{AVERAGE_ENTRIES[0]}."
         )
     if "" in candidates:
@@ -124,7 +124,7 @@ def _choose(state: object, candidates: Mapping[str, object], weights: Weights | 
     wanted = f"the {weights} weights" if weights else "the weights"
     problem = "several state dicts that could be" if eligible else "no state dict that could be"
     raise CheckpointError(
-        f"the file holds {problem} {wanted} ({', '.join(candidates)}): "
+        f"the file contains {problem} {wanted} ({', '.join(candidates)}): "
         "save the intended one to a separate file."
     )
 

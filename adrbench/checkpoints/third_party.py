@@ -115,7 +115,7 @@ def _file_normalization(found: dict[str, Tensor], in_channels: int) -> dict[str,
     if len(found) == 1:
         present, absent = ("mean", "std") if "mean" in found else ("std", "mean")
         raise CheckpointError(
-            f"the state dict holds a normalization {present} but no {absent}: "
+            f"the state dict contains a normalization {present} but no {absent}: "
             "add the missing one, or remove both and pass --normalize."
         )
     channels = in_channels
@@ -176,14 +176,15 @@ def _check_fit(network: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name
         )
     if scaled := [key for key, value in network.items() if _is_float8(value)]:
         raise CheckpointError(
-            f"the state dict holds {scaled[0]} in {network[scaled[0]].dtype}, which is read with "
-            "scales that only the program that saved it knows: save the weights as float32, "
-            "bfloat16 or float16."
+            f"the state dict contains {scaled[0]} in {network[scaled[0]].dtype}, whose scales are "
+            "known only to the program that saved it: save the weights as float32, bfloat16 or "
+            "float16."
         )
     if nonfinite := find_nonfinite(network):
         raise CheckpointError(
-            f"the state dict holds values that are not finite in {len(nonfinite)} entries, the "
-            f"first {nonfinite[0]}: its training diverged or the file is damaged; use another one."
+            f"the state dict contains values that are not finite in {len(nonfinite)} entries, the "
+            f"first of them {nonfinite[0]}: its training diverged or the file is damaged; use "
+            "another one."
         )
 
 

@@ -45,7 +45,7 @@ class Program(CommandGroup):
 app = typer.Typer(
     cls=Program,
     help="Train adversarially robust image classifiers with ADR and its baselines, attack them "
-    "with PGD and AutoAttack, and report the results beside RobustBench's.",
+    "with PGD and AutoAttack, and report the results alongside those of RobustBench.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

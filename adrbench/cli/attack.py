@@ -30,23 +30,26 @@ def attack(
         list[str],
         typer.Argument(
             metavar="TARGET...",
-            help="Run directories (best and last are attacked), checkpoints, state dicts from "
-            "elsewhere (.pt, .safetensors; with --arch and --dataset); with --dataset "
-            "robustbench:NAME, timm:NAME, or package.module:attribute (an nn.Module, or a callable "
-            "that returns one).",
+            help="Run directories (best and last checkpoint are attacked); checkpoints; "
+            "third-party state dicts (.pt, .safetensors; need --arch and --dataset); "
+            "robustbench:NAME, timm:NAME or package.module:attribute, an nn.Module or a callable "
+            "that returns one (need --dataset).",
         ),
     ],
     suite: Annotated[
         list[str],
         typer.Option(
             help="clean, fgsm, pgd, pgd-K, cw, apgd-ce, apgd-t, fab-t, square, autoattack, "
-            "autoattack-plus, autoattack-rand, a plugin's or package.module:attribute; several by "
-            "commas."
+            "autoattack-plus, autoattack-rand, a plugin's name, or package.module:attribute; "
+            "separate several by commas."
         ),
     ] = ["autoattack"],  # noqa: B006
     weights: Annotated[
         str | None,
-        typer.Option(help="student, average or both.", show_default="what the method deploys"),
+        typer.Option(
+            help="Weights to attack: student, average or both.",
+            show_default="what the method deploys",
+        ),
     ] = None,
     norm: Annotated[
         str | None, typer.Option(help="Linf or L2.", show_default="as trained, else Linf")
@@ -54,52 +57,54 @@ def attack(
     eps: Annotated[
         list[str] | None,
         typer.Option(
-            help="Radius: 8/255; several by commas: 2/255,4/255,8/255.",
+            help="Radius, such as 8/255; separate several by commas: 2/255,4/255,8/255.",
             show_default="as trained, else 8/255 or 0.5 (L2)",
         ),
     ] = None,
     given: Mapping[str, Any] = {},
     dataset: Annotated[
-        str | None, typer.Option(help="Data set to attack on.", show_default="as trained")
+        str | None, typer.Option(help="Data set to attack the model on.", show_default="as trained")
     ] = None,
     arch: Annotated[
         str | None,
         typer.Option(
-            help="Architecture of a state dict from elsewhere, as for `train`; or "
-            "package.module:attribute again, if trained with it."
+            help="Architecture of a third-party state dict, as in `train`; also needed for a run "
+            "trained with --arch package.module:attribute."
         ),
     ] = None,
     activation: Annotated[
-        str | None, typer.Option(help="Its activation: relu or silu.", show_default="relu")
+        str | None, typer.Option(help="Activation of --arch: relu or silu.", show_default="relu")
     ] = None,
     normalize: Annotated[
         str | None,
         typer.Option(
-            help="Normalization outside of it: cifar10, cifar100, tiny-imagenet, none, or numbers "
-            "as MEAN/STD, such as 0.5,0.5,0.5/0.25,0.25,0.25."
+            help="Normalization to add to --arch: cifar10, cifar100, tiny-imagenet, none, or "
+            "MEAN/STD, such as 0.5,0.5,0.5/0.25,0.25,0.25."
         ),
     ] = None,
     data_dir: DataDir = Path("data"),
-    zoo_dir: Annotated[Path, typer.Option(help="Where RobustBench keeps its weights.")] = Path(
+    zoo_dir: Annotated[Path, typer.Option(help="Directory for RobustBench's weights.")] = Path(
         "models"
     ),
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the model in records and tables.", show_default="of the target"),
+        typer.Option(
+            help="Name of the model in records and tables.", show_default="that of the target"
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where records go.")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="Directory for records.")] = Path("results"),
     save_adversarial: Annotated[
         Path | None,
         typer.Option(
             help="Also save the adversarial examples: FILE.npz with outcomes, or FILE.pt, the "
-            "tensor that RobustBench asks for.",
+            "tensor that RobustBench requires.",
             show_default=False,
         ),
     ] = None,
     device: Device = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Redo finished evaluations.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Repeat finished evaluations.")] = False,
 ) -> None:
-    """Attack trained models and record on how many images each is robust."""
+    """Attack models and record their robust accuracy."""
     from adrbench.evaluation.targets import TargetOptions
     from adrbench.runtime.launch import open_context
 
@@ -135,7 +140,7 @@ def check_target_name(name: str, targets: Sequence[str], out: Path) -> None:
     from adrbench.training.run_names import check_run_name
 
     if len(targets) > 1:
-        raise UsageError(f"--name {name} is one name for {len(targets)} targets: give one target.")
+        raise UsageError(f"--name {name} cannot name {len(targets)} targets: give one target.")
     check_run_name(name, out)
 
 
@@ -149,7 +154,7 @@ def split_commas(texts: Sequence[str]) -> list[str]:
 class AttackRun:
     """The evaluations of one command: every target under every suite and radius.
 
-    Without `radii`, each target is attacked in its own.
+    Without `radii`, each target is attacked at its own radius.
     """
 
     configs: Sequence[AttackConfig]
@@ -171,8 +176,8 @@ class AttackRun:
             jobs = self.plan(targets)
         if not same_on_all_ranks(group, [job.fingerprint for job in jobs]):
             raise AdrbenchError(
-                "the processes found different weights or images: give files that all machines "
-                "share, and that no process writes in the meantime."
+                "the processes found different weights or images: use files that all machines "
+                "share and that no process is writing."
             )
         force = self.force and not is_restarted(group)
         if not force:
@@ -187,7 +192,7 @@ class AttackRun:
                 print_attacks(records)
 
     def check(self) -> None:
-        """Raise an error for what can be refused before anything is read."""
+        """Make the checks that do not need to read any file."""
         from adrbench.attacks.suites import check_suite
         from adrbench.evaluation.adversarial import check_suffix
 
@@ -219,8 +224,8 @@ class AttackRun:
                 ]
         if self.save_adversarial is not None and len(jobs) > 1:
             raise UsageError(
-                f"--save-adversarial takes the examples of one evaluation, and this command has "
-                f"{len(jobs)}: name one checkpoint, set of weights, suite and radius."
+                f"--save-adversarial takes the examples of one evaluation, but this command "
+                f"has {len(jobs)}: name one checkpoint, set of weights, suite and radius."
             )
         return jobs
 
@@ -236,7 +241,7 @@ class AttackRun:
 def attack_once(
     job: "Job", context: "Context", save_adversarial: Path | None, *, force: bool
 ) -> "AttackRecord":
-    """Return the record of an evaluation, run now unless it was finished before."""
+    """Return the record of an evaluation, which is run unless it is already finished."""
     from rich.console import Console
 
     from adrbench.cli.memory_errors import explaining_memory_errors
@@ -253,10 +258,10 @@ def attack_once(
     if record:
         if save_adversarial is not None and not save_adversarial.exists():
             raise AdrbenchError(
-                f"{label} was done before, see {job.path}, and its adversarial examples were not "
-                f"saved in {save_adversarial}: give --force to attack again."
+                f"{label} is already finished, see {job.path}, but its adversarial examples were "
+                f"not saved in {save_adversarial}: give --force to attack again."
             )
-        logger.info(f"{label} was done before, see {job.path}: --force does it again.")
+        logger.info(f"{label} is already finished, see {job.path}: --force repeats it.")
         return record
     # A kill between writing the examples and the record leaves both the file and the progress.
     is_resumed = bool(progress_files(job, 0).files())
@@ -287,8 +292,8 @@ def attack_once(
 def print_attacks(records: Sequence["AttackRecord"]) -> None:
     """Print the accuracies of records to stdout, and their warnings to stderr.
 
-    There is a row for each target and suite, and where several radii were attacked, a column for
-    each; otherwise a row says the radius.
+    There is one row per target and suite. If several radii were attacked, there is one column per
+    radius; otherwise the row states the radius.
     """
     from adrbench.cli.output import plain_table, print_table
 
@@ -318,7 +323,7 @@ def print_attacks(records: Sequence["AttackRecord"]) -> None:
 
 
 def distinguish_targets(records: Sequence["AttackRecord"]) -> dict[tuple[str, str, str], str]:
-    """Return the name of each target, with a fingerprint where two sets of weights share one."""
+    """Return the name of each target, with a fingerprint if two sets of weights share a name."""
     held = {
         (record.weights_sha256, record.run, record.selection): (name_target(record), record.weights)
         for record in records

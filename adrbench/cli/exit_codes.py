@@ -27,7 +27,7 @@ DEBUG = inspect.Parameter(
     inspect.Parameter.KEYWORD_ONLY,
     default=False,
     annotation=Annotated[
-        bool, typer.Option("--debug", help="Print the traceback of an error, too.")
+        bool, typer.Option("--debug", help="Also print the traceback of an error.")
     ],
 )
 
@@ -90,9 +90,9 @@ def describe_interruption(stop: Interrupted, *, is_forced: bool = False) -> str:
     """
     where = f" {stop.where}" if stop.where else ""
     if not stop.resumes:
-        return f"interrupted{where}: give the same command again."
+        return f"interrupted{where}: run the same command again."
     without = " without --force" if is_forced else ""
-    return f"interrupted{where}: give the same command again{without} to resume."
+    return f"interrupted{where}: run the same command again{without} to resume."
 
 
 def exit_on_signal(number: int, frame: FrameType | None) -> None:

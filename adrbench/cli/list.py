@@ -17,17 +17,19 @@ from adrbench.registry import Kind, find_plugin, list_plugins
 def list_(
     what: Annotated[
         str | None,
-        typer.Argument(help="datasets, archs, methods, suites or baselines; all if left out."),
+        typer.Argument(help="datasets, archs, methods, suites or baselines; all if omitted."),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="List the baselines on this data set, a row each.")
+        str | None, typer.Option(help="List the baselines on this data set, one per row.")
     ] = None,
     norm: Annotated[
         str | None, typer.Option(help="Only baselines under this norm: Linf or L2.")
     ] = None,
-    eps: Annotated[str | None, typer.Option(help="Only baselines at this radius: 8/255.")] = None,
+    eps: Annotated[
+        str | None, typer.Option(help="Only baselines at this radius, such as 8/255.")
+    ] = None,
 ) -> None:
-    """List what exists, a line each."""
+    """List the available data sets, architectures, methods, suites and baselines."""
     if dataset or norm or eps:
         print_baselines(what, dataset, norm, eps)
         return

@@ -18,5 +18,5 @@ def explaining_memory_errors(batch_size: int) -> Iterator[None]:
         remedy = f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --arch"
         raise AdrbenchError(
             f"there is not enough memory for a batch of {batch_size}: give {remedy}, or another "
-            "--device; what was saved before is kept."
+            "--device; progress saved so far is kept."
         ) from error

@@ -18,19 +18,20 @@ MOST_NOTED = 10
 def report(
     results: Annotated[
         list[Path] | None,
-        typer.Argument(
-            help="Directories of result files, or single files.", show_default="results"
-        ),
+        typer.Argument(help="Directories of records, or single records.", show_default="results"),
     ] = None,
     form: Annotated[
         str, typer.Option("--format", help="terminal, markdown, csv, json or latex.")
     ] = "terminal",
     out: Annotated[
-        Path | None, typer.Option(help="Write to this file.", show_default="print")
+        Path | None,
+        typer.Option(help="File to write the report to.", show_default="standard output"),
     ] = None,
     dataset: Annotated[
         list[str] | None,
-        typer.Option(help="Only results on this data set; repeat or separate by commas."),
+        typer.Option(
+            help="Only results on this data set; repeat the flag or separate several by commas."
+        ),
     ] = None,
     table: Annotated[
         list[str] | None,
@@ -46,13 +47,13 @@ def report(
         ),
     ] = None,
     baselines: Annotated[
-        bool, typer.Option(help="Show RobustBench's and the paper's rows beside ours.")
+        bool, typer.Option(help="Also show the results of RobustBench and of the ADR paper.")
     ] = True,
     intervals: Annotated[
-        bool, typer.Option("--intervals", help="Show 95 % Wilson intervals.")
+        bool, typer.Option("--intervals", help="Show 95 % Wilson intervals of accuracies.")
     ] = False,
 ) -> None:
-    """Print the tables of results: robust accuracy, robust overfitting, comparisons, cost."""
+    """Print tables of results: robust accuracy, robust overfitting, comparisons, cost."""
     from adrbench.report import (
         DEFAULT,
         FORMATS,
@@ -87,7 +88,7 @@ def report(
     if table:
         built = select_tables(built, table)
         if not built.tables:
-            logger.warning(f"these results give no table of {' or '.join(table)}.")
+            logger.warning(f"there are no results for the {' or '.join(table)} table.")
     is_terminal = out is None and form == "terminal" and sys.stdout.isatty()
     shown = render(built, form, color=is_terminal)
     if out is None:

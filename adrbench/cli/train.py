@@ -48,21 +48,24 @@ def train(
         str | None,
         typer.Option(help="Name of the run.", show_default="dataset-arch-method-seedK"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where run directories go.")] = Path("checkpoints"),
-    results: Annotated[Path, typer.Option(help="Where the record goes.")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="Parent of the run directory.")] = Path("checkpoints"),
+    results: Annotated[Path, typer.Option(help="Directory for the record.")] = Path("results"),
     data_dir: DataDir = Path("data"),
     given: Mapping[str, Any] = {},
     save_minutes: Annotated[
-        float, typer.Option(help="How often to save within an epoch; each epoch is saved anyway.")
+        float,
+        typer.Option(
+            help="Minutes between saves within an epoch; each epoch is saved in any case."
+        ),
     ] = 5,
     device: Device = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Start over, replacing the run.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start over and replace the run.")] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print every setting with its source, and stop."),
+        typer.Option("--dry-run", help="Print every setting with its source, and exit."),
     ] = False,
 ) -> None:
-    """Train a model, or resume a run that was interrupted."""
+    """Train a model, or resume an interrupted run."""
     from adrbench.config.component_plugins import load_plugin_components
     from adrbench.runtime.launch import open_context
     from adrbench.training.plan import RunPlaces, make_plan, make_request
@@ -118,7 +121,7 @@ def run(plan: "Plan", context: "Context", *, force: bool) -> None:
     if not group.is_rank_zero:
         return
     if not display.started:
-        logger.info(f"{directory} was finished before, see {plan.record}: --force trains it again.")
+        logger.info(f"{directory} is already finished, see {plan.record}: --force trains it again.")
     typer.echo(summarize(record, directory))
 
 
@@ -130,7 +133,7 @@ def locate(stop: KeyboardInterrupt, directory: Path, *, has_begun: bool) -> Inte
         return stop
     number = getattr(stop, "number", signal.SIGINT)
     if has_begun and (directory / LAST).exists():
-        where = f"before the next save; {directory} is as last saved"
+        where = f"before the next save; {directory} has the last saved state"
         return Interrupted(number, where)
     where = "before anything was saved" if has_begun else "before the first step"
     return Interrupted(number, where, resumes=False)

@@ -159,7 +159,7 @@ def _find_faults_in_settings(component: Component, taken: Mapping[str, Setting])
             yield f"its setting {field.name!r} has the name of another component's"
         yield from _find_faults_in_default(field, declared[field.name])
     if unknown := component.implies.keys() - general.keys():
-        yield f"it implies {', '.join(sorted(unknown))}, which is no setting of every run"
+        yield f"it implies {', '.join(sorted(unknown))}, which is not a setting of every run"
     if component.decay_setting and component.decay_setting not in declared:
         yield f"its decay_setting {component.decay_setting!r} is not one of its settings"
 

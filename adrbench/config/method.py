@@ -108,7 +108,7 @@ def parse_method(spelling: str) -> Method:
     named = {token: find_component(token) for token in tokens}
     for token in named:
         if tokens.count(token) > 1:
-            raise UsageError(f"method {spelling!r} names {token!r} twice: name each token once.")
+            raise UsageError(f"method {spelling!r} contains {token!r} twice: use each token once.")
     for slot in SLOTS:
         rivals = [token for token, component in named.items() if component.slot == slot]
         if len(rivals) > 1:

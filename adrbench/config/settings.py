@@ -47,23 +47,26 @@ class TrainConfig:
     arch: str
     method: str
     activation: str = "relu"
-    seed: int = setting(default=0, low=0, high=2**63 - 1, help="Seed of everything random.")
-    epochs: int = setting(low=1, high=MAX_INT, help="Epochs.")
+    seed: int = setting(default=0, low=0, high=2**63 - 1, help="Random seed.")
+    epochs: int = setting(low=1, high=MAX_INT, help="Number of epochs.")
     batch_size: int = setting(low=1, high=MAX_INT, help="Images per step.")
-    lr: float = setting(low=1e-12, high=1e6, help="Learning rate at the start.")
+    lr: float = setting(low=1e-12, high=1e6, help="Initial learning rate.")
     milestones: tuple[float, ...] = setting(
-        help="Fractions of the run at which the learning rate decays: 0.5,0.75; '' for none."
+        help="Fractions of the run at which the learning rate decays, such as 0.5,0.75; "
+        "'' for none."
     )
     lr_factor: float = setting(low=0, high=1, help="Learning-rate decay factor.")
     momentum: float = setting(low=0, high=1, help="SGD momentum.")
-    nesterov: bool = setting(help="Nesterov SGD.")
+    nesterov: bool = setting(help="Nesterov momentum.")
     weight_decay: float = setting(low=0, high=1, help="Weight decay.")
-    norm: str = setting(default="Linf", help="Linf or L2.")
-    eps: float = setting(in_pixels=True, help="Radius of the ball: 8/255 or 0.0314.")
-    alpha: float = setting(in_pixels=True, low=1e-12, high=1e6, help="Attack step: 2/255.")
-    steps: int = setting(low=1, high=MAX_INT, help="Attack steps in training.")
-    crop_padding: int = setting(low=0, high=1024, help="Random crop: zero padding in pixels.")
-    flip: bool = setting(help="Random horizontal flip.")
+    norm: str = setting(default="Linf", help="Norm of the ball: Linf or L2.")
+    eps: float = setting(in_pixels=True, help="Radius of the ball, such as 8/255 or 0.0314.")
+    alpha: float = setting(
+        in_pixels=True, low=1e-12, high=1e6, help="Step size of the inner attack, such as 2/255."
+    )
+    steps: int = setting(low=1, high=MAX_INT, help="Steps of the inner attack.")
+    crop_padding: int = setting(low=0, high=1024, help="Zero padding for random crops, in pixels.")
+    flip: bool = setting(help="Random horizontal flips.")
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     crafting_mode: BatchNormMode = setting(
         default="train",
@@ -79,7 +82,7 @@ class TrainConfig:
     select: Select = setting(
         default="val",
         choices=SELECTS,
-        help="Split that chooses the best epoch: val, or test as published.",
+        help="Split on which the best epoch is chosen: val, or test as published.",
     )
     split_seed: int | None = setting(
         default=None,
@@ -91,10 +94,10 @@ class TrainConfig:
         show_default="that of --seed",
     )
     precision: Precision = setting(
-        default="float32", choices=PRECISIONS, help="float32 or bfloat16."
+        default="float32", choices=PRECISIONS, help="Precision of training: float32 or bfloat16."
     )
     sync_batch_norm: bool = setting(
-        default=False, is_later=True, help="With torchrun on GPUs: BatchNorm over the whole batch."
+        default=False, is_later=True, help="With torchrun on GPUs: BatchNorm over the global batch."
     )
     preset: str = ""
 
@@ -237,7 +240,7 @@ def check_values(values: Mapping[str, Any]) -> None:
             f"--milestones are {values['milestones']}: give fractions of the run, such as 0.5,0.75."
         )
     if values.get("select", TrainConfig.select) == "val" and values.get("val_size") == 0:
-        raise UsageError("--val-size is 0: hold images out, or give --select test.")
+        raise UsageError("--val-size is 0: hold out some images, or give --select test.")
 
 
 @cache
@@ -265,18 +268,22 @@ class AttackConfig:
 
     suite: str = "autoattack"
     n: int | None = setting(
-        default=None, low=1, high=MAX_INT, help="The first n test images.", show_default="all"
+        default=None,
+        low=1,
+        high=MAX_INT,
+        help="Evaluate the first n test images.",
+        show_default="all",
     )
     alpha: float | None = setting(
         default=None,
         low=1e-12,
         high=1e6,
         in_pixels=True,
-        help="PGD suites: step size.",
+        help="Step size of PGD suites.",
         show_default="eps/4",
     )
-    restarts: int = setting(default=1, low=1, high=MAX_INT, help="PGD suites: random restarts.")
-    batch_size: int = setting(default=250, low=1, high=MAX_INT, help="Images at a time.")
+    restarts: int = setting(default=1, low=1, high=MAX_INT, help="Random restarts of PGD suites.")
+    batch_size: int = setting(default=250, low=1, high=MAX_INT, help="Images per batch.")
     seed: int = setting(default=0, low=0, high=2**63 - 1, help="Seed of the attacks.")
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ def make_dataset(
     pixels = {part: read_pixels(x, part, name) for part, (x, _) in given.items()}
     labels = {part: read_labels(y, part, name) for part, (_, y) in given.items()}
     if "test" not in given:
-        raise UsageError(f"data set {name!r} has no test part: give x_test and y_test.")
+        raise UsageError(f"data set {name!r} has no test split: give x_test and y_test.")
     if num_classes is None:
         if "train" not in given:
             raise UsageError(
@@ -72,10 +72,10 @@ def check_dataset_name(name: str) -> None:
     """Raise UsageError unless `name` can be that of a user's data set, in file names too."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise UsageError(
-            f"a data set is called {name!r}: use letters, digits, dots, dashes and underscores."
+            f"the data set name is {name!r}: use letters, digits, dots, dashes and underscores."
         )
     if name.lower() in DATASETS:
-        raise UsageError(f"a data set is called {name!r}, as a built-in one: give another name.")
+        raise UsageError(f"{name!r} is the name of a built-in data set: give another name.")
 
 
 def read_pixels(x: Array | None, part: Part, name: str) -> Tensor:
@@ -117,8 +117,8 @@ def join(pixels: Tensor, labels: Tensor, num_classes: int, part: Part, name: str
     """Return the images and labels of a part; DataError where they do not fit."""
     if len(pixels) != len(labels):
         raise DataError(
-            f"x_{part} of data set {name!r} has {len(pixels)} images but y_{part} {len(labels)} "
-            "labels: the numbers must be equal."
+            f"x_{part} of data set {name!r} has {len(pixels)} images but y_{part} has "
+            f"{len(labels)} labels: the numbers must be equal."
         )
     for label in (int(labels.min()), int(labels.max())):
         if not 0 <= label < num_classes:

@@ -24,7 +24,7 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
         raise UsageError(f"the batch size is {batch_size}, but it must be at least 1.")
     if num_images < batch_size:
         raise DataError(
-            f"the training part has {num_images} images, too few for one batch of {batch_size}: "
+            f"the training split has {num_images} images, too few for one batch of {batch_size}: "
             f"give --batch-size {num_images} or less."
         )
     return num_images // batch_size
@@ -36,8 +36,8 @@ def check_shares(batch_size: int, num_processes: int) -> None:
         below = batch_size - batch_size % num_processes
         nearest = f"{below} or {below + num_processes}" if below else f"{num_processes}"
         raise UsageError(
-            f"a batch of {batch_size} images cannot be shared evenly by {num_processes} processes: "
-            f"give --batch-size {nearest}."
+            f"a batch of {batch_size} images cannot be divided evenly among {num_processes} "
+            f"processes: give --batch-size {nearest}."
         )
 
 

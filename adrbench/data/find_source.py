@@ -63,7 +63,7 @@ def explain_missing(dataset: str) -> str | None:
     if dataset in DATASETS:
         return None
     if is_import_path(dataset):
-        return f"which is code that is only imported when asked for: give --dataset {dataset}."
+        return f"which is code that is imported only if you name it: give --dataset {dataset}."
     if is_foreign(dataset) or Path(dataset).expanduser().exists():
         return None
     installed = "" if _looks_like_path(dataset) else ", or install the plugin of this name"

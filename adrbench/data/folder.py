@@ -26,7 +26,7 @@ def open_folder(path: Path, name: str) -> Source:
     classes_from = path / "train" if has_train else test
     classes = _list_classes(classes_from)
     if not test.is_dir():
-        raise DataError(f"{path} has neither test/ nor val/: put the test images there.")
+        raise DataError(f"{path} has neither test/ nor val/: put the test images into test/.")
     num_classes = check_num_classes(len(classes), str(classes_from))
     return Source(
         name=name,
@@ -44,8 +44,8 @@ def _read_folder_part(
         return None
     if part == "train" and not folder.is_dir():
         raise DataError(
-            f"{path} has no training images, only {test.name}/: it can be attacked, but training "
-            "needs train/ too."
+            f"{path} has no training images, only {test.name}/: it can be used for attacks, but "
+            "training needs train/ too."
         )
     unknown = sorted(set(_list_classes(folder)) - set(classes))
     if unknown:

@@ -94,7 +94,7 @@ class Source:
             raise DataError(f"{self.name} has no {part} images: it needs at least one.")
         if part == "test" and self.num_test not in (None, len(images)):
             raise DataError(
-                f"the test part of {self.name} in {data_dir} has {len(images)} images instead of "
+                f"the test split of {self.name} in {data_dir} has {len(images)} images instead of "
                 f"{self.num_test}: unpack the complete data set."
             )
         return images
@@ -187,5 +187,5 @@ def to_float(pixels: Tensor) -> Tensor:
 def check_num_classes(num_classes: int, where: str) -> int:
     """Return `num_classes`; raise DataError, which names `where`, if it is below two."""
     if num_classes < 2:
-        raise DataError(f"{where} has one class only: a classifier needs at least two.")
+        raise DataError(f"{where} has only one class: a classifier needs at least two.")
     return num_classes

@@ -68,14 +68,14 @@ def _read_npz_part(path: Path, num_classes: int, _data_dir: Path, part: Part) ->
         return None
     if part == "train" and not {"x_train", "y_train"} & set(keys):
         raise DataError(
-            f"{path} has no training images, only a test part: it can be attacked, but training "
-            "needs x_train and y_train too."
+            f"{path} has no training images, only a test split: it can be used for attacks, but "
+            "training needs x_train and y_train too."
         )
     labels = _read_labels(path, part)
     if labels.max() >= num_classes:
         raise DataError(
             f"y_{part} in {path} has the label {labels.max()}, but the labels of y_train go from "
-            f"0 to {num_classes - 1}: every class must be in the training part."
+            f"0 to {num_classes - 1}: every class must be in the training split."
         )
 
     def check(header: Header, name: str) -> None:
@@ -117,7 +117,7 @@ def _check_labels(header: Header, name: str) -> None:
             f"{name} has shape {header.shape}: it must be (N,), one class index per image."
         )
     if header.shape == (0,):
-        raise DataError(f"{name} is empty: each part needs at least one image.")
+        raise DataError(f"{name} is empty: each split needs at least one image.")
 
 
 def _read_labels(path: Path, part: Part) -> npt.NDArray[np.integer]:
@@ -136,8 +136,8 @@ def _read_array(path: Path, key: str, check: Callable[[Header, str], None]) -> n
         if key not in members:
             found = list_first([k if k.isprintable() else repr(k) for k in members], MOST_SHOWN)
             raise DataError(
-                f"{path} has no {key} but {found or 'nothing'}: it must hold x_train, y_train, "
-                "x_test and y_test, and may hold x_val and y_val."
+                f"{path} has no {key} but {found or 'nothing'}: it must contain x_train, y_train, "
+                "x_test and y_test, and may contain x_val and y_val."
             )
         try:
             header = _read_header(archive, members[key])
@@ -189,7 +189,7 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         ) from error
     with file:
         if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
-            raise DataError(f"{path} holds a single array: save it as .npz with numpy.savez.")
+            raise DataError(f"{path} contains a single array: save it as .npz with numpy.savez.")
         try:
             archive = zipfile.ZipFile(file)
         except Exception as error:  # zipfile may raise anything for a damaged central directory

@@ -113,7 +113,7 @@ def evaluate(
 
     Raises:
         NonFiniteLogitsError: after the clean pass, on all ranks, if a logit was not finite there.
-        RecordError: when the saved progress is of an evaluation that did not keep its examples.
+        RecordError: when the saved progress belongs to an evaluation that kept no examples.
 
     """
     started = time.perf_counter()
@@ -203,7 +203,7 @@ def _check_examples(examples: ExampleStore, progress: Progress) -> None:
     for place in [*earlier, *((stage, batch) for batch in progress.done)]:
         if not examples.has(*place):
             raise RecordError(
-                "the saved progress is of an evaluation that did not keep its adversarial "
+                "the saved progress belongs to an evaluation that did not keep its adversarial "
                 "examples: finish it without keeping them, or start it over."
             )
 

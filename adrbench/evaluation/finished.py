@@ -54,11 +54,11 @@ def read_own_record(job: Job, path: Path | None = None) -> AttackRecord:
         record = read_record(path)
     except RecordError as error:
         reason = str(error).rstrip(".")
-        raise RecordError(f"{reason}: give --force to make it again.") from error
+        raise RecordError(f"{reason}: give --force to repeat it.") from error
     if not isinstance(record, AttackRecord):
         raise RecordError(f"{path} is not the record of an attack: {REPLACE}")
     if contradiction := find_contradiction(record):
-        raise RecordError(f"{path} is damaged ({contradiction}): give --force to make it again.")
+        raise RecordError(f"{path} is damaged ({contradiction}): give --force to repeat it.")
     if difference := describe_difference(job, record):
         raise RecordError(f"{path} is the record of another evaluation ({difference}): {REPLACE}")
     return record
@@ -81,5 +81,5 @@ def describe_difference(job: Job, record: AttackRecord) -> str | None:
         except RecordError as error:
             return str(error)
         if not are_same_logits(held, job.clean_logits):
-            return "the model has the same weights and other outputs"
+            return "the model has the same weights but different outputs"
     return None

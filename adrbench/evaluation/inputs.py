@@ -70,12 +70,12 @@ def _check_pixels(x: Tensor) -> None:
     low, high = float(x.min()), float(x.max())
     if not x.isfinite().all():
         raise DataError(
-            "x holds values that are not finite (NaN or infinity): give pixels in [0, 1]."
+            "x contains values that are not finite (NaN or infinity): give pixels in [0, 1]."
         )
     if low < 0 or high > 1:
         raise DataError(
-            f"x goes from {low:.4g} to {high:.4g}: give pixels in [0, 1], and put a normalization "
-            "inside the model."
+            f"x ranges from {low:.4g} to {high:.4g}: give pixels in [0, 1], and put a "
+            "normalization inside the model."
         )
 
 

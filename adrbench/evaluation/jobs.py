@@ -76,7 +76,8 @@ def plan(
     info = replace(info, num_classes=clean_logits.shape[1])
     if config.n is not None and config.n > len(test):
         logger.warning(
-            f"{info.name} has {len(test):,} test images, not {config.n:,}: all of them are used."
+            f"{info.name} has {len(test):,} test images, fewer than {config.n:,}: all of them are "
+            "used."
         )
     images = test.first(min(config.n or len(test), len(test)))
     if suite is None:
@@ -156,7 +157,7 @@ def check_fit(target_model: TargetModel, images: Images, info: Source) -> Tensor
         )
     if info.classes_are_known and num_classes != info.num_classes:
         raise UsageError(
-            f"{target_model.label} has {num_classes} classes, {info.name} has "
+            f"{target_model.label} has {num_classes} classes, but {info.name} has "
             f"{info.num_classes}: give the --dataset it was trained for."
         )
     return logits

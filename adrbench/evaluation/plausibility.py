@@ -44,7 +44,7 @@ def doubt_accuracy(
         error = _standard_error(recorded.fraction, found.n, recorded.n)
         if found.fraction < recorded.fraction - STANDARD_ERRORS * error:
             yield (
-                f"the clean accuracy, {found}, is under half of the one recorded in training, "
+                f"the clean accuracy, {found}, is less than half of that recorded in training, "
                 f"{recorded}: {causes}"
             )
     chance = 1 / num_classes
@@ -69,9 +69,9 @@ def doubt_average(*, steps: int, decay: float) -> Iterator[str]:
     if steps < needed:
         shown = "infinitely many" if math.isinf(needed) else f"{needed:,}"
         yield (
-            f"the averaged weights have followed {steps:,} steps and at decay {decay:g} need "
-            f"{shown}, {TIME_CONSTANTS} / (1 - decay), to catch up: the initial weights still have "
-            f"a weight of {100 * decay**steps:.0f} %; train longer, or attack --weights student."
+            f"the averaged weights have had {steps:,} updates, but with decay {decay:g} they need "
+            f"{shown}, {TIME_CONSTANTS} / (1 - decay), to catch up: the initial weights still "
+            f"contribute {100 * decay**steps:.0f} %; train longer, or attack --weights student."
         )
 
 

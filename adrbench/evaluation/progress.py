@@ -243,8 +243,9 @@ class ProgressFiles:
             ) from error
         if progress is None:
             raise RecordError(
-                f"{path} holds the progress of another evaluation, or of other settings such as "
-                "--batch-size: give those to resume it, another --out, or --force to start over."
+                f"{path} contains the progress of another evaluation, or of one with other "
+                "settings such as --batch-size: give those to resume it, another --out, or "
+                "--force to start over."
             )
         return progress
 
@@ -257,7 +258,7 @@ def _read_state(path: Path) -> _State:
         raise ValueError("its checksum is wrong")
     state = from_json(_State, data)
     if not 1 <= state.schema <= SCHEMA:
-        raise ValueError(f"its schema is {state.schema}, this version reads up to {SCHEMA}")
+        raise ValueError(f"its schema is {state.schema}, but this version reads up to {SCHEMA}")
     return state
 
 

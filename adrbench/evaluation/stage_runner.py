@@ -126,8 +126,8 @@ class StageRunner:
                 shape = tuple(getattr(x_adv, "shape", ()))
                 raise UserCodeError(
                     f"{stage.name} of suite {self.suite} returned a {type(x_adv).__name__} of "
-                    f"shape {shape}: it must return images shaped as those it gets, "
-                    f"{tuple(x.shape)}."
+                    f"shape {shape}: it must return images of the shape that it "
+                    f"receives, {tuple(x.shape)}."
                 )
             x_adv = x_adv.detach().to(x)
             return x_adv, judge(self.model, self.threat, x, x_adv, y, attack=stage.name)
@@ -143,8 +143,8 @@ class StageRunner:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         logger.warning(
-            f"memory does not suffice for a whole batch: the model runs on {self.model.size} "
-            "images at a time, and the batches of the attack stay what they are."
+            f"there is not enough memory for a whole batch: the model processes {self.model.size} "
+            "images at a time; the batch size of the attack does not change."
         )
 
     def _report_nonfinite(self, stage: Stage, num_entered: int) -> None:

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 #: `find_architecture` also accepts `wrn-D-K` for any D and K.
 ARCHITECTURES: dict[str, tuple[str, Builder]] = {
     "small-cnn": (
-        "three convolutions, 24 k parameters; for digits and quick tests",
+        "three convolutions, 24,000 parameters; for digits and quick tests",
         SmallCNN,
     ),
     "resnet18": (
@@ -49,7 +49,7 @@ ARCHITECTURES: dict[str, tuple[str, Builder]] = {
         ResNet18,
     ),
     "preact-resnet18": (
-        "pre-activation ResNet-18 in DeepMind's form, 12.5 M parameters",
+        "pre-activation ResNet-18 as implemented by DeepMind, 12.5 M parameters",
         PreActResNet18,
     ),
 }

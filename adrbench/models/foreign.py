@@ -140,8 +140,8 @@ def _try_training(
     except Exception as error:  # copying runs code from elsewhere too
         raise UsageError(
             f"architecture {name} cannot be copied (copy.deepcopy raised "
-            f"{describe_exception(error)}), as averaging and attacks need it: make its network "
-            "one that can."
+            f"{describe_exception(error)}), which averaging and attacks require: make its network "
+            "support copy.deepcopy."
         ) from error
     x = torch.full((NUM_TRIED, *shape), 0.5).contiguous(memory_format=memory_format)
     logits = _try(name, trial, x.requires_grad_(), num_classes)

@@ -109,7 +109,7 @@ class GraphedModel(nn.Module):
     def _give_up(self, reason: str) -> None:
         self.sizes = ()
         self.passes.clear()
-        logger.warning(f"without CUDA graphs, kernel by kernel: {reason}.")
+        logger.warning(f"running without CUDA graphs: {reason}.")
 
 
 def batch_sizes(largest: int) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from adrbench.results.baselines import (
 EXTERNAL_FOOTNOTE = "robust accuracy of an evaluation stronger than AutoAttack"
 UNRELIABLE_FOOTNOTE = "AutoAttack figure unreliable according to RobustBench"
 OURS = "this report"
-PAPER_NOTE = "paper AA: an AutoAttack of fewer steps, not on the scale of the official one."
+PAPER_NOTE = "paper AA: AutoAttack with fewer steps, not comparable with the official one."
 
 
 def robustbench_tables(

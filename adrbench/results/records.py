@@ -257,7 +257,7 @@ def find_contradiction(record: AttackRecord) -> str | None:
     counted = (is_clean.bit_count(), is_robust.bit_count())
     counts = (record.clean_correct, record.robust_correct)
     if counted != counts or is_robust & ~is_clean:
-        return f"its counts are {counts}, but its outcomes {counted}"
+        return f"its counts are {counts}, but its outcomes give {counted}"
     survivors = [record.clean_correct, *(stage.survivors for stage in record.stages)]
     if survivors != sorted(survivors, reverse=True) or survivors[-1] != record.robust_correct:
         return f"its robust count is {record.robust_correct}, but its stages leave {survivors[-1]}"
@@ -303,7 +303,7 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
     schema = data["schema"]
     if not isinstance(schema, int) or schema > SCHEMA:
         raise RecordError(
-            f"its schema is {reprlib.repr(schema)}, this version reads up to {SCHEMA}; update "
+            f"its schema is {reprlib.repr(schema)}, but this version reads up to {SCHEMA}; update "
             "adrbench"
         )
     while schema < SCHEMA:

@@ -79,9 +79,7 @@ class GraphedCall:
         except RuntimeError as error:
             self.capture = None
             reason = first_line(error)
-            logger.warning(
-                f"without a CUDA graph, kernel by kernel: it cannot be captured ({reason})."
-            )
+            logger.warning(f"running without a CUDA graph: it cannot be captured ({reason}).")
 
     def _capture(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
         assert self.stream is not None

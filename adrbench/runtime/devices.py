@@ -40,7 +40,7 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if local_rank is not None and name.startswith("cuda"):
         if name != "cuda":
-            raise UsageError(f"device is {name!r}: several processes take --device cuda or cpu.")
+            raise UsageError(f"device is {name!r}: with several processes, choose cuda or cpu.")
         name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
@@ -52,13 +52,13 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if local_rank is not None and local_rank >= found > 0:
             raise AdrbenchError(
-                f"there are more processes than the {found} CUDA devices here: give torchrun "
+                f"there are more processes than the {found} available CUDA devices: give torchrun "
                 f"--nproc-per-node {found}."
             )
         if not 0 <= (device.index or 0) < found:
             raise AdrbenchError(
-                f"device {name} was asked for, and PyTorch sees {found} CUDA devices here: "
-                "use --device cpu, or install a PyTorch and a driver that match."
+                f"device {name} was requested, but PyTorch finds {found} CUDA devices: "
+                "use --device cpu, or install matching versions of PyTorch and the driver."
             )
     return device
 

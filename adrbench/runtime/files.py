@@ -72,7 +72,7 @@ def check_writable(directory: Path) -> None:
             pass
     except OSError as error:
         raise AdrbenchError(
-            f"cannot write to {directory}: {error.strerror or error}; choose another place."
+            f"cannot write to {directory}: {error.strerror or error}; choose another directory."
         ) from error
 
 

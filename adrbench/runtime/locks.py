@@ -107,7 +107,7 @@ def _flock(stream: IO[bytes]) -> None:
     try:
         import fcntl
     except ModuleNotFoundError as error:
-        raise OSError(errno.ENOLCK, "this system has no such locks") from error
+        raise OSError(errno.ENOLCK, "this system does not support file locks") from error
     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 

@@ -195,6 +195,6 @@ def lost_process_errors() -> Iterator[None]:
         reason = reason if bracket and where.startswith("[") else first_line(error)
         raise LostProcessError(
             f"another process of this run has exited ({reason.partition('. ')[0]}): torchrun "
-            "restarts all processes if --max-restarts allows it; otherwise, give the same command "
+            "restarts all processes if --max-restarts allows it; otherwise, run the same command "
             "again to resume from the last save."
         ) from error

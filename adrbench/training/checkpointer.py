@@ -125,7 +125,7 @@ class Checkpointer:
         followers = [name for name in found if name in (checkpoints.BEST, HISTORY)]
         if checkpoints.LAST not in found and followers:
             raise AdrbenchError(
-                f"{directory} holds {followers[0]} but no {checkpoints.LAST} to resume from: "
+                f"{directory} contains {followers[0]} but no {checkpoints.LAST} to resume from: "
                 "restore that file, give another --name, or --force to start over."
             )
         return checkpoints.LAST in found
@@ -158,7 +158,7 @@ class Checkpointer:
                 or (is_state and not _have_same_weights(held, last.snapshots[weights]))
             ):
                 raise CheckpointError(
-                    f"{path} does not hold the {weights} of epoch {row.epoch}, the best so far: "
+                    f"{path} does not contain the {weights} of epoch {row.epoch}, the best so far: "
                     f"{RESTORE}"
                 )
 

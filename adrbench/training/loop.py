@@ -121,8 +121,8 @@ def start_session(run: Run, state: TrainState) -> None:
         former = state.sessions[-1]
         if former.processes != session.processes:
             logger.warning(
-                f"processes now: {session.processes}, before: {former.processes}; with other "
-                "shares of a batch BatchNorm has other statistics."
+                f"processes now: {session.processes}, before: {former.processes}; the BatchNorm "
+                "statistics depend on this number."
             )
         if former.device != session.device:
             logger.warning(f"device now: {session.device}, before: {former.device}.")

@@ -28,8 +28,8 @@ def check_same_inputs(run: Run) -> None:
     inputs = (run.config, run.data_sha256, run.selection_sha256)
     if not same_on_all_ranks(run.context.process_group, inputs):
         raise AdrbenchError(
-            f"the processes have different settings or images of {run.config.dataset}: give all "
-            "the same command and the same files."
+            f"the processes have different settings or images of {run.config.dataset}: run "
+            "the same command on the same files in all of them."
         )
 
 
@@ -56,7 +56,7 @@ def check_same_run(run: Run, saved: Checkpoint) -> None:
     if differences:
         named = _name(differences, run.config, saved.config)
         raise AdrbenchError(
-            f"{run.directory} holds a run {named}: give the same settings to resume it, "
+            f"{run.directory} contains a run {named}: give the same settings to resume it, "
             "another --name for another run, or --force to start over."
         )
     for images, theirs, ours in (
@@ -65,7 +65,7 @@ def check_same_run(run: Run, saved: Checkpoint) -> None:
     ):
         if theirs not in ("", ours):
             raise AdrbenchError(
-                f"{run.directory} {images} on other images than {run.config.dataset} holds now "
+                f"{run.directory} {images} on other images than those now in {run.config.dataset} "
                 f"(SHA-256 {theirs[:8]}, not {ours[:8]}): restore the data, or give --force to "
                 "start over."
             )

@@ -30,7 +30,7 @@ def check_run_name(name: str, results: Path) -> None:
     if not is_plain or name != name.strip() or name.startswith("."):
         raise UsageError(
             f"the name of the run is {name!r}: give a plain --name that does not begin with a dot, "
-            "and the place with --out."
+            "and the directory with --out."
         )
     excess = excess_length(results / f".{name}{LONGEST_SUFFIX}")
     if excess:

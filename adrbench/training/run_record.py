@@ -72,7 +72,7 @@ def check_own_record(path: Path, run: Run, state: TrainState) -> None:
     is_own = record.run_id == state.run_id and rows[: state.epochs_done] == state.history
     if not state.steps_done or not is_own:
         raise RecordError(
-            f"{path} is the record of another run of the same settings than the one in "
+            f"{path} is the record of another run with the same settings as the one in "
             f"{run.directory}: give another --name or --results, or --force to replace it."
         )
 

@@ -256,7 +256,7 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 
     """
     if device.type != "cuda":
-        raise UsageError("--sync-batch-norm needs GPUs: leave it out, or give --device cuda.")
+        raise UsageError("--sync-batch-norm needs GPUs: omit it, or give --device cuda.")
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return converted
 

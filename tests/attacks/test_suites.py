@@ -71,7 +71,7 @@ def test_unknown_suites_are_refused(suite: str, words: str) -> None:
 
 
 def test_a_single_attack_that_cannot_run_is_refused() -> None:
-    with pytest.raises(UsageError, match="needs at least 4 classes, the model has 3"):
+    with pytest.raises(UsageError, match="needs at least 4 classes, but the model has 3"):
         build("apgd-t", num_classes=3)
 
 

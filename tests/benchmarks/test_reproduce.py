@@ -245,7 +245,7 @@ def test_an_interrupted_matrix_resumes(tmp_path: Path) -> None:
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert "stopped with 2 of 2 jobs left: run the same command again to resume." in stderr
-    assert "; saved: give the same command again" in (log / f"train {name}.log").read_text()
+    assert "; saved: run the same command again" in (log / f"train {name}.log").read_text()
     epochs = len(history.read_text().splitlines())
     assert 1 <= epochs < TINIEST.trainings[0].settings["epochs"]
     done = subprocess.run(

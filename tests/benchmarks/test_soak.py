@@ -26,7 +26,7 @@ from training_runs import make_config
 
 ROOT = Path(__file__).parents[2]
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
-SAVED = "error: interrupted after epoch 1 of 2; saved: give the same command again to resume.\n"
+SAVED = "error: interrupted after epoch 1 of 2; saved: run the same command again to resume.\n"
 EARLY = "Traceback (most recent call last):\n  ...\nKeyboardInterrupt\n"
 
 

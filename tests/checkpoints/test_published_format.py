@@ -73,7 +73,7 @@ def test_both_sets_of_weights_are_evaluated(published: dict[str, Any]) -> None:
     found = {}
     for weights in ("student", "average"):
         outcome = succeed(*ATTACK, *PGD, "--weights", weights)
-        (note,) = (note for note in outcome.notes if "left unread" in note)
+        (note,) = (note for note in outcome.notes if "were not read" in note)
         assert "torch.optim.lr_scheduler.MultiStepLR and 2 more" in note
         (path,) = Path("results").glob(f"model_best-{weights}-pgd-2-*.json")
         found[weights] = json.loads(path.read_text())
@@ -96,7 +96,9 @@ def digits(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_weights_are_selected_by_name(published: dict[str, Any]) -> None:
     outcome = succeed(*ATTACK, *PGD)
-    assert any("also holds model_ema: model is attacked, see --weights" in n for n in outcome.notes)
+    assert any(
+        "also contains model_ema: model is attacked, see --weights" in n for n in outcome.notes
+    )
     outcome = command(*ATTACK, *PGD, "--weights", "both")
     assert outcome.code == 2
     assert "choose --weights student or average" in outcome.lines[-1]

@@ -91,7 +91,7 @@ def test_code_of_a_script_has_no_path_to_compare(networks: Path) -> None:
 def test_code_that_does_not_fit_or_raises(networks: Path) -> None:
     file = networks / "best.pt"
     save(file, "__main__:build")
-    with pytest.raises(CheckpointError, match="do not fit the model it names"):
+    with pytest.raises(CheckpointError, match="do not fit the architecture that it specifies"):
         adrbench.load_model(file, arch="my_networks:SizedNet")
     with pytest.raises(ImportPathError, match="raised KeyError") as caught:
         adrbench.load_model(file, arch="my_networks:raises")

@@ -152,9 +152,9 @@ GOOD = packed(weights_of(network()))
         (header([1]), ["not a safetensors file"]),
         (header({"w": 3}), ["is truncated or damaged"]),
         (entry("F32", [2, 2], 8), ["is truncated or damaged"]),
-        (entry("F4", [2, 2], 2), ["numbers of type F4", "save the weights as float32"]),
+        (entry("F4", [2, 2], 2), ["tensors of type F4", "save the weights as float32"]),
         (entry("F8_E4M3", [2, 2], 4), ["does not fit SmallCNN", "1 unexpected: w (2, 2)"]),
-        (entry("F32", [2], 8), ["no state dict but 1 other entries (w (Tensor))"]),
+        (entry("F32", [2], 8), ["no state dict, only 1 other entries (w (Tensor))"]),
         (header({}), ["an empty table"]),
     ],
 )
@@ -206,10 +206,10 @@ def test_the_order_of_the_weights_does_not_matter(tmp_path: Path) -> None:
 
 def test_one_of_several_files_or_their_index_is_rejected(tmp_path: Path) -> None:
     shard = write(tmp_path / "model-00002-of-00003.safetensors", weights_of(network()))
-    assert_one_sentence(refusal(shard), "is one of 3 files", "in one file")
+    assert_one_sentence(refusal(shard), "is one of 3 shards", "in one file")
     index = tmp_path / "model.safetensors.index.json"
     index.write_text('{"weight_map": {"linear.bias": "model-00001-of-00003.safetensors"}}')
-    assert_one_sentence(refusal(index), "is the index of the files of a model", "in one file")
+    assert_one_sentence(refusal(index), "is the index of a sharded model", "in one file")
     whole = write(tmp_path / "model-00001-of-00001.safetensors", weights_of(network()))
     assert resolve(whole).arch == "small-cnn"
 

@@ -284,7 +284,7 @@ def test_no_payload_is_run(
     held = PLACES[place](PAYLOADS[payload](tmp_path / "ran"))
     write(held, tmp_path / "hostile.pt", zipped=zipped, protocol=protocol)
     found, message = attempt(tmp_path / "hostile.pt")
-    assert found.unread if found else "could run code, save a state dict" in message
+    assert found.unread if found else "could run code: save a state dict" in message
     assert not (tmp_path / "ran").exists()
 
 
@@ -388,7 +388,7 @@ def test_a_tensor_larger_than_its_data_is_rejected(tmp_path: Path, pickled: byte
 )
 def test_pickles_that_torch_does_not_support_are_rejected(tmp_path: Path, pickled: bytes) -> None:
     zip_of(pickled, tmp_path / "hostile.pt")
-    with pytest.raises(CheckpointError, match="could run code, save a state dict"):
+    with pytest.raises(CheckpointError, match="could run code: save a state dict"):
         read_torch_file(tmp_path / "hostile.pt")
 
 

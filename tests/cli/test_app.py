@@ -84,7 +84,7 @@ def test_a_finished_run_is_not_trained_again_and_a_note_names_its_record(empty: 
     assert again.out == first.out
     run = Path("checkpoints/digits-small-cnn-at-seed0")
     assert again.err == (
-        f"note: {run} was finished before, see results/train-{run.name}.json: "
+        f"note: {run} is already finished, see results/train-{run.name}.json: "
         "--force trains it again.\n"
     )
     assert tree(empty) == before
@@ -179,7 +179,7 @@ def test_a_signal_gives_one_line_and_its_exit_code(empty: Path, number: int, cod
     assert re.fullmatch(
         r"error: interrupted (at|after) epoch \d+ of 30"
         r"(, after \d+ of 20 steps|, before its validation)?; saved: "
-        "give the same command again to resume.",
+        "run the same command again to resume.",
         rest,
     )
     assert sorted(file.name for file in Path("checkpoints/at").iterdir()) == [
@@ -217,18 +217,18 @@ def test_a_signal_while_libraries_are_imported(empty: Path, seconds: float) -> N
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err.count("error: interrupted") == 1
-    assert err.endswith("give the same command again.\n") or "; saved: " in err
+    assert err.endswith("run the same command again.\n") or "; saved: " in err
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
     ("is_saved", "message"),
     [
-        (False, "interrupted before anything was saved: give the same command again."),
+        (False, "interrupted before anything was saved: run the same command again."),
         (
             True,
-            "interrupted before the next save; checkpoints/run is as last saved: give the same "
-            "command again without --force to resume.",
+            "interrupted before the next save; checkpoints/run has the last saved state: run "
+            "the same command again without --force to resume.",
         ),
     ],
 )
@@ -256,7 +256,7 @@ def test_an_interruption_before_the_first_step_promises_nothing(
     outcome = command("train", "digits", *QUICK)
     assert outcome.code == 130
     assert outcome.err == (
-        "error: interrupted before the first step: give the same command again.\n"
+        "error: interrupted before the first step: run the same command again.\n"
     )
     assert tree(empty) == {}
 
@@ -299,12 +299,12 @@ def test_a_finished_attack_is_not_run_again_and_a_note_names_its_record(here: Pa
     again = succeed("attack", AT / "best.pt", *PGD)
     (path,) = Path("results").iterdir()
     assert again.err == (
-        f"note: at best student pgd-2 Linf 0.1 was done before, see {path}: "
-        "--force does it again.\n"
+        f"note: at best student pgd-2 Linf 0.1 is already finished, see {path}: "
+        "--force repeats it.\n"
     )
     assert again.out == first.out
     assert tree(here) == before
-    assert "was done before" not in succeed("attack", AT / "best.pt", *PGD, "--force").err
+    assert "is already finished" not in succeed("attack", AT / "best.pt", *PGD, "--force").err
     assert len(list(Path("results").iterdir())) == 1
 
 
@@ -324,7 +324,7 @@ def test_a_finished_attack_is_not_run_again_and_a_note_names_its_record(here: Pa
 def test_a_changed_attack_option_makes_another_record(here: Path, change: tuple[str, str]) -> None:
     succeed("attack", AT / "best.pt", *PGD)
     base = PGD if change[0] != "--suite" else PGD[2:]
-    assert "was done before" not in succeed("attack", AT / "best.pt", *base, *change).err
+    assert "is already finished" not in succeed("attack", AT / "best.pt", *base, *change).err
     assert len(list(Path("results").iterdir())) == 2
 
 
@@ -332,7 +332,7 @@ def test_the_batch_size_does_not_identify_an_attack_that_is_independent_of_it(
     here: Path,
 ) -> None:
     succeed("attack", AT / "best.pt", *PGD)
-    assert "was done" in succeed("attack", AT / "best.pt", *PGD, "--batch-size", "7").err
+    assert "is already finished" in succeed("attack", AT / "best.pt", *PGD, "--batch-size", "7").err
 
 
 def test_a_damaged_record_is_an_error_unless_forced(here: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_damaged_record_is_an_error_unless_forced(here: Path) -> None:
     path.write_text(path.read_text()[:100])
     outcome = command("attack", AT / "best.pt", *PGD)
     assert outcome.code == 1
-    assert outcome.lines[-1].endswith(": give --force to make it again.")
+    assert outcome.lines[-1].endswith(": give --force to repeat it.")
     succeed("attack", AT / "best.pt", *PGD, "--force")
 
 
@@ -349,12 +349,14 @@ def test_both_weights_of_a_checkpoint_are_attacked(here: Path) -> None:
     succeed("attack", ADR / "best.pt", *PGD, "--weights", "both")
     assert sorted(record["weights"] for record in records()) == ["average", "student"]
     deployed = succeed("attack", ADR / "best.pt", *PGD)
-    assert "best student pgd-2 Linf 0.1 was done before" in deployed.err
+    assert "best student pgd-2 Linf 0.1 is already finished" in deployed.err
 
 
 def test_n_above_the_number_of_images_means_all(here: Path) -> None:
     outcome = succeed("attack", AT, "--suite", "fgsm", "--n", "1000")
-    assert outcome.notes == ["note: digits has 360 test images, not 1,000: all of them are used."]
+    assert outcome.notes == [
+        "note: digits has 360 test images, fewer than 1,000: all of them are used."
+    ]
     assert {record["n"] for record in records()} == {360}
 
 
@@ -414,7 +416,9 @@ def test_notes_state_what_a_bare_state_dict_leaves_open(here: Path) -> None:
     torch.save(state, "theirs.pt")
     options = ("attack", "theirs.pt", "--arch", "small-cnn", "--dataset", "digits", *PGD)
     normalization, eps = succeed(*options).notes
-    assert "theirs.pt holds no normalization constants: the model gets pixels" in normalization
+    assert (
+        "theirs.pt contains no normalization constants: the model receives pixels" in normalization
+    )
     assert "theirs.pt does not specify the eps it was trained with: eps is 0.03137" in eps
     complete = ("--normalize", "none", "--eps", "8/255", "--force")
     assert succeed(*options, *complete).notes == []

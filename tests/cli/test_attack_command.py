@@ -74,7 +74,7 @@ def test_the_same_command_again_does_nothing(here: Path) -> None:
     first = succeed(*line)
     again = succeed(*line)
     assert again.out == first.out
-    assert again.err.count("was done before") == 4
+    assert again.err.count("is already finished") == 4
 
 
 @pytest.mark.parametrize(

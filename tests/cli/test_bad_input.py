@@ -189,7 +189,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "arch depth": ("train digits --arch wrn-27-10", 2, "did you mean wrn-22-10 or wrn-28-10"),
     "token": ("train digits --method adr+aap", 2, "unknown method token 'aap': did you mean"),
     "empty token": ("train digits --method adr+", 2, "unknown method token ''"),
-    "repeated token": ("train digits --method adr+adr", 2, "names 'adr' twice"),
+    "repeated token": ("train digits --method adr+adr", 2, "contains 'adr' twice"),
     "two objectives": ("train digits --method at+trades", 2, "two objectives, at and trades"),
     "activation": ("train digits --activation gelu", 2, "unknown activation 'gelu': did you mean"),
     "norm": ("train digits --norm l2", 2, "unknown norm 'l2': did you mean L2"),
@@ -251,7 +251,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "attack out": (
         f"attack {AT} --out a-file",
         1,
-        "cannot write to a-file: .*choose another place",
+        "cannot write to a-file: .*choose another directory",
     ),
     "long target": (f"attack {'a' * 300}", 1, "File name too long"),
     "report file": ("report a-file", 1, "a-file is not readable as JSON"),
@@ -259,14 +259,14 @@ CASES: dict[str, tuple[str, int, str]] = {
     "report empty": ("report nothing", 1, "no results in nothing: run `adrbench attack` first"),
     "report foreign": ("report foreign", 1, "no results in foreign among the JSON files there"),
     "report newer": ("report newer", 1, "no results in newer"),
-    "cuda": (f"{TRAIN} --device cuda", 1, "PyTorch sees 0 CUDA devices .* use --device cpu"),
+    "cuda": (f"{TRAIN} --device cuda", 1, "PyTorch finds 0 CUDA devices.* use --device cpu"),
     "attack cuda": (f"attack {AT} --device cuda:1", 1, "use --device cpu"),
     "device": (f"{TRAIN} --device tpu", 2, "device is 'tpu': choose auto, cpu, cuda"),
     # data
     "npz missing": ("train gone.npz", 1, "cannot open gone.npz .*: give an .npz file or an image"),
     "npz text": ("train text.npz", 1, "text.npz is not an .npz file"),
     "npz cut": ("train cut.npz", 1, "cut.npz is not an .npz file or is damaged"),
-    "npz key": ("train no-key.npz", 1, "has no y_test but x_train.*: it must hold"),
+    "npz key": ("train no-key.npz", 1, "has no y_test but x_train.*: it must contain"),
     "npz dtype": ("train float.npz", 1, "x_train in float.npz has type float64: it must be uint8"),
     "npz channels first": ("train channels-first.npz", 1, "8 channels: put the channels last"),
     "npz shape": ("train flat.npz", 1, r"has shape \(40, 64\): it must be"),
@@ -284,18 +284,18 @@ CASES: dict[str, tuple[str, int, str]] = {
     "cifar file": ("train cifar10 --data-dir a-file", 1, "CIFAR10 is not in a-file"),
     "tiny-imagenet": ("train tiny-imagenet", 1, "downloaded by hand: unpack"),
     # checkpoints
-    "folder": ("attack folder.pt", 1, "folder.pt holds no best.pt or last.pt"),
+    "folder": ("attack folder.pt", 1, "folder.pt contains no best.pt or last.pt"),
     "program": ("attack program.pt", 1, "is a TorchScript program: save the state dict"),
     "packed": ("attack packed.pt", 1, "packed.pt is compressed: unpack it and save it again"),
     "old and short": ("attack old.pt", 1, "old.pt is truncated or damaged: copy or train it again"),
     "a list": (
         "attack list.pt --arch small-cnn --dataset digits",
         1,
-        "holds no state dict but a list: expected tensors by parameter name",
+        "contains no state dict, only a list: expected tensors by parameter name",
     ),
     "not finite": ("attack nan.pt --arch small-cnn --dataset digits", 1, "does not fit SmallCNN"),
     "missing": ("attack gone.pt", 1, "gone.pt does not exist: give a run directory"),
-    "no checkpoints": ("attack nothing", 1, "holds no best.pt or last.pt"),
+    "no checkpoints": ("attack nothing", 1, "contains no best.pt or last.pt"),
     "empty": ("attack empty.pt", 1, "empty.pt is empty: copy or train it again"),
     "short": ("attack short.pt", 1, "short.pt is truncated or damaged: copy or train it again"),
     "rot": ("attack rot.pt", 1, "rot.pt is truncated or damaged: copy or train it again"),
@@ -304,25 +304,33 @@ CASES: dict[str, tuple[str, int, str]] = {
     "hostile": (
         "attack hostile.pt --arch small-cnn --dataset digits",
         1,
-        "holds its state_dict as a pickled object, .*: save its state_dict",
+        "contains its state_dict as a pickled object, .*: save its state_dict",
     ),
     "hostile, ours": ("attack hostile-ours.pt", 1, "which could run code: copy or train it again"),
     "newer": ("attack newer.pt", 1, f"schema {SCHEMA + 1}.*: update adrbench"),
-    "unfit": ("attack unfit.pt", 1, "do not fit the model it names, wrn-10-1"),
-    "unknown arch": ("attack unknown-arch.pt", 1, "do not fit the model it names, wrn-11-1"),
-    "torn": ("attack torn.pt", 1, "its content is not that which was written"),
-    "partial": ("attack partial.pt", 1, "do not fit the model it names, small-cnn .*Missing key"),
+    "unfit": ("attack unfit.pt", 1, "do not fit the architecture that it specifies, wrn-10-1"),
+    "unknown arch": (
+        "attack unknown-arch.pt",
+        1,
+        "do not fit the architecture that it specifies, wrn-11-1",
+    ),
+    "torn": ("attack torn.pt", 1, "its content does not match its checksum"),
+    "partial": (
+        "attack partial.pt",
+        1,
+        "do not fit the architecture that it specifies, small-cnn .*Missing key",
+    ),
     "headless": ("attack headless.pt", 1, r"is damaged \(field config is missing\)"),
     "no average": (
         f"attack {AT} --weights average",
         1,
-        "has no average weights but student of method at: choose other weights",
+        "has no average weights, only student of method at: choose other weights",
     ),
     "moved": ("attack moved.pt", 1, "was trained on gone.npz, which does not exist.*--dataset"),
     "other classes": (
         f"attack {AT} --dataset few-classes.npz",
         2,
-        "has 10 classes, few-classes has 5: give the --dataset",
+        "has 10 classes, but few-classes has 5: give the --dataset",
     ),
     "other channels": (
         f"attack {AT} --dataset colour.npz",
@@ -352,12 +360,12 @@ CASES: dict[str, tuple[str, int, str]] = {
     "other data": (
         f"{TRAIN} --method at --name other-data",
         1,
-        r"was trained on other images than digits holds now \(SHA-256 00000000, not \w+\): restore",
+        r"was trained on other images than those now in digits \(SHA-256 00000000, not \w+\): ",
     ),
     "broken record": (
         f"attack {AT}/best.pt --suite fgsm --n 10 --out broken",
         1,
-        "is not readable as JSON .*: give --force to make it again",
+        "is not readable as JSON .*: give --force to repeat it",
     ),
     "save minutes": ("train digits --save-minutes=-1", 2, "--save-minutes is -1: give a number of"),
     "save minutes nan": ("train digits --save-minutes nan", 2, "--save-minutes is nan: give a"),
@@ -365,12 +373,12 @@ CASES: dict[str, tuple[str, int, str]] = {
     "other lr": (
         f"{TRAIN} --method at --name at --lr 0.5",
         1,
-        "holds a run with --lr 0.05, not 0.5: .*--force",
+        "contains a run with --lr 0.05, not 0.5: .*--force",
     ),
     "other method": (
         f"{TRAIN} --method trades --name at",
         1,
-        "holds a run with --method at, not trades",
+        "contains a run with --method at, not trades",
     ),
 }
 #: Typer reports unknown commands and options itself, with a usage line before the error.
@@ -482,6 +490,6 @@ def test_without_arguments_the_help_is_printed() -> None:
 def test_notes_name_the_skipped_files_before_the_error(here: Path) -> None:
     outcome = command("report", "newer")
     assert outcome.notes == [
-        "note: left out: newer/record.json is not a valid record: its schema is 99, this version "
-        "reads up to 4; update adrbench."
+        "note: left out: newer/record.json is not a valid record: its schema is 99, but this "
+        "version reads up to 4; update adrbench."
     ]

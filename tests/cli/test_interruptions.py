@@ -94,8 +94,8 @@ def test_a_second_signal_quits_during_the_save_and_files_stay_whole(
     assert time.monotonic() - began < 10, "it does not wait for the save"
     assert (training.returncode, out) == (128 + number, "")
     assert err == (
-        "error: interrupted before the next save; checkpoints/run is as last saved: give the same "
-        "command again to resume.\n"
+        "error: interrupted before the next save; checkpoints/run has the last saved state: run "
+        "the same command again to resume.\n"
     )
     assert (RUN / checkpoints.LAST).read_bytes() == before
     checkpoints.load(RUN / checkpoints.LAST)

@@ -1,4 +1,4 @@
-"""A full disk or too little memory: one error, and what was saved before is kept."""
+"""A full disk or too little memory: one error, and progress saved so far is kept."""
 
 import json
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_too_little_memory_for_an_attack(
     assert outcome.code == 1
     assert outcome.lines[-1] == (
         "error: there is not enough memory for a batch of 250: give --batch-size 125, or another "
-        "--device; what was saved before is kept."
+        "--device; progress saved so far is kept."
     )
 
 

@@ -29,7 +29,7 @@ def test_a_network_of_ones_own_is_trained_and_attacked() -> None:
     assert outcome.out.endswith(f"next: adrbench attack {run} --arch {ARCH}\n")
     preset = checkpoints.load(run / "last.pt").config.preset
     assert "published ADR configurations" in preset
-    assert "was finished before" in succeed(*line).err
+    assert "is already finished" in succeed(*line).err
     attack = ("attack", run, "--suite", "fgsm", "--n", "50")
     refused = command(*attack)
     assert refused.code == 1
@@ -60,7 +60,7 @@ def test_a_network_is_attacked_by_its_import_path() -> None:
         ("train digits --arch my_code:of_eleven_classes", 2, r"shape \(2, 11\).* \(2, 10\)"),
         ("train digits --arch my_code:ready", 2, "is a network: give the class or function"),
         ("attack my_code:raises --dataset digits", 1, "raised KeyError .* when it was called"),
-        ("attack my_code:of_eleven_classes --dataset digits", 2, "11 classes, digits has 10"),
+        ("attack my_code:of_eleven_classes --dataset digits", 2, "11 classes, but digits has 10"),
         ("attack my_code:ready", 2, "needs --dataset"),
         ("attack my_code:ready --dataset digits --name a/b", 2, "the name of the run is 'a/b'"),
     ],

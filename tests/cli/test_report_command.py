@@ -126,7 +126,7 @@ def test_a_table_for_which_there_are_no_results_has_a_note(here: Path) -> None:
     write_record(here / "training" / "one.json", train_record())
     outcome = succeed("report", "training", "--table", "overfitting")
     assert outcome.out == ""
-    assert outcome.notes == ["note: these results give no table of overfitting."]
+    assert outcome.notes == ["note: there are no results for the overfitting table."]
 
 
 def test_a_report_can_be_written_to_a_file(here: Path) -> None:

@@ -178,7 +178,7 @@ FAULTS = {
     component(field="oddity: int = setting(help='')"): "its setting 'oddity' has no default",
     component(field="oddity: int = setting(default=1.5, help='')"): "field oddity should be int",
     component(field="oddity: int = setting(default=3, high=2, help='')"): "--oddity is 3: give",
-    component(implies="{'flips': True}"): "it implies flips, which is no setting of every run",
+    component(implies="{'flips': True}"): "it implies flips, which is not a setting of every run",
     component(decay_setting="'decay'"): "its decay_setting 'decay' is not one of its settings",
 }
 

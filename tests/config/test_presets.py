@@ -1,4 +1,4 @@
-"""The hyper-parameter table agrees with the published configurations."""
+"""The hyperparameter table agrees with the published configurations."""
 
 import pytest
 

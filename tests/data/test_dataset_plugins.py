@@ -81,7 +81,7 @@ def test_a_file_that_names_code_is_no_reason_to_import_it(install_plugin: Instal
         "number": r"data set stripes_plugin:number is a int: it must be a callable \(data_dir\)",
         "fail": r"data set stripes_plugin:fail raised TypeError \(",
         "forget": "data set stripes_plugin:forget returned a NoneType: it must return an adrbench",
-        "misuse": "data set 'any' has no test part: give x_test and y_test",
+        "misuse": "data set 'any' has no test split: give x_test and y_test",
         "missing": "stripes_plugin has no attribute 'missing'",
     }.items(),
 )

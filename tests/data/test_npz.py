@@ -100,7 +100,7 @@ def changed(**changes: Array | None) -> dict[str, Array]:
     ("arrays", "names"),
     [
         (changed(x_train=None), ["no x_train", "y_train", "x_test"]),
-        (changed(y_test=None), ["no y_test", "must hold"]),
+        (changed(y_test=None), ["no y_test", "must contain"]),
         (changed(y_val=None), ["no y_val"]),
         (changed(x_val=None), ["no x_val"]),
         ({}, ["no y_train but nothing"]),

@@ -71,7 +71,7 @@ def test_the_classes_of_a_folder_are_those_of_its_only_part(tmp_path: Path, part
     shutil.rmtree(tmp_path / part / "ant")
     with pytest.raises(DataError) as caught:
         load_split(str(tmp_path), "test", data_dir=NOWHERE)
-    assert_one_sentence(str(caught.value), f"{tmp_path / part} has one class only")
+    assert_one_sentence(str(caught.value), f"{tmp_path / part} has only one class")
 
 
 @pytest.mark.parametrize(("labels", "num_classes"), [([0, 2, 1], 3), ([0, 2, 1], 7), ([0, 0], 4)])
@@ -86,7 +86,7 @@ def test_a_model_may_have_more_classes_than_the_labels(
     held = json.loads(record.read_text())
     assert (held["n"], held["num_test"], held["dataset"]) == (len(labels), len(labels), "own")
     assert (held["num_classes"], held["published_test_set"]) == (num_classes, False)
-    assert "was done before" in succeed("attack", "w.pt", "--dataset", "own.npz", *FLAGS).err
+    assert "is already finished" in succeed("attack", "w.pt", "--dataset", "own.npz", *FLAGS).err
 
 
 def test_a_model_with_fewer_classes_than_the_labels_is_refused(

@@ -116,7 +116,7 @@ def with_other_code(one: Case) -> Case:
 #: What differs -> how, and how the error names it.
 OF_OUTCOMES: dict[str, tuple[Callable[[Case], Case], str]] = {
     "weights": (with_target(model=network(1)), r"weights_sha256 \w{12}, not \w{12}"),
-    "code": (with_other_code, "the model has the same weights and other outputs"),
+    "code": (with_other_code, "the model has the same weights but different outputs"),
     "architecture": (with_target(arch="other"), "arch other, not small-cnn"),
     "activation": (with_target(activation="silu"), "activation silu, not relu"),
     "set of weights": (with_training(weights="average"), "weights average, not student"),
@@ -203,7 +203,7 @@ def test_the_progress_of_another_evaluation_is_refused(what: str, tmp_path: Path
     place = jobs.progress_files(job, 0).own_file
     shutil.copy(start(other), place)
     before = contents(tmp_path)
-    with pytest.raises(RecordError, match="holds the progress of another evaluation"):
+    with pytest.raises(RecordError, match="contains the progress of another evaluation"):
         attack(job)
     assert contents(tmp_path) == before
     assert outcomes(attack(job, force=True)) == outcomes(right)
@@ -306,7 +306,7 @@ def test_a_record_that_contradicts_itself_is_refused(
 def test_a_broken_record_is_refused(tmp_path: Path, content: str, words: str) -> None:
     job = case().plan(tmp_path)
     job.path.write_text(content)
-    with pytest.raises(RecordError, match=rf"{words}.*: give --force to make it again"):
+    with pytest.raises(RecordError, match=rf"{words}.*: give --force to repeat it"):
         attack(job)
     assert job.path.read_text() == content
 

@@ -44,7 +44,9 @@ def test_outcomes_are_those_of_whole_batches(suite: str, monkeypatch: pytest.Mon
     with logged() as messages:
         assert torch.equal(run(Small(model, most=8)), whole)
     (note,) = messages
-    assert note.startswith("memory does not suffice for a whole batch: the model runs on 8 images")
+    assert note.startswith(
+        "there is not enough memory for a whole batch: the model processes 8 images"
+    )
 
 
 def test_one_image_that_does_not_fit_is_an_error() -> None:

@@ -14,7 +14,7 @@ from adrbench.results.records import AttackRecord, read_records
 from messages import assert_one_sentence
 from runner import QUICK, Outcome, succeed
 
-HALF, CHANCE = "is under half of the one recorded in training", "does not exceed chance"
+HALF, CHANCE = "is less than half of that recorded in training", "does not exceed chance"
 
 
 @pytest.mark.parametrize(
@@ -79,19 +79,19 @@ def test_a_fair_classifier_of_ten_images_is_hardly_ever_doubted() -> None:
 @pytest.mark.parametrize(
     ("steps", "decay", "words"),
     [
-        (149, 0.98, "followed 149 steps and at decay 0.98 need 150, 3 / (1 - decay), to catch up"),
-        (20, 0.98, "the initial weights still have a weight of 67 %"),
+        (149, 0.98, "149 updates, but with decay 0.98 they need 150, 3 / (1 - decay), to catch up"),
+        (20, 0.98, "the initial weights still contribute 67 %"),
         (150, 0.98, None),
         (600, 0.995, None),
-        (599, 0.995, "at decay 0.995 need 600,"),
+        (599, 0.995, "with decay 0.995 they need 600,"),
         # In floating point 3 / (1 - 0.9) is 30.000000000000007 and 30 * (1 - 0.9) under 3.
         (30, 0.9, None),
-        (29, 0.9, "at decay 0.9 need 30,"),
+        (29, 0.9, "with decay 0.9 they need 30,"),
         # 3 / 0.35 is 8.57.
         (9, 0.65, None),
-        (8, 0.65, "at decay 0.65 need 9,"),
+        (8, 0.65, "with decay 0.65 they need 9,"),
         (5, 1.0, "need infinitely many, 3 / (1 - decay), to catch up: the initial weights still "
-         "have a weight of 100 %"),
+         "contribute 100 %"),
         (3, 0.0, None),
     ],
 )  # fmt: skip
@@ -126,7 +126,7 @@ def test_an_average_of_few_steps_is_doubted_in_output_and_record(
 ) -> None:
     record, outcome = attack(trained, tmp_path / "average", "--n", "100")
     (text,) = (text for text in record.warnings if "averaged weights" in text)
-    assert "followed 20 steps" in text
+    assert "had 20 updates" in text
     assert f"warning: run last average fgsm 0.1: {text}" in outcome.err
     student, _ = attack(trained, tmp_path / "student", "--weights", "student", "--n", "100")
     assert not any("averaged weights" in text for text in student.warnings)

@@ -270,7 +270,9 @@ LOGITS = torch.tensor([[100.0, -3.0, 0.5], [2.0, 0.0, 1.0]])
 def test_progress_of_another_evaluation_is_refused(tmp_path: Path, change: Any) -> None:
     progress_store(tmp_path, clean_logits=LOGITS).save(progress())
     (before,) = (path.read_bytes() for path in tmp_path.iterdir())
-    with pytest.raises(RecordError, match="holds the progress of another evaluation, or of other"):
+    with pytest.raises(
+        RecordError, match="contains the progress of another evaluation, or of one with other"
+    ):
         progress_store(tmp_path, **{"clean_logits": LOGITS, **change}).load()
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 

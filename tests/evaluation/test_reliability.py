@@ -26,7 +26,7 @@ from killed_store import KilledAfter
 from tiny import train_small_net
 
 THREATS = {"Linf": ThreatModel(eps=0.1), "L2": ThreatModel(norm="L2", eps=0.5)}
-ZERO, FULL = "gradient of exactly zero", "an attack at full range"
+ZERO, FULL = "gradient of exactly zero", "an attack with the full pixel range"
 VARYING, SOFTMAX = "differ from one pass to the next", "look like probabilities"
 
 

@@ -40,7 +40,7 @@ def test_a_target_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_checkpoints(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"holds no best\.pt or last\.pt"):
+    with pytest.raises(CheckpointError, match=r"contains no best\.pt or last\.pt"):
         resolve_targets(str(tmp_path), TargetOptions())
 
 
@@ -84,7 +84,9 @@ def test_a_directory_whose_best_checkpoint_is_not_up_to_date(tmp_path: Path) -> 
     assert best.snapshots["student"].epoch == 3
     older = replace(best.snapshots["student"], epoch=2)
     checkpoints.save(tmp_path / "best.pt", replace(best, snapshots={"student": older}))
-    with pytest.raises(CheckpointError, match=r"holds the student weights of epoch 2, but .* 3: "):
+    with pytest.raises(
+        CheckpointError, match=r"contains the student weights of epoch 2, but .* 3: "
+    ):
         resolve_targets(str(tmp_path), TargetOptions())
     assert len(resolve_targets(str(tmp_path / "best.pt"), TargetOptions())) == 1
 

@@ -154,4 +154,4 @@ def test_buffers_of_a_network_called_mean_are_its_own(
 def test_a_name_for_several_targets(data: Path) -> None:
     outcome = command("attack", TARGET, TARGET, "--dataset", data, "--name", "one")
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.lines == ["error: --name one is one name for 2 targets: give one target."]
+    assert outcome.lines == ["error: --name one cannot name 2 targets: give one target."]

@@ -120,7 +120,7 @@ def test_logits_of_another_number_of_classes(packed: str) -> None:
     ("changes", "words"),
     [
         ({}, None),
-        ({"robust_correct": 2}, r"its counts are \(3, 2\), but its outcomes \(3, 1\)"),
+        ({"robust_correct": 2}, r"its counts are \(3, 2\), but its outcomes give \(3, 1\)"),
         ({"clean_correct": 4}, "its counts are"),
         ({"verdicts": Outcomes(clean="4A==", robust="EA==")}, "its counts are"),
         (
@@ -194,7 +194,7 @@ def read_records_named(*names: str) -> list[AttackRecord | TrainRecord]:
 
 
 BROKEN = {
-    "newer.json": f"its schema is 99, this version reads up to {SCHEMA}; update adrbench",
+    "newer.json": f"its schema is 99, but this version reads up to {SCHEMA}; update adrbench",
     "unknown-schema.json": "its schema 0 was never published",
     "text-schema.json": "its schema is '1'",
     "foreign.json": "is not an adrbench record",

@@ -57,7 +57,7 @@ def test_checking_a_directory_creates_nothing(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(AdrbenchError, match="file/c: Not a directory; choose another place"):
+    with pytest.raises(AdrbenchError, match="file/c: Not a directory; choose another directory"):
         check_writable(tmp_path / "file" / "c")
 
 

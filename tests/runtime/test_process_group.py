@@ -353,7 +353,7 @@ def test_a_signal_to_the_launcher_stops_the_run(empty: Path, number: int) -> Non
         wait_for(last.exists)
         torchrun.send_signal(number)
         _, err = torchrun.communicate(timeout=60)
-    assert err.count("; saved: give the same command again to resume.") == 1, err
+    assert err.count("; saved: run the same command again to resume.") == 1, err
     assert torchrun.returncode == 1, "torchrun's own, whatever its workers end with"
     held = checkpoints.load(last).training
     assert held is not None
@@ -371,7 +371,7 @@ def test_an_error_of_all_ranks_is_reported_once(empty: Path) -> None:
     assert not Path("checkpoints").exists()
     succeed("train", "digits", "--epochs", "1", "--steps", "1", "--name", "run")
     _, err = together("train", "digits", "--epochs", "2", "--name", "run", code=1)
-    assert err.count("holds a run with --epochs 1, not 2") == 1
+    assert err.count("contains a run with --epochs 1, not 2") == 1
 
 
 def test_processes_take_a_gpu_each(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,15 +382,13 @@ def test_processes_take_a_gpu_each(empty: Path, monkeypatch: pytest.MonkeyPatch)
     assert choose_device("auto", 1) == torch.device("cuda:1")
     assert choose_device("cuda", 0) == torch.device("cuda:0")
     assert choose_device("cpu", 1) == torch.device("cpu")
-    with pytest.raises(AdrbenchError, match="several processes take --device cuda or cpu"):
+    with pytest.raises(AdrbenchError, match="with several processes, choose cuda or cpu"):
         choose_device("cuda:0", 1)
-    with pytest.raises(AdrbenchError, match=r"more processes than the 2 CUDA .*-node 2"):
+    with pytest.raises(AdrbenchError, match=r"more processes than the 2 available CUDA .*-node 2"):
         choose_device("auto", 2)
 
 
 def test_synchronised_batch_norm_needs_gpus(empty: Path) -> None:
     outcome = command("train", "digits", "--sync-batch-norm", "--device", "cpu")
     assert outcome.code == 2
-    assert outcome.lines == [
-        "error: --sync-batch-norm needs GPUs: leave it out, or give --device cuda."
-    ]
+    assert outcome.lines == ["error: --sync-batch-norm needs GPUs: omit it, or give --device cuda."]

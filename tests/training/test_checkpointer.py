@@ -320,7 +320,7 @@ def test_a_missing_history_is_restored_from_the_state(
     [
         (lambda path: damage(path, "last.pt"), "last.pt is truncated or damaged"),
         (lambda path: damage(path, "best.pt"), "best.pt is truncated or damaged"),
-        (lambda path: (path / "best.pt").unlink(), r"does not hold the \w+ of epoch \d"),
+        (lambda path: (path / "best.pt").unlink(), r"does not contain the \w+ of epoch \d"),
     ],
 )
 def test_a_damaged_run_is_not_resumed(
@@ -432,7 +432,7 @@ def test_records_of_two_runs_of_an_early_version_are_told_apart_by_their_rows(
     training.train(config, digits, tmp_path / "one", context=CONTEXT, record=record)
     shutil.copy(tmp_path / "other.json", record)
     before = record.read_bytes()
-    with pytest.raises(RecordError, match="is the record of another run of the same settings"):
+    with pytest.raises(RecordError, match="is the record of another run with the same settings"):
         training.train(config, digits, tmp_path / "one", context=CONTEXT, record=record)
     assert record.read_bytes() == before
 
@@ -447,7 +447,7 @@ def test_a_finished_run_without_its_best_weights_is_not_changed(
     (directory / checkpoints.BEST).unlink()
     (directory / HISTORY).unlink()
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
-    with pytest.raises(CheckpointError, match=r"best\.pt does not hold the student of epoch 1"):
+    with pytest.raises(CheckpointError, match=r"best\.pt does not contain the student of epoch 1"):
         training.train(config, digits, directory, context=CONTEXT)
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 
@@ -464,7 +464,7 @@ def test_weights_of_the_best_epoch_with_other_counts_are_refused(
     counts = dataclasses.replace(held.counts, clean_correct=held.counts.clean_correct + 1)
     snapshots = {"student": dataclasses.replace(held, counts=counts)}
     checkpoints.save(directory / checkpoints.BEST, dataclasses.replace(best, snapshots=snapshots))
-    with pytest.raises(CheckpointError, match="does not hold the student of epoch 1"):
+    with pytest.raises(CheckpointError, match="does not contain the student of epoch 1"):
         training.train(config, digits, directory, context=CONTEXT)
 
 
@@ -495,7 +495,7 @@ def test_what_follows_from_a_state_is_not_replaced_without_one(
     directory = tmp_path / "run"
     directory.mkdir()
     shutil.copy(uninterrupted / name, directory)
-    with pytest.raises(AdrbenchError, match=rf"holds {name} but no last\.pt to resume from"):
+    with pytest.raises(AdrbenchError, match=rf"contains {name} but no last\.pt to resume from"):
         training.train(make_config(), digits, directory, context=CONTEXT)
     assert [path.name for path in directory.iterdir()] == [name]
 
@@ -508,7 +508,9 @@ def test_a_record_of_a_run_whose_files_are_gone_is_not_replaced(
     training.train(config, digits, directory, context=CONTEXT, record=record)
     shutil.rmtree(directory)
     before = record.read_bytes()
-    with pytest.raises(RecordError, match=r"is the record of another run of .* --force to replace"):
+    with pytest.raises(
+        RecordError, match=r"is the record of another run with .* --force to replace"
+    ):
         training.train(config, digits, directory, context=CONTEXT, record=record)
     assert record.read_bytes() == before
     training.train(config, digits, directory, context=CONTEXT, record=record, force=True)
@@ -523,7 +525,7 @@ def test_other_selection_images_are_refused(
     other = dataclasses.replace(digits, val=digits.val.take(torch.arange(39, -1, -1)))
     with pytest.raises(
         AdrbenchError,
-        match=r"run chose its best epoch on other images than digits holds now \(SHA-256 \w{8}, "
+        match=r"run chose its best epoch on other images than those now in digits \(SHA-256 \w{8}, "
         r"not \w{8}\): restore the data",
     ):
         training.train(make_config(), other, directory, context=CONTEXT)
@@ -600,7 +602,7 @@ def test_a_forced_run_that_is_killed_never_mixes_two_runs(
     training.train(make_config(), digits, directory, context=CONTEXT)
     for name in list(reversed(FILES))[: len(FILES) - kept]:
         (directory / name).unlink()
-    with pytest.raises(AdrbenchError, match=r"holds a run with --method adr\+wa\+awp, not at"):
+    with pytest.raises(AdrbenchError, match=r"contains a run with --method adr\+wa\+awp, not at"):
         training.train(other, digits, directory, context=CONTEXT)
     training.train(other, digits, directory, context=CONTEXT, force=True)
     assert checkpoints.load(directory / checkpoints.BEST).config.lr == 0.01
@@ -612,7 +614,7 @@ def test_best_weights_without_a_state_are_refused(
     directory = tmp_path / "run"
     directory.mkdir()
     shutil.copy(uninterrupted / checkpoints.BEST, directory)
-    with pytest.raises(AdrbenchError, match=r"holds best\.pt but no last\.pt to resume from"):
+    with pytest.raises(AdrbenchError, match=r"contains best\.pt but no last\.pt to resume from"):
         training.train(make_config("at"), digits, directory, context=CONTEXT)
 
 

@@ -99,7 +99,9 @@ def test_another_setting_is_refused_with_both_values(uninterrupted: Path, digits
 def test_a_setting_that_one_of_two_runs_lacks_is_named(
     uninterrupted: Path, digits: Dataset
 ) -> None:
-    with pytest.raises(AdrbenchError, match=r"run holds a run without --split-seed, not --split-"):
+    with pytest.raises(
+        AdrbenchError, match=r"run contains a run without --split-seed, not --split-"
+    ):
         training.train(make_config(split_seed=3), digits, uninterrupted, context=CONTEXT)
 
 

@@ -68,13 +68,13 @@ def _load_file(path: Path, options: TargetOptions) -> list[TargetModel]:
     file = read_torch_file(path)
     if file.kind:
         raise CheckpointError(
-            f"{path} is a pickled object, {file.kind}, which only running code could read: save "
-            "its weights with torch.save(model.state_dict(), FILE), and give them with --arch."
+            f"{path} is a pickled object, {file.kind}, which cannot be read without running code: "
+            "save its weights with torch.save(model.state_dict(), FILE), and give FILE with --arch."
         )
     if checkpoints.is_ours(file.content):
         return own.load_targets(path, checkpoints.parse(file, path), options)
     if file.unread:
         logger.warning(
-            f"{path} also holds objects, which were left unread: {describe_unread(file.unread)}."
+            f"{path} also contains objects, which were not read: {describe_unread(file.unread)}."
         )
     return [third_party.load_target(path, file.content, options)]

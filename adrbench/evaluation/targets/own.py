@@ -32,7 +32,7 @@ def find_checkpoints(directory: Path) -> list[Path]:
     found = [file for file in files if file.exists()]
     if not found:
         raise CheckpointError(
-            f"{directory} holds no {checkpoints.BEST} or {checkpoints.LAST}: "
+            f"{directory} contains no {checkpoints.BEST} or {checkpoints.LAST}: "
             "give the directory of a run, as `adrbench train` printed it."
         )
     return found
@@ -50,9 +50,9 @@ def load_directory(directory: Path, options: TargetOptions) -> list[TargetModel]
     for path, checkpoint in others:
         if not checkpoint.is_of_same_run(first):
             raise CheckpointError(
-                f"{directory} holds files of two runs, {first_path.name} of {first.run} (seed "
+                f"{directory} contains files of two runs, {first_path.name} of {first.run} (seed "
                 f"{first.config.seed}) and {path.name} of {checkpoint.run} (seed "
-                f"{checkpoint.config.seed}): restore its own, or name one of the two files."
+                f"{checkpoint.config.seed}): restore the right file, or name one of the two."
             )
         check_best(directory, best=first, last=checkpoint)
     return [
@@ -78,8 +78,8 @@ def check_best(directory: Path, *, best: Checkpoint, last: Checkpoint) -> None:
         epoch = best_row(rows, weights).epoch if rows and held else None
         if held and epoch not in (None, held.epoch):
             raise CheckpointError(
-                f"{directory / checkpoints.BEST} holds the {weights} weights of epoch "
-                f"{held.epoch}, but the best so far are those of epoch {epoch}: give the same "
+                f"{directory / checkpoints.BEST} contains the {weights} weights of epoch "
+                f"{held.epoch}, but the best epoch so far is {epoch}: run the same "
                 "`adrbench train` command again to complete the run, or name one of the two files."
             )
 
@@ -104,7 +104,7 @@ def load_targets(
         for weights in _select_weights(checkpoint, options)
     ]
     if unfinished:
-        logger.warning(f"{checkpoint.run} is {unfinished}: its weights so far are attacked.")
+        logger.warning(f"{checkpoint.run} is {unfinished}: its current weights are attacked.")
     return targets
 
 

@@ -37,7 +37,9 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
             "--dataset (and --normalize, if pixels were normalized outside the model)."
         )
     if options.weights == "both":
-        raise UsageError(f"{path} holds third-party weights: choose --weights student or average.")
+        raise UsageError(
+            f"{path} contains third-party weights: choose --weights student or average."
+        )
     threat_model = options.threat_model()
     architecture = find_architecture(options.arch)
     activation = find_activation(architecture, options.activation or DEFAULT_ACTIVATION)
@@ -76,13 +78,13 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
 def _log_assumptions(path: Path, report: LoadReport, options: TargetOptions, *, eps: float) -> None:
     if report.other_entries and options.weights is None:
         others = ", ".join(report.other_entries)
-        logger.warning(f"{path} also holds {others}: {report.entry} is attacked, see --weights.")
+        logger.warning(f"{path} also contains {others}: {report.entry} is attacked, see --weights.")
     if not report.entry:
-        options.warn_of_ignored(("weights",), f"{path} holds one set of weights")
+        options.warn_of_ignored(("weights",), f"{path} contains only one set of weights")
     if options.normalize is None and not report.normalization_in_file:
         logger.warning(
-            f"{path} holds no normalization constants: the model gets pixels in [0, 1]; if it was "
-            "trained on normalized images, give --normalize (such as --normalize cifar10)."
+            f"{path} contains no normalization constants: the model receives pixels in [0, 1]; if "
+            "it was trained on normalized images, give --normalize (such as --normalize cifar10)."
         )
     if options.eps is None:
         logger.warning(
