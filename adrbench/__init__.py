@@ -1,6 +1,6 @@
 """adrbench: train, attack and report adversarially robust image classifiers.
 
-Importing the package imports no torch; the names below are loaded when they are first used.
+Importing the package does not import torch; the names below are loaded on first use.
 """
 
 from importlib import import_module

@@ -28,7 +28,7 @@ class UsageError(AdrbenchError):
 
 
 class DataError(AdrbenchError):
-    """A data set that is missing or has the wrong form."""
+    """A data set that is missing or invalid."""
 
 
 class CheckpointError(AdrbenchError):
@@ -36,7 +36,7 @@ class CheckpointError(AdrbenchError):
 
 
 class RecordError(AdrbenchError):
-    """A result file that is damaged, from another program, or of a newer schema."""
+    """A result file that is damaged, written by another program, or of a newer schema."""
 
 
 class NonFiniteLogitsError(AdrbenchError):

@@ -1,8 +1,8 @@
-"""Objects that are found by name: those of installed plugins, and those at an import path.
+"""Objects looked up by name: those of installed plugins and those at import paths.
 
 A plugin is a distribution with entry points in the groups `adrbench.architectures`,
-`adrbench.suites`, `adrbench.datasets` and `adrbench.methods`. Nothing here is imported unless its
-name is asked for.
+`adrbench.suites`, `adrbench.datasets` and `adrbench.methods`. An object is imported only when its
+name is requested.
 """
 
 import os
@@ -25,19 +25,19 @@ _IMPORT_PATH = re.compile(rf"({_DOTTED}):({_DOTTED})")
 
 
 class UserCodeError(AdrbenchError):
-    """Code of the user's that raised, or did not return what it must.
+    """User code that raised an exception or returned an invalid value.
 
     `__cause__` is the exception of that code, if it raised one.
     """
 
 
 class ImportPathError(UserCodeError):
-    """An import path that leads to nothing, or to code that raised."""
+    """An import path that does not exist, or whose code raised an exception."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
-    """A name that an installed distribution registers, and the import path that it stands for."""
+    """A name that an installed distribution registers, and its import path."""
 
     kind: Kind
     name: str
@@ -98,7 +98,7 @@ def list_plugins(kind: Kind) -> list[Plugin]:
 def describe_plugins(used: Mapping[Kind, Iterable[str]]) -> dict[str, str]:
     """Return the plugins behind names that are `used`, such as {"suites:NAME": "package 0.1"}.
 
-    Names without an imported plugin, such as those that are built in, are left out.
+    Names that no imported plugin provides, such as built-in ones, are omitted.
     """
     described = {}
     for kind, names in used.items():
@@ -110,7 +110,7 @@ def describe_plugins(used: Mapping[Kind, Iterable[str]]) -> dict[str, str]:
 
 
 def spell_for_files(name: str) -> str:
-    """Return a name with dashes for what file names should not have, such as colons."""
+    """Replace characters that file names should not contain, such as colons, by dashes."""
     return re.sub(r"[^\w.+-]+", "-", name).strip("-.")
 
 

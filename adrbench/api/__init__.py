@@ -1,1 +1,1 @@
-"""The Python interface, of which the command line is another face."""
+"""The Python interface; the command line offers the same functions."""

@@ -1,4 +1,4 @@
-"""Advice in errors: as arguments in Python, where the command line has flags."""
+"""Advice in error messages: Python arguments in place of command-line flags."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _FLAG = re.compile(r"--([a-z][a-z-]*)(?: (?!and\b|or\b)([\w./+-]*\w)(?=[,.;:)]|$
 
 @contextmanager
 def speaking_python() -> Iterator[None]:
-    """Give the advice in errors as arguments, where the command line gives it as flags."""
+    """Rewrite the advice in errors: Python arguments in place of command-line flags."""
     try:
         yield
     except AdrbenchError as error:

@@ -1,4 +1,4 @@
-"""`adrbench.evaluate`: attack any model, and save the result where the report finds it."""
+"""`adrbench.evaluate`: attack any model, and save the result for the report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +39,12 @@ UNNAMED_DATASET = "custom"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
-    """An evaluation of n images, as `evaluate` returns it.
+    """The result of an evaluation of n images, as returned by `evaluate`.
 
     `clean` and `robust` are per-example outcomes, (n,) booleans in the order of the images:
     whether the model classifies the image correctly, and whether it still does under every attack
-    of the suite. `adversarial` are the examples, (n, C, H, W) float32 in [0, 1], where they were
-    kept, else None. `record` is what `adrbench attack` writes.
+    of the suite. `adversarial` holds the adversarial examples, (n, C, H, W) float32 in [0, 1], or
+    None if they were not kept. `record` is the record that `adrbench attack` would write.
     """
 
     clean: npt.NDArray[np.bool_]
@@ -66,19 +66,19 @@ class Result:
 
     @property
     def stages(self) -> tuple[StageResult, ...]:
-        """Each attack in order: its name, the number of images robust after it, its seconds."""
+        """Each attack in order: its name, the number of robust images after it, its seconds."""
         return self.record.stages
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why the robust accuracy may be unreliable, a sentence each."""
+        """Why the robust accuracy may be unreliable, one sentence per reason."""
         return self.record.warnings
 
     def save(self, directory: str | Path = "results", *, force: bool = False) -> Path:
         """Write the record to `directory`, where `adrbench report` finds it; return its path.
 
         Raises:
-            RecordError: when the file holds another record, unless `force` is true.
+            RecordError: when the file contains another record, unless `force` is true.
 
         """
         path = Path(directory) / self._job.path.name
@@ -97,11 +97,11 @@ class Result:
     def save_adversarial(self, path: str | Path) -> None:
         """Write the adversarial examples, as `adrbench attack --save-adversarial` does.
 
-        `path` ends in `.npz` (examples, labels, outcomes, and what stands for each image) or in
-        `.pt` (the tensor of examples alone, which is what RobustBench asks for).
+        `path` ends in `.npz` (examples, labels, outcomes, and the kind of each example) or in `.pt`
+        (only the tensor of examples, which is the format that RobustBench requires).
 
         Raises:
-            UsageError: when they were not kept, or for another ending.
+            UsageError: when the examples were not kept, or `path` has another suffix.
 
         """
         if self._evaluation.adversarial is None:
@@ -141,39 +141,41 @@ def evaluate(
     progress: bool = False,
     state_path: str | Path | None = None,
 ) -> Result:
-    """Attack any model and return on which images it is robust.
+    """Attack any model and return its per-example robustness.
 
-    The outcomes, the record and the warnings are those of `adrbench attack`. AutoAttack's are
-    those of the official package's `run_standard_evaluation` with the same seed and batch size, up
-    to rounding.
+    The outcomes, the record and the warnings are the same as those of `adrbench attack`. For
+    AutoAttack, the outcomes match the official package's `run_standard_evaluation` with the same
+    seed and batch size, up to rounding.
 
     Args:
-        model: Maps images (N, C, H, W) in [0, 1] to logits (N, number of classes); a normalization
-            belongs inside it. It is evaluated in eval mode and comes back as and where it was.
+        model: Maps images (N, C, H, W) in [0, 1] to logits (N, number of classes); any
+            normalization must be part of it. It is evaluated in eval mode; its mode and device are
+            restored afterwards.
         x: Images, (N, C, H, W) floating point in [0, 1].
         y: Class indices, (N,) integers.
         suite: A name (see `adrbench list suites`), `package.module:attribute`, an attack such as
             `adrbench.attacks.PGD(steps=50)`, or an `adrbench.Suite` of attacks.
         norm: "Linf" or "L2".
         eps: Radius as a fraction of the pixel range; 8/255 (Linf) or 0.5 (L2) by default.
-        name: What tables call the model.
-        dataset: What tables call the images; "custom" by default. CIFAR-10's whole test set, in its
-            official order, is recognized, and has its name and a rank among RobustBench's rows.
-        batch_size: Images at a time. AutoAttack's noise depends on it, PGD's does not.
-        device: "auto", "cpu", "cuda" or "cuda:K"; by default, where the model is.
+        name: Name of the model in tables.
+        dataset: Name of the data set in tables; "custom" by default. The complete CIFAR-10 test set
+            in its official order is recognized; results on it have this name and are ranked among
+            RobustBench's entries.
+        batch_size: Images per batch. AutoAttack's random draws depend on it, PGD's do not.
+        device: "auto", "cpu", "cuda" or "cuda:K"; by default, the device of the model.
         seed: Seed of the attacks.
-        precision: The arithmetic of the evaluation: float32, with TF32 off.
-        keep_adversarial: Whether to keep the adversarial examples.
+        precision: Precision of the evaluation; only "float32" (with TF32 off) is allowed.
+        keep_adversarial: Whether to return the adversarial examples in the result.
         progress: Whether to show the progress on stderr, as the command line does.
-        state_path: Where to keep the progress of the evaluation until it is finished, in
-            `<state_path>.0.state` and, of examples, `<state_path>.*.npz`; the same call resumes it.
+        state_path: Where to save the progress of the evaluation until it is finished: outcomes in
+            `<state_path>.0.state`, examples in `<state_path>.*.npz`. The same call resumes it.
 
     Raises:
         DataError: for images or labels of a wrong type, shape or range.
-        UsageError: for an unknown name, a number out of its range, or a model that does not take
-            the images or returns no logits (N, number of classes).
+        UsageError: for an unknown name, a number out of range, or a model that does not accept the
+            images or does not return logits (N, number of classes).
         NonFiniteLogitsError: when the model's logits on unperturbed images are not finite.
-        RecordError: when the progress at `state_path` is that of another evaluation.
+        RecordError: when the progress at `state_path` belongs to another evaluation.
 
     Example:
         >>> import torch, adrbench
@@ -278,7 +280,7 @@ def _plan(
 
 
 def as_suite(attack: Stage | Suite) -> Suite:
-    """Return a suite itself, and an attack as a suite of one; UsageError for anything else."""
+    """Return a suite unchanged and an attack as a one-stage suite; UsageError otherwise."""
     if isinstance(attack, Suite):
         return attack
     if not isinstance(attack, Stage):
@@ -290,7 +292,7 @@ def as_suite(attack: Stage | Suite) -> Suite:
 
 
 def progress_at(stem: Path, job: Job) -> ProgressFiles:
-    """Return the files that hold the progress of a job at the caller's own place."""
+    """Return the progress files of a job at the path that the caller chose."""
     return ProgressFiles(
         stem=stem,
         fingerprint=job.fingerprint,

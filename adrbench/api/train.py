@@ -38,7 +38,7 @@ KINDS = {
 class TrainedRun:
     """A finished run: its directory, with `best.pt` and `last.pt`, and its record.
 
-    `arch` is what the network was built from.
+    `arch` is the architecture that the network was built from.
     """
 
     directory: Path
@@ -46,7 +46,7 @@ class TrainedRun:
     arch: str | Builder
 
     def load_model(self, weights: Weights | None = None, *, last: bool = False) -> nn.Module:
-        """Return the best model of the run in eval mode on the CPU, or the last one.
+        """Return the best (or the last) model of the run in eval mode on the CPU.
 
         It takes images (N, C, H, W) in [0, 1]. `weights` is "student" or "average", or None for
         the weights that the method deploys.
@@ -78,7 +78,7 @@ def train(
     callbacks: Callbacks | None = None,
     **settings: Any,
 ) -> TrainedRun:
-    """Train a model as `adrbench train` does, or resume the run where it was interrupted.
+    """Train a model as `adrbench train` does, or resume an interrupted run.
 
     Args:
         dataset: The name or path of a data set, or an `adrbench.Dataset`.
@@ -86,24 +86,24 @@ def train(
         arch: A name (see `adrbench list archs`), `timm:NAME`, `package.module:attribute`, or a
             callable `(num_classes, in_channels) -> nn.Module` whose network takes pixels in
             [0, 1]; "small-cnn" for digits and "resnet18" otherwise by default.
-        activation: "relu" or "silu", where the architecture has the choice.
-        name: The name of the run; made of data set, architecture, method and seed by default.
-        out: Where run directories are.
-        results: Where the record is written.
-        data_dir: Where CIFAR (downloaded if missing) and TinyImageNet are.
-        save_minutes: How often to save within an epoch; each epoch is saved anyway.
+        activation: "relu" or "silu", if the architecture supports a choice.
+        name: The name of the run; by default composed of data set, architecture, method and seed.
+        out: Parent of the run directory.
+        results: Directory for the record.
+        data_dir: Directory of CIFAR (downloaded if missing) and TinyImageNet.
+        save_minutes: Minutes between saves within an epoch; each epoch is saved in any case.
         device: "auto", "cpu", "cuda" or "cuda:K".
-        force: Whether to start over where a run of that name exists.
+        force: Whether to start over if a run of that name exists.
         progress: Whether to show the progress on stderr, as the command line does.
-        callbacks: What is called as the run progresses instead, such as to log it.
-        **settings: Hyper-parameters by the name of their flags, with underscores: `epochs=5`,
+        callbacks: Called as the run progresses, for example to log it; replaces `progress`.
+        **settings: Hyperparameters, named like their flags with underscores: `epochs=5`,
             `eps=8/255`, `milestones=(0.5, 0.75)`. A preset supplies the others.
 
     Raises:
         UsageError: for an unknown name or setting, or a value that is not allowed.
         DataError: for missing or broken data.
-        AdrbenchError: when the directory holds another run, another process is writing it, or the
-            loss stops being finite.
+        AdrbenchError: when the directory contains another run, another process is writing to it, or
+            the loss becomes non-finite.
         Interrupted: on Ctrl-C, once the run is saved; the same call resumes it.
 
     Example:
@@ -134,7 +134,7 @@ def train(
 
 
 def check_given(settings: dict[str, Any]) -> dict[str, object]:
-    """Return the settings that were given with another value than their default.
+    """Return the settings whose given value differs from the default.
 
     Raises:
         UsageError: for an unknown name, or a value of another type.
@@ -149,7 +149,7 @@ def check_given(settings: dict[str, Any]) -> dict[str, object]:
 
 
 def _as_declared(setting: Setting, value: Any) -> Any:
-    """Return a value with the type that the setting is stored with."""
+    """Return a value converted to the type in which the setting is stored."""
     if setting.kind is tuple and isinstance(value, list | tuple):
         return tuple(float(one) for one in value)
     if value is None and setting.is_optional:

@@ -1,7 +1,8 @@
 """Attacks, and the suites that combine them.
 
 An attack is an object with a `name` and `perturb(model, x, y, indices)`: `PGD`, `fgsm`, or
-`OfficialAttack`, one of AutoAttack's. It can be given to `adrbench.evaluate` by itself.
+`OfficialAttack`, which is one of AutoAttack's attacks. It can be passed to `adrbench.evaluate`
+directly.
 """
 
 from adrbench.attacks.autoattack import OfficialAttack

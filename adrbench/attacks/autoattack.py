@@ -1,7 +1,7 @@
 """The official AutoAttack, one attack at a time (Croce and Hein 2020).
 
-Each stage runs the attack object that the official package configures, so hyper-parameters, code
-and random draws are the official ones; only the loop over batches of survivors is ours.
+Each stage runs the attack object that the official package configures, so hyperparameters, code and
+random draws are the official ones; only the loop over batches of survivors is ours.
 """
 
 import inspect
@@ -48,8 +48,8 @@ MIN_CLASSES = {"apgd-t": 4, "apgd-dlr": 3, "fab-t": 3}
 class OfficialAttack:
     """One attack of the official AutoAttack package (Croce and Hein 2020), as a stage of a suite.
 
-    `name` is one of those in `ATTACKS[version]`, such as "apgd-t" or "square", or "fab". What is
-    left out is that of the evaluation (see `bind`).
+    `name` is one of those in `ATTACKS[version]`, such as "apgd-t" or "square", or "fab". Arguments
+    that are omitted are taken from the evaluation (see `bind`).
 
     Raises:
         UsageError: for an unknown name.
@@ -75,7 +75,7 @@ class OfficialAttack:
             raise unknown_name("attack", self.name, known)
 
     def bind(self, threat: ThreatModel, num_classes: int, seed: int) -> "OfficialAttack":
-        """Return this attack with the threat model, classes and seed that it leaves open."""
+        """Return this attack with missing threat model, classes and seed filled in."""
         return replace(
             self,
             threat=self.threat or threat,
@@ -85,7 +85,7 @@ class OfficialAttack:
 
     @property
     def num_passes(self) -> int:
-        """The forward passes of an attack on a batch of which no image is fooled."""
+        """The number of forward passes on a batch in which the attack succeeds on no image."""
         if self.name == "square":
             return PASSES[self.name] + 1
         is_targeted = self.name.endswith("-t")
@@ -143,10 +143,10 @@ def configure(stage: OfficialAttack, model: nn.Module, device: torch.device) -> 
 
 
 def find_loss(names: Sequence[str]) -> LabelLoss | None:
-    """Return the loss whose gradients these attacks need most, None if they need no gradients.
+    """Return the loss whose gradients these attacks rely on most, None if they use no gradients.
 
-    The DLR loss and FAB follow differences of logits, as the margin does. They do not saturate
-    where the cross-entropy does, so that a suite with one of them does not rely on the latter.
+    The DLR loss and FAB use differences of logits, like the margin. They do not saturate where the
+    cross-entropy does, so a suite that includes one of them does not rely on the cross-entropy.
     """
     if all(name == "square" for name in names):
         return None
@@ -154,7 +154,7 @@ def find_loss(names: Sequence[str]) -> LabelLoss | None:
 
 
 def split_runnable(names: tuple[str, ...], num_classes: int) -> tuple[list[str], list[str]]:
-    """Return the attacks that can run with `num_classes` classes, and why each other cannot.
+    """Return the attacks that can run with `num_classes` classes, and why the others cannot.
 
     With two classes FAB has a single target class, so its untargeted form replaces FAB-T.
     """

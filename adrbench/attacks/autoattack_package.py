@@ -19,7 +19,7 @@ from adrbench.results.provenance import is_importable, package_version
 
 
 def import_package() -> ModuleType:
-    """Return the official package, imported under its name on PyPI or in its repository.
+    """Return the official package, under the module name of its PyPI release or of its repository.
 
     Raises:
         AdrbenchError: when neither is installed.

@@ -1,10 +1,10 @@
-"""Early exit: images that are clearly misclassified leave APGD's batch.
+"""Early exit: images that are clearly misclassified are removed from APGD's batch.
 
-AutoAttack's APGD runs the whole batch to its last iteration, and an attack succeeds on an image if
-the model misclassified any iterate. After that, the image's own outcome does not change as long as
-its logits predict its label, and neither do those of other images: APGD treats the images of a
-batch independently, and its random draws depend only on the batch's shape. Per-example outcomes
-are those of the whole batch, up to the rounding of a forward pass at another batch size.
+AutoAttack's APGD runs all iterations on the whole batch, and an attack succeeds on an image if the
+model misclassifies any iterate. After that, the outcomes of this and of all other images stay the
+same if its logits are replaced by ones that predict its label: APGD treats the images of a batch
+independently, and its random draws depend only on the batch's shape. Per-example outcomes are those
+of the whole batch, up to the rounding of a forward pass at another batch size.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,10 +25,10 @@ EXIT_MARGIN = 0.01
 
 
 class EarlyExit(nn.Module):
-    """`model`, which within `tracking` is run only on images it has not clearly misclassified yet.
+    """`model`, which within `tracking` runs only on images not yet clearly misclassified.
 
-    The first reduced batch is also run in full: where an image's logits depend on the rest of its
-    batch, no image leaves.
+    The first reduced batch is also run in full: if an image's logits depend on the rest of its
+    batch, no image is removed.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -1,7 +1,7 @@
-"""Logits that are not finite, made visible to attacks that judge by argmax.
+"""Replacement of non-finite logits, for attacks that determine success by argmax.
 
-The argmax of a row of NaN is class 0, so the official attacks would take such an image of class 0
-for one that is classified correctly, and return another one.
+The argmax of a row of NaN is class 0, so the official attacks would treat such an image of class 0
+as correctly classified and return another example.
 """
 
 import torch
@@ -12,14 +12,15 @@ from adrbench.attacks.predictions import is_finite
 
 
 class FiniteLogits(nn.Module):
-    """`model` with finite logits: rows that are not become ones that predict a wrong class.
+    """`model` with finite logits: non-finite rows are replaced by rows that predict a wrong class.
 
-    It is for attacks on the images `x` (N, C, H, W) with labels `y` (N,), which pass all of them,
-    in order, or some. A row of all has the label of its position; one of some has that of the
-    image that its input is nearest to. That may be another image's if a perturbation is longer
-    than half the distance between the two, and the row may then predict its own label.
+    It is for attacks on the images `x` (N, C, H, W) with labels `y` (N,), which pass either all of
+    them, in order, or a subset. In a full batch, a row has the label of its position; in a subset,
+    it has the label of the image nearest to its input. If a perturbation is longer than half the
+    distance between two images, that may be the wrong image, and the row may then predict its true
+    label.
 
-    Each pass waits once for the device, as the attacks themselves do to read its predictions.
+    Each pass synchronizes with the device once, as the attacks do to read predictions.
     """
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor) -> None:

@@ -44,7 +44,7 @@ def usable_gradient(value: Tensor, x: Tensor) -> Tensor:
 
 
 def usable_image_gradient(loss: ImageLoss, x: Tensor) -> Tensor:
-    """Return `image_gradient`, but zero where there is none to use: a step then moves nothing."""
+    """Return `image_gradient`, but zero where it is not usable, so that a step has no effect."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         value = loss(x)
@@ -73,7 +73,7 @@ def ascend(
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return (highest wrong logit - true logit) of each image, (N,): above 0 if misclassified."""
+    """Return (highest wrong logit - true logit) of each image, (N,); positive if misclassified."""
     true = logits.gather(1, labels[:, None]).squeeze(1)
     wrong = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
     return wrong - true
@@ -82,13 +82,13 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the sum of the margins of all images, a scalar.
 
-    Carlini and Wagner 2017, f_6 without its clipping at zero.
+    This is f_6 of Carlini and Wagner 2017 without its clipping at zero.
     """
     return margins(logits, labels).sum()
 
 
 def cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy summed over the batch: gradients do not depend on its size."""
+    """Return the cross-entropy summed over the batch, so gradients do not depend on its size."""
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
@@ -98,15 +98,15 @@ LOSSES: dict[LossName, LabelLoss] = {"cross-entropy": cross_entropy_sum, "margin
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
-    """PGD for evaluation: `restarts` random starts, each with `steps` steps of size `alpha`.
+    """PGD for evaluation: `restarts` random restarts, each of `steps` steps of size `alpha`.
 
-    Madry et al. 2018; with the margin loss, the attack of Carlini and Wagner 2017 in that form.
-    The result for an image is the first that is misclassified, or the last restart's if there is
-    none. `alpha` is a fraction of the pixel range, eps / 4 by default. `loss` is a name of
+    Madry et al. 2018; with the margin loss, this is the PGD form of the attack of Carlini and
+    Wagner 2017. The result for an image is that of the first restart that succeeds, or else of the
+    last restart. `alpha` is a fraction of the pixel range, eps / 4 by default. `loss` is a name of
     `LOSSES`, or a function from logits (N, num_classes) and labels (N,) to the scalar to maximize.
-    `random_start=False` starts at the image itself.
+    `random_start=False` starts at the clean image.
 
-    `threat` and `seed` are those of the evaluation where they are left out (see `bind`).
+    If `threat` and `seed` are omitted, those of the evaluation are used (see `bind`).
 
     Raises:
         UsageError: for a number of steps or restarts below 1, an alpha not above 0, or an unknown
@@ -148,11 +148,11 @@ class PGD:
 
     @property
     def num_passes(self) -> int:
-        """The most forward passes that an attack on a batch makes."""
+        """The maximum number of forward passes on a batch."""
         return self.restarts * self.steps + self.restarts - 1
 
     def bind(self, threat: ThreatModel, num_classes: int, seed: int) -> "PGD":
-        """Return this attack with the threat model, step size and seed that it leaves open."""
+        """Return this attack with missing threat model, step size and seed filled in."""
         own = self.threat or threat
         alpha = own.eps / 4 if self.alpha is None else self.alpha
         return replace(self, threat=own, alpha=alpha, seed=seed if self.seed is None else self.seed)
@@ -205,5 +205,5 @@ def _name_of(loss: LabelLoss) -> str:
 
 
 def fgsm(threat: ThreatModel) -> PGD:
-    """Return FGSM: one step of size eps from the image itself (Goodfellow et al. 2015)."""
+    """Return FGSM: one step of size eps from the clean image (Goodfellow et al. 2015)."""
     return PGD(name="fgsm", threat=threat, steps=1, alpha=threat.eps, random_start=False)

@@ -1,7 +1,7 @@
-"""Checks of a model before it is attacked: whether gradient attacks can be trusted.
+"""Checks of whether gradient attacks on a model can be trusted, made before the attacks.
 
-They take two or three gradient steps on a handful of images, which is not measurable in an
-evaluation of hundreds. Each finding is a ReliabilityWarning.
+They take two or three gradient steps on a few images, a negligible part of an evaluation. Each
+finding is a ReliabilityWarning.
 """
 
 import warnings
@@ -41,9 +41,9 @@ def check_model(
     """Check `model` on a few images `x` (N, C, H, W) that it classifies correctly as `y` (N,).
 
     Warns if the outputs look like probabilities; if they vary between passes, which is checked
-    where they `may_vary`; if the gradient of `loss`, the one that the suite ascends in `norm`, is
-    exactly zero; or if ascending it at full range does not fool the model on every image. A suite
-    without gradients has no `loss`.
+    where they `may_vary`; if the gradient of `loss`, which the suite maximizes in `norm`, is
+    exactly zero; or if maximizing it over the full pixel range does not fool the model on every
+    image. `loss` is None for a suite that uses no gradients.
     """
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
         variable = x.detach().requires_grad_()
@@ -82,7 +82,7 @@ def _check_zero_gradient(gradient: Tensor) -> None:
 def _check_full_range(
     model: nn.Module, x: Tensor, y: Tensor, gradient: Tensor, *, norm: str, loss: LabelLoss
 ) -> None:
-    """Ascend `loss` from `x`, where it has this `gradient`, limited by nothing but [0, 1].
+    """Maximize `loss` from `x`, where it has this `gradient`, limited only by [0, 1].
 
     The ball is the smallest that holds every image: its radius is 1 under Linf, and the square
     root of the number of pixels under L2.

@@ -39,7 +39,7 @@ EXPLANATIONS = {
 
 @contextmanager
 def collected_warnings() -> Iterator[Callable[[], list[str]]]:
-    """Collect the texts of ReliabilityWarnings, which the result holds; pass other warnings on."""
+    """Yield a list that collects the texts of ReliabilityWarnings; pass other warnings on."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ReliabilityWarning)
 
@@ -54,7 +54,7 @@ def collected_warnings() -> Iterator[Callable[[], list[str]]]:
 
 
 def explain_warning(message: str) -> str | None:
-    """Return what an official warning means; None for a warning from elsewhere."""
+    """Return what an official warning means; None for any other warning."""
     for pattern, explanation in EXPLANATIONS.items():
         match = re.search(pattern, message)
         if match:

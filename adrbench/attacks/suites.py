@@ -32,8 +32,8 @@ from adrbench.runtime.hashing import hash_file
 class Stage(Protocol):
     """One attack of a suite.
 
-    One that also has `bind(threat, num_classes, seed)` is replaced by what that returns before it
-    runs, so that an attack can be described before its threat model is known.
+    If a stage also has `bind(threat, num_classes, seed)`, the evaluation calls it and runs the
+    returned stage, so an attack can be declared before its threat model is known.
     """
 
     @property
@@ -41,7 +41,7 @@ class Stage(Protocol):
         """The attack's name in records and tables."""
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
-        """Return perturbed images, shaped and typed as `x`.
+        """Return perturbed images with the shape and dtype of `x`.
 
         `x` is (N, C, H, W) float32 in [0, 1], `y` (N,) int64 labels, and `indices` (N,) int64 the
         positions of the images in the test set. `model` maps images to logits (N, num_classes)
@@ -65,19 +65,20 @@ OF_STAGES: Mapping[str, Any] = MappingProxyType({})
 class Suite:
     """Attacks that run in order, each on the images that the previous ones did not fool.
 
-    `parameters` are stored in records and identify the attack, with plain values only; those of
-    the stages are taken by default. `left_out` is a sentence for each attack that could not run.
-    Outcomes of a `batch_dependent` suite are reproducible only at the same batch size; it is one
-    if a stage says so in an attribute of that name.
+    `parameters` are plain values that are stored in records and identify the attack; by default,
+    they are those of the stages. `left_out` has one sentence for each attack that could not run.
+    Outcomes of a `batch_dependent` suite are reproducible only at the same batch size; a suite is
+    batch-dependent if a stage has a true attribute of that name.
 
-    `loss(logits, labels)` is a scalar that the gradient attacks ascend, None if there are none:
-    the model is checked before the attack for usable gradients of that loss, and for outputs that
-    vary unless the suite is `for_randomized` models. `inspect` may warn about more, from a few
-    images (N, C, H, W), and `review` about the accuracies after the attack.
+    `loss(logits, labels)` is a scalar that the gradient attacks maximize, None if there are no such
+    attacks. Before the attack, the model is checked for usable gradients of this loss and, unless
+    the suite is `for_randomized` models, for deterministic outputs. `inspect` may issue further
+    warnings based on a few images (N, C, H, W), and `review` based on the accuracies after the
+    attack.
 
     Raises:
-        UsageError: for a stage without a name or `perturb`, two stages of one name, or a name
-            that cannot be printed.
+        UsageError: for a stage without a name or `perturb`, two stages with the same name, or a
+            name that cannot be printed.
 
     Example:
         >>> from adrbench import Suite
@@ -103,7 +104,7 @@ class Suite:
         for name in (self.name, *(getattr(stage, "name", "?") for stage in self.stages)):
             if not isinstance(name, str) or not name.strip() or not name.isprintable():
                 raise UsageError(
-                    f"{name!r} cannot name a suite or an attack: give a printable text."
+                    f"{name!r} is not a valid name for a suite or attack: give a printable string."
                 )
         for stage in self.stages:
             if not isinstance(stage, Stage) or not callable(stage.perturb):
@@ -125,7 +126,7 @@ class Suite:
             object.__setattr__(self, "batch_dependent", True)
 
     def bind(self, threat: ThreatModel, num_classes: int, seed: int) -> "Suite":
-        """Return the suite with its stages bound to what is attacked."""
+        """Return the suite with its stages bound to the threat model, classes and seed."""
         bound = [
             stage.bind(threat, num_classes, seed) if hasattr(stage, "bind") else stage
             for stage in self.stages
@@ -136,8 +137,8 @@ class Suite:
 def describe_stage(stage: Stage) -> dict[str, Any]:
     """Return the class of a stage, and its attributes that are plain values or functions.
 
-    Of a class from elsewhere, a fingerprint of its file is added, so that results from before a
-    change of its code are not taken for those from after it.
+    For a class defined outside adrbench, a fingerprint of its file is added, so results from before
+    a change of its code are not mistaken for later ones.
     """
     names = [one.name for one in fields(stage)] if is_dataclass(stage) else list(vars(stage))
     values = {name: getattr(stage, name) for name in names if not name.startswith("_")}
@@ -174,9 +175,9 @@ def build_suite(config: AttackConfig, threat_model: ThreatModel, num_classes: in
     """Return the suite that `config` names, for a model of `num_classes` classes.
 
     Raises:
-        UsageError: for an unknown suite, one that needs more classes, or a builder from elsewhere
-            that returns no suite.
-        ImportPathError: when a builder from elsewhere cannot be imported, or raises.
+        UsageError: for an unknown suite, one that needs more classes, or a user's builder that does
+            not return a suite.
+        ImportPathError: when a user's builder cannot be imported, or raises.
 
     """
     builder = find_builder(config.suite)
@@ -208,7 +209,7 @@ def build_suite(config: AttackConfig, threat_model: ThreatModel, num_classes: in
 
 
 def find_builder(name: str) -> Builder:
-    """Return what builds the suite `name`: built in, a plugin's, or at an import path."""
+    """Return the builder of the suite `name`: built in, a plugin's, or at an import path."""
     found = PGD_K.fullmatch(name)
     if found:
         return partial(pgd_suite, steps=int(found[1]))
@@ -229,7 +230,7 @@ def find_builder(name: str) -> Builder:
 
 
 def check_suite(name: str) -> None:
-    """Raise UsageError unless `name` is that of a suite; it may be imported to find out."""
+    """Raise UsageError unless `name` is the name of a suite; this may import it."""
     find_builder(name)
 
 
@@ -239,7 +240,7 @@ def is_foreign(name: str) -> bool:
 
 
 def find_options(builder: Builder) -> list[str]:
-    """Return the settings of an attack that a built-in suite takes: its keyword-only parameters."""
+    """Return the attack settings that a built-in suite uses: its keyword-only parameters."""
     parameters = inspect.signature(builder).parameters.values()
     own = {one.name for one in fields(AttackConfig)}
     return [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name in own]
@@ -289,7 +290,7 @@ def cw_suite(
 
 
 def fgsm_suite(threat: ThreatModel, num_classes: int, seed: int) -> Suite:
-    """Return FGSM as a suite; it draws nothing."""
+    """Return FGSM as a suite; it uses no random numbers."""
     stage = pgd.fgsm(threat)
     return Suite(name="fgsm", stages=(stage,), parameters={}, loss=stage.label_loss)
 

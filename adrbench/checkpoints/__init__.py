@@ -1,1 +1,1 @@
-"""Checkpoint files: our format, and files from other code, read without running them."""
+"""Checkpoint files: our format, and third-party files, read without executing code in them."""

@@ -88,8 +88,8 @@ class Checkpoint:
     (None in files of schema 2 and older). `label` is the run's name where the user chose one,
     else "". `plugins` maps what a plugin provided, such as "architectures:NAME", to its
     distribution and version (empty in files of schema 4 and older). `processes` is the largest
-    number of processes that trained. `training` is the rest of the state of a run, which only
-    resuming needs; a `best` checkpoint has none.
+    number of processes that trained. `training` is the rest of the state of a run, needed only to
+    resume; a `best` checkpoint has none.
     """
 
     selection: Selection
@@ -107,7 +107,7 @@ class Checkpoint:
     training: dict[str, Any] | None = None
 
     def is_of_same_run(self, other: "Checkpoint") -> bool:
-        """Return whether both are of one run; files of early versions have fewer marks of it."""
+        """Return whether both belong to the same run; early versions stored less to identify it."""
         selection_images = {self.selection_sha256, other.selection_sha256} - {""}
         return (
             self.run_id == other.run_id
@@ -140,7 +140,7 @@ TENSORS_CHECKSUM = "tensors_sha256"
 
 
 def checksum(content: Any, *, tensors_only: bool = False) -> str:
-    """Return the SHA-256, in hex, of everything within containers and of its position there."""
+    """Return the SHA-256, in hex, of all values within containers and of their positions."""
     digest = hashlib.sha256()
     for place, value in _leaves(content, ""):
         if isinstance(value, Tensor):
@@ -187,11 +187,11 @@ def is_ours(content: object) -> bool:
 
 
 def parse(file: TorchFile, path: Path) -> Checkpoint:
-    """Return the checkpoint in a file of ours, read from `path`.
+    """Return the checkpoint in an adrbench file, read from `path`.
 
     Raises:
-        CheckpointError: when it is damaged, of a newer schema, or holds objects, or needs a plugin
-            that is not installed.
+        CheckpointError: when it is damaged, of a newer schema, contains pickled objects, or needs a
+            plugin that is not installed.
 
     """
     content = file.content
@@ -218,7 +218,7 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
 
 
 def _check_checksum(content: Mapping[str, Any], schema: int) -> None:
-    """Raise ValueError where the content of a file is not that which was written."""
+    """Raise ValueError unless the content of a file matches its checksum."""
     key, tensors_only = (CHECKSUM, False) if schema >= 4 else (TENSORS_CHECKSUM, True)
     summed = {name: value for name, value in content.items() if name != key}
     if schema > 1 and content.get(key) != checksum(summed, tensors_only=tensors_only):
@@ -226,7 +226,7 @@ def _check_checksum(content: Mapping[str, Any], schema: int) -> None:
 
 
 def _check_method(config: object, path: Path) -> None:
-    """Raise CheckpointError where the method of a run has a component that is not usable here."""
+    """Raise CheckpointError if the method of a run has a component that cannot be used here."""
     method = config.get("method") if isinstance(config, Mapping) else None
     for token in foreign_tokens(method) if isinstance(method, str) else ():
         if token not in component_tokens():
@@ -262,7 +262,7 @@ def _parse_header(content: Mapping[str, Any]) -> Checkpoint:
 
 
 def _drop_repeated(stored: dict[str, Any]) -> None:
-    """Drop what files of schema 3 and older state twice; ValueError where it disagrees."""
+    """Drop fields that files of schema 3 and older store twice; ValueError if they disagree."""
     config, shape = stored["config"], stored.get("shape")
     if isinstance(config, Mapping) and isinstance(shape, Mapping):
         for name in ("arch", "activation"):

@@ -1,7 +1,7 @@
-"""From a checkpoint to its model.
+"""Building the model of a checkpoint.
 
-The code of a network is imported only because a user or an installed plugin names it, never because
-a file does.
+The code of a network is imported only if a user or an installed plugin names it, never because a
+file does.
 """
 
 import logging
@@ -32,9 +32,9 @@ def load_model(
     """Return a trained model in eval mode on the CPU, for images (N, C, H, W) in [0, 1].
 
     `path` is a checkpoint, or a run directory, of which the best checkpoint is loaded. `weights`
-    is "student" or "average", or None for the weights that the method deploys. `arch` is needed
-    for a model of your own code, which a file never imports: the import path, or the callable
-    `(num_classes, in_channels) -> nn.Module`, that it was trained with.
+    is "student" or "average", or None for the weights that the method deploys. `arch` is required
+    for a model defined in your own code, which is never imported because of a file: pass the import
+    path or the callable `(num_classes, in_channels) -> nn.Module` that it was trained with.
 
     Raises:
         CheckpointError: when the file cannot be read or does not fit its model, or `arch` is
@@ -71,7 +71,7 @@ def restore(
 ) -> nn.Module:
     """Build the model of `checkpoint` with its `weights`, in eval mode on the CPU.
 
-    `arch` is the architecture where the checkpoint needs it; `advice` is how to give it.
+    `arch` is the architecture, if the checkpoint requires it; `advice` is how to specify it.
 
     Raises:
         UsageError: for weights other than student or average.
@@ -116,7 +116,7 @@ def needs_arch(checkpoint: Checkpoint) -> bool:
 
 
 def can_be_named(arch: str) -> bool:
-    """Return whether `arch`, of code of a user's own, is an import path that can be given again.
+    """Return whether `arch`, defined in user code, is an import path that can be passed again.
 
     A callable that was defined in a script or within a function has none.
     """
@@ -126,7 +126,7 @@ def can_be_named(arch: str) -> bool:
 def _find_architecture(
     checkpoint: Checkpoint, path: Path | str, arch: str | Builder | None, advice: str
 ) -> Architecture:
-    """Return the architecture of a checkpoint, which `arch` is if the file must not name it."""
+    """Return the architecture of a checkpoint; `arch` if its code must be named by the user."""
     stored = checkpoint.config.arch
     if not needs_arch(checkpoint):
         _check_plugin(checkpoint, path)

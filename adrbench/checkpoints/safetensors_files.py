@@ -1,7 +1,7 @@
 """Reading the tensors of untrusted `.safetensors` files.
 
-Such a file is the length of its header in 8 bytes, the header in JSON, and the numbers. It holds
-nothing that could be run.
+Such a file consists of the length of its header in 8 bytes, the header in JSON, and the tensor
+data. It contains no code.
 """
 
 import re
@@ -40,8 +40,8 @@ def read_safetensors_file(path: Path) -> dict[str, Tensor]:
     """Return the tensors in `path`, sorted by name, on the CPU and of the types they have there.
 
     Raises:
-        CheckpointError: when the file is empty, truncated, damaged, not a safetensors file, one
-            of several files, or holds numbers of a type that torch does not compute with.
+        CheckpointError: when the file is empty, truncated, damaged, not a safetensors file, one of
+            several shards, or contains a type of number that PyTorch does not support.
 
     """
     _check_is_whole_model(path)
@@ -79,7 +79,7 @@ def _header_length(content: bytes) -> int:
 
 
 def _check_is_whole_model(path: Path) -> None:
-    """Raise CheckpointError for one of several files that hold a model, or their index."""
+    """Raise CheckpointError for one shard of a model, or for the index of its shards."""
     shard = SHARD.search(path.name)
     if shard and int(shard[1]) > 1:
         raise CheckpointError(f"{path} is one of {int(shard[1])} shards of a model: {MERGE}")

@@ -130,7 +130,7 @@ def _choose(state: object, candidates: Mapping[str, object], weights: Weights | 
 
 
 def _find_object(state: object) -> str | None:
-    """Return the name under which a file holds a whole model instead of its state dict."""
+    """Return the key under which a file stores a whole model instead of its state dict."""
     if not isinstance(state, Mapping):
         return None
     names = (*STUDENT_ENTRIES, *AVERAGE_ENTRIES)
@@ -151,7 +151,7 @@ def _kind(dtype: torch.dtype) -> tuple[bool, bool]:
 
 
 def find_nonfinite(state: Mapping[str, Tensor]) -> list[str]:
-    """Return the keys of `state` that hold NaN or an infinity."""
+    """Return the keys of `state` with NaN or infinite values."""
     return [key for key, value in state.items() if not _is_finite(value)]
 
 
@@ -161,7 +161,7 @@ def _is_finite(value: Tensor) -> bool:
 
 
 def check_values(state: Mapping[str, object], expected: Mapping[str, Tensor]) -> None:
-    """Raise ValueError where `state` holds numbers that the weights of a model cannot be."""
+    """Raise ValueError if `state` contains values that a model's weights cannot have."""
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if retyped := find_retyped(tensors, expected):
         key = retyped[0]

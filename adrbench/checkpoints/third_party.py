@@ -52,8 +52,8 @@ def load_third_party(
 ) -> LoadReport:
     """Load the content of a third-party file into `model`, which `build_model` built.
 
-    The weights of a network that is not built in are those of the `network` in its `Normalized`,
-    and buffers of its own that are called `mean` or `std` are among them.
+    For a network that is not built in, the weights are those of the `network` in its `Normalized`,
+    including its own buffers named `mean` or `std`.
 
     `state` is a state dict, bare or under a common name (`state_dict`, `model`, `model_ema`, ...),
     with any sequence of common prefixes (`module.`, `model.`, ...). `normalize` is (mean, std) per
@@ -101,8 +101,8 @@ def load_third_party(
 def count_classes(state: object, model: nn.Module, weights: Weights | None = None) -> int | None:
     """Return the number of classes of the weights that `load_third_party` would load.
 
-    `model` is their architecture with any number of classes. None means that no weight of theirs
-    tells. Raises `CheckpointError` when `state` holds no such weights.
+    `model` is their architecture with any number of classes. None means that the weights do not
+    determine it. Raises `CheckpointError` when `state` contains no such weights.
     """
     network = read_contents(state, weights).network
     return _num_classes(network, model.state_dict())

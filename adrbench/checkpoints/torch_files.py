@@ -1,6 +1,7 @@
 """Reading the tensors of untrusted `torch.save` files without running any code they name.
 
-torch's restricted unpickler reads a file after the parts that it would reject are rewritten.
+The file is read by torch's restricted unpickler, after the parts that it would reject have been
+rewritten.
 """
 
 import io
@@ -42,7 +43,7 @@ class TorchFile:
 
     `content` has a `PickledObject` in place of everything but tensors, plain values and
     containers; `unread` lists the full names of the classes and functions replaced, sorted.
-    `kind` is that of the whole content where it is such an object, otherwise None.
+    `kind` is the type of the whole content if it is such an object, otherwise None.
     """
 
     content: Any
@@ -135,7 +136,7 @@ def _rewrite(content: bytes, rewriter: Rewriter) -> bytes:
 
 
 def _rewrite_zip(content: bytes, rewriter: Rewriter) -> bytes:
-    """Verify the checksums, which `torch.load` does not, and rewrite the pickle if necessary."""
+    """Verify the checksums, which `torch.load` does not do, and rewrite the pickle if necessary."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()

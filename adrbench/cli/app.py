@@ -29,11 +29,11 @@ from adrbench.runtime.torchrun import is_launched
 class Program(CommandGroup):
     """The program, which adds the flags of plugins to `train` when that command is invoked.
 
-    Making them imports the plugins, which `--help` and the other commands do not need.
+    Creating them imports the plugins, which `--help` and the other commands do not need.
     """
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the name, the command and the arguments of what is invoked."""
+        """Return the name, the command and the arguments of the invoked command."""
         name, command, rest = super().resolve_command(ctx, args)
         if name == "train" and list_plugins("methods"):
             from adrbench.config.component_plugins import load_plugin_components

@@ -1,4 +1,4 @@
-"""`adrbench train --dry-run`: what a run would be, without taking a step or writing a file."""
+"""`adrbench train --dry-run`: describe a run without taking a step or writing a file."""
 
 import textwrap
 
@@ -14,7 +14,7 @@ from adrbench.training.state import Run, build_state
 
 
 def describe_plan(plan: Plan, context: Context) -> str:
-    """Return what a run would be: its size and place, and every setting with its source.
+    """Describe a run: its size and directory, and every setting with its source.
 
     Raises:
         UsageError: where the run could not start.
@@ -30,7 +30,7 @@ def describe_plan(plan: Plan, context: Context) -> str:
 
 
 def summarize_run(run: Run) -> dict[str, str]:
-    """Return what a run would be, by the names of its lines."""
+    """Return the lines of the description by name."""
     config, dataset = run.config, run.dataset
     model = build_state(run).model
     num_parameters = sum(parameter.numel() for parameter in model.parameters())

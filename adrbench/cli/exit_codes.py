@@ -71,7 +71,7 @@ def handle_errors(command: F) -> F:
 
 
 def describe_error(error: AdrbenchError, *, has_traceback: bool) -> str:
-    """Return the message of an error; for one in code of the user's, how to see where."""
+    """Return the message of an error; for one in user code, with how to print its traceback."""
     text = str(error)
     if (
         isinstance(error, UserCodeError)
@@ -84,7 +84,7 @@ def describe_error(error: AdrbenchError, *, has_traceback: bool) -> str:
 
 
 def describe_interruption(stop: Interrupted, *, is_forced: bool = False) -> str:
-    """Return the message after a signal: how far the work was, and how to resume it.
+    """Return the message after a signal: where the work stopped, and how to resume it.
 
     A command that `is_forced` would start over, so it resumes without --force.
     """

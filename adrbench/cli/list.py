@@ -1,4 +1,4 @@
-"""`adrbench list`: every name that the other commands take, a line each."""
+"""`adrbench list`: every name that the other commands accept, one per line."""
 
 import sys
 from collections import Counter
@@ -54,7 +54,7 @@ def list_(
 
 
 def list_architectures() -> dict[str, str]:
-    """Return the built-in architectures, those of plugins and the forms of a user's own."""
+    """Return the built-in architectures, those of plugins and the forms of import paths."""
     from adrbench.models.architectures import ARCHITECTURES, WRN_SUMMARY
 
     named = {name: text for name, (text, _) in ARCHITECTURES.items()}
@@ -78,7 +78,7 @@ def describe_component(component: Component) -> str:
 
 
 def list_suites() -> dict[str, str]:
-    """Return the built-in suites, those of plugins and the form of a user's own."""
+    """Return the built-in suites, those of plugins and the form of import paths."""
     from adrbench.attacks.suites import PGD_K_MEANING, SUITES
 
     built_in = {name: text for name, (text, _) in SUITES.items()} | {"pgd-K": PGD_K_MEANING}
@@ -119,7 +119,7 @@ def list_baselines() -> dict[str, str]:
 
 
 def list_datasets() -> dict[str, str]:
-    """Return the built-in data sets, those of plugins and the forms of a user's own."""
+    """Return the built-in data sets, those of plugins and the forms of user data."""
     from adrbench.data import DATASETS
 
     built_in = {name: source.summary for name, source in DATASETS.items()}
@@ -134,7 +134,7 @@ def list_datasets() -> dict[str, str]:
 def list_added(kind: Kind, built_in: Container[str]) -> dict[str, str]:
     """Return the names that plugins register, each with a summary and the distribution.
 
-    One that cannot be used has the reason instead.
+    A plugin that cannot be used is listed with the reason.
     """
     added = {}
     for name in dict.fromkeys(plugin.name for plugin in list_plugins(kind)):
@@ -152,7 +152,7 @@ def list_added(kind: Kind, built_in: Container[str]) -> dict[str, str]:
 
 
 def summarize(registered: object) -> str:
-    """Return the first line of the docstring of what a plugin registers; of a component, more."""
+    """Return the first docstring line of a registered object, or describe a component."""
     if isinstance(registered, Component):
         return describe_component(registered)
     lines = (registered.__doc__ or "").strip().splitlines()

@@ -24,8 +24,8 @@ def takes_settings(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that replaces a command's parameter `given` by a flag per setting.
 
-    The command is called with `given` holding the parsed value of each flag that was given with
-    another value than its default. Ranges are checked where the values are used.
+    The command is called with `given`, which maps each flag whose value differs from its default to
+    the parsed value. Ranges are checked where the values are used.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

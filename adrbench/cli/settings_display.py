@@ -1,4 +1,4 @@
-"""The settings of a training run with their sources: the introduction of a run, and a table."""
+"""The settings of a training run with their sources, as one line and as a table."""
 
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ WIDTH = 80
 
 
 def introduce(config: TrainConfig, sources: Mapping[str, Source]) -> str:
-    """Return the most important settings of a run in a line, by their sources.
+    """Return the most important settings of a run on one line, grouped by source.
 
     Of a source such as "ours for digits", only "ours" is shown.
     """
@@ -64,7 +64,7 @@ def list_settings(
 
 
 def _spell(declared: Setting, value: Any) -> str:
-    """Return a value as the command line spells it, or what holds where there is none."""
+    """Return a value as written on the command line, or its meaning if it is None."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:

@@ -1,4 +1,4 @@
-"""`adrbench train`: resolve the settings, load the data, train, print what came of it."""
+"""`adrbench train`: resolve the settings, load the data, train, print a summary."""
 
 import logging
 import signal
@@ -92,7 +92,7 @@ def train(
 
 
 def print_plan(plan: "Plan", context: "Context") -> None:
-    """Print what a run would be."""
+    """Print the description of a run."""
     from adrbench.cli.dry_run import describe_plan
 
     described = describe_plan(plan, context)
@@ -126,7 +126,7 @@ def run(plan: "Plan", context: "Context", *, force: bool) -> None:
 
 
 def locate(stop: KeyboardInterrupt, directory: Path, *, has_begun: bool) -> Interrupted:
-    """Return the interruption with where the run was, unless the loop, which saved, said so."""
+    """Return the interruption with the position of the run, unless the loop has already set it."""
     from adrbench.checkpoints.format import LAST
 
     if isinstance(stop, Interrupted) and stop.where:
@@ -140,7 +140,7 @@ def locate(stop: KeyboardInterrupt, directory: Path, *, has_begun: bool) -> Inte
 
 
 def summarize(record: "TrainRecord", directory: Path) -> str:
-    """Return the accuracies of a finished run, and the command that comes next."""
+    """Return the accuracies of a finished run, and the next command to run."""
     from adrbench.models.architectures import is_imported
     from adrbench.results.best_epoch import best_row
 

@@ -1,4 +1,4 @@
-"""Wrong command lines as one `error:` line with the next action, like all other errors."""
+"""Invalid command lines as one `error:` line with the next action, like all other errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,9 +40,9 @@ class CommandGroup(TyperGroup):
 
 @contextmanager
 def explaining_usage_errors(context: Any = None) -> Iterator[None]:
-    """Print a usage error of Typer as ours are, and exit with their code.
+    """Print a Typer usage error like our own, and exit with the same code.
 
-    `context` is Typer's of the program, of which a command is being parsed.
+    `context` is the Typer context of the program whose command is being parsed.
     """
     try:
         yield

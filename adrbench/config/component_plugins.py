@@ -1,7 +1,7 @@
-"""Method components of installed plugins, beside those that are built in.
+"""Method components of installed plugins, in addition to the built-in ones.
 
 Plugins are imported when a token is looked up that is not built in, and when their settings are
-needed. One that cannot be used takes no part; it is an error only where its token is used.
+needed. An unusable plugin is ignored; it is an error only if its token is used.
 """
 
 import dataclasses

@@ -1,8 +1,9 @@
-"""Method components: what fills a method's slots, and the settings that each brings.
+"""Method components: the parts that fill a method's slots, and their settings.
 
-A declaration is free of torch, so that the command line and the report can use it; the builder it
-names is imported when a run starts. To add a component, write its builder in `adrbench/methods/`
-and add it to `COMPONENTS`; those of plugins join in `config.component_plugins`.
+Declarations do not import torch, so the command line and the report can use them; the builder of a
+component is imported when a run starts. To add a component, write its builder in
+`adrbench/methods/` and add it to `COMPONENTS`; components of plugins are loaded in
+`config.component_plugins`.
 """
 
 from collections.abc import Mapping
@@ -29,11 +30,11 @@ class Component:
     `settings` is a frozen dataclass of `setting` fields, each with a default unless presets have
     a row for it. `builder` is "module:attribute", a callable
     `(context, settings) -> part` where `context` is an `adrbench.methods.slots.BuildContext`.
-    `needs` are slots that must be filled for it; `implies` are general settings that it changes.
+    `needs` are other slots that it requires; `implies` are general settings that it changes.
     `symbols` are short names, for displays, of the numbers that it anneals. `decay_setting` names
-    the setting that is the decay per step of an exponential moving average.
-    `stores_null` marks the components of the first version: runs without them store their
-    settings as null, and the fingerprints of settings include that.
+    the setting that is the decay per step of an exponential moving average. `stores_null` marks the
+    components of the first version: runs without them store their settings as null, and the
+    fingerprints of settings include that.
 
     Example:
         >>> from dataclasses import dataclass
@@ -72,7 +73,7 @@ class TradesSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ADRSettings:
-    """The settings of ADR: where its two annealed numbers start and end."""
+    """The settings of ADR: the start and end values of its two annealed parameters."""
 
     temperature_high: float = setting(
         low=1e-6, high=1e6, help="ADR: softmax temperature of the teacher at the start."

@@ -1,4 +1,4 @@
-"""Settings declared once: a dataclass field that carries its range, choices and help.
+"""Settings, each declared once: a dataclass field with its range, choices and help.
 
 Checks, command-line flags, error texts and listings are derived from the declaration.
 """
@@ -23,10 +23,10 @@ _KEY = "setting"
 class Setting:
     """One declared setting.
 
-    `low` and `high` bound numbers, `choices` are the allowed texts, `in_pixels` marks radii and
-    step sizes, which the command line spells as 8/255. A value may be None where `is_optional`.
-    `default` is None for a setting that a preset supplies. One that `is_later` was added after the
-    first version: files without it have its default, which fingerprints leave out.
+    `low` and `high` bound numbers, `choices` are the allowed strings, and `in_pixels` marks radii
+    and step sizes, which the command line writes as 8/255. A value may be None where `is_optional`.
+    `default` is None for a setting that a preset supplies. A setting that `is_later` was added
+    after the first version: files without it imply its default, which fingerprints omit.
     """
 
     name: str
@@ -64,20 +64,20 @@ class Setting:
             raise ValueError(f"field {self.name} should be {self.kind.__name__}, not {value!r:.40}")
 
     def parse(self, text: str) -> Any:
-        """Return the value that the command line spells as `text`; UsageError for none."""
+        """Parse the command-line value `text`; UsageError if it is invalid."""
         if self.kind is tuple:
             parts = [part for part in text.split(",") if part.strip()]
             return tuple(parse_fraction(part, self.name) for part in parts)
         return parse_fraction(text, self.name) if self.in_pixels else text
 
     def spell(self, value: Any) -> str:
-        """Return how messages and tables spell the setting with `value`: as a flag."""
+        """Return the setting with `value` as a flag, for messages and tables."""
         if value is None or value is False:
             return f"without {self.flag}"
         return f"with {self.flag}" if value is True else f"{self.flag} {self.spell_value(value)}"
 
     def spell_value(self, value: Any) -> str:
-        """Return how the command line spells `value`."""
+        """Return `value` as it is written on the command line."""
         if isinstance(value, tuple):
             return ",".join(f"{number:g}" for number in value)
         if self.in_pixels:
@@ -131,12 +131,12 @@ def check_settings(values: Any) -> None:
 
 
 def flag(name: str) -> str:
-    """Return how the command line spells a setting."""
+    """Return the command-line flag of a setting."""
     return "--" + name.replace("_", "-")
 
 
 def parse_fraction(text: str, name: str) -> float:
-    """Return the number that `text` writes as `8/255` or `0.0314`.
+    """Parse a number written as `8/255` or `0.0314`.
 
     Raises:
         UsageError: when it is neither.

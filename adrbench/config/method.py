@@ -1,4 +1,4 @@
-"""The method spec: tokens joined by `+`, one component a slot, one canonical spelling."""
+"""The method spec: tokens joined by `+`, one component per slot, one canonical spelling."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Method:
 
     @property
     def built(self) -> Mapping[Slot, Component]:
-        """The components to build: those named, and those that they need in other slots."""
+        """The components to build: those in the spec, and those that they need in other slots."""
         needed = {slot for component in self.components for slot in component.needs}
         added = {slot: COMPONENTS[DEFAULTS[slot]] for slot in needed if slot not in self.filled}
         return {**self.filled, **added}

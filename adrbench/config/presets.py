@@ -1,4 +1,4 @@
-"""Hyper-parameters as one table, each row with its source.
+"""Hyperparameters as one table, each row with its source.
 
 Rows are applied from top to bottom: every row that fits the data set, architecture, method and
 norm overrides the rows above it. The published rows are those of the configuration files of the
@@ -167,7 +167,7 @@ def find_preset(
     activation: str = "relu",
     num_train: int,
 ) -> Preset:
-    """Return the hyper-parameters for a run, from every row that fits it.
+    """Return the hyperparameters for a run, from every row that fits it.
 
     `dataset` is the name of a built-in data set or, for a user's own, any other name;
     `num_train` is its number of training images.

@@ -1,4 +1,4 @@
-"""Threat models: the perturbations an attack may use, and the steps it takes among them.
+"""Threat models: the allowed perturbations, and the steps of an attack within them.
 
 A norm is four functions: a uniform draw from the unit ball, the steepest-ascent direction, the
 projection, and the size. A new norm is one row of `NORMS`.
@@ -65,7 +65,7 @@ class ThreatModel:
         return (x + NORMS[self.norm].project(x_adv - x, self.eps)).clamp(0, 1)
 
     def distance(self, x: "Tensor", x_adv: "Tensor") -> "Tensor":
-        """Return the size of each perturbation, shape (N,)."""
+        """Return the norm of each perturbation, shape (N,)."""
         return NORMS[self.norm].size(x_adv - x)
 
 

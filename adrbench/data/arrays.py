@@ -1,4 +1,4 @@
-"""A data set from a user's arrays, which are checked."""
+"""Data sets from a user's arrays, with checks."""
 
 import math
 import re
@@ -34,7 +34,7 @@ def make_dataset(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Dataset:
-    """Return a data set of these parts; arguments and errors are those of `from_arrays`."""
+    """Return a data set of these splits; arguments and errors are those of `from_arrays`."""
     check_dataset_name(name)
     pairs: dict[Part, Pair] = {"train": train, "val": val, "test": test}
     given = {part: pair for part, pair in pairs.items() if any(a is not None for a in pair)}
@@ -69,7 +69,7 @@ def make_dataset(
 
 
 def check_dataset_name(name: str) -> None:
-    """Raise UsageError unless `name` can be that of a user's data set, in file names too."""
+    """Raise UsageError unless `name` is valid for a user's data set and in file names."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise UsageError(
             f"the data set name is {name!r}: use letters, digits, dots, dashes and underscores."
@@ -79,7 +79,7 @@ def check_dataset_name(name: str) -> None:
 
 
 def read_pixels(x: Array | None, part: Part, name: str) -> Tensor:
-    """Return the images of a part as (N, C, H, W) uint8 on the CPU; DataError for anything else."""
+    """Return the images of a split as (N, C, H, W) uint8 on the CPU; DataError otherwise."""
     where = f"x_{part} of data set {name!r}"
     pixels = _as_tensor(x, where)
     shape = tuple(pixels.shape)
@@ -101,7 +101,7 @@ def read_pixels(x: Array | None, part: Part, name: str) -> Tensor:
 
 
 def read_labels(y: Array | None, part: Part, name: str) -> Tensor:
-    """Return the labels of a part as (N,) int64 on the CPU; DataError for anything else."""
+    """Return the labels of a split as (N,) int64 on the CPU; DataError otherwise."""
     where = f"y_{part} of data set {name!r}"
     labels = _as_tensor(y, where)
     if labels.dtype not in INTEGERS:
@@ -114,7 +114,7 @@ def read_labels(y: Array | None, part: Part, name: str) -> Tensor:
 
 
 def join(pixels: Tensor, labels: Tensor, num_classes: int, part: Part, name: str) -> Images:
-    """Return the images and labels of a part; DataError where they do not fit."""
+    """Return the images and labels of a split; DataError if they do not match."""
     if len(pixels) != len(labels):
         raise DataError(
             f"x_{part} of data set {name!r} has {len(pixels)} images but y_{part} has "
@@ -130,7 +130,7 @@ def join(pixels: Tensor, labels: Tensor, num_classes: int, part: Part, name: str
 
 
 def check_same_shape(parts: dict[Part, Images], part: Part, name: str) -> None:
-    """Raise DataError where the images of `part` have another shape than the first part's."""
+    """Raise DataError if the images of `part` have another shape than those of the first split."""
     first, *_ = parts
     shapes = [tuple(parts[one].pixels.shape[1:]) for one in (first, part)]
     if shapes[0] != shapes[1]:
@@ -143,7 +143,7 @@ def check_same_shape(parts: dict[Part, Images], part: Part, name: str) -> None:
 def check_statistics(
     values: Sequence[float], what: str, channels: int, name: str
 ) -> tuple[float, ...]:
-    """Return a mean or standard deviation per channel; UsageError where it is not usable."""
+    """Return a mean or standard deviation per channel; UsageError if it is not usable."""
     numbers = tuple(float(value) for value in values)
     is_usable = all(map(math.isfinite, numbers)) and (what != "std" or min(numbers, default=0) > 0)
     if len(numbers) != channels or not is_usable:

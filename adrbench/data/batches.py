@@ -1,7 +1,7 @@
 """The batches of an epoch, built on the device of the images.
 
 The random draws of an epoch depend only on (seed, epoch) and are the same on every device, so a
-run resumed at any step gets the batches of an uninterrupted run.
+run resumed at any step uses the same batches as an uninterrupted run.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Data sets that code from elsewhere makes: installed plugins, and callables at import paths."""
+"""Data sets created by third-party code: installed plugins, and callables at import paths."""
 
 from functools import cache, partial
 from pathlib import Path
@@ -20,7 +20,7 @@ def is_foreign(dataset: str) -> bool:
 
 
 def source_of(dataset: Dataset, name: str) -> Source:
-    """Return the source that reads the parts of a data set in memory, under a name."""
+    """Return the source that reads the splits of a data set in memory, under a name."""
     return Source(
         name=name,
         summary=f"data set {name}",
@@ -37,7 +37,7 @@ def build_dataset(dataset: str, data_dir: Path) -> Dataset:
     """Return the data set of a plugin or an import path, which is called once with `data_dir`.
 
     Raises:
-        UsageError: for what is no callable, or returns no data set.
+        UsageError: for an object that is not a callable or does not return a data set.
         ImportPathError: when it cannot be imported, or raises.
 
     """

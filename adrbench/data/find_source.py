@@ -38,11 +38,11 @@ def dataset_name(dataset: str) -> str:
 def find_source(dataset: str | Dataset, data_dir: Path) -> Source:
     """Return the source of `dataset`.
 
-    It is one in memory, a built-in name, that of a plugin, an import path, an `.npz` file or an
-    image folder.
+    The data set may be in memory, a built-in name, a plugin's name, an import path, an `.npz` file
+    or an image folder.
 
     Raises UsageError for an unknown name, DataError for a path that cannot be used, ImportPathError
-    for code from elsewhere that raises.
+    for user code that raises.
     """
     if isinstance(dataset, Dataset):
         return source_of(dataset, dataset.name)

@@ -15,11 +15,11 @@ def open_folder(path: Path, name: str) -> Source:
     """Return the source that reads the image folder at `path`; no image is opened yet.
 
     Images are read from anywhere below `train/<class>/` and `test/<class>/`. `val/` is the
-    validation part, or the test part if there is no `test/`. A test part alone suffices to attack.
-    Class indices follow the sorted names in `train/`, or else in the test part. Images are
+    validation split, or the test split if there is no `test/`. For attacks, a test split is enough.
+    Class indices follow the sorted names in `train/`, or else in the test split. Images are
     converted to RGB. Their order cycles through the classes (the first file of each class by name,
     then the second of each, and so on), so that the first n images are balanced. Raises DataError
-    for missing or empty parts; reading a part raises it for its files.
+    for missing or empty splits; reading a split raises it for its files.
     """
     test = path / ("test" if (path / "test").is_dir() else "val")
     has_train = (path / "train").is_dir() or not test.is_dir()

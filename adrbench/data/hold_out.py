@@ -11,7 +11,7 @@ MAX_VAL_SIZE = 1000
 
 
 def hold_out(train: Images, val_size: int | None, seed: int) -> tuple[Images, Images]:
-    """Split training images into a training part and `val_size` validation images, both in order.
+    """Split training images into a training split and `val_size` validation images, both in order.
 
     The split is stratified: every class contributes in proportion to its size, to within one
     image. None means 1,000 or, on small sets, 10 %. Raises UsageError unless

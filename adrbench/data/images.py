@@ -1,6 +1,6 @@
-"""Labeled images as tensors, and data sets of training, validation and test parts.
+"""Labeled images as tensors, and data sets with training, validation and test splits.
 
-A `Source` is a data set that can be read, built in or the user's own; a `Dataset` is in memory.
+A `Source` reads a data set, built in or the user's own; a `Dataset` is one in memory.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ Part = Literal["train", "val", "test"]
 class Images:
     """Labeled images: `pixels` (N, C, H, W) and `labels` (N,) int64, on one device.
 
-    Pixels are uint8, or float32 in [0, 1] where images are not multiples of 1/255; the latter can
-    be evaluated and not trained on.
+    Pixels are uint8, or float32 in [0, 1] where images are not multiples of 1/255; float32 images
+    can be used for evaluation but not for training.
     """
 
     pixels: Tensor
@@ -70,11 +70,12 @@ class Images:
 class Source:
     """A data set that can be read.
 
-    `read(data_dir, part)` returns a part in official order; "val" is None unless the data set
-    has its own validation part. `mean` and `std` are per channel, for pixels in [0, 1]; they are
-    None for a user's own data, where they are computed from the training images. `published`
-    means that the test part is a benchmark's official one, and `num_test` is then its size.
-    Without `classes_are_known`, `num_classes` only says how far the labels of a test part go.
+    `read(data_dir, part)` returns a split in official order; "val" is None unless the data set has
+    its own validation split. `mean` and `std` are per channel, for pixels in [0, 1]; they are None
+    for a user's own data, where they are computed from the training images. `published` means that
+    the test split is a benchmark's official one, and `num_test` is then its size. Without
+    `classes_are_known`, `num_classes` is only a lower bound derived from the labels of a test
+    split.
     """
 
     name: str
@@ -88,7 +89,7 @@ class Source:
     read: Callable[[Path, Part], Images | None]
 
     def read_part(self, data_dir: Path, part: Literal["train", "test"]) -> Images:
-        """Return one part; DataError where it is missing, broken or incomplete."""
+        """Return one split; DataError if it is missing, broken or incomplete."""
         images = self.read(data_dir, part)
         if images is None or len(images) == 0:
             raise DataError(f"{self.name} has no {part} images: it needs at least one.")
@@ -104,12 +105,12 @@ class Source:
 class Dataset:
     """A data set in memory; `mean` and `std` are per channel, for pixels in [0, 1].
 
-    `val` may be empty; `val_is_drawn` says that a seed drew it from the training images.
+    `val` may be empty; `val_is_drawn` means that it was drawn from the training images with a seed.
     `published` means that `test` is a benchmark's official test set. `training_images_sha256`
     identifies all training images, before any were held out, and the data set's own validation
-    images; it is None where that is unknown.
+    images; it is None if unknown.
 
-    `Dataset.from_arrays` makes one of a user's own images.
+    `Dataset.from_arrays` creates one from a user's arrays.
     """
 
     name: str
@@ -138,17 +139,18 @@ class Dataset:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> "Dataset":
-        """Return a data set of one's own images.
+        """Create a data set from arrays.
 
-        Images are (N, channels, height, width) uint8, labels (N,) integers from 0, both torch
-        tensors or numpy arrays. A test part alone, with `num_classes`, suffices to attack. Without
-        a validation part, training holds images out. `name` is that of runs and records.
-        `num_classes` is by default the highest training label plus 1; `mean` and `std`, per
-        channel and for pixels in [0, 1], are by default those of the training images.
+        Images are (N, channels, height, width) uint8 and labels are (N,) integers from 0, both as
+        torch tensors or NumPy arrays. For attacks, a test split and `num_classes` are enough.
+        Without a validation split, some of the training images are held out for validation. `name`
+        is used in the names of runs and records. `num_classes` is by default the highest training
+        label plus 1; `mean` and `std`, per channel and for pixels in [0, 1], are by default those
+        of the training images.
 
         Raises:
             DataError: for images or labels of another type, shape or range.
-            UsageError: for another argument that is not usable, or a test part that is missing.
+            UsageError: for another invalid argument, or a missing test split.
 
         Example:
             >>> import torch

@@ -20,13 +20,13 @@ from adrbench.errors import DataError, UsageError, unknown_name
 def load_dataset(
     dataset: str | Dataset, *, data_dir: Path, val_size: int | None = None, seed: int = 0
 ) -> Dataset:
-    """Read all parts of `dataset`, holding out `val_size` training images for validation.
+    """Read all splits of `dataset`, holding out `val_size` training images for validation.
 
-    None means 1,000 or, on small sets, 10 % of the training images; 0 means no validation part.
-    The split is stratified and drawn from `seed`. If the data set has its own validation part, it
-    is used in full and nothing is held out. The mean and standard deviation of a user's own data
-    are those of all its training images. A user's own data whose test part is a published test set
-    is marked as such, and where its training images are the published ones too, it is that data
+    None means 1,000 or, on small sets, 10 % of the training images; 0 means no validation images.
+    They are drawn from `seed`, stratified by class. If the data set has its own validation split,
+    it is used in full and nothing is held out. The mean and standard deviation of a user's own data
+    are those of all its training images. A user's own data whose test split is a published test set
+    is marked as such; if its training images are the published ones too, it is treated as that data
     set. Raises UsageError for an unknown name or an invalid `val_size`, DataError for missing or
     broken data.
     """
@@ -79,11 +79,11 @@ def fingerprint_training_images(train: Images, val: Images | None) -> str:
 def load_split(
     dataset: str | Dataset, split: Literal["train", "test"], *, data_dir: Path
 ) -> tuple[Images, Source]:
-    """Return one whole part of `dataset` in official order, and its source.
+    """Return one whole split of `dataset` in official order, and its source.
 
-    Reads no other part where the data set's layout allows it. A test part that is a published test
-    set has the source of that data set, whatever file it came in. Raises what `load_dataset`
-    raises, and UsageError for an unknown split.
+    Reads no other split if the data set's layout allows it. A test split that is a published test
+    set has the source of that data set, regardless of its file. Raises what `load_dataset` raises,
+    and UsageError for an unknown split.
     """
     if split not in ("train", "test"):
         raise unknown_name("split", split, ("train", "test"))
@@ -93,7 +93,7 @@ def load_split(
 
 
 def recognize(source: Source, test: Images) -> Source:
-    """Return the source of a user's own data as that of a published data set, where it is one.
+    """Return the source of a user's own data, as that of a published data set if it is one.
 
     Its `test` part is then that data set's published test set.
     """

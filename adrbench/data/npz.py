@@ -38,10 +38,10 @@ def open_npz(path: Path, name: str) -> Source:
     """Return the source that reads the `.npz` file at `path`; only labels are read now.
 
     Images are `x_train`, `x_test` and, optionally, `x_val`: uint8, (N, H, W, C) or (N, H, W).
-    Labels are `y_...`: integers, (N,), from 0 to the maximum of `y_train`. A test part alone
-    suffices to attack; the maximum of `y_test` is then the least that the highest class can be.
-    Raises DataError for an invalid file or invalid labels of the training part, or of the only
-    part; reading a part raises it for that part.
+    Labels are `y_...`: integers, (N,), from 0 to the maximum of `y_train`. For attacks, a test
+    split is enough; the maximum of `y_test` is then a lower bound of the highest class. Raises
+    DataError for an invalid file or invalid labels of the training split, or of the only split;
+    reading a split raises it for that split.
     """
     keys = _list_keys(path)
     has_classes = "y_train" in keys or "y_test" not in keys
@@ -155,7 +155,7 @@ def _read_array(path: Path, key: str, check: Callable[[Header, str], None]) -> n
 def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
     """Return the header of `member`; raise ValueError unless the member has the size it implies.
 
-    numpy itself does not compare the sizes, and returns a member that is not an array as bytes.
+    NumPy itself does not compare the sizes, and returns a member that is not an array as bytes.
     """
     with archive.open(member) as stream:
         start = io.BytesIO(stream.read(HEADER_BYTES))

@@ -1,4 +1,4 @@
-"""Published images, recognized by their content, whatever file they came in.
+"""Published images, recognized by their content in any file.
 
 The SHA-1 sums are those of the files in CIFAR-10's binary version, `cifar-10-binary.tar.gz`, by
 which MXNet's loader (`gluon.data.vision.CIFAR10`) checks them. In such a file, each image is one
@@ -65,14 +65,14 @@ def are_published_training_images(images: Images, name: str) -> bool:
 
 
 def binary_sha1(images: Images) -> str:
-    """Return the SHA-1 that `images`, of uint8 pixels and labels below 256, have as such a file."""
+    """Return the SHA-1 of `images`, with uint8 pixels and labels below 256, as such a file."""
     labels = images.labels.to(torch.uint8).unsqueeze(1)
     content = tensor_bytes(torch.cat([labels, images.pixels.flatten(1)], dim=1))
     return hashlib.sha1(content, usedforsecurity=False).hexdigest()
 
 
 def _are_those_in(images: Images, files: BinaryFiles, sums: tuple[str, ...]) -> bool:
-    """Return whether `images` are those in the files with these SHA-1 sums, one after the other."""
+    """Return whether `images` are those of the files with these SHA-1 sums, in order."""
     size = files.images_per_file
     if tuple(images.pixels.shape) != (size * len(sums), *files.shape):
         return False

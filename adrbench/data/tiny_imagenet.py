@@ -13,9 +13,9 @@ NUM_CLASSES = 200
 
 
 def read_tiny_imagenet(data_dir: Path, part: Part) -> Images | None:
-    """Return a part of TinyImageNet from `<data_dir>/tiny-imagenet-200`, its official layout.
+    """Return a split of TinyImageNet from `<data_dir>/tiny-imagenet-200`, in its official layout.
 
-    The test part is the official validation images, in the order of `val_annotations.txt`: the
+    The test split is the official validation images, in the order of `val_annotations.txt`: the
     labels of the official test images were never published. The index of a class is its rank among
     the sorted names in `wnids.txt`. Raises DataError for missing or broken files.
     """

@@ -1,1 +1,1 @@
-"""Displays of long work, on a stream that is no terminal too."""
+"""Progress displays for long work, on terminals and other streams."""

@@ -1,7 +1,7 @@
 """The display of an evaluation: live lines on a terminal, a plain line per stage elsewhere.
 
-What the evaluation calls only stores how far it is, which takes less than a microsecond; a thread
-draws the live lines (see `live_lines`), so that they also move within a long batch.
+The callbacks only store the progress, which takes less than a microsecond; a thread draws the live
+lines (see `live_lines`), so they are also updated within a long batch.
 """
 
 import time
@@ -25,7 +25,7 @@ RATE_SECONDS = 3.0
 class StageProgress:
     """The stage that is running: `done` of the `total` images that entered it, and the outcome.
 
-    It began at the time `began`, with `done_before` images of an earlier session.
+    It started at the time `began`, with `done_before` images from an earlier session.
     """
 
     name: str
@@ -37,7 +37,7 @@ class StageProgress:
 
 
 class Passes(NamedTuple):
-    """Forward passes on the current batch, as `OnPass` has them, and on all batches before."""
+    """Forward passes on the current batch (see `OnPass`), and on all earlier batches."""
 
     stage: str = ""
     done: int = 0
@@ -77,7 +77,7 @@ class AttackDisplay:
     def batch(self, stage: str, done: int, total: int, num_robust: int) -> None:
         """Show that `done` of the `total` images that entered a stage are evaluated.
 
-        `num_robust` is the number of images that the stages so far left correctly classified.
+        `num_robust` is the number of images still classified correctly after the stages so far.
         """
         now = time.perf_counter()
         outcome = "correct" if stage == "clean" else "robust"
@@ -99,11 +99,11 @@ class AttackDisplay:
             print_line(self.console, f"  {name:<9} {count} after {now - self.began:.1f} s")
 
     def passes(self, stage: str, done: int, expected: int, batch_images: int) -> None:
-        """Note forward passes on the current batch for the live lines (see `OnPass`)."""
+        """Store the forward passes on the current batch for the live lines (see `OnPass`)."""
         self.current = Passes(stage, done, expected, batch_images, self.passes_before)
 
     def _draw(self) -> RenderableType:
-        """Return the live lines of this moment."""
+        """Return the current live lines."""
         stage, current, now = self.stage, self.current, time.perf_counter()
         name = shorten(stage.name if stage else current.stage, STAGE_WIDTH)
         elapsed = f"{spell_seconds(now - self.began)} elapsed"
@@ -149,5 +149,5 @@ def spell_time_left(stage: StageProgress, images: float, now: float) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return text of at most `width` characters; a longer one ends in an ellipsis."""
+    """Shorten text to at most `width` characters, ending in an ellipsis."""
     return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -10,5 +10,5 @@ def print_line(console: Console, text: str, style: str | None = None) -> None:
 
 
 def one_line(text: str) -> Text:
-    """Return text that is never wrapped; a narrow terminal shows its beginning."""
+    """Return text that is never wrapped; a narrow terminal truncates it."""
     return Text(text, no_wrap=True, overflow="ellipsis")

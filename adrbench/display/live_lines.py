@@ -1,4 +1,4 @@
-"""Lines at the bottom of a terminal that a thread redraws while work goes on."""
+"""Lines at the bottom of a terminal that a thread redraws while work is in progress."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -28,7 +28,7 @@ def make_live(console: Console, draw: Callable[[], RenderableType]) -> Live:
 def progress_line(before: str, after: str, *, fraction: float | None) -> Table:
     """Return a line as wide as the terminal: a progress bar between two texts.
 
-    Without a `fraction` from 0 to 1 the bar only shows that work is going on.
+    Without a `fraction` from 0 to 1 the bar only shows activity.
     """
     columns = (Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True))
     line = Table.grid(*columns, padding=(0, 1))

@@ -1,7 +1,7 @@
 """The display of a training run: live lines on a terminal, a plain line per epoch elsewhere.
 
-What the run calls only stores how far it is, which takes about a microsecond; a thread draws the
-live lines (see `live_lines`), so that they also move within a long step.
+The callbacks only store the progress, which takes about a microsecond; a thread draws the live
+lines (see `live_lines`), so they are also updated within a long step.
 """
 
 import os
@@ -32,9 +32,9 @@ class Step:
 
 
 class TrainingDisplay:
-    """Shows a run: every step on a terminal, every epoch as a line anywhere.
+    """Shows a run: every step on a terminal, and one line per epoch on any stream.
 
-    `settings` is what the run is introduced with.
+    `settings` is printed at the start of the run.
     """
 
     def __init__(self, console: Console, name: str, settings: str = "") -> None:
@@ -79,12 +79,12 @@ class TrainingDisplay:
             print_line(self.console, text, style="dim")
 
     def step(self, epoch: int, step: int, loss: float, annealed: Mapping[str, float]) -> None:
-        """Note a step for the live lines."""
+        """Store a step for the live lines."""
         at = time.perf_counter()
         self.last = Step(epoch=epoch, step=step, loss=loss, annealed=annealed, at=at)
 
     def validation(self, weights: str, stage: str, done: int, total: int) -> None:
-        """Note for the live lines how many images of a stage of the validation are done."""
+        """Store the progress of a validation stage for the live lines."""
         self.validating = (f"validating {weights} {stage}", done, total)
 
     def epoch(self, row: HistoryRow) -> None:
@@ -110,8 +110,8 @@ class TrainingDisplay:
     def acknowledge(self, number: int) -> None:
         """Show that the run will stop because of the signal `number`; its handler calls this.
 
-        The console may be in use by the code that the signal interrupted. So the live lines show
-        it when they are next redrawn, and elsewhere it is written past the console.
+        The interrupted code may be using the console. The live lines therefore show the message
+        when they are next redrawn; without live lines, it is written directly to the stream.
         """
         name = signal.Signals(number).name
         again = "Ctrl-C" if number == signal.SIGINT else name
@@ -122,7 +122,7 @@ class TrainingDisplay:
             os.write(self.console.file.fileno(), f"{self.notice}\n".encode())
 
     def _draw(self) -> RenderableType:
-        """Return the live lines of this moment."""
+        """Return the current live lines."""
         now = time.perf_counter()
         lines: list[RenderableType] = [self._draw_position(now)]
         if self.last:

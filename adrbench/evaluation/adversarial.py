@@ -1,7 +1,6 @@
-"""The adversarial examples of an evaluation: which one stands for each image, and where it is kept.
+"""The adversarial examples of an evaluation: which one is kept for each image, and where.
 
-They are kept a batch at a time, so that an evaluation that was interrupted does not lose those of
-its finished batches.
+They are saved batch by batch, so an interrupted evaluation keeps those of its finished batches.
 """
 
 import io
@@ -31,7 +30,7 @@ class Piece:
     """The examples from one batch of a stage; only those that differ from the clean image.
 
     `indices` (K,) are positions in the test set, `x_adv` (K, C, H, W) float32, `success` (K,)
-    says whether the model misclassifies them, and `loss` (K,) is the cross-entropy there.
+    is whether the model misclassifies them, and `loss` (K,) is the cross-entropy there.
     """
 
     indices: Tensor
@@ -42,7 +41,7 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Adversarial:
-    """An example for each of n images.
+    """One example for each of n images.
 
     `x_adv` is (n, C, H, W) float32 in [0, 1]. `kinds` are indices into `KINDS` and `stages` into
     `stage_names`, of which 0 is the clean pass; both are (n,).
@@ -78,7 +77,7 @@ class NoExamples:
         return iter(())
 
     def has(self, stage: int, batch: int) -> bool:
-        """Return True: nothing is missed."""
+        """Return True: no examples are needed."""
         return True
 
 
@@ -182,10 +181,10 @@ def select_examples(
 def assemble(
     x: Tensor, pieces: Iterable[tuple[int, Piece]], stage_names: tuple[str, ...]
 ) -> Adversarial:
-    """Return the example that stands for each of the images `x` (n, C, H, W).
+    """Return one example for each of the images `x` (n, C, H, W).
 
-    That is the one on which the suite succeeded; where it did not, the one of the highest
-    cross-entropy among those that its stages returned, or the image itself.
+    It is the example with which the suite succeeded, otherwise the one with the highest
+    cross-entropy among those that the stages returned, otherwise the clean image.
     """
     x_adv = x.clone()
     kinds = torch.full((len(x),), KINDS.index(CLEAN), dtype=torch.uint8)
@@ -219,8 +218,8 @@ def write_examples(
 
     An `.npz` file holds `x_adv` (n, C, H, W) float32, and for each image its label `y`, its
     position `index` in the test set, the outcomes `clean` and `robust`, the `kind` of its example
-    (one of `KINDS`) and the `stage` that it is from. A `.pt` file holds the tensor `x_adv` alone,
-    which is the form that RobustBench asks for with external evaluations.
+    (one of `KINDS`) and the `stage` that produced it. A `.pt` file contains only the tensor
+    `x_adv`, which is the format that RobustBench requires for external evaluations.
     """
     buffer = io.BytesIO()
     if check_suffix(path).suffix == ".pt":

@@ -1,7 +1,7 @@
 """Evaluation: a clean pass, then each stage of a suite on the survivors of the last.
 
-Attacks are not trusted: the evaluation itself checks that every adversarial image is inside the
-ball and inside [0, 1], and judges whether the model is fooled.
+Attacks are not trusted: the evaluation checks that every adversarial image is inside the ball and
+inside [0, 1], and determines whether the model is fooled.
 """
 
 import logging
@@ -45,8 +45,7 @@ class Evaluation:
 
     `clean` and `robust` are per-example outcomes in test-set order, (n,) booleans on the CPU.
     `folded` is whether BatchNorm was folded into convolutions in the model that was attacked,
-    `seconds` the time taken over all sessions, and `adversarial` the example that stands for each
-    image, where they were kept.
+    `seconds` the time taken over all sessions, and `adversarial` the examples, if they were kept.
     """
 
     clean: Tensor

@@ -1,4 +1,4 @@
-"""The record of an evaluation that was finished before: whether it is there, and really its own."""
+"""The record of a finished evaluation: whether it exists and belongs to this evaluation."""
 
 from dataclasses import replace
 from pathlib import Path

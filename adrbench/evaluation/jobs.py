@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 class Job:
     """One evaluation to run: a model, its images, a suite, and the path of the record.
 
-    A record or saved progress belongs to the evaluation if its `identity` is the same, and so are
-    the model's `clean_logits` on the first images.
+    A record or saved progress belongs to the evaluation if its `identity` and the model's
+    `clean_logits` on the first images are the same.
     """
 
     target_model: TargetModel
@@ -134,7 +134,7 @@ def identify(
 
 
 def record_name(identity: Identity, suite: Suite, is_known: bool) -> str:
-    """Return the file name of a record: readable, and unique to what is evaluated."""
+    """Return the file name of a record: readable, and unique to the evaluation."""
     parts = [identity.selection, identity.weights] if is_known else []
     stem = "-".join([identity.run, *parts, suite.name]).replace(":", "-").replace("/", "-")
     unique = identity if suite.batch_dependent else replace(identity, batch_size=None)
@@ -188,7 +188,7 @@ def compute_logits(target_model: TargetModel, images: Images, dataset: str) -> T
 
 
 def warn_of_ignored(config: AttackConfig, suite: Suite) -> None:
-    """Log a warning for each setting that was given and that `suite` does not use."""
+    """Log a warning for each given setting that `suite` does not use."""
     given = {"alpha": config.alpha is not None, "restarts": config.restarts > 1}
     for name, is_given in given.items():
         if is_given and name not in suite.parameters:
@@ -196,12 +196,12 @@ def warn_of_ignored(config: AttackConfig, suite: Suite) -> None:
 
 
 def example_files(job: Job) -> ExampleFiles:
-    """Return the files that hold the adversarial examples of an evaluation until it is finished."""
+    """Return the files that store the adversarial examples of an unfinished evaluation."""
     return ExampleFiles(job.path.with_name(f".{job.path.stem}"))
 
 
 def progress_files(job: Job, rank: int) -> ProgressFiles:
-    """Return the files that hold the progress of an evaluation."""
+    """Return the files that store the progress of an evaluation."""
     return ProgressFiles(
         stem=job.path.with_name(f".{job.path.stem}"),
         fingerprint=job.fingerprint,

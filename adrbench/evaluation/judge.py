@@ -1,4 +1,4 @@
-"""The judgment of an attack: which images survive it, by the ball, [0, 1] and the model."""
+"""The outcome of an attack: which images survive, given the ball, [0, 1] and the model."""
 
 import warnings
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ RELATIVE_SLACK, ABSOLUTE_SLACK = 1e-4, 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Logits (N, num_classes) of attacked images, and what follows from them, (N,) each."""
+    """Logits (N, num_classes) of attacked images, and outcomes derived from them, (N,) each."""
 
     logits: Tensor
     is_allowed: Tensor
@@ -34,7 +34,7 @@ def judge(
     """Judge the attack on images `x` that returned `x_adv`, both (N, C, H, W).
 
     An image survives if `x_adv` is classified correctly, with finite logits, or is outside the
-    threat model, of which a warning names the `attack`.
+    threat model; a warning then names the `attack`.
     """
     limit = threat.eps * (1 + RELATIVE_SLACK) + ABSOLUTE_SLACK
     in_range = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)

@@ -1,6 +1,6 @@
 """Whether the evaluated model is plausibly the intended one.
 
-It is judged by its clean accuracy and its number of averaging steps.
+The criteria are its clean accuracy and its number of averaging steps.
 """
 
 import math
@@ -34,10 +34,10 @@ def doubt_accuracy(
 ) -> Iterator[str]:
     """Yield a sentence for each reason to doubt a clean accuracy, such as a wrong normalization.
 
-    One is an accuracy under half of that `recorded` in training, and more than three standard
-    errors below it. The other is one that is not above chance plus three standard errors, and more
-    than three below a classifier halfway between chance and perfection: a few images do not
-    suffice to tell chance from that.
+    One reason is an accuracy of less than half of that `recorded` in training and more than three
+    standard errors below it. The other is an accuracy that does not exceed chance by three standard
+    errors and is more than three below that of a classifier halfway between chance and perfection;
+    with few images, the two cannot be distinguished.
     """
     causes = "check the data set, the architecture and the normalization of the weights."
     if recorded is not None and 2 * found.fraction < recorded.fraction:
@@ -63,7 +63,7 @@ def doubt_accuracy(
 def doubt_average(*, steps: int, decay: float) -> Iterator[str]:
     """Yield a sentence if an exponential moving average has not caught up with the weights.
 
-    After `steps` updates it still holds decay^steps of the initial weights.
+    After `steps` updates, the initial weights still contribute a fraction of decay^steps.
     """
     needed = _steps_to_catch_up(decay)
     if steps < needed:

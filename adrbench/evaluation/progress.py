@@ -1,7 +1,7 @@
-"""The progress of an evaluation, and the files it is saved in until the evaluation is finished.
+"""The progress of an evaluation, and the files that store it until the evaluation is finished.
 
-An evaluation works in batches. The images of a batch follow from the survivors at the start of its
-stage, so any rank can evaluate any batch, in any order, again after an interruption.
+An evaluation runs in batches. The images of a batch are determined by the survivors at the start of
+its stage, so any rank can evaluate any batch, in any order, and again after an interruption.
 """
 
 import glob
@@ -90,7 +90,7 @@ def begin(n: int) -> Progress:
 
 
 def combine(parts: Sequence[Progress]) -> Progress:
-    """Return the progress that several ranks, each with its share of the batches, made together.
+    """Return the combined progress of several ranks, each with its share of the batches.
 
     A rank enters a stage when all ranks have finished the last one, so only the parts with the
     most finished stages count.
@@ -125,7 +125,7 @@ class ProgressStore(Protocol):
 
 
 class NoProgressStore:
-    """A store that saves nothing."""
+    """A store that does not save anything."""
 
     def load(self) -> Progress | None:
         """Return None."""
@@ -163,9 +163,9 @@ class _State:
 class ProgressFiles:
     """Files `<stem>.<rank>.state`, one per rank.
 
-    `fingerprint` covers everything that the outcomes of a batch depend on but the code of the
-    model, which its `clean_logits` on the first images identify (None: not compared). A file of
-    another evaluation is an error, not progress.
+    `fingerprint` covers everything that the outcomes of a batch depend on except the code of the
+    model, which is identified by its `clean_logits` on the first images (None: not compared). A
+    file of another evaluation is an error, not progress.
     """
 
     stem: Path

@@ -1,4 +1,4 @@
-"""Whether attacks on a model can be trusted, judged on the first few images before the attacks."""
+"""Checks on the first few images of whether attacks on a model can be trusted."""
 
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ def assess_reliability(
     suite: Suite,
     threat: ThreatModel,
 ) -> list[str]:
-    """Return what makes the attacks of `suite` on a model unreliable, a sentence each.
+    """Return why the attacks of `suite` on a model are unreliable, one sentence per reason.
 
     `attacked` is the form of `model` that is attacked, and `clean` are the images that it
     classifies correctly, (N,) booleans on the CPU. Nothing is checked where there are none, or

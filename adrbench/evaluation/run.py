@@ -1,4 +1,4 @@
-"""A planned evaluation, run to its record."""
+"""Running a planned evaluation and writing its record."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,7 +27,7 @@ from adrbench.runtime.locks import exclusive
 
 @dataclass(frozen=True, kw_only=True)
 class Watcher:
-    """What shows the progress of an evaluation, called as `evaluate` does."""
+    """Callbacks that display the progress of an evaluation (see `evaluate`)."""
 
     on_batch: OnBatch = lambda stage, done, total, survivors: None
     on_pass: OnPass = lambda stage, done, expected, batch_size: None
@@ -43,8 +43,8 @@ def run(
 
     Raises:
         AdrbenchError: when another process is writing the record.
-        RecordError: when the saved progress is that of another evaluation, or of one whose
-            examples were not kept.
+        RecordError: when the saved progress belongs to another evaluation, or to one whose examples
+            were not kept.
         NonFiniteLogitsError: when the model has no finite logits to judge.
 
     """
@@ -95,7 +95,7 @@ def perform(
     progress_store: ProgressStore | None = None,
     example_store: ExampleStore | None = None,
 ) -> Evaluation:
-    """Run an evaluation on the device of `context`; the model returns to where it was."""
+    """Run an evaluation on the device of `context`; the model is moved back afterwards."""
     model = job.target_model.model
     with on_device(model, context.device):
         return evaluate(

@@ -1,4 +1,4 @@
-"""The stages of an evaluation, batch by batch: attack, judge, note the outcomes, save."""
+"""The stages of an evaluation, batch by batch: attack, judge, record the outcomes, save."""
 
 import logging
 import time
@@ -82,7 +82,7 @@ class StageRunner:
         progress.finish_stage(stage.name)
 
     def _run_batch(self, stage: Stage, index: int, indices: Tensor) -> None:
-        """Run a stage on its batch `index`, the images at `indices` (N,); note the outcomes."""
+        """Run a stage on its batch `index`, the images at `indices` (N,); record the outcomes."""
         batch = self.images.take(indices)
         x, y = to_float(batch.pixels), batch.labels
         while True:
@@ -109,11 +109,11 @@ class StageRunner:
             self.examples.save(len(self.progress.stages), index, piece)
 
     def _attack(self, stage: Stage, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Judged]:
-        """Return what a stage makes of a batch, and its judgment.
+        """Return the examples of a stage for a batch, and their outcomes.
 
         Raises:
-            UserCodeError: when the code of the stage or of the model raises, or the stage returns
-                something else than images like `x`.
+            UserCodeError: when the code of the stage or of the model raises, or the stage does not
+                return images like `x`.
 
         """
         expected = getattr(stage, "num_passes", 0)
@@ -158,10 +158,10 @@ class StageRunner:
 
 
 class _AttackedModel(nn.Module):
-    """`model` as attacks see it: `on_pass` gets the number of forward passes after each.
+    """The model that attacks call; `on_pass` receives the number of forward passes after each.
 
-    Logits that do not depend on the images, as far as autograd knows, have a gradient of zero:
-    without one, gradient attacks raise errors.
+    Logits that do not depend on the images according to autograd get a gradient of zero, since
+    gradient attacks would otherwise raise errors.
     """
 
     def __init__(self, model: nn.Module, on_pass: Callable[[int], None]) -> None:

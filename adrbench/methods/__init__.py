@@ -1,1 +1,1 @@
-"""Training methods: one module per component, four slots, and what builds them."""
+"""Training methods: one module per component, the four slots, and their construction."""

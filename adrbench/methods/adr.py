@@ -13,11 +13,12 @@ from adrbench.methods.slots import BuildContext, Values
 class ADR:
     """The target rectifier of ADR (Wu, Wang and Chen, ICLR 2024, arXiv 2305.12118).
 
-    A label becomes a mixture of its one-hot row and the output of a teacher, usually an EMA of the
-    model, on the clean image. Over a run of `total_steps` optimization steps the teacher's
-    temperature is annealed along half a cosine from `temperature[0]` to `temperature[1]`, and the
-    interpolation factor lambda rises from `interpolation[0]` to `interpolation[1]`. Where the
-    teacher prefers a wrong class, lambda is reduced by the difference of the probabilities.
+    The target of an image is a mixture of its one-hot label and the output of a teacher, usually an
+    EMA of the model, on the clean image. Over a run of `total_steps` optimization steps the
+    teacher's temperature is annealed along half a cosine from `temperature[0]` to `temperature[1]`,
+    and the interpolation factor lambda rises from `interpolation[0]` to `interpolation[1]`. Where
+    the teacher predicts a wrong class, lambda is reduced by the difference between the
+    probabilities of that class and of the true class.
 
     Raises:
         UsageError: for a temperature not above 0, a factor outside [0, 1], or no steps.
@@ -64,7 +65,7 @@ class ADR:
 def rectify(
     logits: Tensor, y: Tensor, *, temperature: float | Tensor, interpolation: float | Tensor
 ) -> Tensor:
-    """Return ADR's targets, (N, C), for a teacher's `logits` (N, C) on images of labels (N,).
+    """Return ADR's targets, (N, C), for a teacher's `logits` (N, C) on images with labels (N,).
 
     With P the teacher's softmax at `temperature`, the target of an image is
     l P + (1 - l) onehot(y), where l = clamp(interpolation - (max P - P_y), 0, 1) (Wu, Wang and

@@ -21,11 +21,11 @@ class AdversarialTraining:
     criterion: Criterion = "robust"
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the noise of the start, shaped as `x`."""
+        """Return the initial noise, shaped like `x`."""
         return self.inner_attack.start.draw(x, generator)
 
     def craft(self, model: nn.Module, x: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
-        """Ascend the cross-entropy against `targets`, soft where they are soft."""
+        """Maximize the cross-entropy against `targets`, which may be soft."""
         return self.inner_attack.maximize(
             model, x, noise, lambda x_adv: cross_entropy(model(x_adv), targets)
         )

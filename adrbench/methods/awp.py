@@ -20,7 +20,7 @@ TINY = 1e-20
 class AWP:
     """Gradients at adversarially perturbed weights (Wu, Xia and Wang 2020).
 
-    Every parameter w moves by rho ||w|| / ||g|| g, gradients are taken there with BatchNorm's
+    Every parameter w is moved by rho ||w|| / ||g|| g, gradients are computed there with BatchNorm's
     running statistics frozen, and w is restored bit for bit.
 
     Differs from the paper: like the published ADR code it perturbs the model itself and every
@@ -31,7 +31,7 @@ class AWP:
     process_group: ProcessGroup = SINGLE_PROCESS
 
     def backward(self, model: nn.Module, closure: Callable[[], Tensor]) -> Tensor:
-        """Take the gradients at the perturbed weights.
+        """Compute the gradients at the perturbed weights.
 
         The loss returned is the unperturbed one, unless the perturbed one is not finite: its
         gradients must then not be used.

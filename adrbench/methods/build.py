@@ -1,4 +1,4 @@
-"""From a configuration to the four slots of its method."""
+"""Building the four slots of a method from a configuration."""
 
 from typing import Any
 
@@ -35,8 +35,8 @@ def build_method(
     """Build the method that `config` names, for one run of `total_steps` steps.
 
     Raises:
-        AdrbenchError: when a plugin's builder cannot be imported, raises, or returns something
-            else than its slot takes.
+        AdrbenchError: when a plugin's builder cannot be imported, raises, or returns an object that
+            does not fit its slot.
 
     """
     components = config.parsed_method().built

@@ -16,9 +16,9 @@ from adrbench.models.modes import in_mode, without_parameter_gradients
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where the inner attack starts.
+    """The starting point of the inner attack.
 
-    `draw(x, generator)` returns noise shaped as `x` (N, C, H, W), `begin(x, noise)` the start.
+    `draw(x, generator)` returns noise shaped like `x` (N, C, H, W), `begin(x, noise)` the start.
     """
 
     draw: Callable[[Tensor, torch.Generator], Tensor]
@@ -42,7 +42,7 @@ class InnerAttack:
     def maximize(
         self, model: nn.Module, x: Tensor, noise: Tensor, loss: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Return images in the ball around `x` that ascend `loss`, a function of images."""
+        """Return images in the ball around `x` that maximize `loss`, a function of images."""
         start = self.start.begin(x, noise)
         with self.attacked(model):
             return ascend(self.threat, x, start, loss, steps=self.steps, alpha=self.alpha)

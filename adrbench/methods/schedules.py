@@ -1,6 +1,6 @@
 """Schedules: pure functions from an optimization step (0, 1, 2, ...) to a value.
 
-A schedule holds no state, so a resumed run reads the same values as one that never stopped.
+A schedule has no state, so a resumed run uses the same values as an uninterrupted one.
 """
 
 import math
@@ -13,8 +13,8 @@ def cosine(start: float, end: float, total_steps: int) -> Schedule:
     """Return half a cosine from `start` at step 0 to `end` at step `total_steps`.
 
     This is the annealing of ADR (Wu et al., ICLR 2024): with c(s) = (1 + cos(pi s / S)) / 2 the
-    value is end + (start - end) c(s). The last step of a run, S - 1, comes just short of `end`,
-    and the value stays at `end` after step S.
+    value is end + (start - end) c(s). The last step of a run, S - 1, is just short of `end`, and
+    the value stays at `end` after step S.
     """
 
     def value(step: int) -> float:

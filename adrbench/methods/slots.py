@@ -1,7 +1,8 @@
-"""The four slots of a method: what fills each, and what an empty one does.
+"""The four slots of a method: the protocol of each, and its default when empty.
 
-An objective crafts examples and has a loss; targets are what the loss compares outputs with; a
-perturbation decides where gradients are taken; an averaging follows the weights.
+An objective crafts examples and computes the loss; targets are the labels that the loss uses; a
+perturbation determines the weights at which gradients are taken; an averaging maintains an average
+of the weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,17 +25,17 @@ Values = Mapping[str, float | Tensor]
 
 @runtime_checkable
 class Objective(Protocol):
-    """The inner maximization and the loss of a step; `criterion` compares its epochs."""
+    """The inner maximization and the loss of a step; `criterion` selects the best epoch."""
 
     @property
     def criterion(self) -> Criterion:
-        """The accuracy that this objective is meant to raise."""
+        """The accuracy that this objective aims to increase."""
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Draw the noise with which crafting starts on images like `x` (N, C, H, W)."""
 
     def craft(self, model: nn.Module, x: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
-        """Return the images to train on beside `x` (N, C, H, W) in [0, 1]."""
+        """Return the images to train on, crafted from `x` (N, C, H, W) in [0, 1]."""
 
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, targets: Tensor) -> Tensor:
         """Return the scalar loss for `targets` (N, C), probabilities."""
@@ -45,13 +46,13 @@ class Targets(Protocol):
     """Rows of probabilities for a batch."""
 
     def __call__(self, x: Tensor, y: Tensor, values: Values) -> Tensor:
-        """Return (N, C) probabilities for images (N, C, H, W) of labels (N,).
+        """Return (N, C) probabilities for images (N, C, H, W) with labels (N,).
 
-        `values` holds at least what `annealed` names.
+        `values` contains at least the names that `annealed` returns.
         """
 
     def annealed(self, step: int) -> dict[str, float]:
-        """Return what changes over a run, by name, at an optimization step counted from 0."""
+        """Return the annealed values by name at an optimization step, counted from 0."""
 
 
 @runtime_checkable
@@ -59,7 +60,7 @@ class Perturbation(Protocol):
     """How gradients are taken."""
 
     def backward(self, model: nn.Module, closure: Callable[[], Tensor]) -> Tensor:
-        """Leave in `.grad` the gradients to step with; return the loss at the present weights.
+        """Write the gradients to step with to `.grad`; return the loss at the current weights.
 
         `closure` runs the forward pass and returns the scalar loss. Both are means over the
         ranks that share a batch.
@@ -88,7 +89,7 @@ PROTOCOLS: Mapping[Slot, type] = {
 
 
 class OneHot:
-    """The labels as they are: the targets of a method that names none."""
+    """The one-hot labels: the targets of a method that specifies none."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
@@ -98,7 +99,7 @@ class OneHot:
         return F.one_hot(y, self.num_classes).to(torch.promote_types(x.dtype, torch.float32))
 
     def annealed(self, step: int) -> dict[str, float]:
-        """Return nothing: labels do not change."""
+        """Return no values, since the labels do not change."""
         return {}
 
 
@@ -109,7 +110,7 @@ class NoPerturbation:
     process_group: ProcessGroup = SINGLE_PROCESS
 
     def backward(self, model: nn.Module, closure: Callable[[], Tensor]) -> Tensor:
-        """Take the gradients at the present weights."""
+        """Compute the gradients at the current weights."""
         model.zero_grad()
         loss = closure()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -140,7 +141,7 @@ class Slots:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildContext:
-    """What a component's builder can use.
+    """The information available to a component's builder.
 
     `model` is the student at its initial weights, `average` the averaged model where the method
     has one and it is built already: averaging comes first. `total_steps` counts the whole run.

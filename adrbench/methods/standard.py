@@ -15,11 +15,11 @@ class Standard:
     criterion: Criterion = "clean"
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return an empty tensor: there is no attack to start."""
+        """Return an empty tensor, since there is no attack."""
         return x.new_empty(0)
 
     def craft(self, model: nn.Module, x: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
-        """Return `x` itself."""
+        """Return `x` unchanged."""
         return x
 
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, targets: Tensor) -> Tensor:

@@ -28,11 +28,11 @@ class Trades:
     criterion: Criterion = "robust"
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the noise of the start, shaped as `x`."""
+        """Return the initial noise, shaped like `x`."""
         return self.inner_attack.start.draw(x, generator)
 
     def craft(self, model: nn.Module, x: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
-        """Ascend KL(clean || adversarial), which does not depend on the labels."""
+        """Maximize KL(clean || adversarial), which does not depend on the labels."""
         with torch.no_grad(), self.inner_attack.attacked(model):
             clean = log_softmax(model(x))
         return self.inner_attack.maximize(

@@ -1,8 +1,8 @@
-"""Architectures: the table of those built in, how others are found, and newly built networks.
+"""Architectures: the built-in table, the lookup of others, and the construction of networks.
 
 An architecture is a callable `(num_classes, in_channels) -> nn.Module`, whose network takes pixels
-(N, C, H, W) in [0, 1] as they are and returns logits (N, num_classes). Adding one to the package is
-one module and one line in `ARCHITECTURES`.
+(N, C, H, W) in [0, 1] without normalization and returns logits (N, num_classes). Adding one to the
+package is one module and one line in `ARCHITECTURES`.
 """
 
 import logging
@@ -63,9 +63,9 @@ DEFAULT_ACTIVATION = "relu"
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A builder, and the `name` by which records and checkpoints know it.
+    """A builder, and its `name` in records and checkpoints.
 
-    `plugin` is the one that registered the name, None where none did.
+    `plugin` is the plugin that registered the name, if any.
     """
 
     name: str
@@ -86,7 +86,7 @@ def find_architecture(arch: str | Builder) -> Architecture:
     it stands for is imported.
 
     Raises:
-        UsageError: for an unknown name, or what is no callable that builds networks.
+        UsageError: for an unknown name, or an object that is not a callable.
         ImportPathError: when the code behind the name cannot be imported.
 
     """
@@ -106,7 +106,7 @@ def find_architecture(arch: str | Builder) -> Architecture:
 def canonical_arch(arch: str) -> str:
     """Return the canonical spelling of `arch`: of a built-in one lower case, no leading zeros.
 
-    Nothing is imported to find out whether a plugin's or another import path leads anywhere.
+    Import paths, those of plugins included, are not checked, since that would import them.
 
     Raises:
         UsageError: for an unknown name, or a wide ResNet of invalid depth or width.
@@ -130,9 +130,9 @@ def canonical_arch(arch: str) -> str:
 
 
 def is_imported(arch: str) -> bool:
-    """Return whether `arch`, a canonical name, stands for code at an import path.
+    """Return whether `arch`, a canonical name, is an import path.
 
-    A file that has such a name is no reason to import it.
+    Such a name in a file does not cause an import.
     """
     is_known = _find_built_in(arch) or arch.startswith(timm_models.PREFIX)
     return not is_known and ":" in arch
@@ -141,7 +141,7 @@ def is_imported(arch: str) -> bool:
 def find_activation(architecture: Architecture, activation: str) -> str:
     """Return the activation of its networks: `activation` where it can be chosen.
 
-    Logs a warning where another one than the default is ignored.
+    Logs a warning if a non-default activation is ignored.
 
     Raises:
         UsageError: for an unknown activation.

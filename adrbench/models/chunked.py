@@ -1,4 +1,4 @@
-"""A model whose batches are split into chunks where memory does not suffice for a whole one."""
+"""A model whose batches are split into chunks when a whole batch does not fit into memory."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 class ChunkedModel(nn.Module):
     """`model`, run on at most `size` images at a time; None means whole batches.
 
-    The passes of a chunk end before those of the next begin: the gradient with respect to images
-    is computed from a second forward pass of each chunk, so that activations of one chunk are in
-    memory at a time. Parameters get no gradients.
+    Chunks are processed one after another. The gradient with respect to images is computed from a
+    second forward pass of each chunk, so only the activations of one chunk are in memory at a time.
+    Parameters get no gradients.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -20,7 +20,7 @@ class ChunkedModel(nn.Module):
         self.size: int | None = None
 
     def shrink(self, batch_size: int) -> bool:
-        """Halve the chunks of a batch of `batch_size`; return False where they are one image."""
+        """Halve the chunk size for batches of `batch_size`; return False if it is already 1."""
         size = min(self.size or batch_size, batch_size)
         if size <= 1:
             return False

@@ -1,7 +1,7 @@
-"""Networks that are not built in: how their builders are called, and what is checked of them.
+"""Networks that are not built in: calling their builders, and checking them.
 
-Code from elsewhere may raise anything, and return anything; every such case becomes one sentence,
-with the exception as its cause.
+Third-party code may raise or return anything; every such case becomes a one-sentence error, with
+the exception as its cause.
 """
 
 import copy
@@ -31,7 +31,7 @@ def name_builder(builder: Builder) -> str:
     """Return `module:qualname` of a callable.
 
     Raises:
-        UsageError: for what is no callable that builds networks.
+        UsageError: for an object that is not a callable.
 
     """
     while isinstance(builder, partial):
@@ -100,7 +100,7 @@ def check_logits(
     The model is on the CPU. It is not changed, nor is torch's random state.
 
     Raises:
-        UsageError: when it does not take them, or returns something else than their logits.
+        UsageError: when it does not accept them, or does not return their logits.
 
     """
     with in_mode(model, training=False), torch.no_grad():
@@ -112,8 +112,9 @@ def find_training_format(
 ) -> torch.memory_format:
     """Return the memory format in which `model`, on the CPU, trains on images of `shape` (C, H, W).
 
-    A copy takes a forward and a backward pass in train mode. The format is `IMAGE_FORMAT` except
-    for networks that need another, such as those that call `view` on what a convolution returns.
+    This runs a forward and a backward pass of a copy in train mode. The format is `IMAGE_FORMAT`
+    except for networks that need another, such as those that call `view` on the output of a
+    convolution.
 
     Raises:
         UsageError: when the model cannot be trained.
@@ -134,7 +135,7 @@ def _try_training(
     num_classes: int,
     memory_format: torch.memory_format,
 ) -> None:
-    """Take a forward and a backward pass with a copy of the model; UsageError if it cannot."""
+    """Run a forward and a backward pass of a copy of the model; UsageError if they fail."""
     try:
         trial = convert_conv2d_weight_memory_format(copy.deepcopy(model), memory_format).train()
     except Exception as error:  # copying runs code from elsewhere too
@@ -188,7 +189,7 @@ def _try(name: str, model: nn.Module, x: Tensor, num_classes: int) -> Tensor:
 
 
 def _find_parameters(builder: Builder) -> list[str]:
-    """Return the names of a callable's parameters, none where they cannot be found out."""
+    """Return the names of a callable's parameters, none if they cannot be determined."""
     try:
         return list(inspect.signature(builder).parameters)
     except (TypeError, ValueError):

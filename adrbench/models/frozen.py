@@ -1,7 +1,7 @@
 """A frozen copy of a model for attacks, with BatchNorm folded into convolutions.
 
-An attack computes logits and gradients with respect to images thousands of times. The copy's
-differ from the model's only by float32 rounding.
+An attack computes logits and gradients with respect to images thousands of times. The results of
+the copy differ from those of the model only by float32 rounding.
 """
 
 import copy
@@ -56,7 +56,8 @@ def freeze(
     BatchNorm is folded into the preceding convolutions if the model can be traced and the result
     has the model's logits and gradients on the first of the images `x` (N, C, H, W); otherwise it
     is kept. Convolutions use one of the memory `formats`: the fastest one on `x` if there are
-    several. A model that cannot be copied, or whose logits vary between passes, is returned itself.
+    several. A model that cannot be copied, or whose logits vary between passes, is returned
+    unchanged.
     """
     for make_copy in (fold_batch_norm, copy.deepcopy):
         copies = {}

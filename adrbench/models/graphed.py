@@ -47,10 +47,10 @@ MakePasses = Callable[[nn.Module, Tensor], Passes]
 class GraphedModel(nn.Module):
     """A frozen model on a GPU, replaying its passes on batches of up to `largest` images like `x`.
 
-    A batch is padded to the next of a few sizes; a larger one runs as it is. Logits, and gradients
-    with respect to images, are the model's, whatever the order of forward and backward passes.
-    Where its passes cannot be captured, or an image's answer depends on the others in the batch,
-    it runs as it is, with a warning.
+    A batch is padded to the next of a few sizes; a larger one runs without graphs. Logits, and
+    gradients with respect to images, are the same as the model's, in any order of forward and
+    backward passes. If the passes cannot be captured, or an image's logits depend on the others in
+    the batch, the model runs without graphs, with a warning.
     """
 
     def __init__(

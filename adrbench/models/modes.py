@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def without_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """Turn parameter gradients off: an attack on images needs none of them."""
+    """Turn off parameter gradients, which an attack on images does not need."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
@@ -35,7 +35,7 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
 
 @contextmanager
 def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Move a model to `device`, and back to where it was afterwards."""
+    """Move a model to `device`, and back to its original device afterwards."""
     before = device_of(model)
     model.to(device)
     try:

@@ -14,9 +14,10 @@ from adrbench.errors import UsageError
 
 
 class Normalized(nn.Module):
-    """A `network` behind a normalization: it gets (x - mean) / std for pixels x in [0, 1].
+    """A `network` with a normalization in front: it receives (x - mean) / std for pixels x.
 
-    Pixels (N, C, H, W) to whatever the network returns for them; `mean` and `std` are (C, 1, 1).
+    It maps pixels (N, C, H, W) in [0, 1] to the output of the network;
+    `mean` and `std` are (C, 1, 1).
     """
 
     mean: Tensor

@@ -1,4 +1,4 @@
-"""PreActResNet-18 in DeepMind's form (Gowal et al. 2020; 12.5 M parameters).
+"""PreActResNet-18 as implemented by DeepMind (Gowal et al. 2020; 12.5 M parameters).
 
 Parameters have the published names (`layer_0.0.conv_2d_1`, `logits`), so that the official weights
 of ADR and of many RobustBench models can be loaded.
@@ -45,7 +45,7 @@ class PreActBlock(nn.Module):
 class PreActResNet18(nn.Module):
     """PreActResNet-18: pixels (N, C, H, W) in [0, 1] to logits (N, num_classes).
 
-    The buffers `mean` and `std`, (C, 1, 1), normalize nothing until they are set.
+    The buffers `mean` and `std`, (C, 1, 1), have no effect until they are set.
     """
 
     mean: Tensor

@@ -40,7 +40,7 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """ResNet-18 for small images: pixels (N, C, H, W) in [0, 1] to logits (N, num_classes).
 
-    The buffers `mean` and `std`, (C, 1, 1), normalize nothing until they are set.
+    The buffers `mean` and `std`, (C, 1, 1), have no effect until they are set.
     """
 
     mean: Tensor

@@ -91,7 +91,7 @@ def load_zoo_model(name: str, *, dataset: str, norm: str, zoo_dir: Path) -> nn.M
 
 
 def _import_zoo() -> Any:
-    """Return `robustbench.utils`; raise CheckpointError where it is not RobustBench's own.
+    """Return `robustbench.utils`; raise CheckpointError if it is not RobustBench's own.
 
     robustbench 1.1.1 imports the official AutoAttack as `autoattack`, but the released package is
     `pyautoattack`: unless `autoattack` is installed, it is an alias during the import.
@@ -113,7 +113,7 @@ def _import_zoo() -> Any:
 
 
 def _explain_import(reason: str, *, needs_install: bool = False) -> str:
-    """Return why robustbench cannot be used, where it is, whose it is, and what to run."""
+    """Return why robustbench cannot be used, its location and owner, and what to run."""
     spec = importlib.util.find_spec("robustbench")
     names = set(packages_distributions().get("robustbench", []))
     owners = sorted(name for name in names if name and name.lower() != "robustbench")
@@ -253,7 +253,7 @@ def _download(zoo: Any, path: Path, gdrive_id: str | None, timm_name: str) -> No
 
 
 def _find_problem(path: Path) -> str | None:
-    """Return what is wrong with a file of weights, judged by its first bytes; None if nothing."""
+    """Return what is wrong with a weights file, based on its first bytes; None if nothing."""
     try:
         with path.open("rb") as file:
             start = file.read(512)

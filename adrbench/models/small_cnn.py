@@ -1,4 +1,4 @@
-"""A small network for 8x8 digits, demonstrations and tests (24 k parameters)."""
+"""A small network for 8x8 digits, demonstrations and tests (24,000 parameters)."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ class SmallCNN(nn.Module):
     """Three blocks of convolution, BatchNorm and activation, and a linear layer.
 
     Pixels (N, C, H, W) in [0, 1] to logits (N, num_classes). The buffers `mean` and `std`,
-    (C, 1, 1), normalize nothing until they are set.
+    (C, 1, 1), have no effect until they are set.
     """
 
     mean: Tensor

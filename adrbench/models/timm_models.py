@@ -29,7 +29,7 @@ HUB_FILES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """A network with timm's pretrained weights, on the CPU, and what they were trained with.
+    """A network with timm's pretrained weights, on the CPU, and their training settings.
 
     `mean` and `std` are per channel for pixels in [0, 1]. `weights` is timm's full name of the
     weights, `trained_size` the height and width of their images.
@@ -45,8 +45,8 @@ class Pretrained:
 def find_builder(name: str) -> Callable[..., nn.Module]:
     """Return the builder `(num_classes, in_channels, image_size)` of `timm:NAME`.
 
-    Its networks have new weights. The size is used by networks that are made for one, such as
-    vision transformers.
+    Its networks are newly initialized. The size is used by networks with a fixed input size, such
+    as vision transformers.
 
     Raises:
         UsageError: for a name that timm does not have.
@@ -68,8 +68,8 @@ def find_builder(name: str) -> Callable[..., nn.Module]:
 def check_name(name: str) -> str:
     """Return the name in `timm:NAME`; UsageError, with the nearest names, unless timm has it.
 
-    Names of other origins that timm accepts, such as `hf-hub:`, are refused: they may be paths, or
-    lead to downloads.
+    Other kinds of names that timm accepts, such as `hf-hub:`, are refused: they may be paths or
+    cause downloads.
     """
     timm, name = import_timm(), name.removeprefix(PREFIX)
     architecture, _, tag = name.partition(".")
@@ -99,8 +99,8 @@ def load_pretrained(name: str, shape: tuple[int, int, int]) -> Pretrained:
     Weights that are in the cache of the Hugging Face Hub or of torch are not downloaded again.
 
     Raises:
-        UsageError: for a name that timm does not have or has no weights of, or images that the
-            network does not take.
+        UsageError: for a name that timm does not have or has no weights for, or images that the
+            network does not accept.
         CheckpointError: when the weights cannot be downloaded or read.
 
     """
@@ -138,7 +138,7 @@ def load_pretrained(name: str, shape: tuple[int, int, int]) -> Pretrained:
 
 
 def _fetch(config: Any) -> dict[str, Any]:
-    """Return what timm's configuration of weights has to be overlaid with, to find their file.
+    """Return the overrides of timm's weight configuration that locate the weights file.
 
     timm 1.0.9 does not work with the Hub's library from version 2 on, so the file is fetched here.
     """
@@ -153,7 +153,7 @@ def _fetch(config: Any) -> dict[str, Any]:
 
 
 def _find_file(repository: str, revision: str | None, candidates: Sequence[str]) -> str:
-    """Return the first of the files that is in the cache, else download the first there is."""
+    """Return the first of the files that is cached, else download the first that exists."""
     hub = importlib.import_module("huggingface_hub")
     errors = importlib.import_module("huggingface_hub.errors")
     for filename in candidates:
@@ -206,7 +206,7 @@ def _quiet() -> Iterator[None]:
 
 
 def import_timm() -> Any:
-    """Return `timm`, whose import warns of what its own dependencies deprecated."""
+    """Import `timm`, suppressing the deprecation warnings of its dependencies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("timm")

@@ -1,4 +1,4 @@
-"""Wide residual networks (Zagoruyko & Komodakis 2016) in DeepMind's form (Gowal et al. 2020).
+"""Wide residual networks (Zagoruyko & Komodakis 2016), DeepMind's variant (Gowal et al. 2020).
 
 Parameters have the published names (`layer.0.block.0.conv_0`, `logits`), so that the official
 weights of ADR and of many RobustBench models can be loaded. WRN-28-10 has 36.48 M parameters with
@@ -70,8 +70,7 @@ class WideResNet(nn.Module):
     """WRN-depth-width: pixels (N, C, H, W) in [0, 1] to logits (N, num_classes).
 
     `depth` is 6 n + 4 for n >= 1 blocks per group; the groups have 16, 32 and 64 times `width`
-    channels. The buffers `mean` and `std`, (C, 1, 1), normalize nothing until they
-    are set.
+    channels. The buffers `mean` and `std`, (C, 1, 1), have no effect until they are set.
     """
 
     mean: Tensor

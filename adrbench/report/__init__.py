@@ -57,10 +57,10 @@ def build_report(
     intervals: bool = False,
     against: str | None = None,
 ) -> Report:
-    """Return the tables of `records`, a set for each data set and threat model.
+    """Return the tables of `records`, one set for each data set and threat model.
 
-    `baselines` adds RobustBench's and the paper's rows where they apply, and our ranks;
-    `intervals` adds 95 % Wilson intervals to the formats for people (JSON and CSV always have
+    `baselines` adds the rows of RobustBench and the paper where they apply, and our ranks;
+    `intervals` adds 95 % Wilson intervals to the human-readable formats (JSON and CSV always have
     them). `against` is the method that all others are compared with, instead of their controls.
 
     Raises:
@@ -119,7 +119,7 @@ def select_tables(report: Report, names: Sequence[str]) -> Report:
 
 
 def _find_method(given: str, tasks: Iterable[Iterable[SeedGroup]]) -> str:
-    """Return the spelling that the rows of a method have, or the name of third-party weights."""
+    """Return the spelling of a method in rows, or the name of third-party weights."""
     present = dict.fromkeys(group.identity.method for groups in tasks for group in groups)
     for spelling in (given, canonical_name(given)):
         if spelling in present:
@@ -128,7 +128,7 @@ def _find_method(given: str, tasks: Iterable[Iterable[SeedGroup]]) -> str:
 
 
 def _refer_to_page(tables: Iterable[Table]) -> tuple[str, ...]:
-    """Return the page that explains the notes of `tables`, if there are any."""
+    """Return a reference to the page that explains the notes of `tables`, if there are any."""
     has_notes = any(table.notes or any(row.footnotes for row in table.rows) for table in tables)
     return (PAGE_NOTE,) if has_notes else ()
 

@@ -1,4 +1,4 @@
-"""Cells as text for the formats that people read, which share one grid of strings."""
+"""Cells as text for the human-readable formats, which share one grid of strings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -56,7 +56,7 @@ def _shared_footnotes(rows: Sequence[Row]) -> list[str]:
 
 
 def format_cell(cell: Cell, column: Column, intervals: bool) -> str:
-    """Return one cell of `column` as text; what was not measured is a dash."""
+    """Return one cell of `column` as text; a dash if it was not measured."""
     if cell is None or cell == "":
         return MISSING
     if isinstance(cell, Figure | Spread):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The robust accuracies of a method and its reference in percent, and what sets them apart.
+    """The robust accuracies of a method and its reference in percent, and their difference.
 
     `difference` has the interval of `two_way_interval`, and `p` and `detectable`, in points, are
     from there too: with a standard error of 0, only the p of 1 of a difference of 0.
@@ -37,7 +37,7 @@ class Comparison:
 def compare(group: SeedGroup, reference: SeedGroup, attack: Attack) -> Comparison | None:
     """Return `group` against `reference` under `attack`; None without a seed that both have.
 
-    A seed whose outcomes cannot be read is left out.
+    A seed whose outcomes cannot be read is omitted.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Each method beside its control and plain adversarial training, seeds and images both random."""
+"""Comparisons of each method with its control and with plain adversarial training."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class _Line:
 
     @property
     def is_in_family(self) -> bool:
-        """Whether the comparison counts in its family, which no outcome decides."""
+        """Whether the comparison is in its family, independently of any outcome."""
         return self.is_control and self.compared.num_seeds > 1
 
 
@@ -70,7 +70,7 @@ def paired_table(
     *,
     against: str | None = None,
 ) -> Table | None:
-    """Return each group beside its control, and beside PLAIN where that is another.
+    """Compare each group with its control, and with PLAIN if that is another method.
 
     With `against`, each group is compared with this method alone, and all of these comparisons
     are a family. Two groups are compared if they differ in nothing but components of the method
@@ -151,7 +151,7 @@ def _compare(
 
 
 def _missing_footnotes(nearest: Control, control: Control, reference: SeedGroup) -> tuple[str, ...]:
-    """Return what else a control lacks if it is not the nearest."""
+    """Return which further components a control lacks if it is not the nearest."""
     if not control.further:
         return ()
     further = " and ".join(control.further)
@@ -197,7 +197,7 @@ def _fewest_selection_images(
 def _in_order(
     lines: Iterable[_Line], attacks: Mapping[Attack, Column], is_last_first: bool
 ) -> list[_Line]:
-    """Return the lines by family: by epoch rule, then by attack, as they are within."""
+    """Sort the lines by family: by epoch rule, then by attack, keeping their order within."""
     selections = ("last", "best") if is_last_first else SELECTIONS
     order = {attack: position for position, attack in enumerate(attacks)}
     return sorted(

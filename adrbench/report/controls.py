@@ -1,6 +1,6 @@
-"""The controls of a method: what it is without the ingredient that it adds.
+"""The controls of a method: the method without the component that it adds.
 
-They follow from the declarations of the components, so a new component has controls too.
+They are derived from the declarations of the components, so new components have controls too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ PLAIN = DEFAULTS["objective"]
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """A method that lacks the components `removed`, of which the first is the ingredient.
+    """A method that lacks the components `removed`, the first of which is under test.
 
     Only one that a user chose may have components, `added`, that the compared method lacks.
     """
@@ -35,7 +35,7 @@ class Control:
 
     @property
     def further(self) -> tuple[str, ...]:
-        """The tokens of what is removed beside the ingredient."""
+        """The tokens of further removed components."""
         return tuple(component.token for component in self.removed[1:])
 
     @property
@@ -53,8 +53,8 @@ class Control:
 def list_controls(method: str) -> tuple[Control, ...]:
     """Return the controls of `method`, the nearest first and PLAIN last; none of PLAIN itself.
 
-    All of them lack the ingredient. For `trades+adr+wa` they are `trades+wa`, `trades`, `at+wa`
-    and `at`. A name that is no method has none.
+    All of them lack this component. For `trades+adr+wa` they are `trades+wa`, `trades`, `at+wa` and
+    `at`. A name that is not a method has none.
     """
     try:
         filled = parse_method(method).filled
@@ -76,7 +76,7 @@ def list_controls(method: str) -> tuple[Control, ...]:
 def choose_control(method: str, control: str) -> Control:
     """Return `control` as a control of `method`, with the components that only one of them has.
 
-    There are none of these where one of the two names is no method.
+    There are none if one of the two names is not a method.
     """
     try:
         own, others = (parse_method(name).filled.values() for name in (method, control))

@@ -22,7 +22,7 @@ EVALUATIONS_NOTE = "seconds: wall-clock time of an evaluation, ± over methods, 
 
 
 class _Runs(NamedTuple):
-    """What the runs of one row of the training table share; `label` as in ModelIdentity."""
+    """The identity of the runs in one row of the training table; `label` as in ModelIdentity."""
 
     dataset: str
     arch: str

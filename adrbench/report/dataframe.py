@@ -35,16 +35,17 @@ NULLABLE = ("epoch", "seed")
 def load_results(*results: str | Path) -> "pd.DataFrame":
     """Return one row per evaluation in `results`: directories, or files of one record each.
 
-    Without `results`, these are the directory `results`. A file that is found twice counts once.
-    The columns, in which a value that is not known is None or NA:
+    By default, the directory `results` is read. A file that is found twice counts once. The
+    columns, in which unknown values are None or NA:
 
     - `dataset`, `split` (test or val), `n` (images evaluated, the first of `num_test`),
       `num_test`, `num_classes`, `published_test_set` (whether `num_test` are a benchmark's own),
       `data_sha256` (of the images and labels);
     - `arch`, `activation`, `method` (of the run), `weights` (student, average or file),
-      `selection` (best, last or file), `selected_on` (val or test: what chose the best epoch),
-      `epoch` (from 1), `seed` (of the training), `run` (its name), `checkpoint_sha256` (of the
-      file), `row` (the method that the weights represent in a report, or the name of the run);
+      `selection` (best, last or file), `selected_on` (val or test: the split used to choose the
+      best epoch), `epoch` (from 1), `seed` (of the training run), `run` (its name),
+      `checkpoint_sha256` (of the file), `row` (the method that the weights represent in a report,
+      or the name of the run);
     - `suite`, `parameters` (of its attacks, as JSON), `norm`, `eps` (a fraction of 1),
       `attack_seed`, `batch_size`;
     - `clean_correct`, `robust_correct` (images, of `n`), `clean_accuracy`, `robust_accuracy`,
@@ -54,10 +55,11 @@ def load_results(*results: str | Path) -> "pd.DataFrame":
       suite without an attack, the two are equal, as are the counts);
     - `warnings` (one text), `device`, `precision` (of the arithmetic), `seconds` (of the whole
       evaluation), `created` (UTC, ISO 8601), `commit`, `dirty` (of the code);
-    - `superseded`: whether reports leave the row out, because a later evaluation of the same
-      weights with the same attack is among the rows.
+    - `superseded`: whether reports omit the row because the rows include a later evaluation of the
+      same weights with the same attack.
 
-    Example, which prints the accuracy per suite, and the share of images on which two rows differ:
+    Example, which prints the accuracy per suite and the fraction of images on which two rows
+    differ:
 
     >>> import adrbench
     >>> frame = adrbench.load_results("results/published/digits")
@@ -70,7 +72,7 @@ def load_results(*results: str | Path) -> "pd.DataFrame":
     0.056
 
     Raises:
-        RecordError: when a path is missing, a directory has no record, or a file is none.
+        RecordError: when a path is missing, a directory has no record, or a file is not a record.
 
     """
     paths = [Path(path) for path in results] or [DEFAULT]
@@ -89,7 +91,7 @@ def results_frame(records: Iterable[Record]) -> "pd.DataFrame":
 
 
 def _find_superseded(records: Iterable[AttackRecord]) -> set[int]:
-    """Return the ids of the objects that the tables of a report leave out for newer ones."""
+    """Return the ids of the records that a report omits in favor of newer ones."""
     return {
         id(record)
         for groups in group_records(records).values()

@@ -1,4 +1,4 @@
-"""Tables for programs: JSON with every number, and one CSV with a line per value."""
+"""Machine-readable tables: JSON with every number, and a CSV with one line per value."""
 
 import csv
 import io
@@ -39,7 +39,8 @@ def as_csv(report: Report) -> str:
 
     `value` is in percent for accuracies and in points for gaps and differences, `low` and `high`
     are the 95 % interval, `seeds` counts the training seeds; a p-value is `out_of` the comparisons
-    that it is corrected for. What was not measured is an empty field, which pandas reads as NaN.
+    that it is corrected for. A value that was not measured is an empty field, which pandas reads as
+    NaN.
     """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")

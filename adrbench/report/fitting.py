@@ -1,7 +1,7 @@
-"""Fits a table into the width of a terminal.
+"""Fitting a table into the width of a terminal.
 
-A table that is too wide first loses the columns that are the same in all rows, then headers wrap,
-then text, and only then is it split into parts, each with the keys.
+If a table is too wide, columns that are the same in all rows are removed first, then headers are
+wrapped, then text; only then is the table split into parts, each with the keys.
 """
 
 import re

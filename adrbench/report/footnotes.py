@@ -20,8 +20,8 @@ INTERVALS_NOTE = "[low, high]: 95 % Wilson interval over the test images."
 def group_footnotes(group: SeedGroup, attacks: Sequence[Attack] | None = None) -> tuple[str, ...]:
     """Return all deviations of `group` from a plain measurement on a complete published test set.
 
-    Of what concerns attacks, only that of `attacks`, if given. `distinguish_training` and its
-    siblings return those by which rows differ.
+    Footnotes on attacks are restricted to `attacks`, if given. Footnotes by which rows differ come
+    from `distinguish_training` and similar functions.
     """
     found = [
         *_data_footnotes(group),
@@ -33,7 +33,7 @@ def group_footnotes(group: SeedGroup, attacks: Sequence[Attack] | None = None) -
 
 
 def distinguish_test_images(groups: Iterable[SeedGroup]) -> dict[str, tuple[str, ...]]:
-    """Return a footnote by data hash, where rows of one size were measured on several."""
+    """Return a footnote by data hash, if rows of one size were measured on different images."""
     hashes: dict[tuple[str, int, int], set[str]] = {}
     for group in groups:
         size = (group.identity.split, group.identity.n, group.identity.num_test)
@@ -47,7 +47,7 @@ def distinguish_test_images(groups: Iterable[SeedGroup]) -> dict[str, tuple[str,
 
 
 def distinguish_weights(groups: Iterable[SeedGroup]) -> dict[str, tuple[str, ...]]:
-    """Return a footnote by weights hash, where third-party weights of one name are several."""
+    """Return a footnote by weights hash, if several third-party weights have the same name."""
     hashes: dict[tuple[str, str, str], set[str]] = {}
     for group in groups:
         name = (group.identity.arch, group.method, group.selection)
@@ -90,7 +90,7 @@ def superseded_notes(groups: Iterable[SeedGroup]) -> list[str]:
 
 
 def shared_run_notes(groups: Iterable[SeedGroup]) -> list[str]:
-    """Return a note where student and EMA weights of one run have rows of their own."""
+    """Return a note if student and EMA weights of one run are separate rows."""
     weights: dict[str, set[str]] = {}
     for group in groups:
         for by_seed in group.records.values():

@@ -1,8 +1,8 @@
-"""Records to seed groups: which records are averaged over training seeds.
+"""Seed groups: which records are averaged over training seeds.
 
-Records are averaged when their runs did the same (settings, training images, network, method) and
-were evaluated in the same way; only the training seed differs. Names of runs play no part, except
-for records without their training images.
+Records are averaged when their runs have the same settings, training images, network and method,
+and were evaluated in the same way; only the training seed differs. Names of runs are ignored,
+except for records that do not store their training images.
 """
 
 import json
@@ -42,7 +42,7 @@ class Task(NamedTuple):
 
 
 class ModelIdentity(NamedTuple):
-    """What the records of one model share, whichever of its epochs was selected.
+    """The common identity of the records of one model, at any selected epoch.
 
     `training` identifies the training settings without the seed, `training_images` the images;
     each is "" where unknown. `label` counts only without training images and is "" with them.
@@ -163,7 +163,7 @@ def describe(task: Task) -> str:
 
 
 def context(task: Task, groups: Sequence[SeedGroup]) -> dict[str, str | float]:
-    """Return what every row of a table shares."""
+    """Return the values that all rows of a table share."""
     return {"dataset": task.dataset, "norm": task.norm, "eps": groups[0].eps}
 
 

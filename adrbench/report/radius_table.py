@@ -1,4 +1,4 @@
-"""Robust accuracy by radius: what was attacked in the same way at several eps, a column each."""
+"""Robust accuracy by radius: models attacked in the same way at several eps, one column each."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -163,7 +163,7 @@ def _make_row(line: _Line, label: str, apart: _Apart) -> Row:
 
 
 def _footnotes(line: _Line) -> tuple[str, ...]:
-    """Return the footnotes on a line; what holds at some radii only names them."""
+    """Return the footnotes on a line; those that concern only some radii name them."""
     found: dict[str, list[str]] = {}
     for eps, (group, attack) in line.cells.items():
         for text in group_footnotes(group, (attack,)):

@@ -1,4 +1,4 @@
-"""Where the records of a report come from: directories and files, each record once."""
+"""Reading the records of a report from directories and files, each record once."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ DEFAULT = Path("results")
 def read_results(paths: Sequence[Path], skipped: Skipped | None = None) -> list[Record]:
     """Return the records in `paths`, directories or single files, each file once.
 
-    Files of a directory that are not records are left out and added to `skipped`.
+    Files in a directory that are not records are omitted and added to `skipped`.
 
     Raises:
-        RecordError: when a path is missing, a directory has no record, or a file is none.
+        RecordError: when a path is missing, a directory has no record, or a file is not a record.
 
     """
     distinct = {path.resolve(): path for path in paths}
@@ -32,7 +32,7 @@ def read_results(paths: Sequence[Path], skipped: Skipped | None = None) -> list[
 
 
 def select_datasets(records: Sequence[Record], names: Sequence[str]) -> list[Record]:
-    """Return the records of the data sets `names`, each of which may be several, by commas.
+    """Return the records of the data sets `names`, each of which may list several by commas.
 
     Raises:
         UsageError: when a data set has no record.
@@ -51,7 +51,7 @@ def select_datasets(records: Sequence[Record], names: Sequence[str]) -> list[Rec
 
 
 def _holds(directory: Path, path: Path) -> bool:
-    """Return whether reading `directory` reads `path` too; PUBLISHED has to be given itself."""
+    """Return whether reading `directory` includes `path`; PUBLISHED must be given explicitly."""
     published = directory / PUBLISHED
     return (
         directory in path.parents

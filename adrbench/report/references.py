@@ -1,4 +1,4 @@
-"""The groups that another is compared with: the same in everything but the method."""
+"""Reference groups for comparisons: equal in everything but the method."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ _Conditions = tuple[object, ...]
 
 
 class References:
-    """The groups of one task, found by their method and by what another must share with them."""
+    """The groups of one task, indexed by method and by the conditions that must match."""
 
     def __init__(self, groups: Iterable[SeedGroup], settings: Settings) -> None:
         self.settings = settings
@@ -89,7 +89,7 @@ class References:
     def _conditions(
         self, group: SeedGroup, methods: tuple[str, ...], apart: tuple[str, ...]
     ) -> _Conditions:
-        """Return what a group must share with another, with the settings if recorded.
+        """Return the conditions that must match between two groups, with the settings if recorded.
 
         Third-party weights may be of any network.
         """

@@ -1,4 +1,4 @@
-"""The settings of runs, as far as training records hold them, and how rows differ by them."""
+"""The settings of runs, as far as they are recorded, and how rows differ in them."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any

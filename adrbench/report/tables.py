@@ -33,7 +33,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Cells by column key, and footnotes: what to consider before using the figures."""
+    """Cells by column key, and footnotes: caveats on the values."""
 
     cells: Mapping[str, Cell]
     footnotes: tuple[str, ...] = ()
@@ -45,7 +45,8 @@ class Table:
     """One table; `context` holds what all rows share: dataset, norm, eps, arch.
 
     `unnumbered` are footnotes of some rows whose text says of which; they need no numbers. A table
-    that `is_repeated` has no figure that another does not show too: only programs get it.
+    that `is_repeated` shows only values that another table also shows, and is exported only to the
+    machine-readable formats.
     """
 
     name: str
@@ -60,9 +61,9 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All tables; with `intervals`, the formats for people include Wilson intervals.
+    """All tables; with `intervals`, the human-readable formats include Wilson intervals.
 
-    `notes` hold for all tables and stand once, after them.
+    `notes` apply to all tables and appear once, after them.
     """
 
     tables: tuple[Table, ...]
@@ -71,5 +72,5 @@ class Report:
 
     @property
     def shown_tables(self) -> tuple[Table, ...]:
-        """The tables in the formats for people."""
+        """The tables in the human-readable formats."""
         return tuple(table for table in self.tables if not table.is_repeated)

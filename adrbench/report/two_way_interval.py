@@ -29,7 +29,7 @@ LEVEL = 1 - CONFIDENCE
 
 @dataclass(frozen=True, kw_only=True)
 class DifferenceEstimate:
-    """A difference of accuracies as a fraction of 1, and how far it can be trusted.
+    """A difference of accuracies as a fraction of 1, and its uncertainty.
 
     With one seed, the standard error and the 95 % `interval` are over images only, and `p` and
     `detectable` are None. `p` is of the two-sided t-test of no difference; `detectable` is the

@@ -1,4 +1,4 @@
-"""How the validation images of runs were found, as far as training records show it."""
+"""How the validation images of runs were chosen, as far as training records show it."""
 
 import math
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ FEW_IMAGES = 1_000
 class ValidationSplit:
     """The number of validation images, and whether each training seed holds out its own.
 
-    `follows_seed` is None where that depends on whether the data set has a validation part of its
-    own, which records do not say.
+    `follows_seed` is None where that depends on whether the data set has a validation split of its
+    own, which records do not state.
     """
 
     num_images: int

@@ -32,12 +32,12 @@ class Counts:
 class HistoryRow:
     """One epoch, counted from 1, validated on the `select_n` images of the split `select`.
 
-    `lr` and `annealed`, what the targets change from step to step, are those of the last step.
-    `seconds` includes the validation, `images_per_second` does not. `criterion` is missing in rows
-    of early versions, which compared epochs by robust accuracy.
+    `lr` and `annealed`, the annealed values of the targets, are those of the last step. `seconds`
+    includes the validation, `images_per_second` does not. `criterion` is missing in rows of early
+    versions, which compared epochs by robust accuracy.
 
     Raises:
-        ValueError: for counts that `select_n` images cannot have.
+        ValueError: for counts that are impossible with `select_n` images.
 
     """
 

@@ -67,7 +67,7 @@ class AttackRecord:
     """One evaluation of one set of weights under one suite.
 
     `weights` is student, average, or file (weights that are neither); `selection` is best, last
-    or file; `selected_on` is the split that chose the best epoch. The first `n` of `num_test`
+    or file; `selected_on` is the split used to choose the best epoch. The first `n` of `num_test`
     images were used, in official order; `published_test_set` is true for a benchmark's own test
     set. `seed` (of the training) and `epoch` are null for weights of unknown origin.
 
@@ -299,7 +299,7 @@ def read_record(path: Path) -> Record:
 
 
 def migrate(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a record of an older schema in the current one; RecordError for a newer one."""
+    """Migrate a record to the current schema; RecordError if its schema is newer."""
     schema = data["schema"]
     if not isinstance(schema, int) or schema > SCHEMA:
         raise RecordError(
@@ -317,10 +317,10 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
 def read_records(directory: Path, skipped: Skipped | None = None) -> list[Record]:
     """Read every record under `directory`, in the order of file names.
 
-    Files that are not records are left out and added to `skipped`.
+    Files that are not records are omitted and added to `skipped`.
 
     Raises:
-        RecordError: when the directory is missing or holds no record at all.
+        RecordError: when the directory is missing or contains no record at all.
 
     """
     if not directory.is_dir():
@@ -341,7 +341,7 @@ def read_records(directory: Path, skipped: Skipped | None = None) -> list[Record
 def record_paths(directory: Path) -> Iterator[Path]:
     """Yield the JSON files under `directory`, sorted, except hidden ones and those in PUBLISHED.
 
-    PUBLISHED holds results that come with the project, which would mix with the user's own.
+    PUBLISHED contains results that come with the project, which must not mix with the user's own.
     """
     published = directory / PUBLISHED
     for path in sorted(directory.rglob("*.json")):

@@ -1,6 +1,6 @@
-"""CUDA graphs: a piece of work recorded once, whose kernels are then launched together.
+"""CUDA graphs: work that is captured once, after which its kernels are launched together.
 
-The host's share of each repetition no longer counts.
+This removes the launch overhead on the host.
 """
 
 import logging
@@ -25,11 +25,11 @@ PLAIN_CALLS = 3
 
 
 class GraphedCall:
-    """Repeated work on a GPU: plain at first, then captured once and replayed.
+    """Repeated work on a GPU: run eagerly at first, then captured once and replayed.
 
-    Every call copies its inputs, numbers included, into static tensors and works on those, so that
-    plain and replayed calls are the same computation. `work` maps these tensors to a tensor. Where
-    capture fails, a warning gives the reason and the calls stay plain.
+    Every call copies its inputs, numbers included, into static tensors and works on those, so eager
+    and replayed calls are the same computation. `work` maps these tensors to a tensor. If the
+    capture fails, a warning gives the reason and calls remain eager.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class GraphedCall:
         return capture_graph(work, self.stream)
 
     def _on_stream(self) -> AbstractContextManager[Any]:
-        """Return what plain calls run in: the stream of the capture, where they warm it up."""
+        """Return the context of eager calls: the stream of the capture, which they warm up."""
         return nullcontext() if self.stream is None else side_stream(self.stream)
 
 
 def capture_graph(
     work: Callable[[], Tensor], stream: torch.cuda.Stream, pool: Any = None
 ) -> tuple[Callable[[], None], Tensor]:
-    """Capture `work` as a CUDA graph; return its replay, and the tensor that holds its result.
+    """Capture `work` as a CUDA graph; return its replay, and its result tensor.
 
     `pool` is the memory it shares with other graphs. Raises RuntimeError where it cannot be
     captured; the current stream is restored in any case.

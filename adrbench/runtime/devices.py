@@ -19,7 +19,7 @@ CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error of any library says that memory did not suffice."""
+    """Return whether an error of any library is an out-of-memory error."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error)

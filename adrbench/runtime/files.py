@@ -1,4 +1,4 @@
-"""Atomic writing: a file holds its old content or its new content, never a part."""
+"""Atomic writing: a file has its old content or its new content, never a part of it."""
 
 import contextlib
 import os
@@ -44,7 +44,7 @@ def temporary_file(path: Path) -> Path:
 
 
 def _flush_directory(directory: Path) -> None:
-    """Make a rename survive a power failure, where the file system can."""
+    """Make a rename survive a power failure, if the file system supports this."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:
@@ -54,7 +54,7 @@ def _flush_directory(directory: Path) -> None:
 
 
 def check_regular_file(path: Path) -> None:
-    """Raise OSError unless `path` is a regular file: opening a pipe would wait for its writer."""
+    """Raise OSError unless `path` is a regular file; opening a pipe would block."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError("it is not a file")
 

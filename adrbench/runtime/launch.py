@@ -1,4 +1,4 @@
-"""Joining the processes that torchrun started, and which of them reports an error."""
+"""Joining the processes that torchrun started, and choosing the one that reports an error."""
 
 import contextlib
 import hashlib
@@ -40,8 +40,8 @@ def joined_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started, each computing on a device of this kind.
 
     An error or interruption that several ranks raise is reported by one of them (see
-    `AdrbenchError.is_reported`). The group is not destroyed at the end, since that would need all
-    ranks; it ends with the process.
+    `AdrbenchError.is_reported`). The group is not destroyed at the end, since that would require
+    all ranks; it exits with the process.
 
     Raises:
         AdrbenchError: when the processes cannot connect to each other.
@@ -85,7 +85,7 @@ def open_context(device: str) -> Iterator[Context]:
 
     Raises:
         UsageError: for a device that does not exist (see `choose_device`).
-        AdrbenchError: when the processes do not find each other.
+        AdrbenchError: when the processes cannot connect to each other.
 
     """
     chosen, stop = choose_device(device, local_rank()), StopRequest()
@@ -95,7 +95,7 @@ def open_context(device: str) -> Iterator[Context]:
 
 @contextmanager
 def rank_zero_first(process_group: ProcessGroup) -> Iterator[None]:
-    """Let rank 0 run the context before the others, such as to download what they then find."""
+    """Let rank 0 run the context before the others, for example to download files for them."""
     if not process_group.is_rank_zero:
         process_group.barrier()
     yield
@@ -106,7 +106,7 @@ def rank_zero_first(process_group: ProcessGroup) -> Iterator[None]:
 def claim_report(store: Any, rank: int, error: AdrbenchError) -> bool:
     """Return whether this rank is the first to raise `error`, and so the one that reports it.
 
-    Two losses of a process count as the same error, whatever their texts. Rank 0 gets a head
+    Two LostProcessErrors count as the same error, regardless of their messages. Rank 0 gets a head
     start, because it has a display to close before another rank prints.
     """
     if rank:
@@ -118,10 +118,10 @@ def claim_report(store: Any, rank: int, error: AdrbenchError) -> bool:
 
 
 def agree_on_prefix(store: Any, rank: int, size: int) -> str:
-    """Return a prefix for keys in the store that the processes running now share with no others.
+    """Return a prefix for keys in the store that only the currently running processes use.
 
-    A store outlives processes that are restarted, and keeps what they wrote, above all their
-    addresses. So each process writes an identifier of its own, rank 0 publishes the list of those
+    A store persists when processes are restarted, and keeps what they wrote, in particular their
+    addresses. Each process therefore writes its own identifier, rank 0 publishes the list of those
     it finds until every rank has found its own in the list, and the prefix is a hash of the list.
 
     Raises:

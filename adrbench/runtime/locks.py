@@ -1,7 +1,7 @@
-"""Lock files: one process at a time writes a run or a record.
+"""Lock files: only one process at a time writes a run or a record.
 
-The operating system releases the lock of a process that exits, however it exits, so a lock file
-that a killed process left behind blocks nothing.
+The operating system releases the lock of a process that exits for any reason, so a lock file left
+behind by a killed process does not block others.
 """
 
 import contextlib
@@ -30,10 +30,10 @@ def exclusive(
 ) -> Iterator[None]:
     """Hold the lock file `path` within the context: on rank 0; the other ranks pass.
 
-    `of` names what the lock guards, and `instead` what a user can do rather than wait; both are
-    parts of the error. A lock file left by a process that has exited is taken over, with a note.
-    On a file system without locks a warning is logged. Where nothing can be written there is
-    nothing to guard, and no lock.
+    `of` names what the lock protects, and `instead` what a user can do instead of waiting; both are
+    parts of the error. A lock file left by a process that has exited is taken over, with a note. On
+    a file system without locks a warning is logged. If the directory is not writable, no lock is
+    needed or taken.
 
     Raises:
         AdrbenchError: when another process holds the lock, or the lock file cannot be written.

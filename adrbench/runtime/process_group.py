@@ -1,7 +1,7 @@
-"""Process groups: the ranks that share a piece of work, one process or as many as torchrun started.
+"""Process groups: the ranks that share work, one process or as many as torchrun started.
 
 The collectives are those of torch.distributed, with the semantics that training and evaluation
-need; with one process they do nothing. Every rank has to make the same calls in the same order.
+need; with one process they do nothing. Every rank must make the same calls in the same order.
 """
 
 from collections.abc import Callable, Iterator, Sequence

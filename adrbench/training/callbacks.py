@@ -1,4 +1,4 @@
-"""What the training loop calls as a run progresses, such as to display it."""
+"""Callbacks of the training loop, for example to display the progress of a run."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -16,7 +16,7 @@ class Callbacks(Protocol):
     def step(self, epoch: int, step: int, loss: float, annealed: Mapping[str, float]) -> None:
         """Note that step `step` of `epoch`, both from 1, was taken with the `annealed` numbers.
 
-        `loss` is the last that arrived from the device, which may be that of an earlier step.
+        `loss` is the latest one received from the device, which may belong to an earlier step.
         """
 
     def validation(self, weights: str, stage: str, done: int, total: int) -> None:

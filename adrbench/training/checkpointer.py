@@ -1,9 +1,9 @@
-"""A run's directory: what is saved in it, when, and how an interrupted run is restored from it.
+"""A run's directory: what is saved in it, when, and how an interrupted run is restored.
 
 `last.pt` is the state of the run, at the end of an epoch or within one. `best.pt` and the history
-follow from it and are written after it; where a process was killed in between, they are completed
-when the run is restored. Before anything is written, all files are checked to be of one run. Rank 0
-writes; the other ranks have the same state.
+are derived from it and written after it; if a process was killed in between, they are completed
+when the run is restored. Before anything is written, all files are checked to belong to one run.
+Rank 0 writes; the other ranks have the same state.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ assert all(SAVE < number < ABORT for number in SIGNALS)
 
 
 def is_finished(directory: Path, config: TrainConfig) -> bool:
-    """Return whether a run has all its epochs, judged by its history alone."""
+    """Return whether a run has all its epochs, according to its history alone."""
     path = directory / HISTORY
     lines = path.read_bytes().count(b"\n") if path.is_file() else 0
     return lines >= config.epochs and (directory / checkpoints.LAST).exists()
@@ -68,7 +68,7 @@ class Checkpointer:
         self.best: dict[str, Snapshot] = {}
 
     def remove(self) -> None:
-        """Remove the run's files, the state last: a kill leaves a run that can be identified."""
+        """Remove the run's files, the state last, so a killed run stays identifiable."""
         for name in reversed(FILES):
             (self.run.directory / name).unlink(missing_ok=True)
 
@@ -85,8 +85,8 @@ class Checkpointer:
         """Load the saved state into `state`, if there is one; write nothing.
 
         Raises:
-            AdrbenchError: when the saved state is of a run with another setting or other images,
-                or the ranks see different files.
+            AdrbenchError: when the saved state belongs to a run with other settings or images, or
+                the ranks see different files.
             CheckpointError: when it is damaged, incomplete, or not all files are of one run.
 
         """
@@ -112,13 +112,13 @@ class Checkpointer:
         check_on_rank_zero(process_group, partial(self._read_other_files, state, last))
 
     def complete(self, state: TrainState) -> None:
-        """Write what follows from a restored state and is missing, after a kill, on rank 0."""
+        """On rank 0, write files derived from a restored state that are missing after a kill."""
         is_at_end = state.epochs_done > 0 and not state.is_within_epoch
         if self.run.context.process_group.is_rank_zero and is_at_end:
             self._write_best_and_history(state, take_snapshots(state))
 
     def _has_state(self) -> bool:
-        """Return whether there is a saved state; AdrbenchError where only what follows is there."""
+        """Return whether there is a saved state; AdrbenchError if only derived files exist."""
         directory = self.run.directory
         found = [name for name in FILES if (directory / name).exists()]
         check_same_directory(self.run, found)
@@ -139,7 +139,7 @@ class Checkpointer:
     def _read_best(self, state: TrainState, last: Checkpoint) -> None:
         """Read the best weights so far, and check that they are those of the run's history.
 
-        Where the state itself is the best, a kill may have prevented that they were written.
+        If the state itself is the best, a kill may have prevented them from being written.
         """
         path = self.run.directory / checkpoints.BEST
         if path.exists():
@@ -165,11 +165,11 @@ class Checkpointer:
     # Saving
 
     def after_step(self, state: TrainState) -> None:
-        """Save if a save is due, and stop if a stop was requested, on all ranks alike.
+        """Save if a save is due, and stop if a stop was requested, on all ranks together.
 
         Raises:
             Interrupted: once the state is saved.
-            AdrbenchError: in place of saving a state that is not finite.
+            AdrbenchError: instead of saving a state that is not finite.
 
         """
         is_due = time.monotonic() - self.saved_at >= self.save_seconds
@@ -185,7 +185,7 @@ class Checkpointer:
             self._interrupt(state, request)
 
     def after_epoch(self, state: TrainState) -> None:
-        """Save, and stop if a stop was requested and epochs are left, on all ranks alike.
+        """Save, and stop if a stop was requested and epochs remain, on all ranks together.
 
         Raises:
             Interrupted: once the state is saved.
@@ -218,7 +218,7 @@ class Checkpointer:
             raise Interrupted(interruption.number, where) from None
 
     def save(self, state: TrainState) -> None:
-        """Write the state, then what follows from it, on rank 0."""
+        """Write the state, then the files derived from it, on rank 0."""
         if self.run.context.process_group.is_rank_zero:
             training = state.state_dict()
             del training["models"]
@@ -245,7 +245,7 @@ class Checkpointer:
         return f"epoch {epoch} of {self.run.config.epochs}"
 
     def _write_best_and_history(self, state: TrainState, last: Mapping[str, Snapshot]) -> None:
-        """Write `best.pt` and the history unless they are those of the state already.
+        """Write `best.pt` and the history unless they already match the state.
 
         `last` are the weights of the state, which is at the end of an epoch.
         """

@@ -23,7 +23,7 @@ def check_finite(run: Run, state: TrainState) -> None:
 
 
 def explain(run: Run, step: int) -> str:
-    """Return at which step a run diverged, what is kept, and what to try instead."""
+    """Describe at which step a run diverged, what is kept, and what to try instead."""
     epoch, index = divmod(step, run.steps_per_epoch)
     is_saved = (run.directory / LAST).exists()
     kept = f"{run.directory} keeps the last good state" if is_saved else "nothing was saved yet"

@@ -50,15 +50,15 @@ def train(
 ) -> TrainRecord:
     """Train with `config` in `directory`, resuming the run where it was interrupted.
 
-    Returns the record of the whole run, at once when it was finished before, and writes it to the
+    Returns the record of the whole run, immediately if it is already finished, and writes it to the
     file `record`. `force` starts over. The run is saved after every epoch, within an epoch every
     `save_seconds`, and when `context.stop` is requested. Every rank of the process group calls
-    this, and rank 0 writes. `architecture` is the one that `config` names, if it is not found by
-    its name, such as a callable given in Python.
+    this, and rank 0 writes. `architecture` is needed if `config.arch` cannot be looked up by name,
+    such as a callable passed in Python.
 
     Raises:
-        AdrbenchError: when the directory holds another run, another process is writing it, or the
-            loss stops being finite.
+        AdrbenchError: when the directory contains another run, another process is writing to it, or
+            the loss becomes non-finite.
         DataError: when the training part is smaller than one batch.
         Interrupted: once the run is saved, when `context.stop` was requested.
 
@@ -139,7 +139,7 @@ def run_epoch(
     checkpointer: Checkpointer,
     callbacks: Callbacks,
 ) -> HistoryRow:
-    """Train the rest of an epoch, validate, save; return the row of the history."""
+    """Train the rest of an epoch, validate and save; return its history row."""
     take_steps(run, state, stepper, checkpointer, callbacks)
     began = time.perf_counter()
     with checkpointer.saved_if_interrupted(state):
@@ -172,7 +172,7 @@ def take_steps(
     """Take the remaining steps of an epoch, without waiting for the device in between.
 
     Raises:
-        AdrbenchError: soon after a loss is not finite, or at the end where the weights are not.
+        AdrbenchError: soon after a non-finite loss, or at the end if the weights are not finite.
         Interrupted: once the state is saved, when a stop was requested.
 
     """
@@ -204,7 +204,7 @@ def take_steps(
 
 
 def validate(run: Run, state: TrainState, callbacks: Callbacks) -> dict[Weights, Counts]:
-    """Count clean and PGD accuracy of each set of weights on the split that chooses the best.
+    """Measure clean and PGD accuracy of each set of weights on the split that selects the best.
 
     The attack is that of training, with noise drawn per image, the same in every epoch.
 
@@ -246,5 +246,5 @@ def validate(run: Run, state: TrainState, callbacks: Callbacks) -> dict[Weights,
 
 
 def report_validation(callbacks: Callbacks, weights: Weights) -> OnBatch:
-    """Return what passes the progress of a validation on to `callbacks`."""
+    """Return a callback that passes the progress of a validation on to `callbacks`."""
     return lambda stage, done, total, survivors: callbacks.validation(weights, stage, done, total)

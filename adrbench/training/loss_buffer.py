@@ -1,4 +1,4 @@
-"""The losses of an epoch, which stay on the device until it has time to send them."""
+"""The losses of an epoch, copied from the device without blocking it."""
 
 import math
 
@@ -26,14 +26,15 @@ class LossBuffer:
         self.not_finite: tuple[int, float] | None = None
 
     def record(self, loss: Tensor) -> None:
-        """Keep the loss of the next step, a scalar."""
+        """Store the loss of the next step, a scalar."""
         self.on_device[self.recorded] = loss
         self.recorded += 1
 
     def arrived(self, *, wait: bool = False) -> list[tuple[int, float]]:
         """Return (step, loss) of what arrived on the host since the last call, oldest first.
 
-        On the CPU, or with `wait`, that is all there is; from a GPU they arrive some steps later.
+        On the CPU, or with `wait`, these are all losses so far; from a GPU they arrive some steps
+        later.
         """
         wait = wait or not self.on_device.is_cuda
         if wait:
@@ -72,7 +73,7 @@ class LossBuffer:
 
 
 def check_losses(losses: object, num_steps: int) -> Tensor:
-    """Return the saved losses of an epoch of `num_steps` steps; ValueError if they cannot be."""
+    """Return the saved losses of an epoch of `num_steps` steps; ValueError if they are invalid."""
     if not isinstance(losses, Tensor) or losses.ndim != 1 or losses.dtype != torch.float32:
         raise ValueError("its losses should be a list of float32 numbers")
     if len(losses) > num_steps or not bool(losses.isfinite().all()):

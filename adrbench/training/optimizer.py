@@ -1,4 +1,4 @@
-"""The optimizer of a run, and its momentum as it is saved and restored."""
+"""The optimizer of a run, and saving and restoring its momentum."""
 
 from collections.abc import Sequence
 
@@ -34,7 +34,7 @@ def load_momentum(optimizer: torch.optim.Optimizer, saved: Sequence[object]) -> 
     The settings of the optimizer stay as they are.
 
     Raises:
-        TypeError, ValueError: where it does not fit the parameters.
+        TypeError, ValueError: if it does not fit the parameters.
 
     """
     (group,) = optimizer.param_groups

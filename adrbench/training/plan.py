@@ -1,4 +1,4 @@
-"""A run before it starts: its settings, data set, architecture and places, from a request."""
+"""A run before it starts: its settings, data set, architecture and paths, from a request."""
 
 import logging
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class RunPlaces:
     """Where a run's files go, and how often its state is saved; `name` is None for the default.
 
     Raises:
-        UsageError: for a name that no directory can have, or a negative number of minutes.
+        UsageError: for an invalid directory name, or a negative number of minutes.
 
     """
 
@@ -50,7 +50,7 @@ class RunPlaces:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run with everything that it needs; `request` is without what the data set ignores."""
+    """A run with everything that it needs; `request` omits settings that the data set ignores."""
 
     request: TrainRequest
     config: TrainConfig
@@ -91,7 +91,7 @@ class Plan:
 
 
 def default_arch(dataset: str) -> str:
-    """Return the architecture of a run on `dataset` for which none is given."""
+    """Return the default architecture of a run on `dataset`."""
     return "small-cnn" if dataset == "digits" else "resnet18"
 
 
@@ -103,7 +103,7 @@ def make_request(
     activation: str,
     given: dict[str, object],
 ) -> tuple[TrainRequest, Architecture]:
-    """Return the request for a run, and the architecture that it names or is given."""
+    """Return the request for a run, and its architecture."""
     name = dataset if isinstance(dataset, str) else dataset.name
     architecture = find_architecture(arch or default_arch(name))
     request = TrainRequest(
@@ -128,7 +128,7 @@ def make_plan(
     """Load the data set, and complete the settings for that many images.
 
     Raises:
-        UsageError: for a request or a name that cannot be.
+        UsageError: for an invalid request or name.
         DataError: for missing or broken data.
 
     """

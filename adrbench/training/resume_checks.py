@@ -1,4 +1,4 @@
-"""Whether saved files belong to this run, and the errors where they do not."""
+"""Checks that saved files belong to this run, and the errors if they do not."""
 
 import json
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def check_same_inputs(run: Run) -> None:
 
 
 def check_same_directory(run: Run, seen: object) -> None:
-    """Raise AdrbenchError unless all ranks have `seen` the same in the run's directory."""
+    """Raise AdrbenchError unless all ranks have `seen` the same files in the run's directory."""
     if not same_on_all_ranks(run.context.process_group, seen):
         raise AdrbenchError(
             f"the processes see different states of {run.directory}: give --out on a file system "
@@ -43,7 +43,7 @@ def check_same_directory(run: Run, seen: object) -> None:
 
 
 def check_regular_files(directory: Path, names: Sequence[str]) -> None:
-    """Raise AdrbenchError where a file of a run is something else, such as a directory."""
+    """Raise AdrbenchError if a path of a run is not a regular file, such as a directory."""
     for name in names:
         path = directory / name
         if path.exists() and not path.is_file():
@@ -82,9 +82,9 @@ def check_same_origin(path: Path, saved: Checkpoint, last: Checkpoint) -> None:
 
 
 def check_settings_file(path: Path, run_id: str, config: TrainConfig) -> None:
-    """Raise CheckpointError where the settings written at `path` are those of another run.
+    """Raise CheckpointError if the settings at `path` are those of another run.
 
-    Nothing is restored from them, so a damaged file is written anew.
+    Nothing is restored from this file, so a damaged one is rewritten.
     """
     try:
         stored = json.loads(path.read_bytes())
@@ -97,10 +97,10 @@ def check_settings_file(path: Path, run_id: str, config: TrainConfig) -> None:
 
 
 def check_history_file(path: Path, history: Sequence[HistoryRow]) -> None:
-    """Raise CheckpointError where the rows written at `path` contradict `history`.
+    """Raise CheckpointError if the rows at `path` contradict `history`.
 
-    The rows of two runs differ in their seconds at least. Either may have fewer rows: after a kill,
-    or where a former state was restored. A damaged file is written anew.
+    The rows of two runs differ at least in their seconds. Either may have fewer rows, after a kill
+    or if an earlier state was restored. A damaged file is rewritten.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -112,7 +112,7 @@ def check_history_file(path: Path, history: Sequence[HistoryRow]) -> None:
 
 
 def check_state(run: Run, state: TrainState, saved: Checkpoint) -> None:
-    """Raise ValueError where a loaded state contradicts `run`, or the header of its file."""
+    """Raise ValueError if a loaded state contradicts `run` or the header of its file."""
     num_images = len(selection_images(run.config, run.dataset))
     if len(state.history) > run.config.epochs:
         raise ValueError(f"its history has {len(state.history)} epochs of {run.config.epochs}")
@@ -144,7 +144,7 @@ def _name(differences: list[tuple[str, Any, Any]], config: TrainConfig, saved: T
 
 
 def _spell(name: str, declared: Setting | None, theirs: Any, ours: Any) -> str:
-    """Return two values of a setting as the command line spells them."""
+    """Return two values of a setting as written on the command line."""
     if declared is None:
         return f"{flag(name)} {theirs}, not {ours}"
     if isinstance(theirs, bool) or theirs is None or ours is None:

@@ -1,4 +1,4 @@
-"""The name of a run, which its directory has, and its records begin with."""
+"""The name of a run, which is that of its directory and the prefix of its records."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def run_name(config: TrainConfig, dataset: str) -> str:
 
 
 def check_run_name(name: str, results: Path) -> None:
-    """Check that `name` can be that of a run's directory, and of its records in `results`.
+    """Check that `name` is valid for a run's directory and for its records in `results`.
 
     Raises:
         UsageError: when it cannot.

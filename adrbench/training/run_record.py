@@ -1,4 +1,4 @@
-"""The record of a finished training run: made, written, and compared with its run."""
+"""The record of a finished training run: creating, writing and checking it."""
 
 from pathlib import Path
 
@@ -44,10 +44,10 @@ def make_record(run: Run, state: TrainState) -> TrainRecord:
 
 
 def check_own_record(path: Path, run: Run, state: TrainState) -> None:
-    """Check that the file at `path` is missing or the record of this run, as far as it has gone.
+    """Check that the file at `path` is missing or the record of this run so far.
 
     Raises:
-        RecordError: where it is broken or that of another run.
+        RecordError: if it is damaged or belongs to another run.
 
     """
     if not path.exists():
@@ -78,7 +78,7 @@ def check_own_record(path: Path, run: Run, state: TrainState) -> None:
 
 
 def write_own_record(path: Path, record: TrainRecord) -> None:
-    """Write the `record` of a finished run unless the file, which is its own, holds it already."""
+    """Write the `record` of a finished run unless its file already contains it."""
     if path.exists():
         held = read_record(path)
         if isinstance(held, TrainRecord) and (held.rows(), held.sessions) == (

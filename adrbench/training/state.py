@@ -1,7 +1,7 @@
-"""A training run: what stays the same throughout, and what every step changes.
+"""A training run: its constant inputs, and the state that every step changes.
 
-Every random draw of a run is a function of the seed and of the position in the run, so a state
-holds no random generator, and a resumed run ends with the weights of an uninterrupted one.
+Every random draw of a run is a function of the seed and of the position in the run, so the state
+contains no random generator, and a resumed run ends with the same weights as an uninterrupted one.
 """
 
 import math
@@ -37,10 +37,10 @@ from adrbench.training.run_names import run_name
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What stays the same over a training run; `dataset` is on the device of `context`.
+    """The constant inputs of a training run; `dataset` is on the device of `context`.
 
-    `data_sha256` identifies the training images, `selection_sha256` those that choose the best
-    epoch. `architecture` is the one that `config` names.
+    `data_sha256` identifies the training images, `selection_sha256` those used to choose the best
+    epoch. `architecture` is that of `config.arch`.
     """
 
     config: TrainConfig
@@ -62,11 +62,11 @@ class Run:
 
 @dataclass(kw_only=True)
 class TrainState:
-    """What a training run changes, by the training loop alone.
+    """The state of a training run, changed only by the training loop.
 
     `run_id` was drawn when the run began ("" for runs of early versions). `losses` and `seconds`
-    are those of the current epoch; `seconds` includes what earlier sessions spent on its steps.
-    `image_format` is the memory format of the images that the model is trained on.
+    are those of the current epoch; `seconds` includes the time that earlier sessions spent on it.
+    `image_format` is the memory format of the training images.
     """
 
     run_id: str = ""
@@ -92,7 +92,7 @@ class TrainState:
 
     @property
     def is_within_epoch(self) -> bool:
-        """Whether some steps of an epoch were taken that is not finished."""
+        """Whether the current epoch is partly finished."""
         return self.losses.recorded > 0
 
     def models(self) -> dict[Weights, nn.Module]:
@@ -155,7 +155,7 @@ class TrainState:
 
 
 def run_label(run: Run) -> str:
-    """Return the name of a run where the user chose it, "" for the default name."""
+    """Return the name of a run if the user chose it, "" for the default name."""
     name = run.directory.name
     return "" if name == run_name(run.config, run.dataset.name) else name
 
@@ -244,7 +244,7 @@ def build_state(run: Run) -> TrainState:
 
 
 def selection_images(config: TrainConfig, dataset: Dataset) -> Images:
-    """Return the images that choose the best epoch."""
+    """Return the images used to choose the best epoch."""
     return dataset.val if config.select == "val" else dataset.test
 
 

@@ -1,4 +1,4 @@
-"""One training step as the method reads, and how a run takes it on its device."""
+"""One training step, written like the method, and how a run executes it on its device."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +20,7 @@ from adrbench.training.state import Run, TrainState
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one step computed: `loss` a scalar, `targets` (N, C), `x_adv` as `x`."""
+    """The results of one step: `loss` a scalar, `targets` (N, C), `x_adv` shaped like `x`."""
 
     loss: Tensor
     targets: Tensor
@@ -41,10 +41,11 @@ def train_step(
 ) -> StepResult:
     """Take one optimization step on images `x` (N, C, H, W) with labels `y` (N,).
 
-    `noise` is what the objective drew for `x`; `values` holds the learning rate, as "lr", and what
-    the targets anneal. The passes run under `arithmetic`, the optimizer and the average in full
-    precision. Nothing here waits for the device. Where the loss is not finite, the parameters
-    stay as they were but BatchNorm statistics and the average do not: the caller has to stop.
+    `noise` was drawn by the objective for `x`; `values` contains the learning rate, as "lr", and
+    the annealed values of the targets. The passes run under `arithmetic`, the optimizer and the
+    average in full precision. Nothing here synchronizes with the device. If the loss is not finite,
+    the parameters are not updated, but BatchNorm statistics and the average are: the caller must
+    stop.
 
     Each rank of `process_group` has its share of the batch. Gradients are averaged over the ranks
     by the perturbation, BatchNorm statistics here, so that all ranks keep the same models.
@@ -65,7 +66,7 @@ def train_step(
 def update_parameters(
     optimizer: torch.optim.Optimizer, *, lr: float | Tensor, loss: Tensor
 ) -> None:
-    """Take the optimizer's step at learning rate `lr`, or none where `loss` is not finite."""
+    """Take the optimizer step at learning rate `lr`, unless `loss` is not finite."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     # The flag by which gradient scalers make a fused optimizer skip a step, on the device.
@@ -90,8 +91,8 @@ class Stepper:
     def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Take step number `step`, from 0, on this rank's share of its batch.
 
-        Returns the loss, a scalar on the device. What a network itself draws, such as for dropout,
-        is a function of the step and of the rank.
+        Returns the loss, a scalar on the device. Random draws of the network, such as for dropout,
+        are a function of the step and of the rank.
         """
         context, seed = self.run.context, self.run.config.seed
         inputs: dict[str, float | Tensor] = {
@@ -135,7 +136,7 @@ def take_step(run: Run, state: TrainState, inputs: Inputs) -> Tensor:
 
 
 def arithmetic(run: Run) -> AbstractContextManager[Any]:
-    """Return what a step runs under: float32 without TF32, or bfloat16 with float32 weights.
+    """Return the context of a step: float32 without TF32, or bfloat16 with float32 weights.
 
     The cache of converted weights is off because AWP changes the weights within a step.
     """

@@ -34,7 +34,7 @@ def evaluate_officially(
 ) -> Tensor:
     """Attack images (N, C, H, W) with the package's own loop; return which are robust, (N,) bool.
 
-    A single attack has the hyper-parameters of the standard version; `version="custom"` would give
+    A single attack has the hyperparameters of the standard version; `version="custom"` would give
     APGD five restarts instead of one.
     """
     ensemble = pyautoattack.AutoAttack(

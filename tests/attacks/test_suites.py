@@ -77,7 +77,7 @@ def test_a_single_attack_that_cannot_run_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", 3])
 def test_a_name_must_be_printable(name: object) -> None:
-    with pytest.raises(UsageError, match="cannot name a suite"):
+    with pytest.raises(UsageError, match="is not a valid name for a suite"):
         Suite(name=name, stages=[])  # type: ignore[arg-type]
 
 

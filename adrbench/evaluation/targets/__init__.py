@@ -1,7 +1,7 @@
 """Targets: from the name a user gives to the models to evaluate.
 
-There is one module per kind of target. Whatever can be refused without reading or downloading
-anything is refused first.
+There is one module per kind of target. Checks that do not need to read or download anything are
+made first.
 """
 
 import logging

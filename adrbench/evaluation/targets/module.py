@@ -1,4 +1,4 @@
-"""Targets at import paths: networks that code of the user's own builds."""
+"""Targets at import paths: networks built by the user's code."""
 
 import logging
 
@@ -24,8 +24,8 @@ def load_target(target: str, options: TargetOptions) -> TargetModel:
     """Return the model at `target`, an import path, in eval mode on the CPU.
 
     Raises:
-        UsageError: when --dataset is missing, or no network is there.
-        ImportPathError: when the path leads nowhere, or the code there raises.
+        UsageError: when --dataset is missing, or the object is not a network.
+        ImportPathError: when the path does not exist, or its code raises.
 
     """
     if options.dataset is None:
@@ -70,7 +70,7 @@ def load_network(target: str) -> nn.Module:
 
 
 def normalize(network: nn.Module, options: TargetOptions) -> nn.Module:
-    """Return the network behind the normalization that --normalize gives, if it gives one."""
+    """Return the network with the normalization of --normalize, if any, in front of it."""
     if options.normalize is None or options.dataset is None:
         return network
     images, _ = load_split(options.dataset, "test", data_dir=options.data_dir)

@@ -54,7 +54,7 @@ def parse_normalization(text: str) -> Normalization | None:
 
 
 def per_channel(normalization: Normalization, channels: int) -> Normalization:
-    """Return a normalization in which one number stands for each of `channels`, where it does."""
+    """Return a normalization with one value per channel, repeating a single value."""
     mean, std = (
         tuple(values) * channels if len(values) == 1 else tuple(values) for values in normalization
     )

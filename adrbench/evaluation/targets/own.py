@@ -65,7 +65,7 @@ def load_directory(directory: Path, options: TargetOptions) -> list[TargetModel]
 
 
 def check_best(directory: Path, *, best: Checkpoint, last: Checkpoint) -> None:
-    """Raise CheckpointError where `best` lacks an epoch that the history in `last` has as best."""
+    """Raise CheckpointError unless `best` contains the best epochs of the history in `last`."""
     try:
         rows = [HistoryRow.from_json(row) for row in (last.training or {}).get("history", ())]
     except (ValueError, TypeError) as error:
@@ -89,7 +89,7 @@ def load_targets(
 ) -> list[TargetModel]:
     """Return the sets of weights in `checkpoint`, read from `path`, that `options` select.
 
-    `last` is the last checkpoint of the run; where it is not given, it is looked for beside `path`.
+    `last` is the last checkpoint of the run; by default, it is searched for next to `path`.
 
     Raises:
         CheckpointError: when the checkpoint lacks the weights asked for.
@@ -109,7 +109,7 @@ def load_targets(
 
 
 def describe_unfinished(last: Checkpoint | None) -> str:
-    """Return how far a run is that is in progress or was interrupted; "" for any other."""
+    """Return how far an unfinished run has progressed; "" for a finished one."""
     if last is None:
         return ""
     epochs = last.config.epochs
@@ -119,7 +119,7 @@ def describe_unfinished(last: Checkpoint | None) -> str:
 
 
 def _find_last(path: Path, checkpoint: Checkpoint) -> Checkpoint | None:
-    """Return the last checkpoint of the run, None where it is not beside `path`."""
+    """Return the last checkpoint of the run, None if it is not next to `path`."""
     if checkpoint.selection == "last":
         return checkpoint
     try:
@@ -182,17 +182,17 @@ def _load_target(
 
 
 def advise_arch(arch: str) -> str:
-    """Return how to give the architecture of a checkpoint that needs it again."""
+    """Return how to specify the architecture of a checkpoint that requires it."""
     if can_be_named(arch):
         return f"give --arch {arch} again."
     return "give the import path of its class or function with --arch."
 
 
 def _validated(checkpoint: Checkpoint, weights: Weights) -> Accuracy | None:
-    """Return the clean accuracy in the validation, None where it is not known.
+    """Return the clean validation accuracy, None if unknown.
 
-    A checkpoint states the number of validation images, not that of the test images which
-    --select test takes instead.
+    A checkpoint stores the number of validation images, but not that of the test images used with
+    --select test.
     """
     config, counts = checkpoint.config, checkpoint.snapshots[weights].counts
     if counts is None or config.select != "val" or not config.val_size:

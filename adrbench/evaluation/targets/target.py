@@ -1,4 +1,4 @@
-"""A target: a model to evaluate, how its weights were made, and the options that select it."""
+"""A target: a model to evaluate, how its weights were trained, and the options that select it."""
 
 import logging
 from dataclasses import dataclass, field
@@ -30,9 +30,9 @@ class Training:
 
     The defaults are those of weights that this package did not train. `settings_sha256` is a
     fingerprint of the training settings without the seed, `images_sha256` one of the training
-    images; `label` is the name of the run where the user chose it. `validated` is the clean
-    accuracy in the validation after `epoch`, and `averaged_steps` and `decay` how an average came
-    about: each is None where unknown. `unfinished` says how far a run was that had not ended.
+    images; `label` is the name of the run if the user chose it. `validated` is the clean validation
+    accuracy after `epoch`, and `averaged_steps` and `decay` describe the averaging; each is None if
+    unknown. `unfinished` states the progress of an unfinished run.
     """
 
     method: str = ""
@@ -55,7 +55,7 @@ class Training:
         return self.weights != "file"
 
     def find_doubts(self, clean: Accuracy, *, num_classes: int) -> list[str]:
-        """Return why weights with this `clean` accuracy may not be the ones that were meant."""
+        """Return why weights with this `clean` accuracy may not be the intended ones."""
         doubts = list(doubt_accuracy(clean, num_classes=num_classes, recorded=self.validated))
         if self.averaged_steps is not None and self.decay is not None:
             doubts += doubt_average(steps=self.averaged_steps, decay=self.decay)
@@ -69,7 +69,7 @@ class TargetModel:
     """A model to evaluate on `dataset`, and the threat model to evaluate it under.
 
     `run` is the name in records and tables. `checkpoint_sha256` is that of the file, or of the
-    weights where they were not loaded from a file of the user's.
+    weights if they were not loaded from a user's file.
     """
 
     dataset: str
@@ -132,10 +132,10 @@ class TargetOptions:
     def threat_model(self, trained: ThreatModel | None = None) -> ThreatModel:
         """Return the threat model to evaluate under.
 
-        That is the one given, else the one the weights were `trained` under, else RobustBench's.
+        This is the given one, else the one used in training (`trained`), else RobustBench's.
 
         Raises:
-            UsageError: for an eps that is not a radius.
+            UsageError: for an invalid eps.
 
         """
         norm = self.norm or (trained.norm if trained else "Linf")

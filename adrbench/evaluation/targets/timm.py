@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_target(target: str, options: TargetOptions) -> TargetModel:
-    """Return the network that `target`, `timm:NAME`, names, with that name's pretrained weights.
+    """Return the network of `target`, `timm:NAME`, with its pretrained weights.
 
     Pixels are normalized as timm does for these weights, unless --normalize is given.
 
@@ -54,7 +54,7 @@ def load_target(target: str, options: TargetOptions) -> TargetModel:
 
 
 def _normalize(target: str, pretrained: Pretrained, options: TargetOptions) -> nn.Module:
-    """Return the network behind the normalization that is given, else behind timm's own."""
+    """Return the network with the given normalization, else timm's own, in front of it."""
     if options.normalize is not None:
         return normalize(pretrained.network, options)
     mean, std = pretrained.mean, pretrained.std

@@ -15,7 +15,7 @@ PREFIX = "robustbench:"
 
 
 def load_target(target: str, options: TargetOptions) -> TargetModel:
-    """Return the zoo's model that `target`, `robustbench:NAME`, names; download it if need be.
+    """Return the zoo model of `target`, `robustbench:NAME`; download it if necessary.
 
     Raises:
         UsageError: when --dataset is missing, or the zoo has no such model for it.
