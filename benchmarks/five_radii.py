@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import adrbench
+from adrbench.models.architectures import build_model
 
 RADII = (1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255)
 
@@ -79,11 +80,9 @@ def count_lines(measure: Measure) -> int:
 
 def train_timm(name: str, steps: int) -> nn.Module:
     """Return a timm network trained for some steps on digits with noise, in eval mode."""
-    import timm
-
     torch.manual_seed(0)
     x, y = adrbench.load_examples("digits", split="train")
-    model: nn.Module = timm.create_model(name, num_classes=10, in_chans=1)
+    model = build_model(f"timm:{name}", num_classes=10, in_channels=1)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(steps):
         batch = torch.randint(len(x), (128,))
