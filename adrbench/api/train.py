@@ -113,6 +113,13 @@ def train(
 
     """
     with speaking_python(), open_context(device) as context:
+        if not isinstance(dataset, str | Dataset):
+            raise UsageError(
+                f"dataset is a {type(dataset).__name__}: give a name, a path or an "
+                "adrbench.Dataset."
+            )
+        if not isinstance(save_minutes, int | float):
+            raise UsageError(f"save_minutes is {save_minutes!r:.40}: give a number of minutes.")
         request, architecture = make_request(
             dataset, method=method, arch=arch, activation=activation, given=check_given(settings)
         )
@@ -149,13 +156,13 @@ def check_given(settings: dict[str, Any]) -> dict[str, object]:
 
 
 def _as_declared(setting: Setting, value: Any) -> Any:
-    """Return a value converted to the type in which the setting is stored."""
-    if setting.kind is tuple and isinstance(value, list | tuple):
-        return tuple(float(one) for one in value)
+    """Return a value with the type that the setting is stored with."""
     if value is None and setting.is_optional:
         return None
     try:
+        if setting.kind is tuple and isinstance(value, list | tuple):
+            return tuple(float(one) for one in value)
         setting.check_type(value)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(f"{setting.name} is {value!r:.40}: give {KINDS[setting.kind]}.") from error
     return float(value) if setting.kind is float else value

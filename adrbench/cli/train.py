@@ -11,6 +11,8 @@ import typer
 from adrbench.cli.options import DataDir, Device
 from adrbench.config.components import COMPONENTS
 from adrbench.config.presets import DEFAULT_METHOD
+from adrbench.errors import AdrbenchError
+from adrbench.registry import UserCodeError, describe_exception
 from adrbench.runtime.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -116,6 +118,13 @@ def run(plan: "Plan", context: "Context", *, force: bool) -> None:
     try:
         with display, explaining_memory_errors(plan.config.batch_size):
             record = plan.run(context, force=force, callbacks=display)
+    except (MemoryError, RuntimeError, TypeError, ValueError, LookupError) as error:
+        if isinstance(error, AdrbenchError) or plan.architecture.is_built_in:
+            raise
+        raise UserCodeError(
+            f"{plan.config.arch} raised {describe_exception(error)} in training; what was saved "
+            "before is kept."
+        ) from error
     except KeyboardInterrupt as stop:
         raise locate(stop, directory, has_begun=display.started) from None
     if not group.is_rank_zero:

@@ -182,8 +182,12 @@ class Dataset:
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """Return `pixels` of any shape, uint8 or already float32 in [0, 1], as float32 in [0, 1]."""
-    return pixels if pixels.is_floating_point() else pixels.to(torch.float32).div_(255)
+    """Return `pixels` of any shape, uint8 or already float32 in [0, 1], as new float32 in [0, 1].
+
+    A model or an attack may write into what it gets, so that the pixels themselves are never given
+    to one.
+    """
+    return pixels.clone() if pixels.is_floating_point() else pixels.to(torch.float32).div_(255)
 
 
 def check_num_classes(num_classes: int, where: str) -> int:

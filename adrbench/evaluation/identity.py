@@ -114,6 +114,8 @@ def first_logits(model: nn.Module, images: Images) -> Tensor:
         logits: Tensor = model(x)
     if not isinstance(logits, Tensor):
         raise TypeError(f"it returned a {type(logits).__name__}, not a tensor")
+    if not logits.is_floating_point():
+        raise TypeError(f"it returned outputs of type {logits.dtype}, not floating-point logits")
     return logits.float().cpu()
 
 

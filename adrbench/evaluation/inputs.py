@@ -28,7 +28,9 @@ def as_images(x: Tensor | npt.NDArray[np.floating], y: Tensor | npt.NDArray[np.i
     pixels = pixels.to(torch.float32)
     levels = (pixels * 255).round().to(torch.uint8)
     is_exact = torch.equal(to_float(levels), pixels)
-    return Images((levels if is_exact else pixels).contiguous(), labels.to(torch.int64))
+    return Images(
+        (levels if is_exact else pixels).clone().contiguous(), labels.to(torch.int64, copy=True)
+    )
 
 
 def check_labels_within(labels: Tensor, num_classes: int, where: str) -> None:

@@ -121,7 +121,8 @@ class StageRunner:
             self.model, lambda done: self.on_pass(stage.name, done, expected, len(x))
         )
         try:
-            x_adv = stage.perturb(attacked, x.clone(), y.clone(), indices)
+            x_adv = stage.perturb(attacked.eval(), x.clone(), y.clone(), indices.clone())
+            attacked.eval()  # an attack may have changed the mode
             if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
                 shape = tuple(getattr(x_adv, "shape", ()))
                 raise UserCodeError(

@@ -31,7 +31,8 @@ class EMA:
 def _floating(model: nn.Module) -> list[Tensor]:
     """Return the floating-point entries of the state dict, weights that layers share once."""
     entries = model.state_dict(keep_vars=True).values()
-    unique = {id(entry): entry for entry in entries if entry.is_floating_point()}
+    tensors = (entry for entry in entries if isinstance(entry, Tensor))
+    unique = {id(entry): entry for entry in tensors if entry.is_floating_point()}
     return [entry.detach() for entry in unique.values()]
 
 

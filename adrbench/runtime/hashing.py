@@ -25,7 +25,8 @@ def hash_weights(model: "nn.Module") -> str:
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(key.encode())
-        digest.update(tensor_bytes(value))
+        # What a module adds by `get_extra_state` may be of any type.
+        digest.update(tensor_bytes(value) if hasattr(value, "layout") else repr(value).encode())
     return digest.hexdigest()
 
 
@@ -33,6 +34,8 @@ def tensor_bytes(tensor: "Tensor") -> memoryview:
     """Return the elements of a tensor of any type and layout as bytes in row-major order."""
     import torch
 
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
     # A copy, because torch calls one element contiguous whatever its stride, and refuses the view.
     flat = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
     return flat.view(torch.uint8).numpy().data

@@ -224,6 +224,75 @@ def test_progress_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> Non
     assert err.startswith("mine pgd-5 Linf 0.03\n  clean ")
 
 
+class InPlace(nn.Module):
+    """A model that writes into the images it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = MODEL
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - 0.01 if x.requires_grad else x.sub_(0.01)
+        logits: Tensor = self.network(x)
+        return logits
+
+
+def test_the_images_of_the_caller_are_never_written_to() -> None:
+    x = X * 0.5 + 0.1023
+    before = x.clone()
+    results = [evaluate(InPlace(), x, suite="pgd-2") for _ in range(2)]
+    assert torch.equal(x, before)
+    assert results[0].record.data_sha256 == results[1].record.data_sha256
+    assert (results[0].robust == results[1].robust).all()
+
+
+class WithoutGradients(nn.Module):
+    """A model that raises where gradients are needed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            raise ValueError("inference only")
+        logits: Tensor = MODEL(x)
+        return logits
+
+
+def test_a_model_that_raises_under_gradients_is_one_error() -> None:
+    with pytest.raises(AdrbenchError, match=r"raised ValueError \(inference only\)"):
+        evaluate(WithoutGradients())
+
+
+class Meddling:
+    """An attack that writes into its indices, and changes the mode of the model as others do."""
+
+    name = "meddling"
+
+    def __init__(self) -> None:
+        self.modes: list[bool] = []
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        self.modes.append(model.training)
+        model.train()
+        indices.zero_()
+        return x
+
+
+def test_an_attack_can_change_neither_indices_nor_the_mode_it_is_judged_in() -> None:
+    model = nn.Sequential(nn.Dropout(0.9), MODEL)
+    attack = Meddling()
+    result = evaluate(model, suite=attack, batch_size=16)
+    assert (result.robust == result.clean).all()
+    assert set(attack.modes) == {False}
+
+
+@pytest.mark.parametrize("name", ["autoattack", "pgd-20", "clean"])
+def test_an_attack_cannot_take_the_name_of_a_built_in_one(name: str) -> None:
+    attack = Meddling()
+    attack.name = name
+    for suite in (attack, Suite(name=name, stages=[PGD(steps=1)]), PGD(name=name, steps=1)):
+        with pytest.raises(AdrbenchError, match="has the name of a built-in one"):
+            evaluate(suite=suite)
+
+
 class Returning(nn.Module):
     """A model that returns something else than logits."""
 
@@ -242,6 +311,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "raises": ({"model": Returning(KeyError("stem"))}, "it raised KeyError ('stem')"),
     "a dictionary": ({"model": Returning({"logits": X})}, "it returned a dict, not a tensor"),
     "maps": ({"model": nn.Conv2d(1, 3, 3)}, "returned a tensor of shape (8, 3, 4, 4)"),
+    "integers out": (
+        {"model": nn.Sequential(nn.Flatten(), Returning(torch.ones(8, 5, dtype=torch.int64)))},
+        "it returned outputs of type torch.int64",
+    ),
+    "no name": ({"name": None}, "name is None"),
     "one class": ({"model": nn.Sequential(nn.Flatten(), nn.Linear(36, 1))}, "shape (8, 1)"),
     "integers": ({"x": IMAGES.pixels}, "x has type torch.uint8"),
     "beyond one": ({"x": X * 255}, "x ranges from 0 to 255"),

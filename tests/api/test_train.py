@@ -125,6 +125,8 @@ def test_callbacks_follow_the_run() -> None:
         ({"eps": "8/255"}, "eps is '8/255': give a number"),
         ({"eps": 8}, "write 8/255 if you meant that"),
         ({"milestones": (2,)}, "fractions of the run"),
+        ({"milestones": ("a",)}, "give numbers"),
+        ({"save_minutes": "5"}, "give a number of minutes"),
         ({"method": "adrr"}, "did you mean adr"),
         ({"arch": "resnet"}, "did you mean resnet18"),
         ({"arch": "no_such_module:net"}, "there is no module 'no_such_module'"),
