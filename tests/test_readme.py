@@ -190,3 +190,17 @@ def test_the_example_loop_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = adrbench.load_examples("digits", n=20)
     result = adrbench.evaluate(model, x, y, suite="fgsm", eps=0.1)
     assert result.record.n == 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_row_of_a_table_is_one_line_with_all_cells(page: Path) -> None:
+    width = None
+    for line in map(str.strip, page.read_text().splitlines()):
+        if not line.startswith("|"):
+            assert not line.endswith("|"), line
+            width = None
+            continue
+        num_bars = re.sub(r"`[^`]*`|\\\|", "", line).count("|")
+        width = width or num_bars
+        assert line.endswith("|"), line
+        assert num_bars == width, line

@@ -14,7 +14,7 @@ from adrbench.evaluation.evaluate import evaluate
 from tiny import Linear, labelled_by, make_images
 
 QUICK = ["fgsm", "pgd", "pgd-3", "cw", "apgd-ce", "apgd-t", "fab-t"]
-LONG = [name for name in SUITES if name not in QUICK]
+LONG = [name for name in SUITES if name not in (*QUICK, "clean")]
 
 
 THREATS = {"Linf": ThreatModel(eps=0.3), "L2": ThreatModel(norm="L2", eps=1.5)}

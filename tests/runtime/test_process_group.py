@@ -336,7 +336,7 @@ def test_machines_without_a_shared_file_system_get_an_error(empty: Path) -> None
         assert Path(run).exists()
     with launched("apart.py", "attack", "checkpoints/run", "--suite", "pgd-2") as torchrun:
         _, err = torchrun.communicate(timeout=60)
-    assert err.count("error: the processes found different weights or images: give files") == 1
+    assert err.count("error: the processes found different weights or images: use files") == 1
     assert not list(Path().rglob("*pgd*")), "no record, no state, no lock"
     Path("machine-1/checkpoints/run/last.pt").unlink()
     with launched("apart.py", *line[:-1], "at") as torchrun:
