@@ -4,13 +4,19 @@ The text of an error is the whole message: what was wrong, the value, what is al
 action. The command line prints it after `error:` and exits with `exit_code`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 
 #: The number of valid names that an error lists when none is similar.
 MOST_SHOWN = 15
 #: With at most this many valid names, an error lists all of them after the most similar ones.
 MAX_LISTED_IN_FULL = 6
+#: The start of the error that PyTorch's CPU allocator raises.
+CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+#: Whether messages name arguments as flags of the command line, or as keyword arguments.
+_names_flags = ContextVar("names_flags", default=False)
 
 
 class AdrbenchError(ValueError):
@@ -58,6 +64,45 @@ class NonFiniteLogitsError(AdrbenchError):
 
 class LostProcessError(AdrbenchError):
     """Another process of the group exited; its own error gives the reason, if it printed one."""
+
+
+def argument(name: str, value: object = None) -> str:
+    """Return an argument, with its value if given, in the form in which the caller writes it.
+
+    On the command line this is a flag, such as `--batch-size 8` or `--force`; in Python it is a
+    keyword argument, such as `batch_size=8` or `force=True`.
+    """
+    is_switch = value is True and _names_flags.get()
+    if value is None or is_switch:
+        return _spell_name(name)
+    return assign(name, str(value) if _names_flags.get() else repr(value))
+
+
+def assign(name: str, value: str) -> str:
+    """Return an argument with a value that is already spelled, such as `--eps 8/255`."""
+    return f"{_spell_name(name)}{' ' if _names_flags.get() else '='}{value}"
+
+
+def _spell_name(name: str) -> str:
+    return "--" + name.replace("_", "-") if _names_flags.get() else name
+
+
+@contextmanager
+def naming_flags() -> Iterator[None]:
+    """Let messages name arguments as flags within the context, as the command line does."""
+    token = _names_flags.set(True)
+    try:
+        yield
+    finally:
+        _names_flags.reset(token)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error is the out-of-memory error of Python or torch, on any device."""
+    if isinstance(error, MemoryError):
+        return True
+    is_of_torch = any(one.__name__ == "OutOfMemoryError" for one in type(error).__mro__)
+    return is_of_torch or (isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error))
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:

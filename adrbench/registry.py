@@ -9,13 +9,14 @@ import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
 from typing import Any, Literal
 
-from adrbench.errors import AdrbenchError, UsageError, one_line
+from adrbench.errors import AdrbenchError, UsageError, is_out_of_memory, one_line
 
 Kind = Literal["architectures", "suites", "datasets", "methods"]
 KINDS: tuple[Kind, ...] = ("architectures", "suites", "datasets", "methods")
@@ -168,6 +169,28 @@ def _describe_missing(path: str, module_name: str, found: object, name: str) -> 
     similar = get_close_matches(name, [one for one in dir(found) if not one.startswith("_")], n=3)
     hint = f"did you mean {' or '.join(similar)}?" if similar else "check the spelling."
     return f"{module_name} has no attribute {name!r} for {path}: {hint}"
+
+
+@contextmanager
+def calling_user_code(
+    describe: Callable[[str], str], error_type: type[UserCodeError] = UserCodeError
+) -> Iterator[None]:
+    """Turn an exception of user code, which may raise anything, into an error of one sentence.
+
+    `describe` gets what happened, such as "raised ValueError (no such layer)", and returns the
+    sentence. Out-of-memory errors and our own pass unchanged. A call of `sys.exit` is an error too,
+    since it would end the program silently.
+
+    Raises:
+        UserCodeError: of type `error_type`, caused by the exception.
+
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, AdrbenchError) or is_out_of_memory(error):
+            raise
+        raise error_type(describe(f"raised {describe_exception(error)}")) from error
 
 
 def describe_exception(error: BaseException) -> str:

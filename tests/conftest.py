@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
+from adrbench.errors import naming_flags
 from logs import logged
 from plugins import Installer
 
@@ -41,6 +43,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device")
     if item.get_closest_marker("data") and not os.environ.get("ADRBENCH_TEST_DATA"):
         pytest.skip("ADRBENCH_TEST_DATA is not set")
+
+
+@pytest.fixture(autouse=True)
+def messages_as_on_the_command_line(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let messages name arguments as flags, except in tests of the Python interface."""
+    with nullcontext() if request.path.parent.name == "api" else naming_flags():
+        yield
 
 
 @pytest.fixture(scope="session")

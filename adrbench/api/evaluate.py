@@ -9,7 +9,6 @@ import numpy.typing as npt
 from rich.console import Console
 from torch import Tensor, nn
 
-from adrbench.api.arguments import speaking_python
 from adrbench.attacks.autoattack import OfficialAttack
 from adrbench.attacks.pgd import PGD
 from adrbench.attacks.suites import Stage, Suite, is_foreign
@@ -84,16 +83,15 @@ class Result:
 
         """
         path = Path(directory) / self._job.path.name
-        with speaking_python():
-            if path.exists() and not force:
-                held = read_own_record(self._job, path)
-                if held.verdicts != self.record.verdicts:
-                    raise RecordError(
-                        f"{path} contains the same evaluation with different outcomes: give "
-                        "another directory, or force=True to replace it."
-                    )
-                return path
-            write_record(path, self.record)
+        if path.exists() and not force:
+            held = read_own_record(self._job, path)
+            if held.verdicts != self.record.verdicts:
+                raise RecordError(
+                    f"{path} contains the same evaluation with different outcomes: give "
+                    "another directory, or force=True to replace it."
+                )
+            return path
+        write_record(path, self.record)
         return path
 
     def save_adversarial(self, path: str | Path) -> None:
@@ -188,51 +186,50 @@ def evaluate(
         True
 
     """
-    with speaking_python():
-        if norm not in NORMS:
-            raise unknown_name("norm", norm, NORMS)
-        if precision != "float32":
-            raise UsageError(f"precision is {precision!r}: evaluations run in float32.")
-        threat = ThreatModel(norm=norm, eps=STANDARD_EPS[norm] if eps is None else eps)
-        job = _plan(
-            model,
-            x,
-            y,
-            threat=threat,
-            suite=suite,
-            config=AttackConfig(
-                suite=suite if isinstance(suite, str) else as_suite(suite).name,
-                batch_size=batch_size,
-                seed=seed,
-            ),
-            name=name,
-            dataset=dataset or UNNAMED_DATASET,
+    if norm not in NORMS:
+        raise unknown_name("norm", norm, NORMS)
+    if precision != "float32":
+        raise UsageError(f"precision is {precision!r}: evaluations run in float32.")
+    threat = ThreatModel(norm=norm, eps=STANDARD_EPS[norm] if eps is None else eps)
+    job = _plan(
+        model,
+        x,
+        y,
+        threat=threat,
+        suite=suite,
+        config=AttackConfig(
+            suite=suite if isinstance(suite, str) else as_suite(suite).name,
+            batch_size=batch_size,
+            seed=seed,
+        ),
+        name=name,
+        dataset=dataset or UNNAMED_DATASET,
+    )
+    context = Context(device=device_of(model) if device is None else choose_device(device))
+    stem = None if state_path is None else Path(str(state_path).removesuffix(SUFFIX))
+    files = None if stem is None else ExampleFiles(stem)
+    progress_store = None if stem is None else progress_at(stem, job)
+    console = Console(stderr=True, quiet=not progress)
+    with AttackDisplay(console, job.label, num_images=len(job.images)) as display:
+        evaluation = perform(
+            job,
+            context,
+            Watcher(on_batch=display.batch, on_pass=display.passes),
+            progress_store=progress_store,
+            example_store=(files or ExamplesInMemory()) if keep_adversarial else None,
         )
-        context = Context(device=device_of(model) if device is None else choose_device(device))
-        stem = None if state_path is None else Path(str(state_path).removesuffix(SUFFIX))
-        files = None if stem is None else ExampleFiles(stem)
-        progress_store = None if stem is None else progress_at(stem, job)
-        console = Console(stderr=True, quiet=not progress)
-        with AttackDisplay(console, job.label, num_images=len(job.images)) as display:
-            evaluation = perform(
-                job,
-                context,
-                Watcher(on_batch=display.batch, on_pass=display.passes),
-                progress_store=progress_store,
-                example_store=(files or ExamplesInMemory()) if keep_adversarial else None,
-            )
-        if progress_store is not None and files is not None:
-            progress_store.remove()
-            files.remove()
-        adversarial = evaluation.adversarial
-        return Result(
-            clean=evaluation.clean.numpy(),
-            robust=evaluation.robust.numpy(),
-            adversarial=adversarial.x_adv if adversarial else None,
-            record=make_record(job, evaluation, context),
-            _job=job,
-            _evaluation=evaluation,
-        )
+    if progress_store is not None and files is not None:
+        progress_store.remove()
+        files.remove()
+    adversarial = evaluation.adversarial
+    return Result(
+        clean=evaluation.clean.numpy(),
+        robust=evaluation.robust.numpy(),
+        adversarial=adversarial.x_adv if adversarial else None,
+        record=make_record(job, evaluation, context),
+        _job=job,
+        _evaluation=evaluation,
+    )
 
 
 def _plan(

@@ -7,7 +7,6 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
-from adrbench.api.arguments import speaking_python
 from adrbench.checkpoints.format import BEST, LAST
 from adrbench.checkpoints.restore import load_model
 from adrbench.config.component_plugins import all_component_settings
@@ -112,7 +111,7 @@ def train(
         >>> model = run.load_model("average")  # doctest: +SKIP
 
     """
-    with speaking_python(), open_context(device) as context:
+    with open_context(device) as context:
         if not isinstance(dataset, str | Dataset):
             raise UsageError(
                 f"dataset is a {type(dataset).__name__}: give a name, a path or an "

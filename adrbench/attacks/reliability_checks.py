@@ -108,7 +108,7 @@ def _check_full_range(
         f"an attack with the full pixel range as its radius ({norm}, eps {radius:g}), which can "
         f"reach any image, leaves {int(is_robust.sum())} of {len(x)} images classified correctly: "
         "gradients are probably masked, and the robust accuracy is unreliable; compare it with "
-        "--suite square, which needs no gradients."
+        "the suite square, which needs no gradients."
     )
 
 

@@ -12,7 +12,7 @@ class ReliabilityWarning(UserWarning):
 
 RANDOMIZED = (
     "the model's outputs differ from one pass to the next, so gradients are noisy and the robust "
-    "accuracy may be too high: use --suite autoattack-rand."
+    "accuracy may be too high: use the suite autoattack-rand."
 )
 PROBABILITIES = (
     "the model's outputs look like probabilities: attacks need logits, and a final softmax masks "

@@ -18,7 +18,7 @@ from adrbench.checkpoints.torch_files import TorchFile, describe_unread, read_to
 from adrbench.config.component_plugins import component_tokens, find_component, foreign_tokens
 from adrbench.config.settings import TrainConfig, nest_method_settings
 from adrbench.data import dataset_name
-from adrbench.errors import AdrbenchError, CheckpointError, UsageError
+from adrbench.errors import AdrbenchError, CheckpointError, UsageError, argument
 from adrbench.results.history import Counts
 from adrbench.results.migrations import label_from_run_name
 from adrbench.runtime.files import write_atomically
@@ -176,7 +176,7 @@ def load(path: Path) -> Checkpoint:
     if not is_ours(file.content):
         raise CheckpointError(
             f"{path} is not an adrbench checkpoint: to attack third-party weights, "
-            "give --arch and --dataset."
+            f"give {argument('arch')} and {argument('dataset')}."
         )
     return parse(file, path)
 

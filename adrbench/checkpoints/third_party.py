@@ -17,7 +17,7 @@ from adrbench.checkpoints.state_dicts import (
     strip_prefixes,
 )
 from adrbench.config.method import Weights
-from adrbench.errors import CheckpointError, UsageError, list_first
+from adrbench.errors import CheckpointError, UsageError, argument, list_first
 from adrbench.models.normalize import Normalized, normalization_buffers
 
 #: The buffers of a model that `build_model` built and that are no weights.
@@ -116,7 +116,7 @@ def _file_normalization(found: dict[str, Tensor], in_channels: int) -> dict[str,
         present, absent = ("mean", "std") if "mean" in found else ("std", "mean")
         raise CheckpointError(
             f"the state dict contains a normalization {present} but no {absent}: "
-            "add the missing one, or remove both and pass --normalize."
+            f"add the missing one, or remove both and give {argument('normalize')}."
         )
     channels = in_channels
     for name, value in found.items():
@@ -147,8 +147,8 @@ def _check_same_constants(found: Mapping[str, Tensor], given: Mapping[str, Tenso
         for constants in (found, given)
     )
     raise CheckpointError(
-        f"the file normalizes with {inside} but --normalize gives {outside}: "
-        "omit --normalize to use the file's own."
+        f"the file normalizes with {inside} but {argument('normalize')} gives {outside}: "
+        f"omit {argument('normalize')} to use the file's own."
     )
 
 

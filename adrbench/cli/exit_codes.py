@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from adrbench.cli.notes import notes_on_stderr, print_error
-from adrbench.errors import AdrbenchError
+from adrbench.errors import AdrbenchError, naming_flags
 from adrbench.registry import UserCodeError
 from adrbench.runtime.signals import Interrupted
 
@@ -42,7 +42,7 @@ def handle_errors(command: F) -> F:
     @functools.wraps(command)
     def wrapped(*args: Any, debug: bool = False, **kwargs: Any) -> Any:
         try:
-            with notes_on_stderr():
+            with naming_flags(), notes_on_stderr():
                 return command(*args, **kwargs)
         except AdrbenchError as error:
             if not error.is_reported:

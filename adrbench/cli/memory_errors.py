@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from adrbench.errors import AdrbenchError
-from adrbench.runtime.devices import is_out_of_memory
+from adrbench.errors import AdrbenchError, argument, is_out_of_memory
 
 
 @contextmanager
@@ -15,8 +14,9 @@ def explaining_memory_errors(batch_size: int) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        remedy = f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --arch"
+        smaller = f"a smaller {argument('arch')}"
+        remedy = argument("batch_size", batch_size // 2) if batch_size > 1 else smaller
         raise AdrbenchError(
             f"there is not enough memory for a batch of {batch_size}: give {remedy}, or another "
-            "--device; progress saved so far is kept."
+            f"{argument('device')}; progress saved so far is kept."
         ) from error

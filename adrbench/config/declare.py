@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from adrbench.errors import UsageError
+from adrbench.errors import UsageError, argument, assign
 
 #: Larger whole numbers overflow wherever they meet a float or a tensor.
 MAX_INT = 2**31 - 1
@@ -53,7 +53,7 @@ class Setting:
         if self.choices:
             if value not in self.choices:
                 allowed = " or ".join(self.choices)
-                raise UsageError(f"{self.flag} is {value!r}: choose {allowed}.")
+                raise UsageError(f"{argument(self.name)} is {value!r}: choose {allowed}.")
         elif self.kind in (int, float) and not self.low <= value <= self.high:
             raise self._out_of_range(value)
 
@@ -71,10 +71,12 @@ class Setting:
         return parse_fraction(text, self.name) if self.in_pixels else text
 
     def spell(self, value: Any) -> str:
-        """Return the setting with `value` as a flag, for messages and tables."""
+        """Return the setting with `value`, as the caller writes it."""
         if value is None or value is False:
-            return f"without {self.flag}"
-        return f"with {self.flag}" if value is True else f"{self.flag} {self.spell_value(value)}"
+            return f"without {argument(self.name)}"
+        if value is True:
+            return f"with {argument(self.name, True)}"
+        return assign(self.name, self.spell_value(value))
 
     def spell_value(self, value: Any) -> str:
         """Return `value` as it is written on the command line."""
@@ -90,7 +92,7 @@ class Setting:
         if high == MAX_INT:
             bounds = f"at least {low:g}" if value < low else f"at most {MAX_INT}"
         shown = value if isinstance(value, int) else f"{value:g}"
-        return UsageError(f"{self.flag} is {shown}: give a number {bounds}.")
+        return UsageError(f"{argument(self.name)} is {shown}: give a number {bounds}.")
 
 
 def setting(

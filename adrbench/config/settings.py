@@ -10,13 +10,12 @@ from adrbench.config.declare import (
     MAX_INT,
     Setting,
     check_settings,
-    flag,
     setting,
     settings_of,
 )
 from adrbench.config.method import Method, parse_method
 from adrbench.config.threat import ThreatModel, check_eps
-from adrbench.errors import AdrbenchError, UsageError
+from adrbench.errors import AdrbenchError, UsageError, argument
 from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.typed_json import from_json, to_json
 
@@ -105,7 +104,7 @@ class TrainConfig:
         check_values(self.values())
         for name, one in self.parsed_method().settings.items():
             if self.method_settings.get(name) is None and not one.is_optional:
-                raise UsageError(f"method {self.method} needs {flag(name)}.")
+                raise UsageError(f"method {self.method} needs {argument(name)}.")
 
     @classmethod
     def of(cls, **values: Any) -> "TrainConfig":
@@ -237,10 +236,14 @@ def check_values(values: Mapping[str, Any]) -> None:
         check_eps(values["eps"], values.get("norm", TrainConfig.norm))
     if any(not 0 < fraction < 1 for fraction in values.get("milestones", ())):
         raise UsageError(
-            f"--milestones are {values['milestones']}: give fractions of the run, such as 0.5,0.75."
+            f"{argument('milestones')} is {values['milestones']}: give fractions of the run, "
+            "such as 0.5,0.75."
         )
     if values.get("select", TrainConfig.select) == "val" and values.get("val_size") == 0:
-        raise UsageError("--val-size is 0: hold out some images, or give --select test.")
+        raise UsageError(
+            f"{argument('val_size')} is 0: hold out some images, or give "
+            f"{argument('select', 'test')}."
+        )
 
 
 @cache

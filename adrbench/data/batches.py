@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adrbench.data.augmentation import check_padding, crop_and_flip, draw_crops
 from adrbench.data.images import Images, to_float
-from adrbench.errors import DataError, UsageError
+from adrbench.errors import DataError, UsageError, argument
 from adrbench.runtime.seeds import generator as seeded_generator
 
 
@@ -25,7 +25,7 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
     if num_images < batch_size:
         raise DataError(
             f"the training split has {num_images} images, too few for one batch of {batch_size}: "
-            f"give --batch-size {num_images} or less."
+            f"give {argument('batch_size', num_images)} or less."
         )
     return num_images // batch_size
 
@@ -37,7 +37,7 @@ def check_shares(batch_size: int, num_processes: int) -> None:
         nearest = f"{below} or {below + num_processes}" if below else f"{num_processes}"
         raise UsageError(
             f"a batch of {batch_size} images cannot be divided evenly among {num_processes} "
-            f"processes: give --batch-size {nearest}."
+            f"processes: give {argument('batch_size', nearest)}."
         )
 
 

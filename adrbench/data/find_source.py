@@ -9,7 +9,7 @@ from adrbench.data.dataset_plugins import build_dataset, is_foreign, source_of
 from adrbench.data.folder import open_folder
 from adrbench.data.images import Dataset, Source
 from adrbench.data.npz import open_npz
-from adrbench.errors import UsageError, unknown_name
+from adrbench.errors import UsageError, argument, unknown_name
 from adrbench.registry import is_import_path, list_plugins
 
 
@@ -63,11 +63,15 @@ def explain_missing(dataset: str) -> str | None:
     if dataset in DATASETS:
         return None
     if is_import_path(dataset):
-        return f"which is code that is imported only if you name it: give --dataset {dataset}."
+        given = argument("dataset", dataset)
+        return f"which is code that is imported only if you name it: give {given}."
     if is_foreign(dataset) or Path(dataset).expanduser().exists():
         return None
     installed = "" if _looks_like_path(dataset) else ", or install the plugin of this name"
-    return f"which does not exist: give the path of that data set with --dataset{installed}."
+    return (
+        "which does not exist: give the path of that data set with "
+        f"{argument('dataset')}{installed}."
+    )
 
 
 def _parse_path(dataset: str) -> Path:

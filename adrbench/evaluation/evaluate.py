@@ -17,7 +17,7 @@ from adrbench.attacks.reliability_warnings import collected_warnings
 from adrbench.attacks.suites import Suite
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
-from adrbench.errors import AdrbenchError, RecordError
+from adrbench.errors import RecordError
 from adrbench.evaluation.adversarial import (
     Adversarial,
     ExampleStore,
@@ -30,9 +30,9 @@ from adrbench.models.chunked import ChunkedModel
 from adrbench.models.frozen import FORMATS, Frozen, formats_for, freeze
 from adrbench.models.graphed import GraphedModel
 from adrbench.models.modes import in_mode, without_parameter_gradients
-from adrbench.registry import UserCodeError, describe_exception
+from adrbench.registry import calling_user_code
 from adrbench.results.records import StageResult
-from adrbench.runtime.devices import IMAGE_FORMAT, full_precision, is_out_of_memory
+from adrbench.runtime.devices import IMAGE_FORMAT, full_precision
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 
 logger = logging.getLogger(__name__)
@@ -198,14 +198,8 @@ def evaluate(
 
 def _call_user_code(check: Callable[[], list[str]], label: str) -> list[str]:
     """Return what a check of a model returns; UserCodeError where the model raises."""
-    try:
+    with calling_user_code(lambda raised: f"{label} {raised} when its gradients were checked."):
         return check()
-    except Exception as error:  # the model runs the user's code, which may raise anything
-        if isinstance(error, AdrbenchError) or is_out_of_memory(error):
-            raise
-        raise UserCodeError(
-            f"{label} raised {describe_exception(error)} when its gradients were checked."
-        ) from error
 
 
 def _check_examples(examples: ExampleStore, progress: Progress) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from adrbench.errors import RecordError
+from adrbench.errors import RecordError, argument
 from adrbench.evaluation.identity import Identity, are_same_logits
 from adrbench.evaluation.jobs import Job, progress_files
 from adrbench.results.records import (
@@ -54,18 +54,23 @@ def read_own_record(job: Job, path: Path | None = None) -> AttackRecord:
         record = read_record(path)
     except RecordError as error:
         reason = str(error).rstrip(".")
-        raise RecordError(f"{reason}: give --force to repeat it.") from error
+        raise RecordError(f"{reason}: give {argument('force', True)} to repeat it.") from error
     if not isinstance(record, AttackRecord):
-        raise RecordError(f"{path} is not the record of an attack: {REPLACE}")
+        raise RecordError(f"{path} is not the record of an attack: {_advise_replacing()}")
     if contradiction := find_contradiction(record):
-        raise RecordError(f"{path} is damaged ({contradiction}): give --force to repeat it.")
+        raise RecordError(
+            f"{path} is damaged ({contradiction}): give {argument('force', True)} to repeat it."
+        )
     if difference := describe_difference(job, record):
-        raise RecordError(f"{path} is the record of another evaluation ({difference}): {REPLACE}")
+        raise RecordError(
+            f"{path} is the record of another evaluation ({difference}): {_advise_replacing()}"
+        )
     return record
 
 
-#: What to do about a record that is not that of the evaluation.
-REPLACE = "give another --out, or --force to replace it."
+def _advise_replacing() -> str:
+    """Return what to do about a record that is not that of the evaluation."""
+    return f"record to another directory, or give {argument('force', True)} to replace it."
 
 
 def describe_difference(job: Job, record: AttackRecord) -> str | None:

@@ -10,7 +10,7 @@ from adrbench.attacks.suites import Suite, build_suite
 from adrbench.config.declare import format_eps
 from adrbench.config.settings import AttackConfig
 from adrbench.data import Images, Source
-from adrbench.errors import UsageError
+from adrbench.errors import UsageError, argument
 from adrbench.evaluation.adversarial import (
     ExampleFiles,
 )
@@ -153,12 +153,12 @@ def check_fit(target_model: TargetModel, images: Images, info: Source) -> Tensor
     if not info.classes_are_known and num_classes < info.num_classes:
         raise UsageError(
             f"{target_model.label} has {num_classes} classes, but the labels of {info.name} go up "
-            f"to {info.num_classes - 1}: give the --dataset it was trained for."
+            f"to {info.num_classes - 1}: give the {argument('dataset')} it was trained for."
         )
     if info.classes_are_known and num_classes != info.num_classes:
         raise UsageError(
             f"{target_model.label} has {num_classes} classes, but {info.name} has "
-            f"{info.num_classes}: give the --dataset it was trained for."
+            f"{info.num_classes}: give the {argument('dataset')} it was trained for."
         )
     return logits
 
@@ -176,8 +176,8 @@ def compute_logits(target_model: TargetModel, images: Images, dataset: str) -> T
     except Exception as error:  # the model runs the user's code, which may raise anything
         raise UsageError(
             f"{target_model.label} does not take images of shape {shape} (channels, height, width) "
-            f"from {dataset}, it raised {describe_exception(error)}: give the --dataset it was "
-            "trained for."
+            f"from {dataset}, it raised {describe_exception(error)}: give the "
+            f"{argument('dataset')} it was trained for."
         ) from error
     if logits.dim() != 2 or len(logits) != min(NUM_IMAGES, len(images)) or logits.shape[1] < 2:
         raise UsageError(
@@ -192,7 +192,7 @@ def warn_of_ignored(config: AttackConfig, suite: Suite) -> None:
     given = {"alpha": config.alpha is not None, "restarts": config.restarts > 1}
     for name, is_given in given.items():
         if is_given and name not in suite.parameters:
-            logger.warning(f"--{name} is ignored: suite {suite.name} does not use it.")
+            logger.warning(f"{argument(name)} is ignored: suite {suite.name} does not use it.")
 
 
 def example_files(job: Job) -> ExampleFiles:

@@ -71,7 +71,7 @@ def doubt_average(*, steps: int, decay: float) -> Iterator[str]:
         yield (
             f"the averaged weights have had {steps:,} updates, but with decay {decay:g} they need "
             f"{shown}, {TIME_CONSTANTS} / (1 - decay), to catch up: the initial weights still "
-            f"contribute {100 * decay**steps:.0f} %; train longer, or attack --weights student."
+            f"contribute {100 * decay**steps:.0f} %; train longer, or attack the student weights."
         )
 
 

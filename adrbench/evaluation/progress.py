@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from adrbench.errors import RecordError
+from adrbench.errors import RecordError, argument
 from adrbench.evaluation.identity import are_same_logits
 from adrbench.results.records import (
     StageResult,
@@ -239,13 +239,14 @@ class ProgressFiles:
             is_incomplete = isinstance(error, LookupError | TypeError)
             reason = "it is incomplete" if is_incomplete else str(error).rstrip(".")
             raise RecordError(
-                f"the progress in {path} is damaged ({reason}): give --force to start over."
+                f"the progress in {path} is damaged ({reason}): give {argument('force', True)} to "
+                "start over."
             ) from error
         if progress is None:
             raise RecordError(
                 f"{path} contains the progress of another evaluation, or of one with other "
-                "settings such as --batch-size: give those to resume it, another --out, or "
-                "--force to start over."
+                f"settings such as {argument('batch_size')}: give those to resume it, another "
+                f"{argument('out')}, or {argument('force', True)} to start over."
             )
         return progress
 

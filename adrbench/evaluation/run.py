@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from adrbench.config.component_plugins import foreign_tokens
-from adrbench.errors import NonFiniteLogitsError
+from adrbench.errors import NonFiniteLogitsError, argument
 from adrbench.evaluation.adversarial import ExampleStore, write_examples
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.finished import remove_foreign_record
@@ -51,7 +51,10 @@ def run(
     process_group = context.process_group
     lock = job.path.with_name(f".{job.path.stem}.lock")
     with exclusive(
-        lock, of=str(job.path), instead="give another --out", process_group=process_group
+        lock,
+        of=str(job.path),
+        instead=f"give another {argument('out')}",
+        process_group=process_group,
     ):
         progress_store, examples = progress_files(job, process_group.rank), example_files(job)
 

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from adrbench.attacks.suites import Stage
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
-from adrbench.errors import AdrbenchError, NonFiniteLogitsError
+from adrbench.errors import NonFiniteLogitsError, is_out_of_memory
 from adrbench.evaluation.adversarial import ExampleStore, select_examples
 from adrbench.evaluation.judge import Judged, judge
 from adrbench.evaluation.progress import Progress
 from adrbench.models.chunked import ChunkedModel
-from adrbench.registry import UserCodeError, describe_exception
-from adrbench.runtime.devices import is_out_of_memory
+from adrbench.registry import UserCodeError, calling_user_code
 from adrbench.runtime.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
@@ -120,7 +119,9 @@ class StageRunner:
         attacked = _AttackedModel(
             self.model, lambda done: self.on_pass(stage.name, done, expected, len(x))
         )
-        try:
+        with calling_user_code(
+            lambda raised: f"{stage.name} of suite {self.suite} on {self.label} {raised}."
+        ):
             x_adv = stage.perturb(attacked.eval(), x.clone(), y.clone(), indices.clone())
             attacked.eval()  # an attack may have changed the mode
             if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
@@ -132,13 +133,6 @@ class StageRunner:
                 )
             x_adv = x_adv.detach().to(x)
             return x_adv, judge(self.model, self.threat, x, x_adv, y, attack=stage.name)
-        except Exception as error:
-            if isinstance(error, AdrbenchError) or is_out_of_memory(error):
-                raise
-            raise UserCodeError(
-                f"{stage.name} of suite {self.suite} on {self.label} raised "
-                f"{describe_exception(error)}."
-            ) from error
 
     def _report_memory(self) -> None:
         if torch.cuda.is_available():

@@ -23,7 +23,14 @@ from urllib.error import URLError
 import torch
 from torch import nn
 
-from adrbench.errors import AdrbenchError, CheckpointError, UsageError, one_line, unknown_name
+from adrbench.errors import (
+    AdrbenchError,
+    CheckpointError,
+    UsageError,
+    argument,
+    one_line,
+    unknown_name,
+)
 
 ZOO_DATASETS: dict[str, int] = {"cifar10": 10, "cifar100": 100}
 ZOO_NORMS = ("Linf", "L2")
@@ -181,11 +188,12 @@ def _entry(zoo: Any, name: str, dataset: str, norm: str) -> Mapping[str, Any]:
     if elsewhere:
         raise UsageError(
             f"RobustBench has {name!r} for {', '.join(elsewhere)}, but not for {dataset} under "
-            f"{norm}: change --dataset or --norm."
+            f"{norm}: change {argument('dataset')} or {argument('norm')}."
         )
     if not entries:
         raise UsageError(
-            f"RobustBench has no models for {dataset} under {norm}: change --dataset or --norm."
+            f"RobustBench has no models for {dataset} under {norm}: change "
+            f"{argument('dataset')} or {argument('norm')}."
         )
     raise unknown_name(f"RobustBench model for {dataset} under {norm}", name, entries)
 

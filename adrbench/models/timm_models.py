@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from adrbench.errors import CheckpointError, UsageError, one_line, unknown_name
+from adrbench.errors import CheckpointError, UsageError, argument, one_line, unknown_name
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,8 @@ def load_pretrained(name: str, shape: tuple[int, int, int]) -> Pretrained:
     config = timm.get_pretrained_cfg(name)
     if config is None or not (config.has_weights or config.state_dict):
         raise UsageError(
-            f"timm has no pretrained weights of {name}: give a file of weights with --arch "
+            f"timm has no pretrained weights of {name}: give a file of weights with "
+            f"{argument('arch')} "
             f"{PREFIX}{name}."
         )
     if not config.num_classes:
@@ -117,7 +118,7 @@ def load_pretrained(name: str, shape: tuple[int, int, int]) -> Pretrained:
     if channels != shape[0]:
         raise UsageError(
             f"timm's {name} takes {channels} channels, and the images have {shape[0]}: give the "
-            "--dataset that it was trained for."
+            f"{argument('dataset')} that it was trained for."
         )
     options: dict[str, Any] = {"img_size": shape[1:]} if config.fixed_input_size else {}
     try:
@@ -187,7 +188,8 @@ def _describe_failure(name: str, error: Exception) -> str:
     return (
         f"the pretrained weights of timm's {name} cannot be loaded ({reason}): check the network, "
         f"put them into the cache ({cache}, which HF_HOME sets, or {torch.hub.get_dir()}, which "
-        f"TORCH_HOME sets), or give a file of them with --arch {PREFIX}{name}."
+        f"TORCH_HOME sets), or give a file of them with "
+        f"{argument('arch', PREFIX + name)}."
     )
 
 

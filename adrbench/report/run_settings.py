@@ -6,7 +6,7 @@ from typing import Any
 from adrbench.config.declare import flag
 from adrbench.config.method import parse_method
 from adrbench.config.settings import TrainConfig
-from adrbench.errors import AdrbenchError
+from adrbench.errors import AdrbenchError, naming_flags
 from adrbench.report.grouping import ModelIdentity, SeedGroup
 from adrbench.report.validation_split import ValidationSplits, find_split
 from adrbench.results.records import TrainRecord, count_processes
@@ -134,7 +134,8 @@ def spell(name: str, config: TrainConfig) -> str:
     """Return the value of a setting as a flag of `adrbench train`."""
     value = config.values().get(name)
     declared = config.declared().get(name)
-    return declared.spell(value) if declared else f"{flag(name)} {value}"
+    with naming_flags():
+        return declared.spell(value) if declared else f"{flag(name)} {value}"
 
 
 def _places(rows: Iterable[SeedGroup]) -> dict[str, tuple[str, ...]]:

@@ -7,22 +7,11 @@ from typing import Any
 
 import torch
 
-from adrbench.errors import AdrbenchError, UsageError
+from adrbench.errors import AdrbenchError, UsageError, argument
 
 #: The memory format of models and batches of shape (N, C, H, W): the channels of a pixel are
 #: adjacent, which is faster on CPUs and on the tensor cores of GPUs.
 IMAGE_FORMAT = torch.channels_last
-
-
-#: The start of the error that PyTorch's CPU allocator raises.
-CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error of any library is an out-of-memory error."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error)
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
@@ -58,7 +47,8 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
         if not 0 <= (device.index or 0) < found:
             raise AdrbenchError(
                 f"device {name} was requested, but PyTorch finds {found} CUDA devices: "
-                "use --device cpu, or install matching versions of PyTorch and the driver."
+                f"use {argument('device', 'cpu')}, or install matching versions of PyTorch "
+                "and the driver."
             )
     return device
 

@@ -21,7 +21,7 @@ import torch
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint, ModelShape, Snapshot
 from adrbench.config.settings import TrainConfig
-from adrbench.errors import AdrbenchError, CheckpointError, LostProcessError, first_line
+from adrbench.errors import AdrbenchError, CheckpointError, LostProcessError, argument, first_line
 from adrbench.results.best_epoch import best_row
 from adrbench.results.records import count_processes
 from adrbench.runtime.files import write_atomically
@@ -29,8 +29,8 @@ from adrbench.runtime.process_group import check_on_rank_zero
 from adrbench.runtime.signals import SIGNALS, Interrupted
 from adrbench.training.divergence import check_finite
 from adrbench.training.resume_checks import (
-    RESTORE,
     RUN_ID,
+    advise_restoring,
     check_history_file,
     check_same_directory,
     check_same_origin,
@@ -106,7 +106,7 @@ class Checkpointer:
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"the state in {self.run.directory} is incomplete ({first_line(error)}): "
-                "give --force to start over."
+                f"give {argument('force', True)} to start over."
             ) from error
         check_same_directory(self.run, (state.run_id, state.steps_done))
         check_on_rank_zero(process_group, partial(self._read_other_files, state, last))
@@ -126,7 +126,8 @@ class Checkpointer:
         if checkpoints.LAST not in found and followers:
             raise AdrbenchError(
                 f"{directory} contains {followers[0]} but no {checkpoints.LAST} to resume from: "
-                "restore that file, give another --name, or --force to start over."
+                f"restore that file, give another {argument('name')}, or "
+                f"{argument('force', True)} to start over."
             )
         return checkpoints.LAST in found
 
@@ -159,7 +160,7 @@ class Checkpointer:
             ):
                 raise CheckpointError(
                     f"{path} does not contain the {weights} of epoch {row.epoch}, the best so far: "
-                    f"{RESTORE}"
+                    f"{advise_restoring()}"
                 )
 
     # Saving

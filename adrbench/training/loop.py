@@ -12,7 +12,7 @@ from adrbench.attacks.suites import build_suite
 from adrbench.config.method import Weights
 from adrbench.config.settings import AttackConfig, TrainConfig
 from adrbench.data import Dataset, epoch_batches
-from adrbench.errors import AdrbenchError, NonFiniteLogitsError
+from adrbench.errors import AdrbenchError, NonFiniteLogitsError, argument
 from adrbench.evaluation.evaluate import evaluate
 from adrbench.evaluation.stage_runner import OnBatch
 from adrbench.models.architectures import Architecture
@@ -98,10 +98,10 @@ def train(
 @contextmanager
 def locked(run: Run, record: Path | None) -> Iterator[None]:
     """Hold the locks of the run's directory and of its record, on rank 0."""
-    locks = [(run.directory / LOCK, run.directory, "give another --name")]
+    locks = [(run.directory / LOCK, run.directory, f"give another {argument('name')}")]
     if record:
         lock = record.with_name(f".{record.stem}.lock")
-        locks.append((lock, record, "give another --name or --results"))
+        locks.append((lock, record, f"give another {argument('name')} or {argument('results')}"))
     group = run.context.process_group
     with ExitStack() as held:
         for lock, of, instead in locks:
@@ -127,7 +127,7 @@ def start_session(run: Run, state: TrainState) -> None:
         if former.device != session.device:
             logger.warning(f"device now: {session.device}, before: {former.device}.")
     if run.config.sync_batch_norm and session.processes == 1:
-        logger.warning("--sync-batch-norm has no effect with one process.")
+        logger.warning(f"{argument('sync_batch_norm')} has no effect with one process.")
     kept = [earlier for earlier in state.sessions if earlier.first_step < session.first_step]
     state.sessions = [*kept, session]
 

@@ -4,12 +4,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from adrbench.config.declare import flag
 from adrbench.config.presets import Source
 from adrbench.config.resolve import TrainRequest
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, load_dataset
-from adrbench.errors import UsageError
+from adrbench.errors import UsageError, argument
 from adrbench.models.architectures import Architecture, find_activation, find_architecture
 from adrbench.models.foreign import Builder
 from adrbench.results.records import TrainRecord
@@ -42,7 +41,8 @@ class RunPlaces:
     def __post_init__(self) -> None:
         if not self.save_minutes >= 0:
             raise UsageError(
-                f"--save-minutes is {self.save_minutes:g}: give a number of minutes, at least 0."
+                f"{argument('save_minutes')} is {self.save_minutes:g}: give a number of minutes, "
+                "at least 0."
             )
         if self.name is not None:
             check_run_name(self.name, self.results)
@@ -133,14 +133,15 @@ def make_plan(
 
     """
     for name in request.ignored:
-        logger.warning(f"{flag(name)} is ignored: method {request.method} does not use it.")
+        logger.warning(f"{argument(name)} is ignored: method {request.method} does not use it.")
     with rank_zero_first(context.process_group):
         loaded = load_dataset(
             dataset, data_dir=data_dir, val_size=request.val_size, seed=request.split_seed
         )
     if "split_seed" in request.given and not loaded.val_is_drawn:
         logger.warning(
-            "--split-seed is ignored: no validation images are drawn from the training images."
+            f"{argument('split_seed')} is ignored: no validation images are drawn from the "
+            "training images."
         )
         request = request.without("split_seed")
     num_val = len(loaded.val)

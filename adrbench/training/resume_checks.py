@@ -8,17 +8,22 @@ from typing import Any
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint
 from adrbench.config.components import component_settings
-from adrbench.config.declare import Setting, flag
+from adrbench.config.declare import Setting
 from adrbench.config.settings import TrainConfig
-from adrbench.errors import AdrbenchError, CheckpointError
+from adrbench.errors import AdrbenchError, CheckpointError, argument
 from adrbench.results.history import HistoryRow
 from adrbench.runtime.process_group import same_on_all_ranks
 from adrbench.training.state import Run, TrainState, selection_images
 
 #: How many settings that differ an error names.
 MOST_NAMED = 3
-#: What to do about a file that is damaged or does not belong to its directory.
-RESTORE = "restore the file, or give --force to start over."
+
+
+def advise_restoring() -> str:
+    """Return what to do about a file that is damaged or does not belong to its directory."""
+    return f"restore the file, or give {argument('force', True)} to start over."
+
+
 #: The key of the settings file that holds the id of the run.
 RUN_ID = "run_id"
 
@@ -37,8 +42,8 @@ def check_same_directory(run: Run, seen: object) -> None:
     """Raise AdrbenchError unless all ranks have `seen` the same files in the run's directory."""
     if not same_on_all_ranks(run.context.process_group, seen):
         raise AdrbenchError(
-            f"the processes see different states of {run.directory}: give --out on a file system "
-            "that all machines share."
+            f"the processes see different states of {run.directory}: give {argument('out')} on a "
+            "file system that all machines share."
         )
 
 
@@ -47,7 +52,9 @@ def check_regular_files(directory: Path, names: Sequence[str]) -> None:
     for name in names:
         path = directory / name
         if path.exists() and not path.is_file():
-            raise AdrbenchError(f"{path} is not a file: move it away, or give another --name.")
+            raise AdrbenchError(
+                f"{path} is not a file: move it away, or give another {argument('name')}."
+            )
 
 
 def check_same_run(run: Run, saved: Checkpoint) -> None:
@@ -57,7 +64,8 @@ def check_same_run(run: Run, saved: Checkpoint) -> None:
         named = _name(differences, run.config, saved.config)
         raise AdrbenchError(
             f"{run.directory} contains a run {named}: give the same settings to resume it, "
-            "another --name for another run, or --force to start over."
+            f"another {argument('name')} for another run, or {argument('force', True)} to start "
+            "over."
         )
     for images, theirs, ours in (
         ("was trained", saved.data_sha256, run.data_sha256),
@@ -66,7 +74,8 @@ def check_same_run(run: Run, saved: Checkpoint) -> None:
         if theirs not in ("", ours):
             raise AdrbenchError(
                 f"{run.directory} {images} on other images than those now in {run.config.dataset} "
-                f"(SHA-256 {theirs[:8]}, not {ours[:8]}): restore the data, or give --force to "
+                f"(SHA-256 {theirs[:8]}, not {ours[:8]}): restore the data, or give "
+                f"{argument('force', True)} to "
                 "start over."
             )
 
@@ -77,7 +86,7 @@ def check_same_origin(path: Path, saved: Checkpoint, last: Checkpoint) -> None:
         differences = saved.config.differences(last.config)
         named = f" ({_name(differences, last.config, saved.config)})" if differences else ""
         raise CheckpointError(
-            f"{path} and {checkpoints.LAST} belong to different runs{named}: {RESTORE}"
+            f"{path} and {checkpoints.LAST} belong to different runs{named}: {advise_restoring()}"
         )
 
 
@@ -93,7 +102,9 @@ def check_settings_file(path: Path, run_id: str, config: TrainConfig) -> None:
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return
     if is_other:
-        raise CheckpointError(f"{path} and {checkpoints.LAST} belong to different runs: {RESTORE}")
+        raise CheckpointError(
+            f"{path} and {checkpoints.LAST} belong to different runs: {advise_restoring()}"
+        )
 
 
 def check_history_file(path: Path, history: Sequence[HistoryRow]) -> None:
@@ -108,7 +119,9 @@ def check_history_file(path: Path, history: Sequence[HistoryRow]) -> None:
     except (OSError, ValueError, RecursionError):
         return
     if any(row != own for row, own in zip(rows, history, strict=False)):
-        raise CheckpointError(f"{path} and {checkpoints.LAST} belong to different runs: {RESTORE}")
+        raise CheckpointError(
+            f"{path} and {checkpoints.LAST} belong to different runs: {advise_restoring()}"
+        )
 
 
 def check_state(run: Run, state: TrainState, saved: Checkpoint) -> None:
@@ -146,7 +159,7 @@ def _name(differences: list[tuple[str, Any, Any]], config: TrainConfig, saved: T
 def _spell(name: str, declared: Setting | None, theirs: Any, ours: Any) -> str:
     """Return two values of a setting as written on the command line."""
     if declared is None:
-        return f"{flag(name)} {theirs}, not {ours}"
+        return f"{argument(name, theirs)}, not {ours}"
     if isinstance(theirs, bool) or theirs is None or ours is None:
         return f"{declared.spell(theirs)}, not {declared.spell(ours)}"
     return f"{declared.spell(theirs)}, not {declared.spell_value(ours)}"
@@ -163,4 +176,4 @@ def load_own_checkpoint(path: Path) -> Checkpoint:
         return checkpoints.load(path)
     except CheckpointError as error:
         what = str(error).partition(": copy or train")[0].rstrip(".")
-        raise CheckpointError(f"{what}: {RESTORE}") from error
+        raise CheckpointError(f"{what}: {advise_restoring()}") from error

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adrbench.config.settings import TrainConfig
-from adrbench.errors import UsageError
+from adrbench.errors import UsageError, argument
 from adrbench.registry import spell_for_files
 from adrbench.runtime.files import excess_length
 
@@ -29,12 +29,12 @@ def check_run_name(name: str, results: Path) -> None:
     is_plain = bool(name) and Path(name).name == name and name.isprintable()
     if not is_plain or name != name.strip() or name.startswith("."):
         raise UsageError(
-            f"the name of the run is {name!r}: give a plain --name that does not begin with a dot, "
-            "and the directory with --out."
+            f"the name of the run is {name!r}: give a plain name that does not begin with a dot, "
+            f"and the directory with {argument('out')}."
         )
     excess = excess_length(results / f".{name}{LONGEST_SUFFIX}")
     if excess:
         raise UsageError(
             f"the name of the run, {name[:40]}..., is too long by {excess} bytes for the names of "
-            "its records: give a shorter --name."
+            f"its records: give a shorter {argument('name')}."
         )

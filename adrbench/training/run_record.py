@@ -4,7 +4,7 @@ from pathlib import Path
 
 from adrbench.config.component_plugins import foreign_tokens
 from adrbench.config.settings import TrainConfig
-from adrbench.errors import RecordError
+from adrbench.errors import RecordError, argument
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import TrainRecord, read_record, write_record
 from adrbench.training.state import Run, TrainState, run_label
@@ -56,24 +56,29 @@ def check_own_record(path: Path, run: Run, state: TrainState) -> None:
         record = read_record(path)
     except RecordError as error:
         reason = str(error).rstrip(".")
-        raise RecordError(f"{reason}: move it away, or give --force to start over.") from error
+        raise RecordError(
+            f"{reason}: move it away, or give {argument('force', True)} to start over."
+        ) from error
     try:
         theirs = TrainConfig.from_json(record.config) if isinstance(record, TrainRecord) else None
         rows = record.rows() if isinstance(record, TrainRecord) else []
     except ValueError as error:
         raise RecordError(
-            f"{path} is damaged ({error}): move it away, or give --force to start over."
+            f"{path} is damaged ({error}): move it away, or give {argument('force', True)} to "
+            "start over."
         ) from error
     if not isinstance(record, TrainRecord) or theirs is None or theirs.differences(run.config):
         raise RecordError(
-            f"{path} is the record of another run: give another --name or --results, or --force "
+            f"{path} is the record of another run: give another {argument('name')} or "
+            f"{argument('results')}, or {argument('force', True)} "
             "to replace it."
         )
     is_own = record.run_id == state.run_id and rows[: state.epochs_done] == state.history
     if not state.steps_done or not is_own:
         raise RecordError(
             f"{path} is the record of another run with the same settings as the one in "
-            f"{run.directory}: give another --name or --results, or --force to replace it."
+            f"{run.directory}: give another {argument('name')} or "
+            f"{argument('results')}, or {argument('force', True)} to replace it."
         )
 
 

@@ -18,7 +18,7 @@ from adrbench.checkpoints.state_dicts import check_values
 from adrbench.config.method import Weights
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, Images, check_shares, steps_per_epoch
-from adrbench.errors import UsageError
+from adrbench.errors import UsageError, argument
 from adrbench.methods.build import build_method
 from adrbench.methods.schedules import Schedule, steps
 from adrbench.methods.slots import Slots
@@ -256,7 +256,10 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 
     """
     if device.type != "cuda":
-        raise UsageError("--sync-batch-norm needs GPUs: omit it, or give --device cuda.")
+        raise UsageError(
+            f"{argument('sync_batch_norm')} needs GPUs: omit it, or give "
+            f"{argument('device', 'cuda')}."
+        )
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return converted
 

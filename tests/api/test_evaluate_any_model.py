@@ -12,7 +12,6 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 import adrbench
-from adrbench.api.arguments import spell_arguments
 from adrbench.attacks import PGD, Suite
 from adrbench.data import Images
 from adrbench.errors import AdrbenchError, RecordError
@@ -350,24 +349,6 @@ def test_bad_input_is_one_sentence(case: str) -> None:
     assert_one_line(str(caught.value))
     assert words in str(caught.value)
     assert "--" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("use --suite autoattack-rand.", "use suite=autoattack-rand."),
-        (
-            "give another --out, or --force to replace it.",
-            "give another out, or force=True to replace it.",
-        ),
-        ("such as --batch-size: give those", "such as batch_size: give those"),
-        ("give --arch and --dataset", "give arch and dataset"),
-        ("give a plain --name that begins", "give a plain name that begins"),
-        ("--weights student or average.", "weights=student or average."),
-    ],
-)
-def test_advice_is_spelled_as_arguments(text: str, expected: str) -> None:
-    assert spell_arguments(text) == expected
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "hidden name": (
         "train digits --name .a",
         2,
-        r"is '\.a': give a plain --name that does not",
+        r"is '\.a': give a plain name that does not",
     ),
     "long name": (
         f"train digits --name {'n' * 240}",
@@ -398,7 +398,7 @@ USAGE = {
     "further argument": ("list a b", "got unexpected extra argument.* .b.", "adrbench list"),
 }
 ZOO = {
-    "no dataset": ("robustbench:Rice2020Overfitting", 2, "needs --dataset cifar10 or cifar100"),
+    "no dataset": ("robustbench:Rice2020Overfitting", 2, "needs --dataset: cifar10 or cifar100"),
     "name": (
         "robustbench:Rice2020Overfiting --dataset cifar10",
         2,

@@ -100,7 +100,7 @@ def test_averages_that_have_not_caught_up(steps: int, decay: float, words: str |
     assert len(doubts) == (words is not None)
     for text in doubts:
         assert words is not None
-        assert_one_sentence(text, words, "--weights student")
+        assert_one_sentence(text, words, "attack the student weights")
 
 
 @pytest.fixture(scope="module")

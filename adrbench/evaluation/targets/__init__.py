@@ -12,7 +12,7 @@ from pathlib import Path
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.safetensors_files import is_safetensors_file, read_safetensors_file
 from adrbench.checkpoints.torch_files import describe_unread, read_torch_file
-from adrbench.errors import CheckpointError
+from adrbench.errors import CheckpointError, argument
 from adrbench.evaluation.targets import module, own, third_party, timm, zoo
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
 from adrbench.registry import is_import_path
@@ -69,7 +69,8 @@ def _load_file(path: Path, options: TargetOptions) -> list[TargetModel]:
     if file.kind:
         raise CheckpointError(
             f"{path} is a pickled object, {file.kind}, which cannot be read without running code: "
-            "save its weights with torch.save(model.state_dict(), FILE), and give FILE with --arch."
+            "save its weights with torch.save(model.state_dict(), FILE), and give FILE with "
+            f"{argument('arch')}."
         )
     if checkpoints.is_ours(file.content):
         return own.load_targets(path, checkpoints.parse(file, path), options)

@@ -5,7 +5,7 @@ import logging
 from torch import nn
 
 from adrbench.data import load_split
-from adrbench.errors import UsageError
+from adrbench.errors import UsageError, argument
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions
 from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.normalize import Normalized, normalization_buffers
@@ -29,7 +29,9 @@ def load_target(target: str, options: TargetOptions) -> TargetModel:
 
     """
     if options.dataset is None:
-        raise UsageError(f"{target} needs --dataset: give the data set to attack it on.")
+        raise UsageError(
+            f"{target} needs {argument('dataset')}: give the data set to attack it on."
+        )
     threat_model = options.threat_model()
     options.warn_of_ignored(("weights", "arch", "activation"), f"{target} specifies its own")
     network = load_network(target).cpu().eval()

@@ -8,7 +8,7 @@ from adrbench.checkpoints.format import Checkpoint
 from adrbench.checkpoints.restore import can_be_named, needs_arch, restore
 from adrbench.config.method import WEIGHTS, Weights
 from adrbench.data.find_source import explain_missing
-from adrbench.errors import CheckpointError, DataError
+from adrbench.errors import CheckpointError, DataError, argument
 from adrbench.evaluation.plausibility import Accuracy
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
 from adrbench.results.best_epoch import best_row
@@ -184,8 +184,8 @@ def _load_target(
 def advise_arch(arch: str) -> str:
     """Return how to specify the architecture of a checkpoint that requires it."""
     if can_be_named(arch):
-        return f"give --arch {arch} again."
-    return "give the import path of its class or function with --arch."
+        return f"give {argument('arch', arch)} again."
+    return f"give the import path of its class or function with {argument('arch')}."
 
 
 def _validated(checkpoint: Checkpoint, weights: Weights) -> Accuracy | None:

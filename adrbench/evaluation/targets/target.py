@@ -13,7 +13,7 @@ from adrbench.config.method import WEIGHTS
 from adrbench.config.settings import Select
 from adrbench.config.threat import NORMS, STANDARD_EPS, ThreatModel
 from adrbench.data import dataset_name
-from adrbench.errors import unknown_name
+from adrbench.errors import argument, unknown_name
 from adrbench.evaluation.plausibility import Accuracy, doubt_accuracy, doubt_average
 from adrbench.evaluation.targets.normalization import NONE, parse_normalization, per_channel
 from adrbench.models.architectures import ACTIVATIONS, canonical_arch
@@ -151,4 +151,4 @@ class TargetOptions:
         """Log a warning for each option of `names` that was given."""
         for name in names:
             if getattr(self, name) is not None:
-                logger.warning(f"--{name} is ignored: {reason}.")
+                logger.warning(f"{argument(name)} is ignored: {reason}.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from adrbench.checkpoints.third_party import LoadReport, count_classes, load_third_party
 from adrbench.config.method import Weights
 from adrbench.data import load_split
-from adrbench.errors import UsageError
+from adrbench.errors import UsageError, argument
 from adrbench.evaluation.targets.target import (
     TargetModel,
     TargetOptions,
@@ -33,12 +33,13 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
     """
     if options.arch is None or options.dataset is None:
         raise UsageError(
-            f"{path} is not an adrbench checkpoint: for third-party weights, give --arch and "
-            "--dataset (and --normalize, if pixels were normalized outside the model)."
+            f"{path} is not an adrbench checkpoint: for third-party weights, give "
+            f"{argument('arch')} and {argument('dataset')} (and {argument('normalize')}, if pixels "
+            "were normalized outside the model)."
         )
     if options.weights == "both":
         raise UsageError(
-            f"{path} contains third-party weights: choose --weights student or average."
+            f"{path} contains third-party weights: choose {argument('weights')} student or average."
         )
     threat_model = options.threat_model()
     architecture = find_architecture(options.arch)
@@ -78,15 +79,18 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
 def _log_assumptions(path: Path, report: LoadReport, options: TargetOptions, *, eps: float) -> None:
     if report.other_entries and options.weights is None:
         others = ", ".join(report.other_entries)
-        logger.warning(f"{path} also contains {others}: {report.entry} is attacked, see --weights.")
+        logger.warning(
+            f"{path} also contains {others}: {report.entry} is attacked, see {argument('weights')}."
+        )
     if not report.entry:
         options.warn_of_ignored(("weights",), f"{path} contains only one set of weights")
     if options.normalize is None and not report.normalization_in_file:
         logger.warning(
             f"{path} contains no normalization constants: the model receives pixels in [0, 1]; if "
-            "it was trained on normalized images, give --normalize (such as --normalize cifar10)."
+            f"it was trained on normalized images, give {argument('normalize')}, such as cifar10."
         )
     if options.eps is None:
         logger.warning(
-            f"{path} does not specify the eps it was trained with: eps is {eps:.4g}, see --eps."
+            f"{path} does not specify the eps it was trained with: eps is {eps:.4g}, see "
+            f"{argument('eps')}."
         )

@@ -5,7 +5,7 @@ import logging
 from torch import nn
 
 from adrbench.data import load_split
-from adrbench.errors import UsageError
+from adrbench.errors import UsageError, argument
 from adrbench.evaluation.targets.module import normalize
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions
 from adrbench.models.architectures import DEFAULT_ACTIVATION
@@ -30,7 +30,9 @@ def load_target(target: str, options: TargetOptions) -> TargetModel:
 
     """
     if options.dataset is None:
-        raise UsageError(f"{target} needs --dataset: give the data set to attack it on.")
+        raise UsageError(
+            f"{target} needs {argument('dataset')}: give the data set to attack it on."
+        )
     name = check_name(target)
     threat_model = options.threat_model()
     options.warn_of_ignored(("weights", "arch", "activation"), f"{target} specifies its own")
@@ -60,7 +62,7 @@ def _normalize(target: str, pretrained: Pretrained, options: TargetOptions) -> n
     mean, std = pretrained.mean, pretrained.std
     logger.info(
         f"{target} is attacked with timm's weights {pretrained.weights}, for which pixels are "
-        f"normalized by mean {mean} and std {std}; see --normalize."
+        f"normalized by mean {mean} and std {std}; see {argument('normalize')}."
     )
     constants = normalization_buffers(mean, std, len(mean))
     return Normalized(pretrained.network, *constants).eval()

@@ -3,7 +3,7 @@
 import logging
 
 from adrbench.data import DATASETS, load_split
-from adrbench.errors import UsageError
+from adrbench.errors import UsageError, argument
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions
 from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.robustbench_zoo import ZOO_DATASETS, load_zoo_model
@@ -24,7 +24,7 @@ def load_target(target: str, options: TargetOptions) -> TargetModel:
     """
     name = target.removeprefix(PREFIX)
     if options.dataset is None:
-        raise UsageError(f"{target} needs --dataset {' or '.join(ZOO_DATASETS)}.")
+        raise UsageError(f"{target} needs {argument('dataset')}: {' or '.join(ZOO_DATASETS)}.")
     threat_model = options.threat_model()
     options.warn_of_ignored(
         ("weights", "arch", "activation", "normalize"), f"{target} specifies its own"
@@ -64,7 +64,7 @@ def _find_zoo_dataset(name: str, dataset: str, options: TargetOptions) -> str:
         at_least = "" if source.classes_are_known else "at least "
         raise UsageError(
             f"{dataset} has {at_least}{source.num_classes} classes, but RobustBench has models of "
-            f"{listed}: give a --dataset with as many."
+            f"{listed}: give a {argument('dataset')} with as many."
         )
     logger.warning(f"{name} is loaded from RobustBench's models of {fitting[0]}.")
     return fitting[0]
