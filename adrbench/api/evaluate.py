@@ -9,9 +9,9 @@ import numpy.typing as npt
 from rich.console import Console
 from torch import Tensor, nn
 
-from adrbench.attacks.autoattack import OfficialAttack
-from adrbench.attacks.pgd import PGD
-from adrbench.attacks.suites import Stage, Suite, is_foreign
+from adrbench.attacks.find_suite import as_suite
+from adrbench.attacks.stages import Stage
+from adrbench.attacks.suites import Suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import NORMS, STANDARD_EPS, ThreatModel
 from adrbench.data import Source
@@ -273,40 +273,9 @@ def _plan(
         test=images,
         info=source,
         out=Path(),
-        suite=None if isinstance(suite, str) else check_own_name(as_suite(suite)),
+        suite=None if isinstance(suite, str) else as_suite(suite),
         clean_logits=logits,
     )
-
-
-def as_suite(attack: Stage | Suite) -> Suite:
-    """Return a suite unchanged and an attack as a one-stage suite; UsageError otherwise."""
-    if isinstance(attack, Suite):
-        return attack
-    if not isinstance(attack, Stage):
-        raise UsageError(
-            f"suite is a {type(attack).__name__}: give a name, an attack with a name and "
-            "perturb(model, x, y, indices), or an adrbench.Suite."
-        )
-    return Suite(name=attack.name, stages=[attack])
-
-
-def check_own_name(suite: Suite) -> Suite:
-    """Return a suite; UsageError where it has the name of a built-in one that it is not."""
-    is_single = len(suite.stages) == 1 and suite.stages[0].name == suite.name
-    if not is_foreign(suite.name) and not (is_single and _is_built_in(suite.stages[0])):
-        raise UsageError(
-            f"suite {suite.name!r} has the name of a built-in one: give it another name, or pass "
-            f"suite={suite.name!r} for the built-in one."
-        )
-    return suite
-
-
-def _is_built_in(stage: Stage) -> bool:
-    """Return whether a stage is the attack that its name, of a built-in suite, stands for."""
-    if isinstance(stage, PGD):
-        is_fgsm = stage.name == "fgsm" and stage.steps == 1 and not stage.random_start
-        return is_fgsm or stage.name == f"pgd-{stage.steps}"
-    return isinstance(stage, OfficialAttack)
 
 
 def progress_at(stem: Path, job: Job) -> ProgressFiles:

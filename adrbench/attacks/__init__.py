@@ -7,6 +7,7 @@ directly.
 
 from adrbench.attacks.autoattack import OfficialAttack
 from adrbench.attacks.pgd import PGD, fgsm
-from adrbench.attacks.suites import Stage, Suite
+from adrbench.attacks.stages import Stage
+from adrbench.attacks.suites import Suite
 
 __all__ = ["PGD", "OfficialAttack", "Stage", "Suite", "fgsm"]

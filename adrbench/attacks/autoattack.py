@@ -5,15 +5,15 @@ random draws are the official ones; only the loop over batches of survivors is o
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, replace
 from importlib import import_module
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from adrbench.attacks.autoattack_package import import_package, isolated
+from adrbench.attacks.autoattack_package import describe_package, import_package, isolated
 from adrbench.attacks.early_exit import add_early_exit
 from adrbench.attacks.finite_logits import FiniteLogits
 from adrbench.attacks.pgd import LabelLoss, cross_entropy_sum, margin
@@ -44,7 +44,7 @@ RUNS: dict[Version, int] = {"standard": 1, "plus": 5, "rand": 20}
 MIN_CLASSES = {"apgd-t": 4, "apgd-dlr": 3, "fab-t": 3}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class OfficialAttack:
     """One attack of the official AutoAttack package (Croce and Hein 2020), as a stage of a suite.
 
@@ -52,15 +52,16 @@ class OfficialAttack:
     that are omitted are taken from the evaluation (see `bind`).
 
     Raises:
-        UsageError: for an unknown name.
+        UsageError: for an unknown name or version, or, when it is bound, for too few classes.
 
     Example:
-        >>> OfficialAttack(name="square").version
+        >>> OfficialAttack("square").version
         'standard'
 
     """
 
     name: str
+    _: KW_ONLY
     threat: ThreatModel | None = None
     num_classes: int | None = None
     seed: int | None = None
@@ -73,13 +74,55 @@ class OfficialAttack:
         known = dict.fromkeys(name for names in ATTACKS.values() for name in names)
         if self.name not in known:
             raise unknown_name("attack", self.name, known)
+        if self.version not in ATTACKS:
+            raise unknown_name("version of AutoAttack", self.version, ATTACKS)
+
+    @property
+    def label_loss(self) -> LabelLoss | None:
+        """The loss whose gradients stand for those it follows, None for Square.
+
+        The DLR loss and FAB use differences of logits, like the margin.
+        """
+        if self.name == "square":
+            return None
+        return cross_entropy_sum if self.name == "apgd-ce" else margin
+
+    @property
+    def for_randomized(self) -> bool:
+        """Whether it is made for models whose outputs vary from pass to pass."""
+        return self.version == "rand"
+
+    @property
+    def review(self) -> Callable[[Mapping[str, float]], None] | None:
+        """The check of the accuracies, for Square: see `review_square`."""
+        return review_square if self.name == "square" else None
+
+    @staticmethod
+    def inspect(model: nn.Module, x: Tensor) -> None:
+        """Make the official check for gradients inside the forward pass: see `check_dynamic`."""
+        check_dynamic(model, x)
+
+    def describe_parameters(self) -> dict[str, Any]:
+        """Return what identifies the attack in records, besides its name."""
+        assert self.num_classes is not None
+        return {
+            "version": self.version,
+            "package": describe_package(),
+            "num_targets": min(TARGET_CLASSES, self.num_classes - 1),
+        }
 
     def bind(self, threat: ThreatModel, num_classes: int, seed: int) -> "OfficialAttack":
         """Return this attack with missing threat model, classes and seed filled in."""
+        num_classes = self.num_classes or num_classes
+        needed = MIN_CLASSES.get(self.name, 2)
+        if num_classes < needed:
+            raise UsageError(
+                f"{self.name} needs at least {needed} classes, but the model has {num_classes}."
+            )
         return replace(
             self,
             threat=self.threat or threat,
-            num_classes=self.num_classes or num_classes,
+            num_classes=num_classes,
             seed=seed if self.seed is None else self.seed,
         )
 
@@ -140,17 +183,6 @@ def configure(stage: OfficialAttack, model: nn.Module, device: torch.device) -> 
             ensemble.fab.targeted = False
             return ensemble.fab
     return ensemble.square
-
-
-def find_loss(names: Sequence[str]) -> LabelLoss | None:
-    """Return the loss whose gradients these attacks rely on most, None if they use no gradients.
-
-    The DLR loss and FAB use differences of logits, like the margin. They do not saturate where the
-    cross-entropy does, so a suite that includes one of them does not rely on the cross-entropy.
-    """
-    if all(name == "square" for name in names):
-        return None
-    return cross_entropy_sum if set(names) <= {"apgd-ce", "square"} else margin
 
 
 def split_runnable(names: tuple[str, ...], num_classes: int) -> tuple[list[str], list[str]]:

@@ -5,6 +5,7 @@ separate. Evaluation noise is drawn per image from (seed, index, restart), so an
 depends neither on the batch size nor on the process that attacks it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -94,6 +95,7 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
 
 LossName = Literal["cross-entropy", "margin"]
 LOSSES: dict[LossName, LabelLoss] = {"cross-entropy": cross_entropy_sum, "margin": margin}
+DEFAULT_STEPS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,7 @@ class PGD:
 
     name: str = ""
     threat: ThreatModel | None = None
-    steps: int = 20
+    steps: int = DEFAULT_STEPS
     alpha: float | None = None
     restarts: int = 1
     loss: LossName | LabelLoss = "cross-entropy"
@@ -129,14 +131,19 @@ class PGD:
 
     def __post_init__(self) -> None:
         for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}: PGD needs at least 1.")
-        if self.alpha is not None and not self.alpha > 0:
-            raise UsageError(f"alpha is {self.alpha}: give a step size above 0, such as 2/255.")
-        if isinstance(self.loss, str) and self.loss not in LOSSES:
-            raise unknown_name("loss", self.loss, LOSSES)
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UsageError(f"{name} is {value!r}: PGD needs a whole number, at least 1.")
+        is_size = isinstance(self.alpha, int | float) and 0 < self.alpha < math.inf
+        if self.alpha is not None and not is_size:
+            raise UsageError(f"alpha is {self.alpha!r}: give a step size above 0, such as 2/255.")
+        for name, loss in LOSSES.items():
+            if self.loss is loss:
+                object.__setattr__(self, "loss", name)
+        if not callable(self.loss) and self.loss not in LOSSES:
+            raise unknown_name("loss", str(self.loss), LOSSES)
         if not self.name:
-            is_default = self.loss in ("cross-entropy", cross_entropy_sum)
+            is_default = self.loss == "cross-entropy"
             label = self.loss if isinstance(self.loss, str) else _name_of(self.loss)
             name = f"pgd-{self.steps}" if is_default else f"pgd-{self.steps}-{label}"
             object.__setattr__(self, "name", name)
@@ -154,8 +161,12 @@ class PGD:
     def bind(self, threat: ThreatModel, num_classes: int, seed: int) -> "PGD":
         """Return this attack with missing threat model, step size and seed filled in."""
         own = self.threat or threat
-        alpha = own.eps / 4 if self.alpha is None else self.alpha
-        return replace(self, threat=own, alpha=alpha, seed=seed if self.seed is None else self.seed)
+        return replace(
+            self,
+            threat=own,
+            alpha=self._step_size(own),
+            seed=seed if self.seed is None else self.seed,
+        )
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """Attack images `x` (N, C, H, W) with labels `y` at test-set positions `indices` (N,)."""
@@ -185,9 +196,12 @@ class PGD:
             start,
             lambda x_adv: self.label_loss(model(x_adv), y),
             steps=self.steps,
-            alpha=threat.eps / 4 if self.alpha is None else self.alpha,
+            alpha=self._step_size(threat),
             differentiate=usable_image_gradient,
         )
+
+    def _step_size(self, threat: ThreatModel) -> float:
+        return threat.eps / 4 if self.alpha is None else self.alpha
 
     def _start(self, threat: ThreatModel, x: Tensor, indices: Tensor, restart: int) -> Tensor:
         if not self.random_start:
@@ -204,6 +218,16 @@ def _name_of(loss: LabelLoss) -> str:
     return str(getattr(loss, "__name__", type(loss).__name__))
 
 
-def fgsm(threat: ThreatModel) -> PGD:
+@dataclass(frozen=True, kw_only=True)
+class _FGSM(PGD):
+    name: str = "fgsm"
+    steps: int = 1
+    random_start: bool = False
+
+    def _step_size(self, threat: ThreatModel) -> float:
+        return threat.eps if self.alpha is None else self.alpha
+
+
+def fgsm(threat: ThreatModel | None = None) -> PGD:
     """Return FGSM: one step of size eps from the clean image (Goodfellow et al. 2015)."""
-    return PGD(name="fgsm", threat=threat, steps=1, alpha=threat.eps, random_start=False)
+    return _FGSM(threat=threat)

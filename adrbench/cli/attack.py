@@ -193,7 +193,7 @@ class AttackRun:
 
     def check(self) -> None:
         """Make the checks that do not need to read any file."""
-        from adrbench.attacks.suites import check_suite
+        from adrbench.attacks.find_suite import check_suite
         from adrbench.evaluation.adversarial import check_suffix
 
         if not self.configs:

@@ -79,7 +79,7 @@ def describe_component(component: Component) -> str:
 
 def list_suites() -> dict[str, str]:
     """Return the built-in suites, those of plugins and the form of import paths."""
-    from adrbench.attacks.suites import PGD_K_MEANING, SUITES
+    from adrbench.attacks.builtin_suites import PGD_K_MEANING, SUITES
 
     built_in = {name: text for name, (text, _) in SUITES.items()} | {"pgd-K": PGD_K_MEANING}
     forms = {"MODULE:NAME": "a callable (threat, num_classes, seed) that returns an adrbench.Suite"}

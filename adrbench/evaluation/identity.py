@@ -33,7 +33,8 @@ PRECISION = "float32"
 class Identity:
     """The model, the images and the attack of an evaluation; names are those of a record.
 
-    `batch_size` is None where the outcomes do not depend on it.
+    `batch_size` is None where the outcomes do not depend on it. `model_code` is a fingerprint of
+    the user's source code behind the model, and null in records of early versions.
     """
 
     run: str
@@ -55,6 +56,7 @@ class Identity:
     attack_seed: int
     batch_size: int | None
     precision: str = PRECISION
+    model_code: str | None = None
 
     @classmethod
     def of_record(cls, record: AttackRecord, *, batch_dependent: bool) -> "Identity":
@@ -82,7 +84,10 @@ class Identity:
         """Return the first field in which this is not `ours`, with both values; None if none is."""
         for field in fields(self):
             own, other = getattr(self, field.name), getattr(ours, field.name)
-            if own != other:
+            if field.name == "model_code":
+                if None not in (own, other) and own != other:
+                    return "the code of the model has changed"
+            elif own != other:
                 return f"{field.name} {_show(own)}, not {_show(other)}"
         return None
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from adrbench.attacks.suites import Suite, build_suite
+from adrbench.attacks.find_suite import bind_own, build_suite
+from adrbench.attacks.suites import Suite
 from adrbench.config.declare import format_eps
 from adrbench.config.settings import AttackConfig
 from adrbench.data import Images, Source
@@ -19,6 +20,7 @@ from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
 from adrbench.registry import describe_exception
 from adrbench.runtime.files import check_name
+from adrbench.runtime.hashing import hash_json
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ class Job:
     @property
     def fingerprint(self) -> str:
         """A fingerprint of everything that the outcomes of a batch depend on."""
-        return self.identity.fingerprint()
+        fingerprint, code = self.identity.fingerprint(), self.identity.model_code
+        return hash_json([fingerprint, code]) if code else fingerprint
 
 
 def plan(
@@ -84,7 +87,7 @@ def plan(
         suite = build_suite(config, target_model.threat_model, info.num_classes)
         warn_of_ignored(config, suite)
     else:
-        suite = suite.bind(target_model.threat_model, info.num_classes, config.seed)
+        suite = bind_own(suite, target_model.threat_model, info.num_classes, config.seed)
     identity = identify(target_model, config, images, suite, info=info, num_test=len(test))
     job = Job(
         target_model=target_model,
@@ -127,9 +130,10 @@ def identify(
         data_sha256=images.sha256(),
         threat_model=target_model.threat_model,
         suite=suite.name,
-        parameters=suite.parameters,
+        parameters=suite.describe(),
         attack_seed=config.seed,
         batch_size=config.batch_size,
+        model_code=target_model.code,
     )
 
 
@@ -191,7 +195,7 @@ def warn_of_ignored(config: AttackConfig, suite: Suite) -> None:
     """Log a warning for each given setting that `suite` does not use."""
     given = {"alpha": config.alpha is not None, "restarts": config.restarts > 1}
     for name, is_given in given.items():
-        if is_given and name not in suite.parameters:
+        if is_given and name not in suite.describe():
             logger.warning(f"{argument(name)} is ignored: suite {suite.name} does not use it.")
 
 

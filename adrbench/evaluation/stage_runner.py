@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adrbench.attacks.suites import Stage
+from adrbench.attacks.stages import Stage
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
 from adrbench.errors import NonFiniteLogitsError, is_out_of_memory

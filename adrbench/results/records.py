@@ -78,7 +78,8 @@ class AttackRecord:
     `folded` is true if the attacks ran on a form of the model with BatchNorm folded into its
     convolutions; `processes` shared the work, which does not change the outcomes. `verdicts`
     holds the per-example outcomes. `clean_logits` are those of the first 8 images, which identify
-    the code of the model (null in records of early versions).
+    the code of the model (null in records of early versions); `model_code` is a fingerprint of the
+    user's source code behind it ("" if there is none, null in records of early versions).
     """
 
     kind: Literal["attack"] = "attack"
@@ -113,6 +114,7 @@ class AttackRecord:
     stages: tuple[StageResult, ...]
     verdicts: Outcomes
     clean_logits: str | None = None
+    model_code: str | None = None
     warnings: tuple[str, ...]
     software: Software
     device: str

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from adrbench.attacks.suites import build_suite
+from adrbench.attacks.find_suite import build_suite
 from adrbench.config.method import Weights
 from adrbench.config.settings import AttackConfig, TrainConfig
 from adrbench.data import Dataset, epoch_batches

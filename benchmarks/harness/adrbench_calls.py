@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from adrbench.attacks.suites import build_suite
+from adrbench.attacks.find_suite import build_suite
 from adrbench.config.settings import AttackConfig, Precision, TrainConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Dataset, Images

@@ -80,12 +80,16 @@ def test_an_attack_object_a_suite_of_them_and_a_name_are_the_same_attack() -> No
     suite = evaluate(suite=Suite(name="alone", stages=[PGD(steps=5)]))
     assert (one.robust == named.robust).all()
     assert (suite.robust == named.robust).all()
-    assert one.record.suite == "pgd-5"
+    assert (one.record.suite, one.record.parameters) == ("pgd-5", named.record.parameters)
     assert suite.record.suite == "alone"
     assert suite.record.parameters == {
         "pgd-5": {
             "class": "PGD",
+            "norm": "Linf",
+            "eps": EPS,
             "steps": 5,
+            "alpha": EPS / 4,
+            "seed": 0,
             "restarts": 1,
             "loss": "cross-entropy",
             "random_start": True,
@@ -100,6 +104,20 @@ class Brighter:
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         return (x + EPS).clamp(0, 1)
+
+
+class Saturated(nn.Module):
+    """`MODEL` with logits so large that the cross-entropy has no gradient in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = MODEL(x)
+        return 1e4 * logits
+
+
+def test_an_attack_object_has_the_reliability_checks_of_its_name() -> None:
+    named = evaluate(Saturated(), suite="pgd-5").warnings
+    assert evaluate(Saturated(), suite=PGD(steps=5)).warnings == named
+    assert named != evaluate(Saturated(), suite=PGD(steps=5, loss="margin")).warnings
 
 
 def test_an_attack_of_ones_own() -> None:

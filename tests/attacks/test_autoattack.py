@@ -19,9 +19,9 @@ from adrbench.attacks.autoattack import (
     review_square,
     split_runnable,
 )
+from adrbench.attacks.find_suite import build_suite
 from adrbench.attacks.pgd import LabelLoss, cross_entropy_sum, margin
 from adrbench.attacks.reliability_warnings import ReliabilityWarning
-from adrbench.attacks.suites import build_suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, load_dataset, to_float

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from adrbench.attacks.suites import SUITES, Suite, build_suite
+from adrbench.attacks.builtin_suites import SUITES
+from adrbench.attacks.find_suite import build_suite
+from adrbench.attacks.suites import Suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError
@@ -45,12 +47,12 @@ def test_pgd_is_pgd_20() -> None:
 
 def test_parameters_describe_the_attack() -> None:
     config = AttackConfig(suite="pgd-7", alpha=0.05, restarts=2)
-    assert build_suite(config, THREATS["Linf"], 5).parameters == {
+    assert build_suite(config, THREATS["Linf"], 5).describe() == {
         "steps": 7,
         "alpha": 0.05,
         "restarts": 2,
     }
-    official = build("autoattack").parameters
+    official = build("autoattack").describe()
     assert official["version"] == "standard"
     assert official["num_targets"] == 4
 
@@ -102,7 +104,7 @@ def test_a_change_of_the_code_of_an_attack_makes_another_attack(
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         sys.modules.pop("own_attack", None)
         importlib.invalidate_caches()
-        return build("own_attack:suite").parameters
+        return build("own_attack:suite").describe()
 
     first = parameters(code)
     assert parameters(code) == first

@@ -1,5 +1,6 @@
 """The commands with networks of the user's own code: train, resume, attack, and bad input."""
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -72,3 +73,34 @@ def test_bad_input_is_one_sentence_and_changes_nothing(line: str, code: int, wor
     assert outcome.lines[0].startswith("error: ")
     assert re.search(words, outcome.lines[0])
     assert tree(Path()) == before
+
+
+def test_a_change_of_the_networks_code_is_noticed_although_its_clean_logits_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ("attack", "rounding:network", "--dataset", "digits", "--suite", "pgd-2", "--n", "50")
+
+    def write(body: str, comment: str = "") -> None:
+        (tmp_path / "rounding.py").write_text(
+            f"import torch\n{comment}\n"
+            "class Network(torch.nn.Sequential):\n"
+            "    def forward(self, x):\n"
+            f"        return super().forward({body})\n"
+            "def network():\n"
+            "    torch.manual_seed(0)\n"
+            "    return Network(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n"
+        )
+        monkeypatch.delitem(sys.modules, "rounding", raising=False)
+        importlib.invalidate_caches()
+
+    write("x")
+    succeed(*line)
+    write("x", comment="# A comment.")
+    assert "is already finished" in succeed(*line).err
+    write("(16 * x).round() / 16")  # digits have 17 levels: their clean logits stay the same
+    refused = command(*line)
+    assert refused.code == 1
+    assert "(the code of the model has changed)" in refused.lines[-1]
+    succeed(*line, "--force")
+    assert "is already finished" in succeed(*line).err
+    assert len(list(Path("results").glob("*.json"))) == 1

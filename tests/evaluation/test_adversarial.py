@@ -183,7 +183,7 @@ def test_another_ending_is_refused() -> None:
 def test_a_model_that_fails_on_no_image_leaves_the_clean_ones() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     images = labelled_by(model, make_images(5))
-    suite = Suite(name="none", stages=[], loss=None)
+    suite = Suite(name="none", stages=[])
     evaluation = evaluate(
         model, images, suite, THREAT, batch_size=5, example_store=ExamplesInMemory()
     )

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adrbench.attacks.find_suite import build_suite
 from adrbench.attacks.pgd import fgsm
-from adrbench.attacks.suites import Suite, build_suite
+from adrbench.attacks.suites import Suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.evaluation.evaluate import evaluate
@@ -24,6 +25,7 @@ THREAT = ThreatModel(eps=0.05)
 class Shifting:
     """A stage that moves every pixel by a constant and records the indices of its images."""
 
+    label_loss = None
     shift: float
     name: str = "shift"
     seen: tuple[int, ...] = ()
@@ -34,7 +36,7 @@ class Shifting:
 
 
 def suite(*stages: object) -> Suite:
-    return Suite(name="made", stages=stages, parameters={}, loss=None)  # type: ignore[arg-type]
+    return Suite(name="made", stages=stages, parameters={})  # type: ignore[arg-type]
 
 
 class AlwaysZero(nn.Module):
@@ -196,6 +198,7 @@ class Broken:
     """A stage of a user's that does not do what a stage must."""
 
     name = "broken"
+    label_loss = None
 
     def __init__(self, answer: object) -> None:
         self.answer = answer
@@ -225,6 +228,7 @@ class Vandal:
     """A stage that writes into what it is given."""
 
     name = "vandal"
+    label_loss = None
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         y.zero_()

@@ -1,5 +1,6 @@
 """Records and progress of two evaluations put together: a sentence, or the right outcomes."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -113,10 +114,18 @@ def with_other_code(one: Case) -> Case:
     return replace(one, target_model=replace(one.target_model, model=model.eval()))
 
 
+def with_other_outputs(one: Case) -> Case:
+    """Return a case whose model doubles its logits by a hook, which is not code of a module."""
+    model = copy.deepcopy(one.target_model.model)
+    model.register_forward_hook(lambda module, inputs, logits: 2 * logits)
+    return replace(one, target_model=replace(one.target_model, model=model))
+
+
 #: What differs -> how, and how the error names it.
 OF_OUTCOMES: dict[str, tuple[Callable[[Case], Case], str]] = {
     "weights": (with_target(model=network(1)), r"weights_sha256 \w{12}, not \w{12}"),
-    "code": (with_other_code, "the model has the same weights but different outputs"),
+    "code": (with_other_code, "the code of the model has changed"),
+    "outputs": (with_other_outputs, "the model has the same weights but different outputs"),
     "architecture": (with_target(arch="other"), "arch other, not small-cnn"),
     "activation": (with_target(activation="silu"), "activation silu, not relu"),
     "set of weights": (with_training(weights="average"), "weights average, not student"),

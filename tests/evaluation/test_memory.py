@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adrbench.attacks.suites import build_suite
+from adrbench.attacks.find_suite import build_suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.evaluation.evaluate import evaluate

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adrbench.attacks.suites import Suite, build_suite
+from adrbench.attacks.find_suite import build_suite
+from adrbench.attacks.suites import Suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adrbench.attacks.find_suite import build_suite
 from adrbench.attacks.pgd import PGD
 from adrbench.attacks.reliability_warnings import ReliabilityWarning
-from adrbench.attacks.suites import Suite, build_suite
+from adrbench.attacks.suites import Suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import RecordError
@@ -110,6 +111,7 @@ def test_autoattack_killed_repeatedly_has_the_same_outcomes(tmp_path: Path) -> N
 def test_warnings_from_before_an_interruption_are_kept(tmp_path: Path) -> None:
     class Doubtful:
         name = "doubtful"
+        label_loss = None
 
         def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
             import warnings
@@ -125,7 +127,7 @@ def test_warnings_from_before_an_interruption_are_kept(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.tensor([9.0, 0.0]).expand(len(x), 2) + 0 * x.flatten(1).sum(1, True)
 
-    suite = Suite(name="doubt", stages=(Doubtful(),), parameters={}, loss=None)
+    suite = Suite(name="doubt", stages=(Doubtful(),), parameters={})
     killed = KilledAfter(progress_store(tmp_path), 12)
     with pytest.raises(KeyboardInterrupt):
         evaluate(Zero(), images, suite, THREAT, batch_size=7, progress_store=killed)

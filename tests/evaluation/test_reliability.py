@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adrbench.attacks.find_suite import build_suite
 from adrbench.attacks.predictions import is_correct
-from adrbench.attacks.suites import build_suite
 from adrbench.checkpoints.third_party import load_third_party
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel

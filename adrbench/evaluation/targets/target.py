@@ -18,6 +18,7 @@ from adrbench.evaluation.plausibility import Accuracy, doubt_accuracy, doubt_ave
 from adrbench.evaluation.targets.normalization import NONE, parse_normalization, per_channel
 from adrbench.models.architectures import ACTIVATIONS, canonical_arch
 from adrbench.runtime.hashing import hash_weights
+from adrbench.runtime.source_code import fingerprint_modules
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,15 @@ class TargetModel:
     def weights_sha256(self) -> str:
         """A fingerprint of the model as it is evaluated, including its normalization."""
         return hash_weights(self.model)
+
+    @cached_property
+    def code(self) -> str:
+        """A fingerprint of the user's source code behind the model, "" if there is none.
+
+        A script that is running does not count: most edits of it do not concern the model.
+        """
+        modules = {type(module).__module__ for module in self.model.modules()}
+        return fingerprint_modules(modules - {"__main__"})
 
     @property
     def label(self) -> str:

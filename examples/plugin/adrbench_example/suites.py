@@ -18,6 +18,7 @@ class RandomNoise:
     seed: int
     samples: int = 20
     name: str = "noise"
+    label_loss = None  # it uses no gradients
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """Return perturbed images, shaped as `x` (N, C, H, W), inside the ball and [0, 1]."""
@@ -44,4 +45,4 @@ class RandomNoise:
 
 def build(threat: ThreatModel, num_classes: int, seed: int) -> Suite:
     """Random noise on the surface of the ball, the worst of 20 samples."""
-    return Suite(name="noise", stages=[RandomNoise(threat=threat, seed=seed)], loss=None)
+    return Suite(name="noise", stages=[RandomNoise(threat=threat, seed=seed)])

@@ -1,0 +1,84 @@
+"""Fingerprints of the source code of a user's own modules.
+
+Results depend on code that no weight or parameter shows: the forward pass of a network, the steps
+of an attack. Installed packages are identified by their versions instead.
+"""
+
+import hashlib
+import io
+import sys
+import sysconfig
+import tokenize
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+#: Tokens that have no effect on what code does.
+_IGNORED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING}
+_SITE = {"site-packages", "dist-packages"}
+
+
+def fingerprint_modules(names: Iterable[str]) -> str:
+    """Return the start of a SHA-256 of the user's modules among `names`, "" if there are none.
+
+    It also covers the user's modules whose contents these import. A module is the user's if its
+    file is neither installed, nor part of the standard library or of this package. Comments and
+    blank lines do not count.
+    """
+    codes = sorted(_read_code(path) for path in _find_own_files(names))
+    return hashlib.sha256("\0".join(codes).encode()).hexdigest()[:16] if codes else ""
+
+
+def has_own_file(name: str) -> bool:
+    """Return whether the module `name` is the user's and was read from a file."""
+    return _own_file(name) is not None
+
+
+def is_own(name: str) -> bool:
+    """Return whether the module `name` is the user's, such as one from an interactive session."""
+    module = sys.modules.get(name)
+    return has_own_file(name) or (module is not None and name == "__main__")
+
+
+def _find_own_files(names: Iterable[str]) -> set[Path]:
+    found: set[Path] = set()
+    visited: set[str] = set()
+    waiting = set(names)
+    while waiting:
+        name = waiting.pop()
+        visited.add(name)
+        path = _own_file(name)
+        if path is not None:
+            found.add(path)
+            waiting.update(set(_imported_by(sys.modules[name])) - visited)
+    return found
+
+
+def _own_file(name: str) -> Path | None:
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if not isinstance(file, str) or name.partition(".")[0] == __name__.partition(".")[0]:
+        return None
+    path = Path(file).resolve()
+    library = Path(sysconfig.get_path("stdlib")).resolve()
+    is_installed = path.is_relative_to(library) or not _SITE.isdisjoint(path.parts)
+    return path if path.is_file() and not is_installed else None
+
+
+def _imported_by(module: ModuleType) -> Iterator[str]:
+    """Yield the names of the modules that the contents of `module` come from."""
+    for value in list(vars(module).values()):
+        if isinstance(value, ModuleType):
+            yield value.__name__
+        else:
+            kind = value if isinstance(value, type | FunctionType) else type(value)
+            yield str(kind.__module__)
+
+
+def _read_code(path: Path) -> str:
+    """Return the code in a file without comments and blank lines."""
+    content = path.read_bytes()
+    try:
+        tokens = list(tokenize.tokenize(io.BytesIO(content).readline))
+    except (tokenize.TokenError, SyntaxError):  # a compiled module
+        return content.hex()
+    return "\n".join(token.string for token in tokens if token.type not in _IGNORED)
