@@ -6,6 +6,7 @@ projection, and the size. A new norm is one row of `NORMS`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from adrbench.errors import UsageError, unknown_name
@@ -48,9 +49,10 @@ class ThreatModel:
     eps: float
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise unknown_name("norm", self.norm, NORMS)
+        if not isinstance(self.norm, str) or self.norm not in NORMS:
+            raise unknown_name("norm", str(self.norm), NORMS)
         check_eps(self.eps, self.norm)
+        object.__setattr__(self, "eps", float(self.eps))
 
     def draw(self, like: "Tensor", generator: "Generator") -> "Tensor":
         """Return perturbations uniform in the ball, with the shape, dtype and device of `like`."""
@@ -71,6 +73,8 @@ class ThreatModel:
 
 def check_eps(eps: float, norm: str = "Linf") -> None:
     """Raise UsageError unless `eps` is a valid radius, as a fraction of the pixel range."""
+    if isinstance(eps, bool) or not isinstance(eps, Real):
+        raise UsageError(f"eps is {eps!r:.40}: give a number, such as 8/255 without quotes.")
     if not eps > 0:
         raise UsageError(f"eps is {eps:g}: give a radius above 0, such as 8/255.")
     if norm == "Linf" and not eps <= 1:

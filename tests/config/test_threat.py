@@ -1,5 +1,6 @@
 """Threat models: projection, steps, random draws and valid radii."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -82,11 +83,20 @@ def test_l2_draws_are_uniform_in_the_ball() -> None:
         ("L2", float("inf"), "finite"),
         ("linf", 0.1, "did you mean Linf"),
         ("L7", 0.1, "unknown norm"),
+        (2, 0.1, "unknown norm '2'"),
+        ("Linf", "8/255", "such as 8/255 without quotes"),
+        ("Linf", True, "eps is True: give a number"),
+        ("Linf", [0.1], "give a number"),
     ],
 )
-def test_invalid_threat_models_are_refused(norm: str, eps: float, words: str) -> None:
+def test_invalid_threat_models_are_refused(norm: object, eps: object, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        ThreatModel(norm=norm, eps=eps)
+        ThreatModel(norm=norm, eps=eps)  # type: ignore[arg-type]
+
+
+def test_a_radius_may_be_any_real_number() -> None:
+    assert type(ThreatModel(eps=np.float32(0.5)).eps) is float  # type: ignore[arg-type]
+    assert ThreatModel(eps=1) == ThreatModel(eps=1.0)
 
 
 def test_a_radius_above_one_is_valid_under_l2() -> None:
