@@ -79,7 +79,7 @@ class OfficialAttack:
 
     @property
     def label_loss(self) -> LabelLoss | None:
-        """The loss whose gradients stand for those it follows, None for Square.
+        """The loss whose gradients are checked in place of its own, None for Square.
 
         The DLR loss and FAB use differences of logits, like the margin.
         """

@@ -33,7 +33,7 @@ class Interrupted(KeyboardInterrupt):
 def select_unignored(signals: Sequence[signal.Signals] = SIGNALS) -> list[signal.Signals]:
     """Return those of `signals` that this process was not started to ignore.
 
-    A shell or `nohup` that starts a process with a signal ignored wants it to stay ignored.
+    If a shell or `nohup` starts a process with a signal ignored, the signal must stay ignored.
     """
     return [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
 

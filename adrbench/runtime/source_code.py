@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import tokenize
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -25,7 +26,7 @@ def fingerprint_modules(names: Iterable[str]) -> str:
     file is neither installed, nor part of the standard library or of this package. Comments and
     blank lines do not count.
     """
-    codes = sorted(_read_code(path) for path in _find_own_files(names))
+    codes = sorted(_hash_code(path, path.stat().st_mtime_ns) for path in _find_own_files(names))
     return hashlib.sha256("\0".join(codes).encode()).hexdigest()[:16] if codes else ""
 
 
@@ -74,11 +75,16 @@ def _imported_by(module: ModuleType) -> Iterator[str]:
             yield str(kind.__module__)
 
 
-def _read_code(path: Path) -> str:
-    """Return the code in a file without comments and blank lines."""
+@cache
+def _hash_code(path: Path, modified: int) -> str:
+    """Return the SHA-256 of the code in a file without comments and blank lines.
+
+    `modified` is the time of its last modification, so that a changed file is read again.
+    """
     content = path.read_bytes()
     try:
         tokens = list(tokenize.tokenize(io.BytesIO(content).readline))
     except (tokenize.TokenError, SyntaxError):  # a compiled module
-        return content.hex()
-    return "\n".join(token.string for token in tokens if token.type not in _IGNORED)
+        return hashlib.sha256(content).hexdigest()
+    texts = [token.string for token in tokens if token.type not in _IGNORED]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
