@@ -19,13 +19,13 @@ from adrbench.data.loading import recognize
 from adrbench.display.attack import AttackDisplay
 from adrbench.errors import RecordError, UsageError, unknown_name
 from adrbench.evaluation import jobs
-from adrbench.evaluation.adversarial import ExampleFiles, ExamplesInMemory, write_examples
 from adrbench.evaluation.evaluate import Evaluation
 from adrbench.evaluation.finished import read_own_record
 from adrbench.evaluation.inputs import as_images, check_labels_within
 from adrbench.evaluation.jobs import Job
-from adrbench.evaluation.progress import SUFFIX, ProgressFiles
-from adrbench.evaluation.run import Watcher, make_record, perform
+from adrbench.evaluation.run import run_in_memory, save_examples
+from adrbench.evaluation.saved_state import locate_state
+from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.evaluation.targets import TargetModel
 from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.modes import device_of
@@ -108,13 +108,7 @@ class Result:
             raise UsageError(
                 "the examples were not kept: call evaluate with keep_adversarial=True."
             )
-        write_examples(
-            Path(path),
-            self._evaluation.adversarial,
-            labels=self._job.images.labels,
-            clean=self._evaluation.clean,
-            robust=self._evaluation.robust,
-        )
+        save_examples(Path(path), self._job, self._evaluation)
 
     def __repr__(self) -> str:
         return (
@@ -169,6 +163,7 @@ def evaluate(
         progress: Whether to show the progress on stderr, as the command line does.
         state_path: Where to save the progress of the evaluation until it is finished: outcomes in
             `<state_path>.0.state`, examples in `<state_path>.*.npz`. The same call resumes it.
+            No other process can use it meanwhile, which `<state_path>.lock` ensures.
 
     Raises:
         DataError: for images or labels of a wrong type, shape or range.
@@ -176,6 +171,7 @@ def evaluate(
             images or does not return logits (N, number of classes).
         NonFiniteLogitsError: when the model's logits on unperturbed images are not finite.
         RecordError: when the progress at `state_path` belongs to another evaluation.
+        AdrbenchError: when `state_path` is not writable, or another process is using it.
 
     Example:
         >>> import torch, adrbench
@@ -191,6 +187,7 @@ def evaluate(
     if precision != "float32":
         raise UsageError(f"precision is {precision!r}: evaluations run in float32.")
     threat = ThreatModel(norm=norm, eps=STANDARD_EPS[norm] if eps is None else eps)
+    location = None if state_path is None else locate_state(state_path)
     job = _plan(
         model,
         x,
@@ -206,27 +203,21 @@ def evaluate(
         dataset=dataset or UNNAMED_DATASET,
     )
     context = Context(device=device_of(model) if device is None else choose_device(device))
-    stem = None if state_path is None else Path(str(state_path).removesuffix(SUFFIX))
-    files = None if stem is None else ExampleFiles(stem)
-    progress_store = None if stem is None else progress_at(stem, job)
     console = Console(stderr=True, quiet=not progress)
     with AttackDisplay(console, job.label, num_images=len(job.images)) as display:
-        evaluation = perform(
+        evaluation, record = run_in_memory(
             job,
             context,
-            Watcher(on_batch=display.batch, on_pass=display.passes),
-            progress_store=progress_store,
-            example_store=(files or ExamplesInMemory()) if keep_adversarial else None,
+            ProgressCallbacks(on_batch=display.batch, on_pass=display.passes),
+            location=location,
+            keep_adversarial=keep_adversarial,
         )
-    if progress_store is not None and files is not None:
-        progress_store.remove()
-        files.remove()
     adversarial = evaluation.adversarial
     return Result(
         clean=evaluation.clean.numpy(),
         robust=evaluation.robust.numpy(),
         adversarial=adversarial.x_adv if adversarial else None,
-        record=make_record(job, evaluation, context),
+        record=record,
         _job=job,
         _evaluation=evaluation,
     )
@@ -275,15 +266,4 @@ def _plan(
         out=Path(),
         suite=None if isinstance(suite, str) else as_suite(suite),
         clean_logits=logits,
-    )
-
-
-def progress_at(stem: Path, job: Job) -> ProgressFiles:
-    """Return the progress files of a job at the path that the caller chose."""
-    return ProgressFiles(
-        stem=stem,
-        fingerprint=job.fingerprint,
-        n=len(job.images),
-        rank=0,
-        clean_logits=job.clean_logits,
     )

@@ -248,7 +248,8 @@ def attack_once(
     from adrbench.display.attack import AttackDisplay
     from adrbench.evaluation.finished import find_finished
     from adrbench.evaluation.jobs import progress_files
-    from adrbench.evaluation.run import Watcher, run
+    from adrbench.evaluation.run import run
+    from adrbench.evaluation.stage_runner import ProgressCallbacks
     from adrbench.runtime.files import check_writable
     from adrbench.runtime.signals import Interrupted
 
@@ -278,8 +279,8 @@ def attack_once(
             AttackDisplay(console, label, num_images=len(job.images)) as display,
             explaining_memory_errors(job.config.batch_size),
         ):
-            watcher = Watcher(on_batch=display.batch, on_pass=display.passes)
-            return run(job, context, watcher, force=force, save_adversarial=save_adversarial)
+            callbacks = ProgressCallbacks(on_batch=display.batch, on_pass=display.passes)
+            return run(job, context, callbacks, force=force, save_adversarial=save_adversarial)
     except Interrupted as interruption:
         number = interruption.number
         if progress_files(job, 0).files():

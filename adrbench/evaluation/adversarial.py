@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adrbench.errors import RecordError, UsageError
-from adrbench.runtime.files import write_atomically
+from adrbench.runtime.files import matching_files, write_atomically
 
 #: What stands for an image: an example on which the attack succeeded; an example on which it did
 #: not; or the image itself, where the attack returns it instead of a failed example.
@@ -26,7 +26,7 @@ SUFFIXES = (".npz", ".pt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class BatchExamples:
     """The examples from one batch of a stage; only those that differ from the clean image.
 
     `indices` (K,) are positions in the test set, `x_adv` (K, C, H, W) float32, `success` (K,)
@@ -40,7 +40,7 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adversarial:
+class AdversarialExamples:
     """One example for each of n images.
 
     `x_adv` is (n, C, H, W) float32 in [0, 1]. `kinds` are indices into `KINDS` and `stages` into
@@ -54,91 +54,105 @@ class Adversarial:
 
 
 class ExampleStore(Protocol):
-    """Storage for the examples of the batches of an evaluation."""
+    """Storage for the examples of the batches of one evaluation; its clean pass is stage 0."""
 
-    def save(self, stage: int, batch: int, piece: Piece) -> None:
-        """Save the examples of a batch; the clean pass is stage 0."""
+    def save(self, stage: int, batch: int, examples: BatchExamples) -> None:
+        """Save the examples of a batch."""
 
-    def load(self) -> Iterator[tuple[int, Piece]]:
-        """Yield every saved piece with its stage, stages in order."""
+    def load(self) -> Iterator[tuple[int, BatchExamples]]:
+        """Yield the examples of every saved batch with their stage, stages in order."""
 
     def has(self, stage: int, batch: int) -> bool:
         """Return whether the examples of a batch were saved."""
-
-
-class NoExamples:
-    """A store for evaluations whose examples are not kept."""
-
-    def save(self, stage: int, batch: int, piece: Piece) -> None:
-        """Do nothing."""
-
-    def load(self) -> Iterator[tuple[int, Piece]]:
-        """Yield nothing."""
-        return iter(())
-
-    def has(self, stage: int, batch: int) -> bool:
-        """Return True: no examples are needed."""
-        return True
 
 
 @dataclass(frozen=True)
 class ExamplesInMemory:
     """A store in memory."""
 
-    pieces: dict[tuple[int, int], Piece] = field(default_factory=dict)
+    batches: dict[tuple[int, int], BatchExamples] = field(default_factory=dict)
 
-    def save(self, stage: int, batch: int, piece: Piece) -> None:
-        """Keep a piece."""
-        self.pieces[stage, batch] = piece
+    def save(self, stage: int, batch: int, examples: BatchExamples) -> None:
+        """Keep the examples of a batch."""
+        self.batches[stage, batch] = examples
 
-    def load(self) -> Iterator[tuple[int, Piece]]:
-        """Yield every piece with its stage, stages in order."""
-        for stage, batch in sorted(self.pieces):
-            yield stage, self.pieces[stage, batch]
+    def load(self) -> Iterator[tuple[int, BatchExamples]]:
+        """Yield the examples of every batch with their stage, stages in order."""
+        for stage, batch in sorted(self.batches):
+            yield stage, self.batches[stage, batch]
 
     def has(self, stage: int, batch: int) -> bool:
-        """Return whether the piece of a batch is kept."""
-        return (stage, batch) in self.pieces
+        """Return whether the examples of a batch are kept."""
+        return (stage, batch) in self.batches
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExampleFiles:
-    """Files `<stem>.<stage>-<batch>.npz`, which the ranks that share an evaluation write."""
+    """Files `<stem>.<stage>-<batch>.npz`, which the ranks that share an evaluation write.
+
+    Each contains the `fingerprint` of the evaluation; a file of another one is an error, whose text
+    ends with the `remedy`.
+    """
 
     stem: Path
+    fingerprint: str
+    remedy: str = "start the evaluation over"
 
-    def save(self, stage: int, batch: int, piece: Piece) -> None:
-        """Write a piece by rename."""
+    def save(self, stage: int, batch: int, examples: BatchExamples) -> None:
+        """Write the file of a batch atomically."""
         buffer = io.BytesIO()
-        np.savez(buffer, **{name: value.numpy() for name, value in vars(piece).items()})
+        arrays = {name: value.numpy() for name, value in vars(examples).items()}
+        np.savez(buffer, fingerprint=np.array(self.fingerprint), **arrays)
         write_atomically(self._path(stage, batch), buffer.getvalue())
 
-    def load(self) -> Iterator[tuple[int, Piece]]:
-        """Yield every piece with its stage, stages in order.
+    def load(self) -> Iterator[tuple[int, BatchExamples]]:
+        """Yield the examples of every batch with their stage, stages in order.
 
         Raises:
-            RecordError: when a file is damaged.
+            RecordError: when a file is damaged or belongs to another evaluation.
 
         """
         for (stage, _), path in sorted(self._files().items()):
-            try:
-                with np.load(path, allow_pickle=False) as arrays:
-                    names = Piece.__dataclass_fields__
-                    piece = Piece(**{name: torch.from_numpy(arrays[name]) for name in names})
-            except Exception as error:  # numpy may raise anything for a damaged file
-                raise RecordError(
-                    f"the adversarial examples in {path} are damaged: start the evaluation over."
-                ) from error
-            yield stage, piece
+            yield stage, BatchExamples(**self._read(path, BatchExamples.__dataclass_fields__))
 
     def has(self, stage: int, batch: int) -> bool:
-        """Return whether the piece of a batch was written."""
-        return self._path(stage, batch).exists()
+        """Return whether the file of a batch was written.
+
+        Raises:
+            RecordError: when it is damaged or belongs to another evaluation.
+
+        """
+        path = self._path(stage, batch)
+        if not path.exists():
+            return False
+        self._read(path)
+        return True
 
     def remove(self) -> None:
-        """Remove the files of all ranks."""
+        """Remove the files of all ranks, whatever evaluation they belong to."""
         for path in self._files().values():
             path.unlink(missing_ok=True)
+
+    def _read(self, path: Path, names: Iterable[str] = ()) -> dict[str, Tensor]:
+        """Return the tensors called `names` from a file of this evaluation.
+
+        Raises:
+            RecordError: when the file is damaged or belongs to another evaluation.
+
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                fingerprint = str(arrays["fingerprint"]) if "fingerprint" in arrays else None
+                tensors = {name: torch.from_numpy(arrays[name]) for name in names}
+        except Exception as error:  # numpy may raise anything for a damaged file
+            raise RecordError(
+                f"the adversarial examples in {path} are damaged: {self.remedy}."
+            ) from error
+        if fingerprint != self.fingerprint:
+            raise RecordError(
+                f"the adversarial examples in {path} belong to another evaluation: {self.remedy}."
+            )
+        return tensors
 
     def _path(self, stage: int, batch: int) -> Path:
         return self.stem.with_name(f"{self.stem.name}.{stage}-{batch}.npz")
@@ -146,9 +160,9 @@ class ExampleFiles:
     def _files(self) -> dict[tuple[int, int], Path]:
         pattern = re.compile(re.escape(self.stem.name) + r"\.(\d+)-(\d+)\.npz")
         found = {}
-        for path in self.stem.parent.iterdir() if self.stem.parent.is_dir() else ():
-            if match := pattern.fullmatch(path.name):
-                found[int(match[1]), int(match[2])] = path
+        for path in matching_files(self.stem.parent, pattern):
+            stage, batch = path.stem.rpartition(".")[2].split("-")
+            found[int(stage), int(batch)] = path
         return found
 
 
@@ -161,8 +175,8 @@ def select_examples(
     survives: Tensor,
     logits: Tensor,
     labels: Tensor,
-) -> Piece:
-    """Return the piece of a batch: the examples within the threat model that differ from `x`.
+) -> BatchExamples:
+    """Return the examples of a batch that are within the threat model and differ from `x`.
 
     All are tensors of the N images of the batch.
     """
@@ -170,7 +184,7 @@ def select_examples(
     differs = (x_adv != x).flatten(1).any(1)
     kept = allowed & (differs | is_success)
     loss = F.cross_entropy(logits.float(), labels, reduction="none")
-    return Piece(
+    return BatchExamples(
         indices=indices[kept.cpu()].cpu(),
         x_adv=x_adv[kept].detach().float().cpu(),
         success=is_success[kept].cpu(),
@@ -179,8 +193,8 @@ def select_examples(
 
 
 def assemble(
-    x: Tensor, pieces: Iterable[tuple[int, Piece]], stage_names: tuple[str, ...]
-) -> Adversarial:
+    x: Tensor, batches: Iterable[tuple[int, BatchExamples]], stage_names: tuple[str, ...]
+) -> AdversarialExamples:
     """Return one example for each of the images `x` (n, C, H, W).
 
     It is the example with which the suite succeeded, otherwise the one with the highest
@@ -190,15 +204,15 @@ def assemble(
     kinds = torch.full((len(x),), KINDS.index(CLEAN), dtype=torch.uint8)
     stages = torch.zeros(len(x), dtype=torch.int16)
     highest = torch.full((len(x),), -torch.inf)
-    for stage, piece in pieces:
-        is_better = piece.success | (piece.loss > highest[piece.indices])
-        chosen = piece.indices[is_better]
-        x_adv[chosen] = piece.x_adv[is_better]
-        success = piece.success[is_better].to(torch.uint8)
+    for stage, examples in batches:
+        is_better = examples.success | (examples.loss > highest[examples.indices])
+        chosen = examples.indices[is_better]
+        x_adv[chosen] = examples.x_adv[is_better]
+        success = examples.success[is_better].to(torch.uint8)
         kinds[chosen] = KINDS.index(FAILURE) + success
         stages[chosen] = stage
-        highest[chosen] = piece.loss[is_better]
-    return Adversarial(x_adv=x_adv, kinds=kinds, stages=stages, stage_names=stage_names)
+        highest[chosen] = examples.loss[is_better]
+    return AdversarialExamples(x_adv=x_adv, kinds=kinds, stages=stages, stage_names=stage_names)
 
 
 def check_suffix(path: Path) -> Path:
@@ -212,7 +226,7 @@ def check_suffix(path: Path) -> Path:
 
 
 def write_examples(
-    path: Path, adversarial: Adversarial, *, labels: Tensor, clean: Tensor, robust: Tensor
+    path: Path, adversarial: AdversarialExamples, *, labels: Tensor, clean: Tensor, robust: Tensor
 ) -> None:
     """Write the examples of n images to `path`, by rename.
 

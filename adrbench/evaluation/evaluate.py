@@ -18,14 +18,10 @@ from adrbench.attacks.suites import Suite
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
 from adrbench.errors import RecordError
-from adrbench.evaluation.adversarial import (
-    Adversarial,
-    ExampleStore,
-    assemble,
-)
+from adrbench.evaluation.adversarial import AdversarialExamples, ExampleStore, assemble
 from adrbench.evaluation.progress import NoProgressStore, Progress, ProgressStore, begin, unique
 from adrbench.evaluation.reliability import assess_reliability
-from adrbench.evaluation.stage_runner import OnBatch, OnPass, StageRunner
+from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks, StageRunner
 from adrbench.models.chunked import ChunkedModel
 from adrbench.models.frozen import FORMATS, Frozen, formats_for, freeze
 from adrbench.models.graphed import GraphedModel
@@ -55,7 +51,7 @@ class Evaluation:
     warnings: tuple[str, ...]
     folded: bool
     seconds: float
-    adversarial: Adversarial | None = None
+    adversarial: AdversarialExamples | None = None
 
     @property
     def clean_correct(self) -> int:
@@ -85,8 +81,7 @@ def evaluate(
     threat: ThreatModel,
     *,
     batch_size: int,
-    on_batch: OnBatch = lambda stage, done, total, survivors: None,
-    on_pass: OnPass = lambda stage, done, expected, batch_size: None,
+    callbacks: ProgressCallbacks = SILENT,
     label: str = "the model",
     check_reliability: bool = True,
     optimize_model: bool = False,
@@ -154,8 +149,7 @@ def evaluate(
             threat=threat,
             batch_size=batch_size,
             progress=progress,
-            on_batch=on_batch,
-            on_pass=on_pass,
+            callbacks=callbacks,
             examples=example_store,
             save=save,
             process_group=process_group,

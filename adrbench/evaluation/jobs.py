@@ -12,9 +12,7 @@ from adrbench.config.declare import format_eps
 from adrbench.config.settings import AttackConfig
 from adrbench.data import Images, Source
 from adrbench.errors import UsageError, argument
-from adrbench.evaluation.adversarial import (
-    ExampleFiles,
-)
+from adrbench.evaluation.adversarial import ExampleFiles
 from adrbench.evaluation.identity import NUM_IMAGES, Identity, first_logits
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
@@ -199,17 +197,45 @@ def warn_of_ignored(config: AttackConfig, suite: Suite) -> None:
             logger.warning(f"{argument(name)} is ignored: suite {suite.name} does not use it.")
 
 
-def example_files(job: Job) -> ExampleFiles:
-    """Return the files that store the adversarial examples of an unfinished evaluation."""
-    return ExampleFiles(job.path.with_name(f".{job.path.stem}"))
+@dataclass(frozen=True, kw_only=True)
+class StateLocation:
+    """Where the state of an unfinished evaluation is saved, and parts of messages about it.
+
+    Its files have names that begin with that of `stem`. `written` names the state, `elsewhere`
+    says how to choose another location, and `remedy` what to do about the state of another
+    evaluation.
+    """
+
+    stem: Path
+    written: str
+    elsewhere: str
+    remedy: str
 
 
-def progress_files(job: Job, rank: int) -> ProgressFiles:
-    """Return the files that store the progress of an evaluation."""
-    return ProgressFiles(
+def beside_record(job: Job) -> StateLocation:
+    """Return the default location of the state: hidden files in the directory of the record."""
+    return StateLocation(
         stem=job.path.with_name(f".{job.path.stem}"),
+        written=str(job.path),
+        elsewhere=f"give another {argument('out')}",
+        remedy=f"give another {argument('out')}, or {argument('force', True)} to start over",
+    )
+
+
+def example_files(job: Job, location: StateLocation | None = None) -> ExampleFiles:
+    """Return the files that store the adversarial examples of an unfinished evaluation."""
+    location = location or beside_record(job)
+    return ExampleFiles(stem=location.stem, fingerprint=job.fingerprint, remedy=location.remedy)
+
+
+def progress_files(job: Job, rank: int, location: StateLocation | None = None) -> ProgressFiles:
+    """Return the files that store the progress of an evaluation."""
+    location = location or beside_record(job)
+    return ProgressFiles(
+        stem=location.stem,
         fingerprint=job.fingerprint,
         n=len(job.images),
         rank=rank,
         clean_logits=job.clean_logits,
+        remedy=location.remedy,
     )

@@ -4,8 +4,8 @@ An evaluation runs in batches. The images of a batch are determined by the survi
 its stage, so any rank can evaluate any batch, in any order, and again after an interruption.
 """
 
-import glob
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from adrbench.results.records import (
     unpack_logits,
     unpack_outcomes,
 )
-from adrbench.runtime.files import write_atomically
+from adrbench.runtime.files import matching_files, write_atomically
 from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.typed_json import from_json, to_json
 
@@ -165,7 +165,7 @@ class ProgressFiles:
 
     `fingerprint` covers everything that the outcomes of a batch depend on except the code of the
     model, which is identified by its `clean_logits` on the first images (None: not compared). A
-    file of another evaluation is an error, not progress.
+    file of another evaluation is an error, whose text ends with the `remedy`.
     """
 
     stem: Path
@@ -173,6 +173,7 @@ class ProgressFiles:
     n: int
     rank: int
     clean_logits: Tensor | None = None
+    remedy: str = "start the evaluation over"
 
     def load(self) -> Progress | None:
         """Return the combined progress of all ranks of an interrupted evaluation, or None.
@@ -213,8 +214,8 @@ class ProgressFiles:
 
     def files(self) -> list[Path]:
         """Return the existing files of all ranks."""
-        pattern = f"{glob.escape(self.stem.name)}.*{SUFFIX}"
-        return sorted(self.stem.parent.glob(pattern))
+        pattern = re.compile(rf"{re.escape(self.stem.name)}\.\d+{re.escape(SUFFIX)}")
+        return sorted(matching_files(self.stem.parent, pattern))
 
     def remove(self) -> None:
         """Remove the files of all ranks."""
@@ -239,14 +240,13 @@ class ProgressFiles:
             is_incomplete = isinstance(error, LookupError | TypeError)
             reason = "it is incomplete" if is_incomplete else str(error).rstrip(".")
             raise RecordError(
-                f"the progress in {path} is damaged ({reason}): give {argument('force', True)} to "
-                "start over."
+                f"the progress in {path} is damaged ({reason}): {self.remedy}."
             ) from error
         if progress is None:
             raise RecordError(
                 f"{path} contains the progress of another evaluation, or of one with other "
-                f"settings such as {argument('batch_size')}: give those to resume it, another "
-                f"{argument('out')}, or {argument('force', True)} to start over."
+                f"settings such as {argument('batch_size')}: resume it with those, or "
+                f"{self.remedy}."
             )
         return progress
 

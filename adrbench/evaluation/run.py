@@ -1,17 +1,18 @@
 """Running a planned evaluation and writing its record."""
 
-from dataclasses import dataclass, fields
+from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 
 from adrbench.config.component_plugins import foreign_tokens
-from adrbench.errors import NonFiniteLogitsError, argument
-from adrbench.evaluation.adversarial import ExampleStore, write_examples
+from adrbench.evaluation.adversarial import ExamplesInMemory, ExampleStore, write_examples
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.finished import remove_foreign_record
-from adrbench.evaluation.jobs import Job, example_files, progress_files
+from adrbench.evaluation.jobs import Job, StateLocation, beside_record
 from adrbench.evaluation.plausibility import Accuracy
 from adrbench.evaluation.progress import ProgressStore
-from adrbench.evaluation.stage_runner import OnBatch, OnPass
+from adrbench.evaluation.saved_state import saved_state
+from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks
 from adrbench.models.modes import on_device
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import (
@@ -22,19 +23,15 @@ from adrbench.results.records import (
     write_record,
 )
 from adrbench.runtime.context import Context
-from adrbench.runtime.locks import exclusive
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watcher:
-    """Callbacks that display the progress of an evaluation (see `evaluate`)."""
-
-    on_batch: OnBatch = lambda stage, done, total, survivors: None
-    on_pass: OnPass = lambda stage, done, expected, batch_size: None
 
 
 def run(
-    job: Job, context: Context, watcher: Watcher, *, force: bool, save_adversarial: Path | None
+    job: Job,
+    context: Context,
+    callbacks: ProgressCallbacks = SILENT,
+    *,
+    force: bool,
+    save_adversarial: Path | None,
 ) -> AttackRecord:
     """Run an evaluation and write its record; resume an interrupted one unless `force`.
 
@@ -48,52 +45,61 @@ def run(
         NonFiniteLogitsError: when the model has no finite logits to judge.
 
     """
-    process_group = context.process_group
-    lock = job.path.with_name(f".{job.path.stem}.lock")
-    with exclusive(
-        lock,
-        of=str(job.path),
-        instead=f"give another {argument('out')}",
-        process_group=process_group,
-    ):
-        progress_store, examples = progress_files(job, process_group.rank), example_files(job)
-
-        def remove_progress() -> None:
-            if process_group.is_rank_zero:
-                progress_store.remove()
-                examples.remove()
-
-        if not force:
-            progress_store.load()  # on every rank, so that all of them raise its errors
-        else:
-            remove_progress()
-            if process_group.is_rank_zero:
-                remove_foreign_record(job)
-        try:
-            evaluation = perform(
-                job,
-                context,
-                watcher,
-                progress_store=progress_store,
-                example_store=examples if save_adversarial else None,
-            )
-        except NonFiniteLogitsError:
-            remove_progress()
-            raise
+    group = context.process_group
+    with saved_state(job, beside_record(job), group, force=force) as state:
+        if force and group.is_rank_zero:
+            remove_foreign_record(job)
+        evaluation = perform(
+            job,
+            context,
+            callbacks,
+            progress_store=state.progress,
+            example_store=state.examples if save_adversarial else None,
+        )
         record = make_record(job, evaluation, context)
-        if process_group.is_rank_zero:
+        if group.is_rank_zero:
             if save_adversarial is not None:
                 save_examples(save_adversarial, job, evaluation)
             write_record(job.path, record)
-        process_group.barrier()
-    remove_progress()  # that left by a kill before this line when the command is given again
     return record
+
+
+def run_in_memory(
+    job: Job,
+    context: Context,
+    callbacks: ProgressCallbacks = SILENT,
+    *,
+    location: StateLocation | None,
+    keep_adversarial: bool,
+) -> tuple[Evaluation, AttackRecord]:
+    """Run an evaluation and return it with its record; write nothing but its state at `location`.
+
+    Raises:
+        AdrbenchError: when another process uses the state.
+        RecordError: when the saved progress belongs to another evaluation, or to one whose examples
+            were not kept.
+        NonFiniteLogitsError: when the model has no finite logits to judge.
+
+    """
+    with ExitStack() as stack:
+        state = None
+        if location is not None:
+            state = stack.enter_context(saved_state(job, location, context.process_group))
+        examples = state.examples if state else ExamplesInMemory()
+        evaluation = perform(
+            job,
+            context,
+            callbacks,
+            progress_store=state.progress if state else None,
+            example_store=examples if keep_adversarial else None,
+        )
+        return evaluation, make_record(job, evaluation, context)
 
 
 def perform(
     job: Job,
     context: Context,
-    watcher: Watcher,
+    callbacks: ProgressCallbacks = SILENT,
     *,
     progress_store: ProgressStore | None = None,
     example_store: ExampleStore | None = None,
@@ -108,8 +114,7 @@ def perform(
             job.target_model.threat_model,
             label=job.target_model.label,
             batch_size=job.config.batch_size,
-            on_batch=watcher.on_batch,
-            on_pass=watcher.on_pass,
+            callbacks=callbacks,
             optimize_model=True,
             progress_store=progress_store,
             example_store=example_store,

@@ -21,12 +21,24 @@ from adrbench.runtime.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
 
+
 #: (stage, images done, images that entered the stage, survivors so far), called at the start of a
 #: stage and after every batch; a rank counts its own batches until the end of the stage.
 OnBatch = Callable[[str, int, int, int], None]
 #: (stage, forward passes on the batch so far, the most that the attack makes or 0 where unknown,
 #: images in the batch), called after every forward pass of an attack.
 OnPass = Callable[[str, int, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressCallbacks:
+    """What an evaluation calls to display its progress; by default, nothing."""
+
+    on_batch: OnBatch = lambda *counts: None
+    on_pass: OnPass = lambda *counts: None
+
+
+SILENT = ProgressCallbacks()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +52,7 @@ class StageRunner:
     threat: ThreatModel
     batch_size: int
     progress: Progress
-    on_batch: OnBatch
-    on_pass: OnPass
+    callbacks: ProgressCallbacks
     examples: ExampleStore | None
     save: Callable[[], None]
     process_group: ProcessGroup
@@ -61,7 +72,8 @@ class StageRunner:
 
         def report() -> None:
             num_done = sum(len(batches[index]) for index in progress.done)
-            self.on_batch(stage.name, num_done, len(entered), int(progress.survivors.sum()))
+            num_survivors = int(progress.survivors.sum())
+            self.callbacks.on_batch(stage.name, num_done, len(entered), num_survivors)
 
         if remaining:
             report()
@@ -96,7 +108,7 @@ class StageRunner:
         self.progress.survivors[indices] = survives
         self.progress.nonfinite.update(indices[is_nonfinite].tolist())
         if self.examples is not None:
-            piece = select_examples(
+            examples = select_examples(
                 x,
                 x_adv,
                 indices=indices,
@@ -105,7 +117,7 @@ class StageRunner:
                 logits=judged.logits,
                 labels=y,
             )
-            self.examples.save(len(self.progress.stages), index, piece)
+            self.examples.save(len(self.progress.stages), index, examples)
 
     def _attack(self, stage: Stage, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Judged]:
         """Return the examples of a stage for a batch, and their outcomes.
@@ -117,7 +129,7 @@ class StageRunner:
         """
         expected = getattr(stage, "num_passes", 0)
         attacked = _AttackedModel(
-            self.model, lambda done: self.on_pass(stage.name, done, expected, len(x))
+            self.model, lambda done: self.callbacks.on_pass(stage.name, done, expected, len(x))
         )
         with calling_user_code(
             lambda raised: f"{stage.name} of suite {self.suite} on {self.label} {raised}."

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import re
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from adrbench.errors import AdrbenchError
@@ -51,6 +53,12 @@ def _flush_directory(directory: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def matching_files(directory: Path, pattern: re.Pattern[str]) -> Iterator[Path]:
+    """Yield the paths in `directory` whose whole name matches; none if it is not a directory."""
+    if directory.is_dir():
+        yield from (path for path in directory.iterdir() if pattern.fullmatch(path.name))
 
 
 def check_regular_file(path: Path) -> None:

@@ -14,7 +14,7 @@ from adrbench.config.settings import AttackConfig, TrainConfig
 from adrbench.data import Dataset, epoch_batches
 from adrbench.errors import AdrbenchError, NonFiniteLogitsError, argument
 from adrbench.evaluation.evaluate import evaluate
-from adrbench.evaluation.stage_runner import OnBatch
+from adrbench.evaluation.stage_runner import OnBatch, ProgressCallbacks
 from adrbench.models.architectures import Architecture
 from adrbench.results.history import Counts, HistoryRow
 from adrbench.results.provenance import describe_device, now
@@ -231,7 +231,7 @@ def validate(run: Run, state: TrainState, callbacks: Callbacks) -> dict[Weights,
                 label=f"the {weights} weights",
                 check_reliability=False,
                 batch_size=attack.batch_size,
-                on_batch=report_validation(callbacks, weights),
+                callbacks=ProgressCallbacks(on_batch=report_validation(callbacks, weights)),
                 process_group=run.context.process_group,
             )
         except NonFiniteLogitsError as error:

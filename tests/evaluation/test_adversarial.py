@@ -14,15 +14,16 @@ from adrbench.data import to_float
 from adrbench.errors import RecordError, UsageError
 from adrbench.evaluation.adversarial import (
     KINDS,
+    BatchExamples,
     ExampleFiles,
     ExamplesInMemory,
-    Piece,
     assemble,
     check_suffix,
     write_examples,
 )
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.progress import ProgressFiles
+from adrbench.evaluation.stage_runner import ProgressCallbacks
 from tiny import labelled_by, make_images, train_small_net
 
 THREAT = ThreatModel(eps=0.03)
@@ -77,8 +78,8 @@ def test_every_image_says_what_stands_for_it() -> None:
 def test_of_failed_examples_the_one_of_the_highest_loss_is_kept() -> None:
     x = torch.zeros(2, 1, 1, 1)
 
-    def piece(value: float, loss: list[float], success: list[bool]) -> Piece:
-        return Piece(
+    def piece(value: float, loss: list[float], success: list[bool]) -> BatchExamples:
+        return BatchExamples(
             indices=torch.tensor([0, 1]),
             x_adv=torch.full((2, 1, 1, 1), value),
             success=torch.tensor(success),
@@ -107,7 +108,7 @@ def test_an_evaluation_that_is_killed_keeps_the_examples_of_its_finished_batches
 ) -> None:
     whole = run(ExamplesInMemory()).adversarial
     progress = ProgressFiles(stem=tmp_path / ".run", fingerprint="f", n=40, rank=0)
-    files = ExampleFiles(tmp_path / ".run")
+    files = ExampleFiles(stem=tmp_path / ".run", fingerprint="f")
     calls = 0
 
     def stop(*_: object) -> None:
@@ -116,10 +117,11 @@ def test_an_evaluation_that_is_killed_keeps_the_examples_of_its_finished_batches
         if calls == 4:
             raise StopError
 
+    stopping = ProgressCallbacks(on_batch=stop)
     for _ in range(20):
         calls = 0
         try:
-            resumed = run(files, progress_store=progress, on_batch=stop).adversarial
+            resumed = run(files, progress_store=progress, callbacks=stopping).adversarial
             break
         except StopError:
             continue
@@ -139,18 +141,38 @@ def test_progress_without_examples_is_refused_when_they_are_to_be_kept(tmp_path:
         if stage == "strong":
             raise StopError
 
+    stopping = ProgressCallbacks(on_batch=stop)
     with pytest.raises(StopError):
-        evaluate(MODEL, IMAGES, SUITE, THREAT, batch_size=7, progress_store=progress, on_batch=stop)
+        evaluate(
+            MODEL,
+            IMAGES,
+            SUITE,
+            THREAT,
+            batch_size=7,
+            progress_store=progress,
+            callbacks=stopping,
+        )
     with pytest.raises(RecordError, match="did not keep its adversarial examples"):
-        run(ExampleFiles(tmp_path / ".run"), progress_store=progress)
+        run(ExampleFiles(stem=tmp_path / ".run", fingerprint="f"), progress_store=progress)
 
 
 def test_a_damaged_file_of_examples_is_one_error(tmp_path: Path) -> None:
-    files = ExampleFiles(tmp_path / ".run")
+    files = ExampleFiles(stem=tmp_path / ".run", fingerprint="f")
     run(files)
     next(iter(tmp_path.iterdir())).write_bytes(b"PK")
     with pytest.raises(RecordError, match="are damaged"):
         list(files.load())
+
+
+def test_a_file_of_examples_of_another_evaluation_is_refused(tmp_path: Path) -> None:
+    files = ExampleFiles(stem=tmp_path / ".run", fingerprint="f")
+    run(files)
+    assert files.has(0, 0)
+    other = ExampleFiles(stem=tmp_path / ".run", fingerprint="g", remedy="use others")
+    for read in (lambda: other.has(0, 0), lambda: next(other.load())):
+        with pytest.raises(RecordError, match="belong to another evaluation: use others"):
+            read()
+    assert not other.has(9, 9)
 
 
 def test_both_forms_of_the_file(tmp_path: Path) -> None:

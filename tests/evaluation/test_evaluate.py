@@ -14,6 +14,7 @@ from adrbench.attacks.suites import Suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.evaluation.evaluate import evaluate
+from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.registry import UserCodeError
 from adrbench.runtime.devices import full_precision
 from tiny import Linear, labelled_by, make_images
@@ -126,7 +127,7 @@ def test_progress_counts_every_image_once() -> None:
         suite(fgsm(THREAT)),
         THREAT,
         batch_size=4,
-        on_batch=lambda *seen: reported.append(seen),
+        callbacks=ProgressCallbacks(on_batch=lambda *seen: reported.append(seen)),
     )
     assert reported[:4] == [("clean", done, 10, 10) for done in (0, 4, 8, 10)]
     assert reported[4] == ("fgsm", 0, 10, 10)
@@ -165,7 +166,7 @@ def test_a_stage_without_survivors_to_attack() -> None:
         suite(stage),
         THREAT,
         batch_size=2,
-        on_batch=lambda *seen: reported.append(seen),
+        callbacks=ProgressCallbacks(on_batch=lambda *seen: reported.append(seen)),
     )
     assert (result.clean_correct, result.robust_correct) == (0, 0)
     assert reported[-1] == ("shift", 0, 0, 0)

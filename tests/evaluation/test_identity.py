@@ -21,7 +21,8 @@ from adrbench.evaluation import jobs
 from adrbench.evaluation.finished import find_finished
 from adrbench.evaluation.identity import are_same_logits, first_logits
 from adrbench.evaluation.jobs import Job
-from adrbench.evaluation.run import Watcher, run
+from adrbench.evaluation.run import run
+from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.evaluation.targets import TargetModel, Training
 from adrbench.models.architectures import build_model
 from adrbench.results.records import AttackRecord, read_record, unpack_logits, write_record
@@ -160,7 +161,7 @@ OF_NAMES: dict[str, tuple[Callable[[Case], Case], str]] = {
 def attack(job: Job, *, force: bool = False) -> AttackRecord:
     """Return the record of a job as `adrbench attack` does, which runs it if need be."""
     record = None if force else find_finished(job, CONTEXT)
-    return record or run(job, CONTEXT, Watcher(), force=force, save_adversarial=None)
+    return record or run(job, CONTEXT, force=force, save_adversarial=None)
 
 
 class Killed(BaseException):
@@ -175,7 +176,7 @@ def start(job: Job, *, force: bool = False) -> Path:
             raise Killed
 
     with pytest.raises(Killed):
-        run(job, CONTEXT, Watcher(on_batch=kill), force=force, save_adversarial=None)
+        run(job, CONTEXT, ProgressCallbacks(on_batch=kill), force=force, save_adversarial=None)
     (file,) = jobs.progress_files(job, 0).files()
     return file
 

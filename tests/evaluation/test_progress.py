@@ -19,6 +19,7 @@ from adrbench.config.threat import ThreatModel
 from adrbench.errors import RecordError
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.progress import Progress, ProgressFiles, begin, combine
+from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.results.records import StageResult
 from adrbench.runtime.process_group import SingleProcess
 from killed_store import KilledAfter
@@ -83,7 +84,7 @@ def test_an_evaluation_killed_after_any_batch_has_the_same_outcomes(tmp_path: Pa
             run(
                 pgd_suite(),
                 progress_store(directory),
-                on_batch=lambda *seen, to=reported: to.append(seen),
+                callbacks=ProgressCallbacks(on_batch=lambda *seen, to=reported: to.append(seen)),
             ),
             uninterrupted,
         )
@@ -213,7 +214,7 @@ def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
 )
 def test_damaged_files_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / ".run-[1].0.state").write_bytes(content)
-    with pytest.raises(RecordError, match=rf"is damaged \(.*{words}.*\): give --force to start"):
+    with pytest.raises(RecordError, match=rf"is damaged \(.*{words}.*\): start the evaluation"):
         progress_store(tmp_path).load()
 
 
@@ -286,10 +287,13 @@ def test_progress_is_accepted_with_the_rounding_of_another_machine(tmp_path: Pat
     assert progress_store(tmp_path).load() is not None
 
 
-def test_files_of_a_longer_record_name_are_not_found(tmp_path: Path) -> None:
-    other = ProgressFiles(stem=tmp_path / ".run-1", fingerprint="f", n=53, rank=0)
+@pytest.mark.parametrize("name", [".run-1", ".run-[1].b", ".run-[1].0", ".run-[1]-2"])
+def test_files_of_a_longer_record_name_are_not_found(tmp_path: Path, name: str) -> None:
+    other = ProgressFiles(stem=tmp_path / name, fingerprint="f", n=53, rank=0)
     other.save(progress())
     assert progress_store(tmp_path).files() == []
+    progress_store(tmp_path).remove()
+    assert other.load() is not None
 
 
 def test_progress_of_several_ranks_is_combined(tmp_path: Path) -> None:
