@@ -156,6 +156,10 @@ def find_nonfinite(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _is_finite(value: Tensor) -> bool:
+    if not (value.is_floating_point() or value.is_complex()):
+        return True
+    if value.itemsize == 1:  # torch does not compute with numbers of 8 bits
+        value = value.float()
     # A sum takes a fraction of the time, and is finite only if every number is.
     return bool(value.sum().isfinite()) or bool(value.isfinite().all())
 

@@ -10,6 +10,7 @@ import typing
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral, Real
 from typing import Any
 
 from adrbench.errors import UsageError, argument, assign
@@ -135,6 +136,16 @@ def check_settings(values: Any) -> None:
 def flag(name: str) -> str:
     """Return the command-line flag of a setting."""
     return "--" + name.replace("_", "-")
+
+
+def is_whole_number(value: object) -> bool:
+    """Return whether `value` is an int or a whole number of another library, such as NumPy's."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Return whether `value` is an int, a float, or a number of another library."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def parse_fraction(text: str, name: str) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from adrbench.checkpoints.state_dicts import check_values
@@ -204,7 +204,7 @@ def build_state(run: Run) -> TrainState:
 
     Raises:
         UsageError: for SyncBatchNorm without GPUs, or a network that cannot be trained on images
-            and classes like these.
+            and classes like these, or whose state cannot be saved.
         ImportPathError: when a network from elsewhere cannot be built.
 
     """
@@ -224,6 +224,7 @@ def build_state(run: Run) -> TrainState:
     if not run.architecture.is_built_in:
         shape = (dataset.channels, *run.image_size)
         image_format = find_training_format(config.arch, model, shape, dataset.num_classes)
+        check_state_dict(config.arch, model)
     if config.sync_batch_norm:
         model = synchronize_batch_norm(model, device)
     model = convert_conv2d_weight_memory_format(model.to(device), image_format).train()
@@ -241,6 +242,17 @@ def build_state(run: Run) -> TrainState:
         losses=LossBuffer(run.steps_per_epoch, device),
         image_format=image_format,
     )
+
+
+def check_state_dict(arch: str, model: nn.Module) -> None:
+    """Raise UsageError unless the state dict of a network can be saved in a checkpoint."""
+    for name, entry in model.state_dict().items():
+        if not isinstance(entry, Tensor):
+            raise UsageError(
+                f"architecture {arch} has {name} of type {type(entry).__name__} in its state dict, "
+                "but checkpoints hold tensors only: let get_extra_state return a tensor, or "
+                "register the state as a buffer."
+            )
 
 
 def selection_images(config: TrainConfig, dataset: Dataset) -> Images:

@@ -1,7 +1,10 @@
 """ADR's rectified labels: worked examples, properties and public interface."""
 
 import math
+import re
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +14,7 @@ import adrbench
 from adrbench.errors import UsageError
 from adrbench.methods.adr import ADR, Rectified
 from adrbench.methods.slots import OneHot
+from messages import assert_one_line
 
 
 def test_a_worked_example_where_the_teacher_is_right() -> None:
@@ -103,10 +107,64 @@ def test_targets_come_from_the_teacher_on_the_clean_batch() -> None:
     ("arguments", "words"),
     [
         ({"total_steps": 0}, "total_steps is 0"),
+        ({"total_steps": 1.5}, "total_steps is 1.5"),
         ({"total_steps": 5, "temperature": (2.0, 0.0)}, "temperature is"),
+        ({"total_steps": 5, "temperature": 2.0}, "give two numbers above 0"),
+        ({"total_steps": 5, "temperature": (2.0, math.nan)}, "give two numbers above 0"),
         ({"total_steps": 5, "interpolation": (0.5, 1.5)}, "interpolation is"),
+        ({"total_steps": 5, "interpolation": ("a", 1)}, "give two numbers from 0 to 1"),
     ],
 )
 def test_invalid_rectifier_arguments_are_refused(arguments: dict[str, object], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=words) as caught:
         ADR(**arguments)  # type: ignore[arg-type]
+    assert_one_line(str(caught.value))
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    adr = ADR(total_steps=np.int64(10), temperature=(np.float32(2), np.float64(1)))  # type: ignore[arg-type]
+    target = adr(torch.zeros(1, 2), torch.tensor([0]), np.int64(3))  # type: ignore[arg-type]
+    assert torch.equal(target, ADR(total_steps=10)(torch.zeros(1, 2), torch.tensor([0]), 3))
+
+
+LOGITS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+Y = torch.tensor([0, 1, 2, 0])
+MANY, MANY_Y = 5 * LOGITS.repeat(2, 1), Y.repeat(2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((LOGITS.numpy(), Y, 0), "logits is a ndarray: pass a tensor"),
+        ((LOGITS[0], Y, 0), "of shape (3,): pass the teacher's outputs"),
+        ((LOGITS.long(), Y, 0), "logits are torch.int64"),
+        ((LOGITS, Y[:3], 0), "int64 class indices of shape (4,)"),
+        ((LOGITS, Y[:, None], 0), "y are torch.int64 of shape (4, 1)"),
+        ((LOGITS, Y.float(), 0), "y are torch.float32"),
+        ((LOGITS, Y.to("meta"), 0), "y are on meta and logits on cpu"),
+        ((LOGITS, Y + 1, 0), "y are from 1 to 3, but logits of 3 classes require labels from 0"),
+        ((LOGITS, Y - 1, 0), "y are from -1 to 1"),
+        ((LOGITS, Y, -1), "step is -1"),
+        ((LOGITS, Y, 0.5), "step is 0.5"),
+        ((MANY.softmax(1), MANY_Y, 0), "pass the teacher's outputs before the softmax"),
+        ((MANY.softmax(1).bfloat16(), MANY_Y, 0), "logits are probabilities"),
+    ],
+)
+def test_invalid_batches_are_refused(arguments: tuple[Any, ...], words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)) as caught:
+        ADR(total_steps=10)(*arguments)
+    assert_one_line(str(caught.value))
+
+
+def test_log_probabilities_are_logits() -> None:
+    adr = ADR(total_steps=10)
+    torch.testing.assert_close(adr(MANY.log_softmax(1), MANY_Y, 2), adr(MANY, MANY_Y, 2))
+
+
+def test_steps_after_the_last_keep_the_final_values_with_a_warning() -> None:
+    adr = ADR(total_steps=10)
+    adr(LOGITS, Y, 10)
+    with pytest.warns(UserWarning, match="step 11 is beyond total_steps=10"):
+        after = adr(LOGITS, Y, 11)
+    end = ADR(total_steps=1, temperature=(2.0, 2.0), interpolation=(0.95, 0.95))
+    torch.testing.assert_close(after, end(LOGITS, Y, 0))

@@ -1,7 +1,11 @@
 """Objectives, weight perturbation and averaging: references, properties, equivalences."""
 
+import copy
 import dataclasses
 import itertools
+import math
+import re
+import threading
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -16,6 +20,7 @@ from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import BatchNormMode, TrainConfig
 from adrbench.config.threat import ThreatModel
+from adrbench.errors import UsageError
 from adrbench.methods.awp import AWP
 from adrbench.methods.build import build_method
 from adrbench.methods.ema import EMA
@@ -25,6 +30,7 @@ from adrbench.methods.slots import NoAveraging, NoPerturbation
 from adrbench.methods.trades import Trades, nearby_start
 from adrbench.training.optimizer import build_optimizer
 from adrbench.training.step import train_step
+from messages import assert_one_line
 
 STEPS = 4
 OBJECTIVES = [token for token, one in COMPONENTS.items() if one.slot == "objective"]
@@ -215,6 +221,62 @@ def test_the_ema_shares_no_tensors_with_the_model_and_is_in_eval_mode() -> None:
     assert not any(parameter.requires_grad for parameter in ema.model.parameters())
     assert not {id(p) for p in model.parameters()} & {id(p) for p in ema.model.parameters()}
     assert NoAveraging().model is None
+
+
+def test_the_ema_takes_a_wrapped_model() -> None:
+    """The names of a wrapper's weights have a prefix."""
+    model = nn.Linear(2, 2)
+    ema = EMA(model, 0.5)
+    before = ema.model.state_dict()["bias"].clone()
+    with torch.no_grad():
+        model.bias.add_(1)
+    ema.update(nn.ModuleDict({"module": model}))
+    torch.testing.assert_close(ema.model.state_dict()["bias"], before + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("model", "decay", "words"),
+    [
+        (3, 0.5, "model is a int: pass an nn.Module"),
+        (nn.Linear(2, 2), 1.5, "decay is 1.5: give a number from 0 to 1"),
+        (nn.Linear(2, 2), "0.9", "decay is '0.9'"),
+        (nn.Linear(2, 2), math.nan, "decay is nan"),
+        (nn.LazyLinear(2), 0.5, "weight has no shape yet"),
+    ],
+)
+def test_invalid_arguments_of_an_ema_are_refused(model: Any, decay: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)) as caught:
+        EMA(model, decay)
+    assert_one_line(str(caught.value))
+
+
+def test_a_model_that_cannot_be_copied_has_no_ema() -> None:
+    model = nn.Linear(2, 2)
+    model.lock = threading.Lock()  # type: ignore[assignment]
+    with pytest.raises(UsageError, match=r"copy\.deepcopy raised TypeError"):
+        EMA(model, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (nn.Linear(3, 2), "weight of shape (2, 3) where the average has weight of shape (2, 2)"),
+        (nn.Linear(2, 2, bias=False), "the model has 1 floating-point weights"),
+        (nn.Linear(2, 2).double(), "weight is torch.float64 on cpu, but torch.float32 on cpu"),
+        (nn.Linear(2, 2, device="meta"), "weight is torch.float32 on meta"),
+        (
+            nn.ParameterDict({"a": torch.ones(2, 2), "b": torch.ones(2)}),
+            "the model has a of shape (2, 2) where the average has weight of shape (2, 2)",
+        ),
+    ],
+)
+def test_an_average_is_updated_with_its_own_model_only(other: nn.Module, words: str) -> None:
+    ema = EMA(nn.Linear(2, 2), 0.5)
+    before = copy.deepcopy(ema.model.state_dict())
+    with pytest.raises(UsageError, match=re.escape(words)) as caught:
+        ema.update(other)
+    assert_one_line(str(caught.value))
+    assert all(torch.equal(value, before[name]) for name, value in ema.model.state_dict().items())
 
 
 def test_losses_equal_those_of_torch() -> None:

@@ -19,6 +19,7 @@ from adrbench.training.callbacks import NoCallbacks
 from adrbench.training.run_names import run_name
 from adrbench.training.state import build_state, prepare_run
 from adrbench.training.step import Stepper
+from messages import assert_one_line
 from training_runs import CONTEXT, assert_same_run, make_config
 
 
@@ -190,3 +191,58 @@ def test_a_network_that_does_not_take_the_images(digits: Dataset, tmp_path: Path
             architecture=architecture,
         )
     assert not (tmp_path / "run").exists()
+
+
+class Buffered(Net):
+    """A network with a tensor as extra state, and buffers of types without arithmetic."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes, in_channels)
+        self.register_buffer("mask", torch.ones(3, dtype=torch.bool))
+        self.register_buffer("levels", torch.arange(3).to(torch.uint16))
+        self.extra = torch.tensor([3])
+
+    def get_extra_state(self) -> Tensor:
+        return self.extra
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.extra = state
+
+
+class Small(Net):
+    """A network with a buffer in 8 bits, which no method can average."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes, in_channels)
+        self.register_buffer("scales", torch.ones(3).to(torch.float8_e5m2))
+
+
+class Opaque(Net):
+    """A network whose extra state is no tensor."""
+
+    def get_extra_state(self) -> object:
+        return {"calls": 3}
+
+    def set_extra_state(self, state: object) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(("arch", "method"), [(Buffered, "adr"), (Small, "at")])
+def test_unusual_entries_of_a_state_dict_are_saved(
+    arch: type[nn.Module], method: str, digits: Dataset, tmp_path: Path
+) -> None:
+    found = find_architecture(arch)
+    config = config_for(arch, method)
+    training.train(config, digits, tmp_path / "run", context=CONTEXT, architecture=found)
+    saved = adrbench.load_model(tmp_path / "run", arch=arch).state_dict()
+    names = [next(one for one in saved if one.endswith(name)) for name in arch(10, 1).state_dict()]
+    assert len(names) == len(saved) - 2  # mean and standard deviation
+
+
+def test_extra_state_that_cannot_be_saved_is_refused(digits: Dataset, tmp_path: Path) -> None:
+    run = prepare_run(
+        config_for(Opaque, "at"), digits, tmp_path, CONTEXT, find_architecture(Opaque)
+    )
+    with pytest.raises(UsageError, match="_extra_state of type dict in its state dict") as caught:
+        build_state(run)
+    assert_one_line(str(caught.value))
