@@ -16,15 +16,22 @@ if TYPE_CHECKING:
     from adrbench.config.declare import setting
     from adrbench.config.threat import ThreatModel
     from adrbench.data import Dataset, load_examples
+    from adrbench.errors import AdrbenchError
     from adrbench.methods.adr import ADR
     from adrbench.methods.ema import EMA
+    from adrbench.methods.slots import BuildContext
     from adrbench.report import load_results
+    from adrbench.training.callbacks import Callbacks, NoCallbacks
 
 __all__ = [
     "ADR",
     "EMA",
+    "AdrbenchError",
+    "BuildContext",
+    "Callbacks",
     "Component",
     "Dataset",
+    "NoCallbacks",
     "Result",
     "Suite",
     "ThreatModel",
@@ -41,9 +48,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ADR": "adrbench.methods.adr",
+    "AdrbenchError": "adrbench.errors",
+    "BuildContext": "adrbench.methods.slots",
+    "Callbacks": "adrbench.training.callbacks",
     "Component": "adrbench.config.components",
     "Dataset": "adrbench.data",
     "EMA": "adrbench.methods.ema",
+    "NoCallbacks": "adrbench.training.callbacks",
     "Result": "adrbench.api.evaluate",
     "Suite": "adrbench.attacks.suites",
     "ThreatModel": "adrbench.config.threat",

@@ -17,8 +17,12 @@ def test_the_public_names_exist_and_are_listed() -> None:
     assert adrbench.__all__ == [
         "ADR",
         "EMA",
+        "AdrbenchError",
+        "BuildContext",
+        "Callbacks",
         "Component",
         "Dataset",
+        "NoCallbacks",
         "Result",
         "Suite",
         "ThreatModel",

@@ -1,65 +1,116 @@
 """`adrbench.train`: train or resume a run from Python."""
 
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from rich.console import Console
 from torch import nn
 
-from adrbench.checkpoints.format import BEST, LAST
+from adrbench.checkpoints.format import BEST, LAST, Selection
 from adrbench.checkpoints.restore import load_model
 from adrbench.config.component_plugins import all_component_settings
-from adrbench.config.declare import Setting
+from adrbench.config.declare import convert, is_number, wrong_type
 from adrbench.config.method import Weights
 from adrbench.config.presets import DEFAULT_METHOD
-from adrbench.config.settings import TrainConfig, train_settings
+from adrbench.config.settings import SAVE_MINUTES, TrainConfig, train_settings
 from adrbench.data import Dataset
+from adrbench.display.settings import introduce
 from adrbench.display.training import TrainingDisplay
-from adrbench.errors import UsageError, unknown_name
+from adrbench.errors import unknown_name
+from adrbench.models.architectures import is_imported
 from adrbench.models.foreign import Builder
+from adrbench.results.best_epoch import best_row
+from adrbench.results.history import HistoryRow
 from adrbench.results.records import TrainRecord
+from adrbench.runtime.context import Context
 from adrbench.runtime.launch import open_context
-from adrbench.training.callbacks import Callbacks
-from adrbench.training.plan import RunPlaces, make_plan, make_request
+from adrbench.training.callbacks import Callbacks, NoCallbacks, check_callbacks, combine
+from adrbench.training.plan import Plan, RunPlaces, make_plan
+from adrbench.training.run import run_plan
 
-#: What messages call the types of settings.
-KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "True or False",
-    str: "a text",
-    tuple: "numbers",
-}
+F = TypeVar("F", bound=Callable[..., Any])
+#: selection -> its file.
+CHECKPOINTS: Mapping[Selection, str] = {"best": BEST, "last": LAST}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
     """A finished run: its directory, with `best.pt` and `last.pt`, and its record.
 
-    `arch` is the architecture that the network was built from.
+    `arch` is the architecture that the network was built from. A run can be pickled if `arch` can:
+    a name, or a function or class of a module.
     """
 
     directory: Path
     record: TrainRecord
     arch: str | Builder
 
-    def load_model(self, weights: Weights | None = None, *, last: bool = False) -> nn.Module:
-        """Return the best (or the last) model of the run in eval mode on the CPU.
+    @property
+    def best_epoch(self) -> HistoryRow:
+        """The epoch of `best.pt`, for the weights that the method deploys."""
+        return best_row(self.record.rows(), self._deployed)
+
+    @property
+    def validation_accuracy(self) -> float:
+        """The accuracy, from 0 to 1, at the best epoch, on the images that were used to choose it.
+
+        It is the accuracy under the attack of the training; for `standard`, that without attack.
+        These images are not test images: use `adrbench.evaluate` on those.
+        """
+        row = self.best_epoch
+        return row.counts[self._deployed].of(row.criterion) / row.select_n
+
+    def load_model(
+        self, weights: Weights | None = None, *, selection: Selection = "best"
+    ) -> nn.Module:
+        """Return the model of the best or the last epoch in eval mode on the CPU.
 
         It takes images (N, C, H, W) in [0, 1]. `weights` is "student" or "average", or None for
-        the weights that the method deploys.
+        the weights that the method deploys. `selection` is "best" or "last".
 
         Raises:
             CheckpointError: when the run has no such weights.
+            UsageError: for another name.
 
         """
-        config = TrainConfig.from_json(self.record.config)
-        is_own = callable(self.arch) or (":" in config.arch and not config.arch.startswith("timm:"))
-        path = self.directory / (LAST if last else BEST)
-        return load_model(path, weights, arch=self.arch if is_own else None)
+        if selection not in CHECKPOINTS:
+            raise unknown_name("selection", str(selection), CHECKPOINTS)
+        path = self.directory / CHECKPOINTS[selection]
+        needs_arch = is_imported(self.record.arch)
+        return load_model(path, weights, arch=self.arch if needs_arch else None)
+
+    def __repr__(self) -> str:
+        row, total = self.best_epoch, len(self.record.history)
+        return (
+            f"TrainedRun({str(self.directory)!r}, {row.criterion} {row.select} accuracy "
+            f"{self.validation_accuracy:.1%} at epoch {row.epoch} of {total})"
+        )
+
+    @property
+    def _deployed(self) -> Weights:
+        return TrainConfig.from_json(self.record.config).parsed_method().deployed
 
 
+def lists_settings(function: F) -> F:
+    """Let `help` and completion show each setting in place of `**settings`.
+
+    The settings are declared in one place, and plugins add others, so they are not in the source.
+    """
+    signature = inspect.signature(function)
+    named = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    settings = [
+        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default)
+        for one in train_settings().values()
+    ]
+    function.__signature__ = signature.replace(parameters=[*named, *settings])  # type: ignore[attr-defined]
+    return function
+
+
+@lists_settings
 def train(
     dataset: str | Dataset,
     *,
@@ -70,8 +121,8 @@ def train(
     out: str | Path = "checkpoints",
     results: str | Path = "results",
     data_dir: str | Path = "data",
-    save_minutes: float = 5,
-    device: str = "auto",
+    save_minutes: float = SAVE_MINUTES,
+    device: str | torch.device = "auto",
     force: bool = False,
     progress: bool = False,
     callbacks: Callbacks | None = None,
@@ -91,18 +142,21 @@ def train(
         results: Directory for the record.
         data_dir: Directory of CIFAR (downloaded if missing) and TinyImageNet.
         save_minutes: Minutes between saves within an epoch; each epoch is saved in any case.
-        device: "auto", "cpu", "cuda" or "cuda:K".
+        device: "auto", "cpu", "cuda", "cuda:K", or a `torch.device`.
         force: Whether to start over if a run of that name exists.
         progress: Whether to show the progress on stderr, as the command line does.
-        callbacks: Called as the run progresses, for example to log it; replaces `progress`.
+        callbacks: An object whose functions are called as the run progresses, for example to log
+            it, in addition to the display of `progress` (see `adrbench.Callbacks`).
         **settings: Hyperparameters, named like their flags with underscores: `epochs=5`,
-            `eps=8/255`, `milestones=(0.5, 0.75)`. A preset supplies the others.
+            `eps=8/255`, `milestones=(0.5, 0.75)`. A preset supplies those that are None or not
+            given.
 
     Raises:
         UsageError: for an unknown name or setting, or a value that is not allowed.
         DataError: for missing or broken data.
-        AdrbenchError: when the directory contains another run, another process is writing to it, or
-            the loss becomes non-finite.
+        AdrbenchError: when the directory contains another run, another process is writing to it,
+            memory does not suffice, or the loss becomes non-finite.
+        UserCodeError: when a network, a method component or callbacks of your own raise.
         Interrupted: on Ctrl-C, once the run is saved; the same call resumes it.
 
     Example:
@@ -111,36 +165,69 @@ def train(
         >>> model = run.load_model("average")  # doctest: +SKIP
 
     """
-    with open_context(device) as context:
-        if not isinstance(dataset, str | Dataset):
-            raise UsageError(
-                f"dataset is a {type(dataset).__name__}: give a name, a path or an "
-                "adrbench.Dataset."
-            )
-        if not isinstance(save_minutes, int | float):
-            raise UsageError(f"save_minutes is {save_minutes!r:.40}: give a number of minutes.")
-        request, architecture = make_request(
-            dataset, method=method, arch=arch, activation=activation, given=check_given(settings)
-        )
-        places = RunPlaces(
-            name=name, checkpoints=Path(out), results=Path(results), save_minutes=save_minutes
-        )
+    _check_types(
+        dataset=(dataset, (str, Dataset), "a name, a path or an adrbench.Dataset"),
+        method=(method, (str,), f"tokens joined by +, such as {DEFAULT_METHOD!r}"),
+        activation=(activation, (str,), "'relu' or 'silu'"),
+        name=(name, (str, type(None)), "a text"),
+        out=(out, (str, Path), "a path"),
+        results=(results, (str, Path), "a path"),
+        data_dir=(data_dir, (str, Path), "a path"),
+        device=(device, (str, torch.device), "'auto', 'cpu', 'cuda' or 'cuda:K'"),
+        force=(force, (bool,), "True or False"),
+        progress=(progress, (bool,), "True or False"),
+    )
+    if not (arch is None or isinstance(arch, str) or callable(arch)):
+        allowed = "a name, or a callable (num_classes, in_channels) that returns an nn.Module"
+        raise wrong_type("arch", arch, allowed)
+    if not is_number(save_minutes):
+        raise wrong_type("save_minutes", save_minutes, "a number of minutes")
+    given = check_given(settings)
+    own = NoCallbacks() if callbacks is None else check_callbacks(callbacks)
+    with open_context(str(device)) as context:
         plan = make_plan(
-            request,
-            architecture,
-            dataset=dataset,
+            dataset,
+            method=method,
+            arch=arch,
+            activation=activation,
+            given=given,
             data_dir=Path(data_dir),
-            places=places,
+            places=RunPlaces(
+                name=name,
+                checkpoints=Path(out),
+                results=Path(results),
+                save_minutes=float(save_minutes),
+            ),
             context=context,
         )
-        console = Console(stderr=True, quiet=not progress)
-        with TrainingDisplay(console, plan.name) as display:
-            record = plan.run(context, force=force, callbacks=callbacks or display)
-        return TrainedRun(directory=plan.directory, record=record, arch=arch or plan.config.arch)
+        record = run_with_display(plan, context, force=force, progress=progress, callbacks=own)
+    return TrainedRun(directory=plan.directory, record=record, arch=arch or plan.config.arch)
 
 
-def check_given(settings: dict[str, Any]) -> dict[str, object]:
-    """Return the settings whose given value differs from the default.
+def run_with_display(
+    plan: Plan,
+    context: Context,
+    *,
+    force: bool,
+    progress: bool = True,
+    callbacks: Callbacks | None = None,
+    hint: str = "",
+) -> TrainRecord:
+    """Train as `run_plan` does; with `progress`, rank 0 shows it on stderr.
+
+    The command line calls this too. `hint` follows the settings in the first line.
+    """
+    console = Console(stderr=True, quiet=not (progress and context.process_group.is_rank_zero))
+    settings = introduce(plan.config, plan.find_sources())
+    display = TrainingDisplay(console, plan.name, f"{settings} {hint}".rstrip())
+    context.stop.on_request = display.acknowledge
+    together = combine(display, callbacks or NoCallbacks())
+    with display:
+        return run_plan(plan, context, force=force, callbacks=together)
+
+
+def check_given(settings: Mapping[str, Any]) -> dict[str, object]:
+    """Return the given settings, with values of their declared types; None is not given.
 
     Raises:
         UsageError: for an unknown name, or a value of another type.
@@ -150,18 +237,16 @@ def check_given(settings: dict[str, Any]) -> dict[str, object]:
     for name in settings:
         if name not in known:
             raise unknown_name("setting", name, known)
-    given = {name: _as_declared(known[name], value) for name, value in settings.items()}
-    return {name: value for name, value in given.items() if value != known[name].default}
+    return {
+        name: convert(known[name], value) for name, value in settings.items() if value is not None
+    }
 
 
-def _as_declared(setting: Setting, value: Any) -> Any:
-    """Return a value with the type that the setting is stored with."""
-    if value is None and setting.is_optional:
-        return None
-    try:
-        if setting.kind is tuple and isinstance(value, list | tuple):
-            return tuple(float(one) for one in value)
-        setting.check_type(value)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{setting.name} is {value!r:.40}: give {KINDS[setting.kind]}.") from error
-    return float(value) if setting.kind is float else value
+def _check_types(**arguments: tuple[object, tuple[type, ...], str]) -> None:
+    """Raise UsageError for the first argument that has none of its types.
+
+    Each is given with its value, its types and what is allowed, in words.
+    """
+    for name, (value, types, allowed) in arguments.items():
+        if not isinstance(value, types):
+            raise wrong_type(name, value, allowed)

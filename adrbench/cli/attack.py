@@ -244,13 +244,13 @@ def attack_once(
     """Return the record of an evaluation, which is run unless it is already finished."""
     from rich.console import Console
 
-    from adrbench.cli.memory_errors import explaining_memory_errors
     from adrbench.display.attack import AttackDisplay
     from adrbench.evaluation.finished import find_finished
     from adrbench.evaluation.jobs import progress_files
     from adrbench.evaluation.run import run
     from adrbench.evaluation.stage_runner import ProgressCallbacks
     from adrbench.runtime.files import check_writable
+    from adrbench.runtime.memory_errors import explaining_memory_errors
     from adrbench.runtime.signals import Interrupted
 
     group = context.process_group

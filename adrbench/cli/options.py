@@ -17,6 +17,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:K.")]
 
 #: The parameter of a command that is replaced by the flags of its settings.
 GIVEN = "given"
+#: The parameter of a command to which Typer passes its context.
+CONTEXT = "context"
 
 
 def takes_settings(
@@ -24,8 +26,8 @@ def takes_settings(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that replaces a command's parameter `given` by a flag per setting.
 
-    The command is called with `given`, which maps each flag whose value differs from its default to
-    the parsed value. Ranges are checked where the values are used.
+    The command is called with `given`, which maps each flag on the command line to the parsed
+    value. Ranges are checked where the values are used.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -34,21 +36,31 @@ def takes_settings(
         for parameter in signature.parameters.values():
             is_given = parameter.name == GIVEN
             parameters += map(_make_parameter, settings.values()) if is_given else [parameter]
+        takes_context = CONTEXT in signature.parameters
+        if not takes_context:
+            kind = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(inspect.Parameter(CONTEXT, kind, annotation=typer.Context))
 
         @functools.wraps(command)
         def wrapped(**values: Any) -> None:
+            context = values[CONTEXT] if takes_context else values.pop(CONTEXT)
             given = {}
             for name, one in settings.items():
                 value = values.pop(name)
-                value = one.parse(value) if isinstance(value, str) else value
-                if value != one.default:
-                    given[name] = value
+                if is_on_command_line(context, name):
+                    given[name] = one.parse(value) if isinstance(value, str) else value
             command(**values, given=given)
 
         wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         return wrapped
 
     return decorate
+
+
+def is_on_command_line(context: typer.Context, name: str) -> bool:
+    """Return whether a parameter was given, even if with the value that it has by default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _make_parameter(setting: Setting) -> inspect.Parameter:

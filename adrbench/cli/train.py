@@ -1,29 +1,27 @@
-"""`adrbench train`: resolve the settings, load the data, train, print a summary."""
+"""`adrbench train`: parse a command line, train, and print a summary."""
 
-import logging
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adrbench.cli.options import DataDir, Device
+from adrbench.cli.options import DataDir, Device, is_on_command_line
 from adrbench.config.components import COMPONENTS
 from adrbench.config.presets import DEFAULT_METHOD
-from adrbench.errors import AdrbenchError
-from adrbench.registry import UserCodeError, describe_exception
-from adrbench.runtime.signals import Interrupted
+from adrbench.config.settings import SAVE_MINUTES
 
 if TYPE_CHECKING:
     from adrbench.results.records import TrainRecord
-    from adrbench.runtime.context import Context
-    from adrbench.training.plan import Plan
 
-logger = logging.getLogger(__name__)
+#: The arguments besides the data set that determine the preset.
+CHOICES = ("method", "arch", "activation")
+#: Where a run's first line says that all its settings are shown.
+HINT = "(adrbench train ... --dry-run shows all)"
 
 
 def train(
+    context: typer.Context,
     dataset: Annotated[
         str,
         typer.Argument(
@@ -59,7 +57,7 @@ def train(
         typer.Option(
             help="Minutes between saves within an epoch; each epoch is saved in any case."
         ),
-    ] = 5,
+    ] = SAVE_MINUTES,
     device: Device = "auto",
     force: Annotated[bool, typer.Option("--force", help="Start over and replace the run.")] = False,
     dry_run: Annotated[
@@ -68,84 +66,33 @@ def train(
     ] = False,
 ) -> None:
     """Train a model, or resume an interrupted run."""
-    from adrbench.config.component_plugins import load_plugin_components
+    from adrbench.api.train import run_with_display
+    from adrbench.cli.dry_run import describe_plan, load_or_assume
+    from adrbench.data import load_dataset
     from adrbench.runtime.launch import open_context
-    from adrbench.training.plan import RunPlaces, make_plan, make_request
+    from adrbench.training.plan import RunPlaces, make_plan
 
-    with open_context(device) as context:
+    with open_context(device) as opened:
         places = RunPlaces(name=name, checkpoints=out, results=results, save_minutes=save_minutes)
-        request, architecture = make_request(
-            dataset, method=method, arch=arch, activation=activation, given=dict(given)
-        )
-        for problem in load_plugin_components().problems.values():
-            logger.warning(problem)
         plan = make_plan(
-            request,
-            architecture,
-            dataset=dataset,
+            dataset,
+            method=method,
+            arch=arch,
+            activation=activation,
+            given=given,
             data_dir=data_dir,
             places=places,
-            context=context,
+            context=opened,
+            load=load_or_assume if dry_run else load_dataset,
         )
         if dry_run:
-            print_plan(plan, context)
+            choices = [one for one in CHOICES if is_on_command_line(context, one)]
+            text = describe_plan(plan, opened, choices)
         else:
-            run(plan, context, force=force)
-
-
-def print_plan(plan: "Plan", context: "Context") -> None:
-    """Print the description of a run."""
-    from adrbench.cli.dry_run import describe_plan
-
-    described = describe_plan(plan, context)
-    if context.process_group.is_rank_zero:
-        typer.echo(described)
-
-
-def run(plan: "Plan", context: "Context", *, force: bool) -> None:
-    """Train on this rank; rank 0 prints and writes."""
-    from rich.console import Console
-
-    from adrbench.cli.memory_errors import explaining_memory_errors
-    from adrbench.cli.settings_display import introduce
-    from adrbench.display.training import TrainingDisplay
-
-    group, directory = context.process_group, plan.directory
-    console = Console(stderr=True, quiet=not group.is_rank_zero)
-    settings = introduce(plan.config, plan.find_sources())
-    display = TrainingDisplay(console, plan.name, settings)
-    context.stop.on_request = display.acknowledge
-    try:
-        with display, explaining_memory_errors(plan.config.batch_size):
-            record = plan.run(context, force=force, callbacks=display)
-    except (MemoryError, RuntimeError, TypeError, ValueError, LookupError) as error:
-        if isinstance(error, AdrbenchError) or plan.architecture.is_built_in:
-            raise
-        raise UserCodeError(
-            f"{plan.config.arch} raised {describe_exception(error)} in training; what was saved "
-            "before is kept."
-        ) from error
-    except KeyboardInterrupt as stop:
-        raise locate(stop, directory, has_begun=display.started) from None
-    if not group.is_rank_zero:
-        return
-    if not display.started:
-        logger.info(f"{directory} is already finished, see {plan.record}: --force trains it again.")
-    typer.echo(summarize(record, directory))
-
-
-def locate(stop: KeyboardInterrupt, directory: Path, *, has_begun: bool) -> Interrupted:
-    """Return the interruption with the position of the run, unless the loop has already set it."""
-    from adrbench.checkpoints.format import LAST
-
-    if isinstance(stop, Interrupted) and stop.where:
-        return stop
-    number = getattr(stop, "number", signal.SIGINT)
-    if has_begun and (directory / LAST).exists():
-        where = f"before the next save; {directory} has the last saved state"
-        return Interrupted(number, where)
-    where = "before anything was saved" if has_begun else "before the first step"
-    return Interrupted(number, where, resumes=False)
+            record = run_with_display(plan, opened, force=force, hint=HINT)
+            text = summarize(record, plan.directory)
+        if opened.process_group.is_rank_zero:
+            typer.echo(text)
 
 
 def summarize(record: "TrainRecord", directory: Path) -> str:

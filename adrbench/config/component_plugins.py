@@ -26,12 +26,12 @@ from adrbench.registry import Plugin, find_plugin, is_import_path, list_plugins
 TOKEN = re.compile(r"[a-z][a-z0-9_.-]*")
 #: Types of settings that a flag can have.
 KINDS = (bool, int, float, str, tuple)
-#: Parameters of `train` that are no settings, whose flags no setting may take.
+#: Parameters of `train`, on the command line or in Python, whose names no setting may have.
 TRAIN_PARAMETERS = frozenset(
     {
         *("dataset", "method", "arch", "activation", "preset", "method_settings"),
         *("name", "out", "results", "data_dir", "save_minutes", "device", "force", "dry_run"),
-        *("debug", "help", "version"),
+        *("progress", "callbacks", "given", "context", "debug", "help", "version"),
     }
 )
 

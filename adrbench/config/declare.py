@@ -7,17 +7,25 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 from adrbench.errors import UsageError, argument, assign
 
 #: Larger whole numbers overflow wherever they meet a float or a tensor.
 MAX_INT = 2**31 - 1
 _KEY = "setting"
+#: What messages call the types of settings.
+KINDS: Mapping[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a text",
+    tuple: "a tuple of numbers",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,14 +146,55 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def is_whole_number(value: object) -> bool:
+def is_whole_number(value: object) -> TypeGuard[int]:
     """Return whether `value` is an int or a whole number of another library, such as NumPy's."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Return whether `value` is an int, a float, or a number of another library."""
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def convert(declared: Setting, value: object) -> Any:
+    """Return a value given in Python as a plain value of the setting's type.
+
+    Numbers and arrays of NumPy and of other libraries are converted.
+
+    Raises:
+        UsageError: for a value of another type.
+
+    """
+    if declared.kind is bool and type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    if declared.kind is int and is_whole_number(value):
+        return int(value)
+    if declared.kind is float and is_number(value):
+        return float(value)
+    if declared.kind is str and isinstance(value, str):
+        return str(value)
+    if declared.kind is tuple and not isinstance(value, str) and isinstance(value, Iterable):
+        numbers = list(value)
+        if all(map(is_number, numbers)):
+            return tuple(map(float, numbers))
+    raise wrong_type(declared.name, value, KINDS[declared.kind])
+
+
+def wrong_type(name: str, value: object, allowed: str) -> UsageError:
+    """Return the error for an argument of a wrong type, of which `allowed` is the right one."""
+    if isinstance(value, str) and "number" in allowed and _is_fraction(value):
+        return UsageError(f"{argument(name)} is {value!r}: write {value} without quotes.")
+    shown = " ".join(repr(value).split())
+    return UsageError(f"{argument(name)} is {shown:.40}: give {allowed}.")
+
+
+def _is_fraction(text: str) -> bool:
+    """Return whether a text is a number such as 8/255 or 0.0314."""
+    try:
+        parse_fraction(text, "")
+    except UsageError:
+        return False
+    return True
 
 
 def parse_fraction(text: str, name: str) -> float:

@@ -25,6 +25,8 @@ Select = Literal["val", "test"]
 SELECTS: tuple[Select, ...] = ("val", "test")
 BatchNormMode = Literal["train", "eval"]
 BATCH_NORM_MODES: tuple[BatchNormMode, ...] = ("train", "eval")
+#: The default number of minutes between saves of a run within an epoch.
+SAVE_MINUTES: float = 5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,12 @@ lines (see `live_lines`), so they are also updated within a long batch.
 import time
 from collections import deque
 from dataclasses import dataclass
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from rich.console import Console, Group, RenderableType
 
 from adrbench.display.lines import one_line, print_line
-from adrbench.display.live_lines import make_live, progress_line, spell_seconds
+from adrbench.display.live_lines import LiveLines, progress_line, spell_seconds
 
 #: A longer name of a stage is shortened.
 STAGE_WIDTH = 24
@@ -58,20 +57,14 @@ class AttackDisplay:
         self.current = Passes()
         self.passes_before = 0
         self.samples: deque[tuple[float, int]] = deque()
-        self.live = make_live(console, self._draw)
+        self.live = LiveLines(console, self._draw)
 
     def __enter__(self) -> Self:
         print_line(self.console, self.label, style="bold")
-        if self.console.is_terminal and not self.console.quiet:
-            self.live.start()
+        self.live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.live.stop()
 
     def batch(self, stage: str, done: int, total: int, num_robust: int) -> None:

@@ -15,14 +15,33 @@ REFRESHES_PER_SECOND = 5
 FREE_COLUMNS = 4
 
 
-def make_live(console: Console, draw: Callable[[], RenderableType]) -> Live:
-    """Return a live display of what `draw` returns, which is erased at the end."""
-    return Live(
-        get_renderable=lambda: Constrain(draw(), max(1, console.width - FREE_COLUMNS)),
-        console=console,
-        transient=True,
-        refresh_per_second=REFRESHES_PER_SECOND,
-    )
+class LiveLines:
+    """What `draw` returns, shown at the bottom of a terminal until `stop` erases it.
+
+    On a console that is quiet or not a terminal, nothing is shown.
+    """
+
+    def __init__(self, console: Console, draw: Callable[[], RenderableType]) -> None:
+        self.console = console
+        self.live = Live(
+            get_renderable=lambda: Constrain(draw(), max(1, console.width - FREE_COLUMNS)),
+            console=console,
+            transient=True,
+            refresh_per_second=REFRESHES_PER_SECOND,
+        )
+
+    def start(self) -> None:
+        """Show the lines."""
+        if self.console.is_terminal and not self.console.quiet:
+            self.live.start()
+
+    def stop(self) -> None:
+        """Erase the lines."""
+        self.live.stop()
+
+    def refresh(self) -> None:
+        """Draw the lines now."""
+        self.live.refresh()
 
 
 def progress_line(before: str, after: str, *, fraction: float | None) -> Table:

@@ -9,14 +9,13 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
 
 from adrbench.config.settings import TrainConfig
 from adrbench.display.lines import one_line, print_line
-from adrbench.display.live_lines import make_live, progress_line, spell_seconds
+from adrbench.display.live_lines import LiveLines, progress_line, spell_seconds
 from adrbench.results.history import HistoryRow
 
 
@@ -47,19 +46,13 @@ class TrainingDisplay:
         self.validating: tuple[str, int, int] | None = None
         self.accuracies = ""
         self.notice = ""
-        self.live = make_live(console, self._draw)
+        self.live = LiveLines(console, self._draw)
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal and not self.console.quiet:
-            self.live.start()
+        self.live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.live.stop()
 
     def begin(self, config: TrainConfig, steps_per_epoch: int, epoch: int, steps: int) -> None:
@@ -69,9 +62,7 @@ class TrainingDisplay:
         self.first_step = (epoch - 1) * steps_per_epoch + steps
         self.began = self.epoch_began = time.perf_counter()
         self.started = True
-        all_settings = " (adrbench train ... --dry-run shows all)" if self.settings else ""
-        introduction = f"{self.name}: {self.settings}{all_settings}"
-        print_line(self.console, introduction, style="dim")
+        print_line(self.console, f"{self.name}: {self.settings}", style="dim")
         if self.first_step:
             text = f"resuming at epoch {epoch} of {config.epochs}"
             if steps:

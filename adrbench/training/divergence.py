@@ -2,7 +2,7 @@
 
 from adrbench.checkpoints.format import LAST
 from adrbench.checkpoints.state_dicts import find_nonfinite
-from adrbench.errors import AdrbenchError
+from adrbench.errors import AdrbenchError, argument
 from adrbench.training.state import Run, TrainState
 
 
@@ -27,8 +27,11 @@ def explain(run: Run, step: int) -> str:
     epoch, index = divmod(step, run.steps_per_epoch)
     is_saved = (run.directory / LAST).exists()
     kept = f"{run.directory} keeps the last good state" if is_saved else "nothing was saved yet"
-    instead = "a lower --lr" + (" or --precision float32" * (run.config.precision != "float32"))
+    instead = f"a lower {argument('lr')}"
+    if run.config.precision != "float32":
+        instead += f" or {argument('precision', 'float32')}"
     return (
         f"step {index + 1} of epoch {epoch + 1} at learning rate {run.learning_rate(step):g}: "
-        f"{kept}; start over with {instead}, under another --name or with --force."
+        f"{kept}; start over with {instead}, under another {argument('name')} or with "
+        f"{argument('force', True)}."
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adrbench.attacks.find_suite import build_suite
 from adrbench.config.method import Weights
-from adrbench.config.settings import AttackConfig, TrainConfig
+from adrbench.config.settings import SAVE_MINUTES, AttackConfig, TrainConfig
 from adrbench.data import Dataset, epoch_batches
 from adrbench.errors import AdrbenchError, NonFiniteLogitsError, argument
 from adrbench.evaluation.evaluate import evaluate
@@ -33,7 +33,6 @@ from adrbench.training.step import Stepper
 logger = logging.getLogger(__name__)
 
 VALIDATION_BATCH = 250
-SAVE_SECONDS = 300.0
 
 
 def train(
@@ -44,7 +43,7 @@ def train(
     context: Context,
     force: bool = False,
     callbacks: Callbacks | None = None,
-    save_seconds: float = SAVE_SECONDS,
+    save_seconds: float = 60 * SAVE_MINUTES,
     record: Path | None = None,
     architecture: Architecture | None = None,
 ) -> TrainRecord:
@@ -91,7 +90,7 @@ def train(
                 callbacks.epoch(run_epoch(run, state, stepper, checkpointer, callbacks))
             finished = make_record(run, state)
             if record and is_rank_zero:
-                write_own_record(record, finished)
+                finished = write_own_record(record, finished)
     return finished
 
 
@@ -223,17 +222,18 @@ def validate(run: Run, state: TrainState, callbacks: Callbacks) -> dict[Weights,
     counts: dict[Weights, Counts] = {}
     for weights, model in state.models().items():
         try:
-            outcome = evaluate(
-                model,
-                selection_images(run.config, run.dataset),
-                suite,
-                threat,
-                label=f"the {weights} weights",
-                check_reliability=False,
-                batch_size=attack.batch_size,
-                callbacks=ProgressCallbacks(on_batch=report_validation(callbacks, weights)),
-                process_group=run.context.process_group,
-            )
+            with run.calling_user_code(f"the validation of the {weights} weights"):
+                outcome = evaluate(
+                    model,
+                    selection_images(run.config, run.dataset),
+                    suite,
+                    threat,
+                    label=f"the {weights} weights",
+                    check_reliability=False,
+                    batch_size=attack.batch_size,
+                    callbacks=ProgressCallbacks(on_batch=report_validation(callbacks, weights)),
+                    process_group=run.context.process_group,
+                )
         except NonFiniteLogitsError as error:
             where = explain(run, state.steps_done - 1)
             raise AdrbenchError(f"{error.finding} after {where}") from error

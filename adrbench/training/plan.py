@@ -1,23 +1,20 @@
 """A run before it starts: its settings, data set, architecture and paths, from a request."""
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from adrbench.config.component_plugins import load_plugin_components
 from adrbench.config.presets import Source
 from adrbench.config.resolve import TrainRequest
-from adrbench.config.settings import TrainConfig
+from adrbench.config.settings import SAVE_MINUTES, TrainConfig
 from adrbench.data import Dataset, load_dataset
 from adrbench.errors import UsageError, argument
 from adrbench.models.architectures import Architecture, find_activation, find_architecture
 from adrbench.models.foreign import Builder
-from adrbench.results.records import TrainRecord
 from adrbench.runtime.context import Context
-from adrbench.runtime.files import check_writable
-from adrbench.runtime.launch import is_restarted, rank_zero_first
-from adrbench.training import loop
-from adrbench.training.callbacks import Callbacks
-from adrbench.training.checkpointer import is_finished
+from adrbench.runtime.launch import rank_zero_first
 from adrbench.training.run_names import check_run_name, run_name
 from adrbench.training.state import Run, prepare_run
 
@@ -36,7 +33,7 @@ class RunPlaces:
     name: str | None = None
     checkpoints: Path = Path("checkpoints")
     results: Path = Path("results")
-    save_minutes: float = 5
+    save_minutes: float = SAVE_MINUTES
 
     def __post_init__(self) -> None:
         if not self.save_minutes >= 0:
@@ -70,40 +67,34 @@ class Plan:
         """Return the run, ready to be built, without writing anything."""
         return prepare_run(self.config, self.dataset, self.directory, context, self.architecture)
 
-    def run(self, context: Context, *, force: bool, callbacks: Callbacks) -> TrainRecord:
-        """Train on this rank, resuming what was interrupted unless `force`; rank 0 writes."""
-        group = context.process_group
-        force = force and not is_restarted(group)
-        if group.is_rank_zero and (force or not is_finished(self.directory, self.config)):
-            for place in (self.directory, self.record.parent):
-                check_writable(place)
-        return loop.train(
-            self.config,
-            self.dataset,
-            self.directory,
-            context=context,
-            force=force,
-            callbacks=callbacks,
-            save_seconds=60 * self.save_minutes,
-            record=self.record,
-            architecture=self.architecture,
-        )
-
 
 def default_arch(dataset: str) -> str:
     """Return the default architecture of a run on `dataset`."""
     return "small-cnn" if dataset == "digits" else "resnet18"
 
 
-def make_request(
+def make_plan(
     dataset: str | Dataset,
     *,
     method: str,
     arch: str | Builder | None,
     activation: str,
-    given: dict[str, object],
-) -> tuple[TrainRequest, Architecture]:
-    """Return the request for a run, and its architecture."""
+    given: Mapping[str, object],
+    data_dir: Path,
+    places: RunPlaces,
+    context: Context,
+    load: Callable[..., Dataset] = load_dataset,
+) -> Plan:
+    """Load the data set with `load`, and complete the given settings for that many images.
+
+    Logs a warning for each setting that is ignored and each unusable plugin.
+
+    Raises:
+        UsageError: for an unknown name or a setting that is not allowed.
+        ImportPathError: when the architecture cannot be imported.
+        DataError: for missing or broken data.
+
+    """
     name = dataset if isinstance(dataset, str) else dataset.name
     architecture = find_architecture(arch or default_arch(name))
     request = TrainRequest(
@@ -113,29 +104,12 @@ def make_request(
         activation=find_activation(architecture, activation),
         given=given,
     )
-    return request, architecture
-
-
-def make_plan(
-    request: TrainRequest,
-    architecture: Architecture,
-    *,
-    dataset: str | Dataset,
-    data_dir: Path,
-    places: RunPlaces,
-    context: Context,
-) -> Plan:
-    """Load the data set, and complete the settings for that many images.
-
-    Raises:
-        UsageError: for an invalid request or name.
-        DataError: for missing or broken data.
-
-    """
-    for name in request.ignored:
-        logger.warning(f"{argument(name)} is ignored: method {request.method} does not use it.")
+    for problem in load_plugin_components().problems.values():
+        logger.warning(problem)
+    for setting in request.ignored:
+        logger.warning(f"{argument(setting)} is ignored: method {method} does not use it.")
     with rank_zero_first(context.process_group):
-        loaded = load_dataset(
+        loaded = load(
             dataset, data_dir=data_dir, val_size=request.val_size, seed=request.split_seed
         )
     if "split_seed" in request.given and not loaded.val_is_drawn:
@@ -144,15 +118,22 @@ def make_plan(
             "training images."
         )
         request = request.without("split_seed")
-    num_val = len(loaded.val)
-    num_train = len(loaded.train) + num_val
-    config = request.resolve(loaded.name, num_train=num_train, val_size=num_val)
-    name = places.name or run_name(config, loaded.name)
+    return complete(request, architecture, loaded, places)
+
+
+def complete(
+    request: TrainRequest, architecture: Architecture, dataset: Dataset, places: RunPlaces
+) -> Plan:
+    """Return the plan of a request whose data set is loaded."""
+    num_val = len(dataset.val)
+    num_train = len(dataset.train) + num_val
+    config = request.resolve(dataset.name, num_train=num_train, val_size=num_val)
+    name = places.name or run_name(config, dataset.name)
     check_run_name(name, places.results)
     return Plan(
         request=request,
         config=config,
-        dataset=loaded,
+        dataset=dataset,
         architecture=architecture,
         name=name,
         directory=places.checkpoints / name,

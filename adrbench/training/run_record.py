@@ -82,13 +82,17 @@ def check_own_record(path: Path, run: Run, state: TrainState) -> None:
         )
 
 
-def write_own_record(path: Path, record: TrainRecord) -> None:
-    """Write the `record` of a finished run unless its file already contains it."""
+def write_own_record(path: Path, record: TrainRecord) -> TrainRecord:
+    """Write the `record` of a finished run unless its file already contains it; return the file's.
+
+    The one in the file has the time of its creation and the software of that time.
+    """
     if path.exists():
         held = read_record(path)
         if isinstance(held, TrainRecord) and (held.rows(), held.sessions) == (
             record.rows(),
             record.sessions,
         ):
-            return
+            return held
     write_record(path, record)
+    return record

@@ -6,6 +6,7 @@ contains no random generator, and a resumed run ends with the same weights as an
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from adrbench.checkpoints.state_dicts import check_values
+from adrbench.config.component_plugins import foreign_tokens
 from adrbench.config.method import Weights
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, Images, check_shares, steps_per_epoch
@@ -24,6 +26,7 @@ from adrbench.methods.schedules import Schedule, steps
 from adrbench.methods.slots import Slots
 from adrbench.models.architectures import Architecture, build_model, find_architecture
 from adrbench.models.foreign import find_training_format
+from adrbench.registry import calling_user_code
 from adrbench.results.history import HistoryRow
 from adrbench.results.records import Session
 from adrbench.runtime import seeds
@@ -58,6 +61,21 @@ class Run:
         """The height and width of the images."""
         height, width = self.dataset.train.pixels.shape[2:]
         return height, width
+
+    def calling_user_code(self, where: str) -> AbstractContextManager[None]:
+        """Turn exceptions of a network or a component that is not built in into one sentence.
+
+        `where` is the part of the training in which it is called. Exceptions of built-in code are
+        mistakes of ours, and pass.
+        """
+        if self.architecture.is_built_in and not foreign_tokens(self.config.method):
+            return nullcontext()
+        return calling_user_code(
+            lambda raised: (
+                f"{self.config.arch} with method {self.config.method} {raised} in {where} of the "
+                "training; the last saved state is kept."
+            )
+        )
 
 
 @dataclass(kw_only=True)
@@ -209,7 +227,7 @@ def build_state(run: Run) -> TrainState:
 
     """
     config, dataset, device = run.config, run.dataset, run.context.device
-    with torch.random.fork_rng(devices=[]):
+    with run.calling_user_code("the construction"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive_seed(config.seed, "weights"))
         model = build_model(
             run.architecture,

@@ -103,7 +103,10 @@ class Stepper:
             **self.state.slots.targets.annealed(step),
         }
         rank = context.process_group.rank
-        with seeds.global_generators(context.device, seed, "network", step, rank):
+        with (
+            self.run.calling_user_code(f"step {step + 1}"),
+            seeds.global_generators(context.device, seed, "network", step, rank),
+        ):
             return self.take(inputs)
 
     def _draw_noise(self, x: Tensor, step: int) -> Tensor:

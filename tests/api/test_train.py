@@ -1,14 +1,24 @@
 """`adrbench.train`: runs from Python that the command line would have made."""
 
+import os
+import pickle
+import signal
+import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import adrbench
-from adrbench.errors import AdrbenchError
+from adrbench import AdrbenchError
+from adrbench.api.train import check_given
+from adrbench.config.component_plugins import TRAIN_PARAMETERS
+from adrbench.config.settings import TrainConfig, train_settings
+from adrbench.registry import UserCodeError
 from messages import assert_one_line
 from runner import succeed
 
@@ -37,7 +47,7 @@ def test_a_run_is_the_one_of_the_command_line() -> None:
     for weights, snapshot in ours.items():
         for name, value in snapshot["state"].items():
             assert torch.equal(value, theirs[weights]["state"][name])
-    average, student = run.load_model("average"), run.load_model("student", last=True)
+    average, student = run.load_model("average"), run.load_model("student", selection="last")
     x, _ = adrbench.load_examples("digits", n=2)
     assert not torch.equal(average(x), student(x))
     assert run.record.run == "digits-small-cnn-adr+wa-seed0"
@@ -89,7 +99,7 @@ def test_an_architecture_and_images_of_ones_own() -> None:
         adrbench.load_model(run.directory)
 
 
-class Log:
+class Log(adrbench.NoCallbacks):
     """Callbacks that note what happens."""
 
     def __init__(self) -> None:
@@ -102,18 +112,144 @@ class Log:
     def step(self, epoch: int, step: int, loss: float, annealed: Any) -> None:
         self.steps += 1
 
-    def validation(self, weights: str, stage: str, done: int, total: int) -> None:
-        pass
-
     def epoch(self, row: Any) -> None:
         self.epochs.append(row.epoch)
 
 
-def test_callbacks_follow_the_run() -> None:
+def test_callbacks_follow_the_run_beside_the_display(capsys: pytest.CaptureFixture[str]) -> None:
     log = Log()
-    adrbench.train("digits", method="standard", callbacks=log, **QUICK)
+    adrbench.train("digits", method="standard", callbacks=log, progress=True, **QUICK)
     assert log.epochs == [1, 2]
     assert log.steps == 2 * log.steps_per_epoch
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    introduction, *epochs = shown.err.splitlines()
+    assert introduction.startswith("digits-small-cnn-standard-seed0: given: epochs 2")
+    assert [line.partition("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+
+
+def test_nothing_is_shown_unless_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    adrbench.train("digits", method="standard", **QUICK)
+    assert capsys.readouterr() == ("", "")
+
+
+class Failing(adrbench.NoCallbacks):
+    """Callbacks that fail after the first epoch."""
+
+    def step(self, epoch: int, step: int, loss: float, annealed: Any) -> None:
+        if epoch == 2:
+            raise ZeroDivisionError("no such metric")
+
+
+def test_callbacks_that_raise_are_one_sentence_and_the_run_resumes(here: Path) -> None:
+    with pytest.raises(AdrbenchError) as caught:
+        adrbench.train("digits", method="standard", callbacks=Failing(), **QUICK)
+    assert str(caught.value) == (
+        "step of the callbacks Failing raised ZeroDivisionError (no such metric); the last saved "
+        "state is kept."
+    )
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    log = Log()
+    adrbench.train("digits", method="standard", callbacks=log, **QUICK)
+    assert log.epochs == [2]
+
+
+class Breaking(Net):
+    """A network that ends the program in its 20th forward pass."""
+
+    passes = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        Breaking.passes += 1
+        if Breaking.passes == 20:
+            sys.exit(0)
+        return super().forward(x)
+
+
+def test_a_network_that_fails_in_training_is_one_sentence(here: Path) -> None:
+    with pytest.raises(UserCodeError) as caught:
+        adrbench.train("digits", method="standard", arch=Breaking, name="run", **QUICK)
+    assert_one_line(str(caught.value))
+    assert "Breaking with method standard raised SystemExit (0) in " in str(caught.value)
+    assert "the last saved state is kept" in str(caught.value)
+
+
+def test_too_little_memory_has_advice_for_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("adrbench.training.step.train_step", fail)
+    with pytest.raises(AdrbenchError, match="give batch_size=64, or another device; progress"):
+        adrbench.train("digits", method="at", **QUICK)
+
+
+class Interrupting(adrbench.NoCallbacks):
+    """Callbacks during which the user presses Ctrl-C."""
+
+    def step(self, epoch: int, step: int, loss: float, annealed: Any) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interruption_saves_and_says_where_the_run_is() -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="at epoch 1 of 2, after 3 of 10 steps; saved"):
+        adrbench.train("digits", method="standard", callbacks=Interrupting(), **QUICK)
+    assert signal.getsignal(signal.SIGINT) is handler
+    log = Log()
+    adrbench.train("digits", method="standard", callbacks=log, **QUICK)
+    assert log.steps == 2 * log.steps_per_epoch - 3
+
+
+def test_a_run_shows_its_accuracy_and_can_be_pickled() -> None:
+    run = adrbench.train("digits", method="adr+wa", arch=Net, name="run", **{**QUICK, "epochs": 3})
+    best = run.best_epoch
+    accuracies = [row.accuracy("average", "robust") for row in run.record.rows()]
+    assert 100 * run.validation_accuracy == pytest.approx(max(accuracies))
+    assert best.accuracy("average", "robust") == max(accuracies)
+    assert repr(run) == (
+        f"TrainedRun('checkpoints/run', robust val accuracy {run.validation_accuracy:.1%} at epoch "
+        f"{best.epoch} of 3)"
+    )
+    again = pickle.loads(pickle.dumps(run))
+    assert again == run
+    state = again.load_model(selection="last").state_dict()
+    saved = states_of(Path("checkpoints/run/last.pt"))["average"]["state"]
+    assert all(torch.equal(value, saved[name]) for name, value in state.items())
+    with pytest.raises(AdrbenchError, match="unknown selection 'final'"):
+        run.load_model(selection="final")  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    plain = check_given(
+        {"epochs": 3, "eps": 0.5, "flip": True, "milestones": (0.25, 0.5), "seed": 2}
+    )
+    given = {
+        "epochs": np.int64(3),
+        "eps": np.float32(0.5),
+        "flip": np.True_,
+        "milestones": np.array([0.25, 0.5]),
+        "seed": np.uint8(2),
+    }
+    found = check_given(given)
+    assert found == plain
+    assert [type(value) for value in found.values()] == [type(value) for value in plain.values()]
+
+
+def test_a_setting_given_with_its_default_counts_as_given() -> None:
+    assert check_given({"norm": "Linf", "sync_batch_norm": False, "epochs": None}) == {
+        "norm": "Linf",
+        "sync_batch_norm": False,
+    }
+    one = adrbench.train("digits", method="at", name="one", **QUICK)
+    same = adrbench.train("digits", method="at", name="other", norm="Linf", seed=0, **QUICK)
+    assert TrainConfig.from_json(one.record.config) == TrainConfig.from_json(same.record.config)
+
+
+def test_the_signature_lists_every_setting_and_no_setting_is_an_argument() -> None:
+    names = signature(adrbench.train).parameters.keys()
+    assert names >= train_settings().keys()
+    assert names - train_settings().keys() <= TRAIN_PARAMETERS
 
 
 @pytest.mark.parametrize(
@@ -121,25 +257,52 @@ def test_callbacks_follow_the_run() -> None:
     [
         ({"epochz": 3}, "unknown setting 'epochz': did you mean epochs?"),
         ({"epochs": 0}, "epochs is 0: give a number at least 1"),
-        ({"epochs": "3"}, "epochs is '3': give a whole number"),
-        ({"eps": "8/255"}, "eps is '8/255': give a number"),
+        ({"epochs": "3"}, "epochs is '3': write 3 without quotes"),
+        ({"epochs": 2.5}, "epochs is 2.5: give a whole number"),
+        ({"epochs": True}, "epochs is True: give a whole number"),
+        ({"eps": "8/255"}, "eps is '8/255': write 8/255 without quotes"),
+        ({"eps": "large"}, "eps is 'large': give a number"),
+        ({"eps": np.zeros((3, 3))}, "eps is array([[0., 0., 0.]"),
         ({"eps": 8}, "write 8/255 if you meant that"),
+        ({"flip": 1}, "flip is 1: give True or False"),
+        ({"norm": 2}, "norm is 2: give a text"),
+        ({"precision": "float16"}, "precision is 'float16': choose float32 or bfloat16"),
         ({"milestones": (2,)}, "fractions of the run"),
-        ({"milestones": ("a",)}, "give numbers"),
-        ({"save_minutes": "5"}, "give a number of minutes"),
+        ({"milestones": ("a",)}, "give a tuple of numbers"),
+        ({"milestones": 0.5}, "milestones is 0.5: give a tuple of numbers"),
+        ({"save_minutes": "5"}, "save_minutes is '5': write 5 without quotes"),
+        ({"save_minutes": None}, "save_minutes is None: give a number of minutes"),
+        ({"save_minutes": -1}, "give a number of minutes, at least 0"),
         ({"method": "adrr"}, "did you mean adr"),
+        ({"method": ["adr"]}, "method is ['adr']: give tokens joined by +"),
         ({"arch": "resnet"}, "did you mean resnet18"),
+        ({"arch": 18}, "arch is 18: give a name, or a callable"),
         ({"arch": "no_such_module:net"}, "there is no module 'no_such_module'"),
+        ({"activation": None}, "activation is None: give 'relu' or 'silu'"),
         ({"name": "a/b"}, "give a plain name"),
+        ({"name": 3}, "name is 3: give a text"),
+        ({"out": None}, "out is None: give a path"),
         ({"device": "tpu"}, "device is 'tpu'"),
+        ({"device": 0}, "device is 0: give 'auto'"),
+        ({"force": "yes"}, "force is 'yes': give True or False"),
+        ({"progress": 1}, "progress is 1: give True or False"),
+        ({"callbacks": print}, "which has no function begin to call"),
+        ({"callbacks": Log}, "pass an instance of a subclass of adrbench.NoCallbacks"),
+        ({"dataset": 3}, "dataset is 3: give a name, a path or an adrbench.Dataset"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(
     given: dict[str, Any], words: str, here: Path
 ) -> None:
     with pytest.raises(AdrbenchError) as caught:
-        adrbench.train("digits", **{"method": "at", "epochs": 1, **given})
+        adrbench.train(**{"dataset": "digits", "method": "at", "epochs": 1, **given})
     assert_one_line(str(caught.value))
     assert words in str(caught.value)
     assert "--" not in str(caught.value)
     assert list(here.iterdir()) == []
+
+
+def test_a_torch_device_is_a_device() -> None:
+    device = torch.device("cpu")
+    run = adrbench.train("digits", method="standard", **{**QUICK, "device": device, "epochs": 1})
+    assert run.record.history

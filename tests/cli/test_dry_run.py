@@ -3,12 +3,15 @@
 import json
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 
 from adrbench.config.presets import Source
 from adrbench.config.settings import TrainConfig
+from adrbench.models.small_cnn import SmallCNN
 from runner import QUICK, command, succeed, tree
 from training_runs import make_config
 
@@ -49,6 +52,13 @@ def test_values_come_with_their_sources() -> None:
     assert {name: shown.get(name) for name in expected} == expected
 
 
+def test_what_is_given_with_its_default_is_given() -> None:
+    line = ("train", "digits", "--method", "adr+wa+awp", "--activation", "relu", "--norm", "Linf")
+    shown = rows(succeed(*line, "--seed", "0", "--epochs", "30", "--dry-run").out)
+    given = {name for name, (_, source) in shown.items() if source == "given"}
+    assert given == {"DATASET", "--method", "--activation", "--norm", "--seed", "--epochs"}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_values_are_those_of_the_run(method: str) -> None:
     line = ("train", "digits", "--method", method, "--name", "run", *QUICK)
@@ -84,6 +94,29 @@ def test_nothing_is_written(empty: Path) -> None:
     assert tree(empty) == {}
 
 
+@pytest.mark.parametrize(("dataset", "classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_missing_images_are_not_downloaded(
+    dataset: str, classes: int, empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only their number and shape matter: 49,000 images in batches of 128 are 382 full steps."""
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", Mock(side_effect=AssertionError))
+    outcome = succeed("train", dataset, "--arch", "small-cnn", "--dry-run")
+    assert outcome.lines == []
+    assert outcome.notes == [
+        f"note: {dataset} is not in data and is not downloaded for --dry-run, which assumes its "
+        "published sizes."
+    ]
+    out = outcome.out
+    assert "images      49,000 for training; 1,000 for validation" in out
+    assert "10,000 for testing" in out
+    assert "steps       382 per epoch, 76,400 in all" in out
+    num_parameters = sum(map(torch.numel, SmallCNN(classes, 3).parameters()))
+    assert f"network     small-cnn, {num_parameters:,} parameters" in out
+    assert tree(empty) == {}
+    refused = command("train", dataset, "--val-size", "50000", "--dry-run")
+    assert "the validation size is 50000" in refused.err
+
+
 def test_a_finished_run_is_left_alone(empty: Path) -> None:
     line = ("train", "digits", "--method", "at", *QUICK)
     succeed(*line)
@@ -112,7 +145,7 @@ def test_a_set_with_its_own_validation_images_says_so() -> None:
 
 
 def test_the_introduction_joins_both_ends_only_where_they_share_a_source() -> None:
-    from adrbench.cli.settings_display import introduce
+    from adrbench.display.settings import introduce
 
     config = make_config("adr")
     ours = Source(name="ours for digits", text="")

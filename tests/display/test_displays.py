@@ -119,7 +119,7 @@ def test_elsewhere_an_epoch_is_one_line(clock: Clock) -> None:
     console = make_console(80, is_terminal=False)
     show_training(console, clock)
     assert drawn(console) == [
-        "a run: eps 8/255 (adrbench train ... --dry-run shows all)",
+        "a run: eps 8/255",
         "resuming at epoch 3 of 200",
         "epoch 3/200  loss 1.250  tau 2.25  lambda 0.75  val: student clean 81.1 robust 52.2; "
         "average clean 82.3 robust 53.4  1,164 img/s  42.0 s",
