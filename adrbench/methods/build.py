@@ -1,5 +1,6 @@
 """Building the four slots of a method from a configuration."""
 
+from contextlib import nullcontext
 from typing import Any
 
 from torch import nn
@@ -16,7 +17,7 @@ from adrbench.methods.slots import (
     OneHot,
     Slots,
 )
-from adrbench.registry import ImportPathError, describe_exception, import_object
+from adrbench.registry import ImportPathError, calling_user_code, import_object
 from adrbench.results.history import COUNTS, FIELDS
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 
@@ -71,19 +72,17 @@ def _build(component: Component, context: BuildContext) -> Any:
     values = context.config.method_settings
     names = settings_of(component.settings)
     settings = component.settings(**{n: values[n] for n in names if n in values})
-    try:
+    is_built_in = component.token in COMPONENTS
+    of_token = f"the builder {component.builder} of method token {component.token!r}"
+    with (
+        nullcontext()
+        if is_built_in
+        else calling_user_code(lambda raised: f"{of_token} {raised}.", ImportPathError)
+    ):
         part = builder(context, settings)
-    except Exception as error:  # code from elsewhere may raise anything
-        if component.token in COMPONENTS or isinstance(error, AdrbenchError):
-            raise
-        raise ImportPathError(
-            f"the builder {component.builder} of method token {component.token!r} raised "
-            f"{describe_exception(error)}."
-        ) from error
     if not isinstance(part, PROTOCOLS[component.slot]):
         raise AdrbenchError(
-            f"the builder {component.builder} of method token {component.token!r} returned a "
-            f"{type(part).__name__}: it must return {component.slot} as declared in "
-            "adrbench.methods.slots."
+            f"{of_token} returned a {type(part).__name__}: it must return {component.slot} as "
+            "declared in adrbench.methods.slots."
         )
     return part
