@@ -4,6 +4,7 @@ The callbacks only store the progress, which takes about a microsecond; a thread
 lines (see `live_lines`), so they are also updated within a long step.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -110,7 +111,8 @@ class TrainingDisplay:
         if number != signal.SIGINT:
             self.notice = f"{name}: {self.notice}"
         if not self.console.is_terminal and not self.console.quiet:
-            os.write(self.console.file.fileno(), f"{self.notice}\n".encode())
+            with contextlib.suppress(OSError):  # the stream of a notebook has no file descriptor
+                os.write(self.console.file.fileno(), f"{self.notice}\n".encode())
 
     def _draw(self) -> RenderableType:
         """Return the current live lines."""

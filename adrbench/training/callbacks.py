@@ -96,8 +96,9 @@ def check_callbacks(callbacks: Callbacks) -> Callbacks:
             )
 
     def call(name: str, *arguments: Any) -> None:
+        function = f"{name} of the callbacks {kind}"
         with calling_user_code(
-            lambda raised: f"{name} of the callbacks {kind} {raised}; the last saved state is kept."
+            lambda raised: f"{function} {raised}; any state saved before is kept."
         ):
             getattr(callbacks, name)(*arguments)
 

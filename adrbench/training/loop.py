@@ -222,7 +222,7 @@ def validate(run: Run, state: TrainState, callbacks: Callbacks) -> dict[Weights,
     counts: dict[Weights, Counts] = {}
     for weights, model in state.models().items():
         try:
-            with run.calling_user_code(f"the validation of the {weights} weights"):
+            with run.calling_user_code(f"in the validation of the {weights} weights"):
                 outcome = evaluate(
                     model,
                     selection_images(run.config, run.dataset),

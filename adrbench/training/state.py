@@ -62,19 +62,16 @@ class Run:
         height, width = self.dataset.train.pixels.shape[2:]
         return height, width
 
-    def calling_user_code(self, where: str) -> AbstractContextManager[None]:
+    def calling_user_code(self, when: str) -> AbstractContextManager[None]:
         """Turn exceptions of a network or a component that is not built in into one sentence.
 
-        `where` is the part of the training in which it is called. Exceptions of built-in code are
-        mistakes of ours, and pass.
+        `when` completes "raised ...". Exceptions of built-in code are mistakes of ours, and pass.
         """
         if self.architecture.is_built_in and not foreign_tokens(self.config.method):
             return nullcontext()
+        code = f"{self.config.arch} with method {self.config.method}"
         return calling_user_code(
-            lambda raised: (
-                f"{self.config.arch} with method {self.config.method} {raised} in {where} of the "
-                "training; the last saved state is kept."
-            )
+            lambda raised: f"{code} {raised} {when}; any state saved before is kept."
         )
 
 
@@ -227,7 +224,7 @@ def build_state(run: Run) -> TrainState:
 
     """
     config, dataset, device = run.config, run.dataset, run.context.device
-    with run.calling_user_code("the construction"), torch.random.fork_rng(devices=[]):
+    with run.calling_user_code("when it was built"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive_seed(config.seed, "weights"))
         model = build_model(
             run.architecture,

@@ -104,7 +104,7 @@ class Stepper:
         }
         rank = context.process_group.rank
         with (
-            self.run.calling_user_code(f"step {step + 1}"),
+            self.run.calling_user_code(f"in step {step + 1} of the run"),
             seeds.global_generators(context.device, seed, "network", step, rank),
         ):
             return self.take(inputs)

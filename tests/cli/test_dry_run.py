@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from adrbench.cli.dry_run import is_cifar_in
 from adrbench.config.presets import Source
 from adrbench.config.settings import TrainConfig
 from adrbench.models.small_cnn import SmallCNN
@@ -115,6 +116,19 @@ def test_missing_images_are_not_downloaded(
     assert tree(empty) == {}
     refused = command("train", dataset, "--val-size", "50000", "--dry-run")
     assert "the validation size is 50000" in refused.err
+
+
+def test_images_that_are_there_are_read(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [("batch", "9dd4e461268c8034f5c8564e155c67a6")]  # the MD5 of "x"
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.train_list", files)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.test_list", files)
+    place = empty / "cifar-10-batches-py"
+    assert not is_cifar_in(empty, "CIFAR10")
+    place.mkdir()
+    (place / "batch").write_text("x")
+    assert is_cifar_in(empty, "CIFAR10")
+    (place / "batch").write_text("damaged")
+    assert not is_cifar_in(empty, "CIFAR10")
 
 
 def test_a_finished_run_is_left_alone(empty: Path) -> None:

@@ -205,6 +205,13 @@ NOTICES = {
 }
 
 
+def test_a_stream_without_a_file_descriptor_gets_no_notice() -> None:
+    """The signal handler must not raise, for example in a notebook."""
+    console = make_console(80, is_terminal=False)
+    TrainingDisplay(console, "a run").acknowledge(signal.SIGINT)
+    assert drawn(console) == []
+
+
 @pytest.mark.parametrize("number", NOTICES)
 def test_a_signal_is_acknowledged_in_the_live_lines(number: signal.Signals, clock: Clock) -> None:
     console = make_console(80)
