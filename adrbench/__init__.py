@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adrbench import attacks
-    from adrbench.api.evaluate import Result, evaluate
+    from adrbench.api.evaluate import evaluate
+    from adrbench.api.result import Result
     from adrbench.api.train import TrainedRun, train
     from adrbench.attacks.suites import Suite
     from adrbench.checkpoints.restore import load_model
@@ -55,7 +56,7 @@ _HOMES = {
     "Dataset": "adrbench.data",
     "EMA": "adrbench.methods.ema",
     "NoCallbacks": "adrbench.training.callbacks",
-    "Result": "adrbench.api.evaluate",
+    "Result": "adrbench.api.result",
     "Suite": "adrbench.attacks.suites",
     "ThreatModel": "adrbench.config.threat",
     "TrainedRun": "adrbench.api.train",

@@ -1,130 +1,96 @@
-"""`adrbench.evaluate`: attack any model, and save the result for the report."""
+"""`adrbench.evaluate`: attack any model, at one radius or several."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeGuard, overload
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from torch import Tensor, nn
 
+from adrbench.api.result import Result
 from adrbench.attacks.find_suite import as_suite
 from adrbench.attacks.stages import Stage
 from adrbench.attacks.suites import Suite
+from adrbench.config.declare import convert, settings_of, wrong_type
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import NORMS, STANDARD_EPS, ThreatModel
 from adrbench.data import Source
 from adrbench.data.loading import recognize
 from adrbench.display.attack import AttackDisplay
-from adrbench.errors import RecordError, UsageError, unknown_name
+from adrbench.errors import UsageError, unknown_name
 from adrbench.evaluation import jobs
-from adrbench.evaluation.evaluate import Evaluation
-from adrbench.evaluation.finished import read_own_record
 from adrbench.evaluation.inputs import as_images, check_labels_within
-from adrbench.evaluation.jobs import Job
-from adrbench.evaluation.run import run_in_memory, save_examples
+from adrbench.evaluation.jobs import Job, StateLocation
+from adrbench.evaluation.run import run_in_memory
 from adrbench.evaluation.saved_state import locate_state
 from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.evaluation.targets import TargetModel
 from adrbench.models.architectures import DEFAULT_ACTIVATION
+from adrbench.models.frozen import Freezer
 from adrbench.models.modes import device_of
-from adrbench.results.records import AttackRecord, StageResult, write_record
 from adrbench.runtime.context import Context
 from adrbench.runtime.devices import choose_device
 from adrbench.runtime.hashing import hash_weights
+from adrbench.runtime.memory_errors import explaining_memory_errors
 
 #: What a data set is called whose name the caller does not give.
 UNNAMED_DATASET = "custom"
 
+Images = Tensor | npt.NDArray[np.floating]
+Labels = Tensor | npt.NDArray[np.integer]
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Result:
-    """The result of an evaluation of n images, as returned by `evaluate`.
 
-    `clean` and `robust` are per-example outcomes, (n,) booleans in the order of the images:
-    whether the model classifies the image correctly, and whether it still does under every attack
-    of the suite. `adversarial` holds the adversarial examples, (n, C, H, W) float32 in [0, 1], or
-    None if they were not kept. `record` is the record that `adrbench attack` would write.
-    """
+@overload
+def evaluate(
+    model: nn.Module,
+    x: Images,
+    y: Labels,
+    *,
+    suite: str | Stage | Suite = ...,
+    norm: str = ...,
+    eps: float | None = ...,
+    name: str = ...,
+    dataset: str | None = ...,
+    batch_size: int = ...,
+    device: str | None = ...,
+    seed: int = ...,
+    precision: Literal["float32"] = ...,
+    keep_adversarial: bool = ...,
+    progress: bool = ...,
+    state_path: str | Path | None = ...,
+) -> Result: ...
 
-    clean: npt.NDArray[np.bool_]
-    robust: npt.NDArray[np.bool_]
-    adversarial: Tensor | None
-    record: AttackRecord
-    _job: Job
-    _evaluation: Evaluation
 
-    @property
-    def clean_accuracy(self) -> float:
-        """The fraction of images that are classified correctly without an attack."""
-        return self.record.clean_correct / self.record.n
-
-    @property
-    def robust_accuracy(self) -> float:
-        """The fraction of images that are classified correctly under every attack."""
-        return self.record.robust_correct / self.record.n
-
-    @property
-    def stages(self) -> tuple[StageResult, ...]:
-        """Each attack in order: its name, the number of robust images after it, its seconds."""
-        return self.record.stages
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Why the robust accuracy may be unreliable, one sentence per reason."""
-        return self.record.warnings
-
-    def save(self, directory: str | Path = "results", *, force: bool = False) -> Path:
-        """Write the record to `directory`, where `adrbench report` finds it; return its path.
-
-        Raises:
-            RecordError: when the file contains another record, unless `force` is true.
-
-        """
-        path = Path(directory) / self._job.path.name
-        if path.exists() and not force:
-            held = read_own_record(self._job, path)
-            if held.verdicts != self.record.verdicts:
-                raise RecordError(
-                    f"{path} contains the same evaluation with different outcomes: give "
-                    "another directory, or force=True to replace it."
-                )
-            return path
-        write_record(path, self.record)
-        return path
-
-    def save_adversarial(self, path: str | Path) -> None:
-        """Write the adversarial examples, as `adrbench attack --save-adversarial` does.
-
-        `path` ends in `.npz` (examples, labels, outcomes, and the kind of each example) or in `.pt`
-        (only the tensor of examples, which is the format that RobustBench requires).
-
-        Raises:
-            UsageError: when the examples were not kept, or `path` has another suffix.
-
-        """
-        if self._evaluation.adversarial is None:
-            raise UsageError(
-                "the examples were not kept: call evaluate with keep_adversarial=True."
-            )
-        save_examples(Path(path), self._job, self._evaluation)
-
-    def __repr__(self) -> str:
-        return (
-            f"Result({self._job.label}: clean {self.record.clean_correct}/{self.record.n}, robust "
-            f"{self.record.robust_correct}/{self.record.n})"
-        )
+@overload
+def evaluate(
+    model: nn.Module,
+    x: Images,
+    y: Labels,
+    *,
+    suite: str | Stage | Suite = ...,
+    norm: str = ...,
+    eps: Sequence[float],
+    name: str = ...,
+    dataset: str | None = ...,
+    batch_size: int = ...,
+    device: str | None = ...,
+    seed: int = ...,
+    precision: Literal["float32"] = ...,
+    keep_adversarial: bool = ...,
+    progress: bool = ...,
+) -> list[Result]: ...
 
 
 def evaluate(
     model: nn.Module,
-    x: Tensor | npt.NDArray[np.floating],
-    y: Tensor | npt.NDArray[np.integer],
+    x: Images,
+    y: Labels,
     *,
     suite: str | Stage | Suite = "autoattack",
     norm: str = "Linf",
-    eps: float | None = None,
+    eps: float | Sequence[float] | None = None,
     name: str = "model",
     dataset: str | None = None,
     batch_size: int = 250,
@@ -134,7 +100,7 @@ def evaluate(
     keep_adversarial: bool = False,
     progress: bool = False,
     state_path: str | Path | None = None,
-) -> Result:
+) -> Result | list[Result]:
     """Attack any model and return its per-example robustness.
 
     The outcomes, the record and the warnings are the same as those of `adrbench attack`. For
@@ -150,7 +116,8 @@ def evaluate(
         suite: A name (see `adrbench list suites`), `package.module:attribute`, an attack such as
             `adrbench.attacks.PGD(steps=50)`, or an `adrbench.Suite` of attacks.
         norm: "Linf" or "L2".
-        eps: Radius as a fraction of the pixel range; 8/255 (Linf) or 0.5 (L2) by default.
+        eps: Radius as a fraction of the pixel range; 8/255 (Linf) or 0.5 (L2) by default. For
+            several, such as `[2/255, 4/255]`, a list of results is returned.
         name: Name of the model in tables.
         dataset: Name of the data set in tables; "custom" by default. The complete CIFAR-10 test set
             in its official order is recognized; results on it have this name and are ranked among
@@ -180,65 +147,116 @@ def evaluate(
         >>> result = adrbench.evaluate(model, x, y, suite="pgd-20", eps=0.1, name="linear")
         >>> result.robust_accuracy <= result.clean_accuracy
         True
+        >>> results = adrbench.evaluate(model, x, y, suite="pgd-20", eps=[0.05, 0.1])
+        >>> [round(result.record.threat_model.eps, 2) for result in results]
+        [0.05, 0.1]
 
     """
-    if norm not in NORMS:
-        raise unknown_name("norm", norm, NORMS)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model is a {type(model).__name__}: give a torch.nn.Module.")
     if precision != "float32":
         raise UsageError(f"precision is {precision!r}: evaluations run in float32.")
-    threat = ThreatModel(norm=norm, eps=STANDARD_EPS[norm] if eps is None else eps)
+    if device is not None and not isinstance(device, str):
+        raise wrong_type("device", device, "a text such as 'cuda:0'")
+    threats = _list_threats(norm, eps)
+    if _is_several(eps) and state_path is not None:
+        raise UsageError("state_path is for the progress of one evaluation: give one eps with it.")
     location = None if state_path is None else locate_state(state_path)
-    job = _plan(
+    context = Context(device=device_of(model) if device is None else choose_device(device))
+    planned = _plan(
         model,
         x,
         y,
-        threat=threat,
-        suite=suite,
-        config=AttackConfig(
-            suite=suite if isinstance(suite, str) else as_suite(suite).name,
-            batch_size=batch_size,
-            seed=seed,
-        ),
+        threats=threats,
+        suite=suite if isinstance(suite, str) else as_suite(suite),
+        settings={"batch_size": batch_size, "seed": seed},
         name=name,
-        dataset=dataset or UNNAMED_DATASET,
+        dataset=UNNAMED_DATASET if dataset is None else dataset,
     )
-    context = Context(device=device_of(model) if device is None else choose_device(device))
+    freezer = Freezer()
+    results = [
+        _run(
+            job,
+            context,
+            freezer,
+            keep_adversarial=keep_adversarial,
+            progress=progress,
+            location=location,
+        )
+        for job in planned
+    ]
+    return results if _is_several(eps) else results[0]
+
+
+def _list_threats(norm: str, eps: float | Sequence[float] | None) -> list[ThreatModel]:
+    """Return the threat model of each radius."""
+    if not isinstance(norm, str) or norm not in NORMS:
+        raise unknown_name("norm", str(norm), NORMS)
+    radii: Sequence[Any] = eps if _is_several(eps) else [STANDARD_EPS[norm] if eps is None else eps]
+    if len(radii) == 0:
+        raise UsageError("eps is empty: give at least one radius, such as 8/255.")
+    return [ThreatModel(norm=norm, eps=radius) for radius in radii]
+
+
+def _is_several(eps: object) -> TypeGuard[Sequence[float]]:
+    return isinstance(eps, list | tuple | np.ndarray) and np.ndim(eps) == 1
+
+
+def _run(
+    job: Job,
+    context: Context,
+    freezer: Freezer,
+    *,
+    keep_adversarial: bool,
+    progress: bool,
+    location: StateLocation | None,
+) -> Result:
     console = Console(stderr=True, quiet=not progress)
-    with AttackDisplay(console, job.label, num_images=len(job.images)) as display:
+    with (
+        AttackDisplay(console, job.label, num_images=len(job.images)) as display,
+        explaining_memory_errors(job.config.batch_size),
+    ):
         evaluation, record = run_in_memory(
             job,
             context,
             ProgressCallbacks(on_batch=display.batch, on_pass=display.passes),
             location=location,
             keep_adversarial=keep_adversarial,
+            freezer=freezer,
         )
-    adversarial = evaluation.adversarial
+    examples = evaluation.adversarial
     return Result(
         clean=evaluation.clean.numpy(),
         robust=evaluation.robust.numpy(),
-        adversarial=adversarial.x_adv if adversarial else None,
+        adversarial=examples.x_adv if examples else None,
         record=record,
-        _job=job,
-        _evaluation=evaluation,
+        _key=job.key,
+        _file_name=job.path.name,
+        _labels=job.images.labels,
+        _examples=examples,
     )
 
 
 def _plan(
     model: nn.Module,
-    x: Tensor | npt.NDArray[np.floating],
-    y: Tensor | npt.NDArray[np.integer],
+    x: Images,
+    y: Labels,
     *,
-    threat: ThreatModel,
-    suite: str | Stage | Suite,
-    config: AttackConfig,
+    threats: Sequence[ThreatModel],
+    suite: str | Suite,
+    settings: dict[str, object],
     name: str,
     dataset: str,
-) -> Job:
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"model is a {type(model).__name__}: give a torch.nn.Module.")
+) -> list[Job]:
+    """Return the evaluation under each threat model."""
     for what, text in (("name", name), ("dataset", dataset)):
         if not isinstance(text, str) or not text.strip() or not text.isprintable():
             raise UsageError(f"{what} is {text!r}: give a name that can be printed.")
+    declared = settings_of(AttackConfig)
+    config = AttackConfig(
+        suite=suite if isinstance(suite, str) else suite.name,
+        **{key: convert(declared[key], value) for key, value in settings.items()},
+    )
     images = as_images(x, y)
     target = TargetModel(
         dataset=dataset,
@@ -246,7 +264,7 @@ def _plan(
         activation=DEFAULT_ACTIVATION,
         run=name,
         checkpoint_sha256=hash_weights(model),
-        threat_model=threat,
+        threat_model=threats[0],
         model=model,
     )
     logits = jobs.compute_logits(target, images, dataset)
@@ -258,12 +276,15 @@ def _plan(
         read=lambda data_dir, part: images if part == "test" else None,
     )
     source = recognize(source, images)
-    return jobs.plan(
-        target,
-        config,
-        test=images,
-        info=source,
-        out=Path(),
-        suite=None if isinstance(suite, str) else as_suite(suite),
-        clean_logits=logits,
-    )
+    return [
+        jobs.plan(
+            target.at_radius(threat.eps),
+            config,
+            test=images,
+            info=source,
+            out=Path(),
+            suite=None if isinstance(suite, str) else suite,
+            clean_logits=logits,
+        )
+        for threat in threats
+    ]

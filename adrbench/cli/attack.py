@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,7 @@ from adrbench.errors import AdrbenchError, UsageError
 if TYPE_CHECKING:
     from adrbench.evaluation.jobs import Job
     from adrbench.evaluation.targets import TargetModel, TargetOptions
+    from adrbench.models.frozen import Freezer
     from adrbench.results.records import AttackRecord
     from adrbench.runtime.context import Context
 
@@ -167,6 +168,7 @@ class AttackRun:
     def run(self, targets: Sequence[str], context: "Context") -> None:
         """Attack every target on this rank; rank 0 prints and writes."""
         from adrbench.evaluation.finished import find_finished
+        from adrbench.models.frozen import Freezer
         from adrbench.runtime.launch import is_restarted, rank_zero_first
         from adrbench.runtime.process_group import same_on_all_ranks
 
@@ -184,9 +186,12 @@ class AttackRun:
             for job in jobs:
                 find_finished(job, context)  # refuses a foreign record before any attack
         records: list[AttackRecord] = []
+        freezer = Freezer()
         try:
             for job in jobs:
-                records.append(attack_once(job, context, self.save_adversarial, force=force))
+                records.append(
+                    attack_once(job, context, self.save_adversarial, freezer, force=force)
+                )
         finally:
             if records and group.is_rank_zero:
                 print_attacks(records)
@@ -231,15 +236,16 @@ class AttackRun:
 
     def at_radii(self, target_model: "TargetModel") -> list["TargetModel"]:
         """Return a target once for each radius."""
-        threat = target_model.threat_model
-        return [
-            replace(target_model, threat_model=replace(threat, eps=eps))
-            for eps in self.radii or [threat.eps]
-        ]
+        return [target_model.at_radius(eps) for eps in self.radii] or [target_model]
 
 
 def attack_once(
-    job: "Job", context: "Context", save_adversarial: Path | None, *, force: bool
+    job: "Job",
+    context: "Context",
+    save_adversarial: Path | None,
+    freezer: "Freezer",
+    *,
+    force: bool,
 ) -> "AttackRecord":
     """Return the record of an evaluation, which is run unless it is already finished."""
     from rich.console import Console
@@ -280,7 +286,14 @@ def attack_once(
             explaining_memory_errors(job.config.batch_size),
         ):
             callbacks = ProgressCallbacks(on_batch=display.batch, on_pass=display.passes)
-            return run(job, context, callbacks, force=force, save_adversarial=save_adversarial)
+            return run(
+                job,
+                context,
+                callbacks,
+                force=force,
+                save_adversarial=save_adversarial,
+                freezer=freezer,
+            )
     except Interrupted as interruption:
         number = interruption.number
         if progress_files(job, 0).files():

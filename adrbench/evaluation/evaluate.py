@@ -23,7 +23,7 @@ from adrbench.evaluation.progress import NoProgressStore, Progress, ProgressStor
 from adrbench.evaluation.reliability import assess_reliability
 from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks, StageRunner
 from adrbench.models.chunked import ChunkedModel
-from adrbench.models.frozen import FORMATS, Frozen, formats_for, freeze
+from adrbench.models.frozen import FORMATS, Freezer, Frozen, formats_for
 from adrbench.models.graphed import GraphedModel
 from adrbench.models.modes import in_mode, without_parameter_gradients
 from adrbench.registry import calling_user_code
@@ -88,6 +88,7 @@ def evaluate(
     progress_store: ProgressStore | None = None,
     example_store: ExampleStore | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
+    freezer: Freezer | None = None,
 ) -> Evaluation:
     """Attack `model` on `images`, on the device both are on, in float32.
 
@@ -104,7 +105,8 @@ def evaluate(
     evaluation resumes, and its adversarial examples in `example_store`. Where memory does not
     suffice for a batch, the passes of the model are split, and the batch stays as it is. Every
     rank of `process_group` calls this and returns the whole evaluation; the ranks share the
-    batches, which do not depend on the number of ranks.
+    batches, which do not depend on the number of ranks. Evaluations of the same model one after
+    another can share the `freezer`.
 
     Raises:
         NonFiniteLogitsError: after the clean pass, on all ranks, if a logit was not finite there.
@@ -130,7 +132,14 @@ def evaluate(
         full_precision(),
         collected_warnings() as collected,
     ):
-        frozen = _freeze_alike(model, x, progress.memory_format, optimize_model, process_group)
+        frozen = _freeze_alike(
+            model,
+            x,
+            progress.memory_format,
+            optimize_model,
+            process_group=process_group,
+            freezer=freezer or Freezer(),
+        )
         progress.memory_format = frozen.memory_format
 
         def save() -> None:
@@ -215,7 +224,9 @@ def _freeze_alike(
     x: Tensor,
     resumed_format: str,
     optimize_model: bool,
+    *,
     process_group: ProcessGroup,
+    freezer: Freezer,
 ) -> Frozen:
     """Freeze the model on every rank, in the memory format that rank 0 chooses.
 
@@ -225,6 +236,6 @@ def _freeze_alike(
         formats: Sequence[torch.memory_format] = (FORMATS.get(resumed_format, IMAGE_FORMAT),)
     else:
         formats = formats_for(x) if optimize_model else (IMAGE_FORMAT,)
-    frozen = freeze(model, x, formats) if process_group.is_rank_zero else None
+    frozen = freezer.freeze(model, x, formats) if process_group.is_rank_zero else None
     chosen = process_group.broadcast(frozen.memory_format if frozen else "")
-    return frozen or freeze(model, x, (FORMATS.get(chosen, IMAGE_FORMAT),))
+    return frozen or freezer.freeze(model, x, (FORMATS.get(chosen, IMAGE_FORMAT),))

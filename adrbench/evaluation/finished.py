@@ -1,18 +1,14 @@
 """The record of a finished evaluation: whether it exists and belongs to this evaluation."""
 
-from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from adrbench.errors import RecordError, argument
-from adrbench.evaluation.identity import Identity, are_same_logits
+from adrbench.evaluation.identity import EvaluationKey
 from adrbench.evaluation.jobs import Job, progress_files
 from adrbench.results.records import (
     AttackRecord,
     find_contradiction,
     read_record,
-    unpack_logits,
 )
 from adrbench.runtime.context import Context
 
@@ -27,7 +23,7 @@ def find_finished(job: Job, context: Context) -> AttackRecord | None:
     exists, is_redone = context.process_group.broadcast(
         (job.path.exists(), bool(progress_files(job, 0).files()))
     )
-    record = read_own_record(job) if exists else None
+    record = read_own_record(job.key, job.path) if exists else None
     return None if is_redone else record
 
 
@@ -37,19 +33,18 @@ def remove_foreign_record(job: Job) -> None:
     An evaluation that replaces it and is interrupted can then be resumed.
     """
     try:
-        read_own_record(job)
+        read_own_record(job.key, job.path)
     except RecordError:
         job.path.unlink(missing_ok=True)
 
 
-def read_own_record(job: Job, path: Path | None = None) -> AttackRecord:
-    """Read the record of an evaluation, from its own path by default.
+def read_own_record(key: EvaluationKey, path: Path) -> AttackRecord:
+    """Read the record of an evaluation.
 
     Raises:
         RecordError: when the file is broken, or the record of another evaluation.
 
     """
-    path = path or job.path
     try:
         record = read_record(path)
     except RecordError as error:
@@ -61,7 +56,7 @@ def read_own_record(job: Job, path: Path | None = None) -> AttackRecord:
         raise RecordError(
             f"{path} is damaged ({contradiction}): give {argument('force', True)} to repeat it."
         )
-    if difference := describe_difference(job, record):
+    if difference := key.describe_difference(record):
         raise RecordError(
             f"{path} is the record of another evaluation ({difference}): {_advise_replacing()}"
         )
@@ -71,20 +66,3 @@ def read_own_record(job: Job, path: Path | None = None) -> AttackRecord:
 def _advise_replacing() -> str:
     """Return what to do about a record that is not that of the evaluation."""
     return f"record to another directory, or give {argument('force', True)} to replace it."
-
-
-def describe_difference(job: Job, record: AttackRecord) -> str | None:
-    """Return in words how the evaluation of a record differs from `job`; None if it does not."""
-    is_dependent = job.suite.batch_dependent
-    ours = job.identity if is_dependent else replace(job.identity, batch_size=None)
-    theirs = Identity.of_record(record, batch_dependent=is_dependent)
-    if difference := theirs.describe_difference(ours):
-        return difference
-    if record.clean_logits is not None:
-        try:
-            held = torch.from_numpy(unpack_logits(record.clean_logits, record.num_classes))
-        except RecordError as error:
-            return str(error)
-        if not are_same_logits(held, job.clean_logits):
-            return "the model has the same weights but different outputs"
-    return None

@@ -7,7 +7,7 @@ images count too.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from adrbench.config.declare import format_eps
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
+from adrbench.errors import RecordError
 from adrbench.models.modes import device_of, in_mode
-from adrbench.results.records import AttackRecord
+from adrbench.results.records import AttackRecord, unpack_logits
 from adrbench.runtime.devices import full_precision
 from adrbench.runtime.hashing import hash_json
 
@@ -89,6 +90,35 @@ class Identity:
                     return "the code of the model has changed"
             elif own != other:
                 return f"{field.name} {_show(own)}, not {_show(other)}"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationKey:
+    """What a record must agree with to be that of an evaluation.
+
+    `clean_logits` are those of the first images, (N, num_classes); `batch_dependent` is whether the
+    outcomes depend on the batch size.
+    """
+
+    identity: Identity
+    clean_logits: Tensor
+    batch_dependent: bool
+
+    def describe_difference(self, record: AttackRecord) -> str | None:
+        """Return in words how the evaluation of a record differs; None if it does not."""
+        identity, is_dependent = self.identity, self.batch_dependent
+        ours = identity if is_dependent else replace(identity, batch_size=None)
+        theirs = Identity.of_record(record, batch_dependent=is_dependent)
+        if difference := theirs.describe_difference(ours):
+            return difference
+        if record.clean_logits is not None:
+            try:
+                held = torch.from_numpy(unpack_logits(record.clean_logits, record.num_classes))
+            except RecordError as error:
+                return str(error)
+            if not are_same_logits(held, self.clean_logits):
+                return "the model has the same weights but different outputs"
         return None
 
 

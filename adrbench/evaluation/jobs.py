@@ -13,7 +13,7 @@ from adrbench.config.settings import AttackConfig
 from adrbench.data import Images, Source
 from adrbench.errors import UsageError, argument
 from adrbench.evaluation.adversarial import ExampleFiles
-from adrbench.evaluation.identity import NUM_IMAGES, Identity, first_logits
+from adrbench.evaluation.identity import NUM_IMAGES, EvaluationKey, Identity, first_logits
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
 from adrbench.registry import describe_exception
@@ -45,6 +45,15 @@ class Job:
         """A short name for displays and messages."""
         threat = self.target_model.threat_model
         return f"{self.target_model.label} {self.suite.name} {threat.norm} {format_eps(threat.eps)}"
+
+    @property
+    def key(self) -> EvaluationKey:
+        """What a record must agree with to be that of this evaluation."""
+        return EvaluationKey(
+            identity=self.identity,
+            clean_logits=self.clean_logits,
+            batch_dependent=self.suite.batch_dependent,
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -139,6 +148,8 @@ def record_name(identity: Identity, suite: Suite, is_known: bool) -> str:
     """Return the file name of a record: readable, and unique to the evaluation."""
     parts = [identity.selection, identity.weights] if is_known else []
     stem = "-".join([identity.run, *parts, suite.name]).replace(":", "-").replace("/", "-")
+    if stem.startswith("."):  # a report does not read hidden files
+        stem = f"_{stem}"
     unique = identity if suite.batch_dependent else replace(identity, batch_size=None)
     return f"{stem}-{unique.fingerprint()[:8]}.json"
 

@@ -13,6 +13,7 @@ from adrbench.evaluation.plausibility import Accuracy
 from adrbench.evaluation.progress import ProgressStore
 from adrbench.evaluation.saved_state import saved_state
 from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks
+from adrbench.models.frozen import Freezer
 from adrbench.models.modes import on_device
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import (
@@ -32,11 +33,13 @@ def run(
     *,
     force: bool,
     save_adversarial: Path | None,
+    freezer: Freezer | None = None,
 ) -> AttackRecord:
     """Run an evaluation and write its record; resume an interrupted one unless `force`.
 
     Every rank calls this and returns the record; rank 0 writes it, and before it the adversarial
-    examples to `save_adversarial`, if given.
+    examples to `save_adversarial`, if given. Evaluations of one model after another can share the
+    `freezer`.
 
     Raises:
         AdrbenchError: when another process is writing the record.
@@ -55,6 +58,7 @@ def run(
             callbacks,
             progress_store=state.progress,
             example_store=state.examples if save_adversarial else None,
+            freezer=freezer,
         )
         record = make_record(job, evaluation, context)
         if group.is_rank_zero:
@@ -71,6 +75,7 @@ def run_in_memory(
     *,
     location: StateLocation | None,
     keep_adversarial: bool,
+    freezer: Freezer | None = None,
 ) -> tuple[Evaluation, AttackRecord]:
     """Run an evaluation and return it with its record; write nothing but its state at `location`.
 
@@ -92,6 +97,7 @@ def run_in_memory(
             callbacks,
             progress_store=state.progress if state else None,
             example_store=examples if keep_adversarial else None,
+            freezer=freezer,
         )
         return evaluation, make_record(job, evaluation, context)
 
@@ -103,6 +109,7 @@ def perform(
     *,
     progress_store: ProgressStore | None = None,
     example_store: ExampleStore | None = None,
+    freezer: Freezer | None = None,
 ) -> Evaluation:
     """Run an evaluation on the device of `context`; the model is moved back afterwards."""
     model = job.target_model.model
@@ -119,6 +126,7 @@ def perform(
             progress_store=progress_store,
             example_store=example_store,
             process_group=context.process_group,
+            freezer=freezer,
         )
 
 

@@ -77,6 +77,25 @@ def freeze(
     return Frozen(model=model, folded=False, memory_format="")
 
 
+class Freezer:
+    """Freezes a model once for several evaluations, between which it does not change."""
+
+    def __init__(self) -> None:
+        self._model: nn.Module | None = None
+        self._made_for: object = None
+        self._frozen: Frozen | None = None
+
+    def freeze(
+        self, model: nn.Module, x: Tensor, formats: Sequence[torch.memory_format] = (IMAGE_FORMAT,)
+    ) -> Frozen:
+        """Return `freeze(model, x, formats)`, or that of the last call if it was the same one."""
+        made_for = (x.shape, x.dtype, x.device, tuple(formats))
+        if self._frozen is None or self._model is not model or self._made_for != made_for:
+            self._frozen = freeze(model, x, formats)
+            self._model, self._made_for = model, made_for
+        return self._frozen
+
+
 def formats_for(x: Tensor) -> tuple[torch.memory_format, ...]:
     """Return the memory formats to try for many passes over batches of the size of `x`.
 

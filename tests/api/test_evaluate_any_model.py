@@ -2,8 +2,10 @@
 
 import doctest
 import importlib
+import pickle
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import adrbench
 from adrbench.attacks import PGD, Suite
 from adrbench.data import Images
 from adrbench.errors import AdrbenchError, RecordError
+from adrbench.models import frozen as frozen_module
 from adrbench.results.records import AttackRecord, read_record
 from messages import assert_one_line
 from runner import QUICK, succeed
@@ -27,7 +30,9 @@ EPS = 0.03
 
 
 def evaluate(model: nn.Module = MODEL, x: Any = X, y: Any = Y, **more: Any) -> adrbench.Result:
-    return adrbench.evaluate(model, x, y, **{"suite": "pgd-5", "eps": EPS, **more})
+    settings: dict[str, Any] = {"suite": "pgd-5", "eps": EPS, **more}
+    result: adrbench.Result = adrbench.evaluate(model, x, y, **settings)
+    return result
 
 
 @pytest.mark.slow
@@ -355,8 +360,48 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "device": ({"device": "tpu"}, "device is 'tpu'"),
     "precision": ({"precision": "float16"}, "precision is 'float16'"),
     "name": ({"name": " "}, "give a name"),
+    "no dataset": ({"dataset": ""}, "dataset is ''"),
+    "eps in quotes": ({"eps": "8/255"}, "such as 8/255 without quotes"),
+    "no eps": ({"eps": []}, "eps is empty"),
+    "one eps of two": ({"eps": [0.1, None]}, "eps is None: give a number"),
+    "batch size in quotes": ({"batch_size": "8"}, "batch_size is '8': write 8 without quotes"),
+    "half a batch": ({"batch_size": 2.5}, "batch_size is 2.5: give a whole number"),
+    "half a seed": ({"seed": 1.5}, "seed is 1.5: give a whole number"),
+    "device of torch": ({"device": torch.device("cpu")}, "such as 'cuda:0'"),
+    "class of an attack": ({"suite": PGD}, "suite is the class PGD"),
+    "state of several": ({"eps": [0.1, 0.2], "state_path": "x"}, "give one eps with it"),
     "import path": ({"suite": "no_such_module:suite"}, "there is no module 'no_such_module'"),
 }
+
+
+def test_several_radii_are_several_evaluations_of_a_model_that_is_frozen_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    radii = [EPS, 3 * EPS]
+    singles = [evaluate(eps=eps) for eps in radii]
+    fold = Mock(wraps=frozen_module.fold_batch_norm)
+    monkeypatch.setattr(frozen_module, "fold_batch_norm", fold)
+    results = adrbench.evaluate(MODEL, X, Y, suite="pgd-5", eps=radii)
+    assert fold.call_count == 1
+    for single, result in zip(singles, results, strict=True):
+        assert (single.robust == result.robust).all()
+        assert single.record.threat_model == result.record.threat_model
+        assert single.record.weights_sha256 == result.record.weights_sha256
+    assert results[0].robust_accuracy > results[1].robust_accuracy
+
+
+def test_a_result_can_be_pickled_and_saved_afterwards(tmp_path: Path) -> None:
+    result = evaluate(keep_adversarial=True)
+    copy = pickle.loads(pickle.dumps(result))
+    assert copy.save(tmp_path) == result.save(tmp_path)
+    copy.save_adversarial(tmp_path / "x.npz")
+    assert repr(copy) == repr(result)
+
+
+@pytest.mark.parametrize("name", [".hidden", "..", "a/b", "-", "my network"])
+def test_a_result_of_any_name_is_in_the_report(name: str, tmp_path: Path) -> None:
+    evaluate(name=name).save(tmp_path)
+    assert adrbench.load_results(tmp_path)["row"].tolist() == [name]
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -34,7 +34,8 @@ def evaluate(**more: Any) -> adrbench.Result:
         "keep_adversarial": True,
         **more,
     }
-    return adrbench.evaluate(x=X, y=Y, **settings)
+    result: adrbench.Result = adrbench.evaluate(x=X, y=Y, **settings)
+    return result
 
 
 class Killed(BaseException):

@@ -1,7 +1,7 @@
 """A target: a model to evaluate, how its weights were trained, and the options that select it."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -95,6 +95,12 @@ class TargetModel:
         """
         modules = {type(module).__module__ for module in self.model.modules()}
         return fingerprint_modules(modules - {"__main__"})
+
+    def at_radius(self, eps: float) -> "TargetModel":
+        """Return the same target under another radius."""
+        other = replace(self, threat_model=replace(self.threat_model, eps=eps))
+        vars(other).update(weights_sha256=self.weights_sha256, code=self.code)
+        return other
 
     @property
     def label(self) -> str:
