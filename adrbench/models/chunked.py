@@ -11,7 +11,7 @@ class ChunkedModel(nn.Module):
 
     Chunks are processed one after another. The gradient with respect to images is computed from a
     second forward pass of each chunk, so only the activations of one chunk are in memory at a time.
-    Parameters get no gradients.
+    It is zero for a chunk whose logits do not depend on the images. Parameters get no gradients.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -58,6 +58,9 @@ class _InChunks(torch.autograd.Function):
             variable = chunk.detach().requires_grad_()
             with torch.enable_grad():
                 logits = ctx.model(variable)
+            if not logits.requires_grad:
+                parts.append(torch.zeros_like(variable))
+                continue
             parts += torch.autograd.grad(
                 logits, variable, d_chunk, allow_unused=True, materialize_grads=True
             )

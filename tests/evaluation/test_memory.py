@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from adrbench.attacks.find_suite import build_suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
-from adrbench.evaluation.evaluate import evaluate
+from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.models.chunked import ChunkedModel
 from logs import logged
-from tiny import make_images, train_small_net
+from tiny import labelled_by, make_images, train_small_net
 
 THREAT = ThreatModel(eps=0.03)
 IMAGES = make_images(30, classes=4)
@@ -47,6 +47,40 @@ def test_outcomes_are_those_of_whole_batches(suite: str, monkeypatch: pytest.Mon
     assert note.startswith(
         "there is not enough memory for a whole batch: the model processes 8 images"
     )
+
+
+class Untracked(nn.Module):
+    """A model whose logits do not depend, for autograd, on images that are `dark` on average."""
+
+    def __init__(self, model: nn.Module, dark: float) -> None:
+        super().__init__()
+        self.model, self.dark = model, dark
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits.detach() if x.mean() < self.dark else logits
+
+
+@pytest.mark.parametrize("suite", ["pgd-5", "apgd-ce", "fab-t"])
+def test_logits_that_do_not_depend_on_the_images_are_attacked_in_chunks_too(suite: str) -> None:
+    model = Untracked(train_small_net(IMAGES, classes=4), dark=1)
+    images = labelled_by(model, IMAGES)
+    built = build_suite(AttackConfig(suite=suite), THREAT, 4)
+
+    def run(model: nn.Module) -> Evaluation:
+        return evaluate(model, images, built, THREAT, batch_size=15)
+
+    whole, split = run(model), run(Small(model, most=8))
+    assert torch.equal(whole.robust, split.robust)
+    assert any("gradient of exactly zero" in text for text in split.warnings)
+
+
+def test_a_chunk_without_dependence_has_a_gradient_of_zero() -> None:
+    chunked = ChunkedModel(Untracked(nn.Flatten(), dark=0.5))
+    assert chunked.shrink(4)
+    x = torch.tensor([0.1, 0.2, 0.8, 0.9]).view(4, 1, 1, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(chunked(x).sum(), x)
+    assert gradient.flatten().tolist() == [0, 0, 1, 1]
 
 
 def test_one_image_that_does_not_fit_is_an_error() -> None:
