@@ -29,6 +29,7 @@ from adrbench.models.modes import in_mode, without_parameter_gradients
 from adrbench.registry import calling_user_code
 from adrbench.results.records import StageResult
 from adrbench.runtime.devices import IMAGE_FORMAT, full_precision
+from adrbench.runtime.locks import GLOBAL_STATE
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,8 @@ def evaluate(
     The attacks run on the frozen form of the model. `optimize_model` spends time on making that
     form fast, which pays off over many batches: its memory format is chosen with more care, and
     on a GPU its passes are replayed as CUDA graphs where possible. The model itself is returned
-    to its state before the call, and so is torch's random state.
+    to its state before the call, and so is torch's random state. Calls from several threads run one
+    after another, since they would change that state for each other.
 
     After every batch the progress is saved in `progress_store`, from which an interrupted
     evaluation resumes, and its adversarial examples in `example_store`. Where memory does not
@@ -127,6 +129,7 @@ def evaluate(
     if stages and progress.has_begun:
         logger.info(f"resuming {progress.describe(stages[0].name)}.")
     with (
+        GLOBAL_STATE,
         in_mode(model, training=False),
         without_parameter_gradients(model),
         full_precision(),

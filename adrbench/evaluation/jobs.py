@@ -11,7 +11,7 @@ from adrbench.attacks.suites import Suite
 from adrbench.config.declare import format_eps
 from adrbench.config.settings import AttackConfig
 from adrbench.data import Images, Source
-from adrbench.errors import UsageError, argument
+from adrbench.errors import UsageError, argument, is_out_of_memory
 from adrbench.evaluation.adversarial import ExampleFiles
 from adrbench.evaluation.identity import NUM_IMAGES, EvaluationKey, Identity, first_logits
 from adrbench.evaluation.progress import ProgressFiles
@@ -19,6 +19,7 @@ from adrbench.evaluation.targets import TargetModel
 from adrbench.registry import describe_exception
 from adrbench.runtime.files import check_name
 from adrbench.runtime.hashing import hash_json
+from adrbench.runtime.locks import GLOBAL_STATE
 
 logger = logging.getLogger(__name__)
 
@@ -185,8 +186,11 @@ def compute_logits(target_model: TargetModel, images: Images, dataset: str) -> T
     """
     shape = tuple(images.pixels.shape[1:])
     try:
-        logits = first_logits(target_model.model, images)
-    except Exception as error:  # the model runs the user's code, which may raise anything
+        with GLOBAL_STATE:
+            logits = first_logits(target_model.model, images)
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        if is_out_of_memory(error):
+            raise
         raise UsageError(
             f"{target_model.label} does not take images of shape {shape} (channels, height, width) "
             f"from {dataset}, it raised {describe_exception(error)}: give the "

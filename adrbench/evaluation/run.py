@@ -24,6 +24,7 @@ from adrbench.results.records import (
     write_record,
 )
 from adrbench.runtime.context import Context
+from adrbench.runtime.locks import GLOBAL_STATE
 
 
 def run(
@@ -113,7 +114,7 @@ def perform(
 ) -> Evaluation:
     """Run an evaluation on the device of `context`; the model is moved back afterwards."""
     model = job.target_model.model
-    with on_device(model, context.device):
+    with GLOBAL_STATE, on_device(model, context.device):
         return evaluate(
             model,
             job.images.to(context.device),

@@ -5,13 +5,14 @@ the copy differ from those of the model only by float32 rounding.
 """
 
 import copy
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
@@ -112,7 +113,39 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
     Raises any exception from a model that cannot be traced, such as one that branches on values.
     """
-    return fuse(copy.deepcopy(model).eval(), inplace=True).eval()
+    tracer = _OneThreadTracer()
+    graph = tracer.trace(copy.deepcopy(model).eval())
+    return fuse(fx.GraphModule(tracer.root, graph), inplace=True, no_trace=True).eval()
+
+
+class _OneThreadTracer(fx.Tracer):
+    """Traces the modules that the current thread calls.
+
+    While `torch.fx` traces, it intercepts the calls and attributes of every module in the process;
+    those of other threads are passed through.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = threading.get_ident()
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Return the proxy of a call, or the result of the call in another thread."""
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        """Return the proxy of an attribute, or the attribute in another thread."""
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 def is_equivalent(model: nn.Module, other: nn.Module, x: Tensor) -> bool:

@@ -1,7 +1,7 @@
-"""Lock files: only one process at a time writes a run or a record.
+"""Locks: one process at a time writes a run or a record, and one thread evaluates a model.
 
-The operating system releases the lock of a process that exits for any reason, so a lock file left
-behind by a killed process does not block others.
+The former are lock files. The operating system releases the lock of a process that exits for any
+reason, so a lock file left behind by a killed process does not block others.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,10 @@ from adrbench.errors import AdrbenchError
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 
 logger = logging.getLogger(__name__)
+
+#: Held by a thread while it changes what all threads share: the mode and device of a caller's
+#: model, torch's random state and precision, Python's warning filters, what `torch.fx` traces.
+GLOBAL_STATE = threading.RLock()
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 

@@ -1,6 +1,7 @@
 """The evaluation judges attacks itself, and each stage attacks the survivors of the last."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from adrbench.attacks.pgd import fgsm
 from adrbench.attacks.suites import Suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
-from adrbench.evaluation.evaluate import evaluate
+from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.registry import UserCodeError
 from adrbench.runtime.devices import full_precision
@@ -223,6 +224,27 @@ def test_a_stage_that_fails_is_one_error(answer: object, words: str) -> None:
     with pytest.raises(UserCodeError) as caught:
         evaluate(Linear(), images, suite(Broken(answer)), THREAT, batch_size=4)
     assert words in str(caught.value)
+
+
+def test_threads_that_evaluate_one_model_get_the_outcomes_of_one_thread() -> None:
+    images = make_images(40)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(1), Linear()).train()
+    images = labelled_by(model[2], images)
+    built = build_suite(AttackConfig(suite="apgd-ce"), THREAT, 3)
+
+    def run(_: int = 0) -> Evaluation:
+        return evaluate(model, images, built, THREAT, batch_size=16)
+
+    alone = run()
+    assert 0 < alone.robust_correct < alone.clean_correct
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(run, range(8)))
+    for one in together:
+        assert torch.equal(one.robust, alone.robust)
+        assert one.warnings == alone.warnings
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 class Vandal:

@@ -1,6 +1,7 @@
 """Frozen copies: the same logits and gradients, BatchNorm folded where that is safe."""
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -196,6 +197,29 @@ def test_a_forward_hook_still_applies() -> None:
     model.get_submodule("bn1").register_forward_hook(lambda module, args, output: 2 * output)
     x = images()
     torch.testing.assert_close(freeze(model, x).model(x), model(x))
+
+
+def test_other_threads_run_their_models_while_one_is_traced() -> None:
+    x, other = images(), build_trained("small-cnn").eval()
+    expected, found = other(x), []
+    is_traced = threading.Event()
+
+    def run_other() -> None:
+        assert is_traced.wait(60)
+        found.append(other(x))
+
+    thread = threading.Thread(target=run_other)
+
+    def wait_for_it(body: nn.Module, x: Tensor) -> Tensor:
+        is_traced.set()
+        thread.join()
+        logits: Tensor = body(x)
+        return logits
+
+    thread.start()
+    folded = fold_batch_norm(Wrapped(wait_for_it))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert torch.equal(found[0], expected)
 
 
 @pytest.mark.data
