@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from adrbench.report import columns as c
+from adrbench.report.attack_labels import label_attacks
 from adrbench.report.footnotes import (
     distinguish_test_images,
     distinguish_weights,
@@ -41,7 +42,8 @@ def accuracy_table(
     Groups of the best epoch and of third-party weights are shown, last epochs only without a best.
     """
     groups = shown_groups(groups)
-    attacks = c.attack_columns(groups)
+    labels = label_attacks(groups)
+    attacks = c.attack_columns(labels.labels)
     by_data, by_training = distinguish_test_images(groups), distinguish_training(groups, settings)
     by_weights = distinguish_weights(groups)
     rows = []
@@ -65,7 +67,7 @@ def accuracy_table(
         )
     is_ranked = any(row.cells[c.RANK.key] for row in rows)
     notes = figure_notes(rows, intervals) + superseded_notes(groups) + shared_run_notes(groups)
-    notes += unknown_method_notes(groups)
+    notes += [*unknown_method_notes(groups), *labels.notes]
     if is_ranked:
         notes.append(
             f"rank: among RobustBench's {len(leaderboard.entries)} entries and the row itself."
@@ -94,22 +96,22 @@ def overfitting_table(
     A suite that was run on only one of the two keeps its row, with dashes.
     """
     pairs = _pairs(groups)
-    attacks = c.attack_columns(group for pair in pairs for group in pair)
+    shown = [group for pair in pairs for group in pair]
+    labels = label_attacks(shown)
     by_training = distinguish_training([best for best, _ in pairs], settings)
     rows = []
     for best, last in pairs:
-        present = [a for a in attacks if a in best.records or a in last.records]
+        present = [a for a in labels.labels if a in best.records or a in last.records]
         if not any(set(best.correct(a)) & set(last.correct(a)) for a in present):
             continue
         own = dict.fromkeys(group_footnotes(best) + group_footnotes(last))
         footnotes = (*own, *by_training.get(best.identity, ()))
         rows += [
-            Row(cells=_overfitting_cells(best, last, a, attacks[a].label), footnotes=footnotes)
+            Row(cells=_overfitting_cells(best, last, a, labels.labels[a]), footnotes=footnotes)
             for a in present
         ]
     if not rows:
         return None
-    shown = [group for pair in pairs for group in pair]
     return Table(
         name="robust overfitting",
         title=f"Robust overfitting (%, gap in points), {describe(task)}",
@@ -120,6 +122,7 @@ def overfitting_table(
             "gap: best - last per seed.",
             *figure_notes(rows, intervals),
             *superseded_notes(group for group in shown if group.selection == "last"),
+            *labels.notes,
         ),
     )
 

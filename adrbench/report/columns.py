@@ -1,10 +1,8 @@
 """The columns of every table, and the column of each attack in a table's records."""
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from adrbench.config.declare import format_eps
 from adrbench.report.grouping import Attack, SeedGroup
@@ -118,10 +116,6 @@ EVALUATION = (
     SECONDS,
 )
 
-#: The order of suite columns: single attacks, weak before strong, then the ensembles.
-SUITES = ("fgsm", "pgd", "cw", "apgd-ce", "apgd-t", "fab-t", "square", "other")
-ENSEMBLES = ("autoattack-rand", "autoattack", "autoattack-plus")
-
 
 def identity(group: SeedGroup) -> dict[str, Cell]:
     """Return the cells that identify the model of a row."""
@@ -133,64 +127,12 @@ def identity(group: SeedGroup) -> dict[str, Cell]:
     }
 
 
-def attack_columns(groups: Iterable[SeedGroup]) -> dict[Attack, Column]:
-    """Return a column per attack in `groups`, in table order."""
-    labels = label_attacks(attack for group in groups for attack in group.attacks)
+def attack_columns(labels: Mapping[Attack, str]) -> dict[Attack, Column]:
+    """Return a column for each attack, in the order of their `labels`."""
     return {a: _value(f"robust {label}", label, suite=label) for a, label in labels.items()}
-
-
-def label_attacks(attacks: Iterable[Attack]) -> dict[Attack, str]:
-    """Return a label for each attack, in table order.
-
-    The label of a suite is its name. Where a suite was run with several sets of parameters, labels
-    add those that differ, with all digits if they would be equal otherwise.
-    """
-    attacks = sorted(set(attacks), key=_attack_order)
-    parameters = {attack: json.loads(attack.parameters) for attack in attacks}
-    by_suite: dict[str, list[dict[str, Any]]] = {}
-    for attack in attacks:
-        by_suite.setdefault(attack.suite, []).append(parameters[attack])
-    differing = {suite: _differing(siblings) for suite, siblings in by_suite.items()}
-    shown = {a: {name: parameters[a].get(name) for name in differing[a.suite]} for a in attacks}
-    labels = {attack: _label(attack.suite, shown[attack], _parameter) for attack in attacks}
-    counts = Counter(labels.values())
-    return {
-        attack: label if counts[label] == 1 else _label(attack.suite, shown[attack], json.dumps)
-        for attack, label in labels.items()
-    }
 
 
 def radius_column(eps: float) -> Column:
     """Return the column of the robust accuracy at `eps`, a fraction of 1."""
     label = format_eps(eps)
     return replace(_value(f"robust {label}", label), eps=eps)
-
-
-def _label(suite: str, shown: Mapping[str, Any], format_value: Callable[[Any], str]) -> str:
-    return suite + "".join(f" {name}={format_value(value)}" for name, value in shown.items())
-
-
-def _differing(siblings: list[dict[str, Any]]) -> list[str]:
-    """Return the names of the parameters that are not the same in all of `siblings`."""
-    return [
-        name
-        for name in sorted(set().union(*siblings))
-        if len({json.dumps(one.get(name), sort_keys=True) for one in siblings}) > 1
-    ]
-
-
-def _parameter(value: object) -> str:
-    if isinstance(value, float):
-        return format_eps(value)
-    return "-" if value is None else str(value)
-
-
-def _attack_order(attack: Attack) -> tuple[int, int, str, str]:
-    suite = attack.suite
-    if suite in ENSEMBLES:
-        return (len(SUITES) + ENSEMBLES.index(suite), 0, suite, attack.parameters)
-    family, _, steps = suite.partition("-")
-    if family == "pgd":
-        # By length, then by digits: the suffix of a third-party suite need not be a number.
-        return (SUITES.index("pgd"), len(steps), suite, attack.parameters)
-    return (SUITES.index(suite if suite in SUITES else "other"), 0, suite, attack.parameters)

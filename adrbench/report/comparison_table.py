@@ -1,9 +1,10 @@
 """Comparisons of each method with its control and with plain adversarial training."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from adrbench.report import columns as c
+from adrbench.report.attack_labels import label_attacks
 from adrbench.report.comparison import Comparison, compare
 from adrbench.report.controls import PLAIN, Control, choose_control, list_controls
 from adrbench.report.footnotes import INTERVALS_NOTE, group_footnotes
@@ -12,7 +13,7 @@ from adrbench.report.p_values import correct
 from adrbench.report.references import References
 from adrbench.report.run_settings import Settings, distinguish_training
 from adrbench.report.statistics import PValue
-from adrbench.report.tables import Cell, Column, Row, Table
+from adrbench.report.tables import Cell, Row, Table
 from adrbench.report.validation_split import (
     FEW_IMAGES,
     ValidationSplit,
@@ -76,7 +77,8 @@ def paired_table(
     are a family. Two groups are compared if they differ in nothing but components of the method
     and what these imply. None without any such pair.
     """
-    attacks = c.attack_columns(groups)
+    named = label_attacks(groups)
+    attacks = named.labels
     references = References(groups, settings)
     found = [
         line
@@ -101,7 +103,7 @@ def paired_table(
         if line.group.selection != "file" and line.group.identity.training not in settings:
             footnotes += (UNKNOWN_FOOTNOTE,)
         footnotes += by_training.get(line.group.identity, ())
-        cells = _cells(line, attacks[line.attack].label, p_values.get(position))
+        cells = _cells(line, attacks[line.attack], p_values.get(position))
         rows.append(Row(cells=cells, footnotes=tuple(dict.fromkeys(footnotes))))
     return Table(
         name="paired",
@@ -110,7 +112,10 @@ def paired_table(
         columns=c.PAIRED,
         rows=tuple(rows),
         unnumbered=_shared_split_footnotes(lines, rows),
-        notes=_notes(lines, has_seeds, intervals, fewest if is_last_first else None, against),
+        notes=(
+            *_notes(lines, has_seeds, intervals, fewest if is_last_first else None, against),
+            *named.notes,
+        ),
     )
 
 
@@ -195,7 +200,7 @@ def _fewest_selection_images(
 
 
 def _in_order(
-    lines: Iterable[_Line], attacks: Mapping[Attack, Column], is_last_first: bool
+    lines: Iterable[_Line], attacks: Iterable[Attack], is_last_first: bool
 ) -> list[_Line]:
     """Sort the lines by family: by epoch rule, then by attack, keeping their order within."""
     selections = ("last", "best") if is_last_first else SELECTIONS

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from adrbench.config.settings import TrainConfig
 from adrbench.report import columns as c
-from adrbench.report.grouping import SeedGroup, Task
+from adrbench.report.attack_labels import at_relative_step, label_dated, newest_date
+from adrbench.report.grouping import Attack, SeedGroup, Task
 from adrbench.report.naming import common_label, method_order, with_activation, with_label
 from adrbench.report.run_settings import (
     describe_differences,
@@ -18,7 +19,9 @@ from adrbench.report.tables import Cell, Row, Table
 from adrbench.results.records import AttackRecord, TrainRecord
 
 RUNS_NOTE = "seconds: wall-clock time of a run, ± over seeds."
-EVALUATIONS_NOTE = "seconds: wall-clock time of an evaluation, ± over methods, epochs and weights."
+EVALUATIONS_NOTE = (
+    "seconds: wall-clock time of an evaluation, ± over methods, epochs, weights and radii."
+)
 
 
 class _Runs(NamedTuple):
@@ -76,25 +79,54 @@ def training_table(trained: Iterable[TrainRecord]) -> Table:
     )
 
 
+class _Evaluations(NamedTuple):
+    """The identity of the evaluations in one row of the evaluation table."""
+
+    dataset: str
+    norm: str
+    arch: str
+    attack: Attack
+    device: str
+    n: int
+    processes: int
+
+
 def evaluation_table(grouped: Mapping[Task, Sequence[SeedGroup]]) -> Table:
-    """Return a row for all evaluations of a network by an attack, on one device."""
-    rows: dict[tuple[str, str, str, str, int, int], list[AttackRecord]] = {}
+    """Return a row for all evaluations of a network by an attack, at any radius, on one device."""
+    rows: dict[_Evaluations, dict[str, list[AttackRecord]]] = {}
+    dates: dict[tuple[str, str], dict[Attack, str]] = {}
     for task, groups in grouped.items():
-        columns = c.attack_columns(groups)
+        own_dates = dates.setdefault((task.dataset, task.norm), {})
         for group in groups:
-            for attack, column in columns.items():
-                for record in group.records.get(attack, {}).values():
-                    suite = f"{column.label}, {task.norm} {task.eps}"
-                    where = (record.device, record.n, record.processes)
-                    key = (task.dataset, group.identity.arch, suite, *where)
-                    rows.setdefault(key, []).append(record)
+            for attack in group.attacks:
+                common = at_relative_step(attack, group.eps)
+                own_dates[common] = max(own_dates.get(common, ""), newest_date(group, attack))
+                for record in group.records[attack].values():
+                    key = _Evaluations(
+                        *(task.dataset, task.norm, group.identity.arch, common),
+                        *(record.device, record.n, record.processes),
+                    )
+                    rows.setdefault(key, {}).setdefault(task.eps, []).append(record)
+    named = {place: label_dated(own) for place, own in dates.items()}
+    order = {
+        (*place, attack): position
+        for place, own in named.items()
+        for position, attack in enumerate(own.labels)
+    }
+    in_order = sorted(rows, key=lambda key: (key[:3], order[key.dataset, key.norm, key.attack]))
+    notes = [note for own in named.values() for note in own.notes]
+    if any(sum(map(len, own.values())) > 1 for own in rows.values()):
+        notes.insert(0, EVALUATIONS_NOTE)
     return Table(
         name="evaluation",
         title="Evaluation",
         context={},
         columns=c.EVALUATION,
-        rows=tuple(_evaluation_row(key, own) for key, own in rows.items()),
-        notes=(EVALUATIONS_NOTE,) if any(len(own) > 1 for own in rows.values()) else (),
+        rows=tuple(
+            _evaluation_row(key, named[key.dataset, key.norm].labels[key.attack], rows[key])
+            for key in in_order
+        ),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
@@ -114,16 +146,18 @@ def _training_cells(key: _Runs, records: Sequence[TrainRecord]) -> dict[str, Cel
 
 
 def _evaluation_row(
-    key: tuple[str, str, str, str, int, int], records: Sequence[AttackRecord]
+    key: _Evaluations, label: str, by_eps: Mapping[str, Sequence[AttackRecord]]
 ) -> Row:
-    dataset, arch, suite, device, n, processes = key
+    radii = [*by_eps]
+    where = radii[0] if len(radii) == 1 else f"{len(radii)} radii"
+    records = [record for own in by_eps.values() for record in own]
     cells: dict[str, Cell] = {
-        c.DATASET.key: dataset,
-        c.ARCH.key: arch,
-        c.SUITE.key: suite,
-        c.DEVICE.key: device,
-        c.N.key: n,
-        "processes": processes,
+        c.DATASET.key: key.dataset,
+        c.ARCH.key: key.arch,
+        c.SUITE.key: f"{label}, {key.norm} {where}",
+        c.DEVICE.key: key.device,
+        c.N.key: key.n,
+        "processes": key.processes,
         "evaluations": len(records),
         c.SECONDS.key: spread(record.seconds for record in records),
     }

@@ -156,15 +156,15 @@ def _seed_footnotes(group: SeedGroup, attacks: Sequence[Attack]) -> list[str]:
 
 
 def _warning_footnotes(group: SeedGroup, attacks: Sequence[Attack]) -> list[str]:
-    seeds_of: dict[tuple[str, str], list[int | None]] = {}
+    seeds_of: dict[tuple[str, str], dict[int | None, None]] = {}
     for attack in attacks:
         by_seed = group.records[attack]
         for seed in group.seeds:
             warnings = by_seed[seed].warnings if seed in by_seed else ()
             for warning in dict.fromkeys(warnings) if warnings else ():
-                seeds_of.setdefault((attack.suite, warning), []).append(seed)
+                seeds_of.setdefault((attack.suite, warning), {})[seed] = None
     return [
-        f"warning from {suite}{'' if seeds == [None] else f' ({_seeds(seeds)})'}: {warning}"
+        f"warning from {suite}{'' if [*seeds] == [None] else f' ({_seeds([*seeds])})'}: {warning}"
         for (suite, warning), seeds in seeds_of.items()
     ]
 

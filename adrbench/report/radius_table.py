@@ -1,10 +1,15 @@
 """Robust accuracy by radius: models attacked in the same way at several eps, one column each."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from adrbench.report import columns as c
+from adrbench.report.attack_labels import (
+    AttackLabels,
+    at_relative_step,
+    label_dated,
+    newest_date,
+)
 from adrbench.report.footnotes import (
     distinguish_test_images,
     distinguish_weights,
@@ -18,8 +23,6 @@ from adrbench.report.run_settings import Settings, distinguish_training
 from adrbench.report.tables import Cell, Row, Table
 
 RADIUS = "robust accuracy by radius"
-#: The step of an attack, which by default is a fraction of eps.
-STEP = "alpha"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,7 +82,7 @@ def _make_lines(by_eps: Mapping[str, Sequence[SeedGroup]]) -> list[_Line]:
             key = (group.identity, group.selection, group.selected_on)
             models.setdefault(key, {})[eps] = group
     lines = [line for own in models.values() for line in _join(own)]
-    order = {attack: i for i, attack in enumerate(c.label_attacks(one.attack for one in lines))}
+    order = {attack: i for i, attack in enumerate(_label(lines).labels)}
     return sorted(lines, key=lambda line: (row_order(line.groups[0]), order[line.attack]))
 
 
@@ -90,7 +93,7 @@ def _join(model: Mapping[str, SeedGroup]) -> list[_Line]:
     for is_relative in (True, False):
         found: dict[Attack, dict[str, tuple[SeedGroup, Attack]]] = {}
         for eps, group, attack in left:
-            common = _relative(attack, group.eps) if is_relative else attack
+            common = at_relative_step(attack, group.eps) if is_relative else attack
             found.setdefault(common, {}).setdefault(eps, (group, attack))
         joined = [
             _Line(attack=attack, cells=cells) for attack, cells in found.items() if len(cells) > 1
@@ -101,14 +104,13 @@ def _join(model: Mapping[str, SeedGroup]) -> list[_Line]:
     return lines
 
 
-def _relative(attack: Attack, eps: float) -> Attack:
-    """Return `attack` with its step, if it has one, as a multiple of eps."""
-    parameters = json.loads(attack.parameters)
-    step = parameters.get(STEP)
-    if not isinstance(step, float) or not eps:
-        return attack
-    relative = parameters | {STEP: f"{step / eps:.4g} eps"}
-    return attack._replace(parameters=json.dumps(relative, sort_keys=True))
+def _label(lines: Iterable[_Line]) -> AttackLabels:
+    """Return the labels of the attacks of `lines`."""
+    dates: dict[Attack, str] = {}
+    for line in lines:
+        newest = max(newest_date(group, attack) for group, attack in line.cells.values())
+        dates[line.attack] = max(dates.get(line.attack, ""), newest)
+    return label_dated(dates)
 
 
 def _make_table(
@@ -117,9 +119,9 @@ def _make_table(
     groups = list(dict.fromkeys(group for line in lines for group in line.groups))
     eps_values = {eps: group.eps for line in lines for eps, (group, _) in line.cells.items()}
     columns = [c.radius_column(eps) for eps in sorted(eps_values.values())]
-    labels = c.label_attacks(line.attack for line in lines)
+    named = _label(lines)
     apart = _Apart(groups, settings)
-    rows = [_make_row(line, labels[line.attack], apart) for line in lines]
+    rows = [_make_row(line, named.labels[line.attack], apart) for line in lines]
     notes = figure_notes(rows, intervals) + superseded_notes(groups) + shared_run_notes(groups)
     return Table(
         name=RADIUS,
@@ -127,7 +129,7 @@ def _make_table(
         context=context,
         columns=(*c.RADIUS, *columns),
         rows=tuple(rows),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys((*notes, *named.notes))),
     )
 
 

@@ -119,7 +119,7 @@ def test_both_kinds_of_steps_have_rows_that_say_which() -> None:
     records = [at(k, record, parameters={"alpha": k / 4 / 255}) for k in (4, 8)]
     records += [at(k, record, parameters={"alpha": 0.5 / 255}) for k in (4, 8)]
     labels = [row.cells["suite"] for row in table(build_report(records), RADIUS).rows]
-    assert labels == ["pgd-20 alpha=0.25 eps", "pgd-20 alpha=0.00196078"]
+    assert labels == ["pgd-20 (alpha 0.00196078)", "pgd-20 (alpha 0.25 eps)"]
 
 
 def test_several_models_of_a_user_are_told_apart() -> None:
@@ -221,7 +221,7 @@ def test_a_clean_evaluation_joins_the_rows_of_its_model() -> None:
     for one in (*tables, table(report, RADIUS)):
         assert [figure(row.cells["clean"]).correct for row in one.rows] == [(8_001,)]
     suites = [row.cells["suite"] for row in table(report, "evaluation").rows]
-    assert suites == ["pgd-20, Linf 4/255", "pgd-20, Linf 8/255"]
+    assert suites == ["pgd-20, Linf 2 radii"]
 
 
 def test_a_clean_evaluation_of_fewer_seeds_has_no_footnote() -> None:

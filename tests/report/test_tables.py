@@ -325,7 +325,7 @@ def test_other_parameters_are_another_column() -> None:
     ]
     found = table(build_report(records), "robust accuracy")
     labels = [column.label for column in found.columns if column.suite]
-    assert labels == ["pgd-20 restarts=1", "pgd-20 restarts=5"]
+    assert labels == ["pgd-20 (restarts 1)", "pgd-20 (restarts 5)"]
     assert len(found.rows) == 1
 
 

@@ -1,0 +1,217 @@
+"""Labels of attacks in tables: the suite's name and the settings in which its runs differ.
+
+Attacks that a label cannot tell apart, such as two versions of a user's code, are numbered from the
+oldest to the newest, and a note says in what they differ.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adrbench.config.declare import format_eps
+from adrbench.report.grouping import Attack, SeedGroup
+
+#: The order of suites: single attacks, weak before strong, then the ensembles.
+SUITES = ("fgsm", "pgd", "cw", "apgd-ce", "apgd-t", "fab-t", "square", "other")
+ENSEMBLES = ("autoattack-rand", "autoattack", "autoattack-plus")
+#: Keys of fingerprints of code, and the form of all fingerprints.
+CODE = frozenset(("code", "bytecode"))
+FINGERPRINT = re.compile("[0-9a-f]{16,}")
+#: The step of an attack, which by default is a fraction of eps.
+STEP = "alpha"
+EPS = "eps"
+#: A label shows at most this many settings, and values of at most this many characters.
+MOST_SETTINGS, MOST_CHARACTERS = 3, 24
+
+#: A parameter: the keys that lead to it, such as ("noise", "steps").
+_Path = tuple[str, ...]
+_Parameters = Mapping[_Path, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackLabels:
+    """A label for each attack, in table order, and the notes on those that are numbered."""
+
+    labels: Mapping[Attack, str]
+    notes: tuple[str, ...] = ()
+
+
+def label_attacks(groups: Iterable[SeedGroup]) -> AttackLabels:
+    """Return the labels of the attacks in `groups`."""
+    dates: dict[Attack, str] = {}
+    for group in groups:
+        for attack in group.attacks:
+            dates[attack] = max(dates.get(attack, ""), newest_date(group, attack))
+    return label_dated(dates)
+
+
+def newest_date(group: SeedGroup, attack: Attack) -> str:
+    """Return when the newest evaluation of `group` by `attack` was made."""
+    return max(record.created for record in group.records[attack].values())
+
+
+def label_dated(dates: Mapping[Attack, str]) -> AttackLabels:
+    """Return the labels of attacks, given the date (ISO 8601) of the newest evaluation of each.
+
+    The label of a suite is its name. Where a suite was run with several sets of parameters, labels
+    add the plain settings that differ, as in "noise (steps 10)", with all digits if they would be
+    equal otherwise. Labels that are still equal are numbered by date.
+    """
+    by_suite: dict[str, list[Attack]] = {}
+    for attack in sorted(dates, key=lambda attack: _suite_order(attack.suite)):
+        by_suite.setdefault(attack.suite, []).append(attack)
+    labels: dict[Attack, str] = {}
+    notes: list[str] = []
+    for suite, attacks in by_suite.items():
+        parameters = {attack: _flatten(json.loads(attack.parameters)) for attack in attacks}
+        different = _differing(parameters.values())
+        plain = [path for path in different if all(map(_is_plain, _values(parameters, path)))]
+        shown = plain[:MOST_SETTINGS]
+        in_order = sorted(
+            attacks, key=lambda one: [*(_value_order(parameters[one].get(p)) for p in shown)]
+        )
+        settings = {attack: [parameters[attack].get(path) for path in shown] for attack in in_order}
+        own = _number(_label(suite, _shorten(shown), settings), dates)
+        labels |= own
+        hidden = [path for path in different if path not in shown]
+        if hidden:
+            newest = max(attacks, key=dates.__getitem__)
+            notes.append(_describe_hidden(list(own.values()), hidden, own[newest]))
+    return AttackLabels(labels=labels, notes=tuple(notes))
+
+
+def at_relative_step(attack: Attack, eps: float) -> Attack:
+    """Return `attack` without the radius `eps`, and with its step, if any, as a multiple of it.
+
+    An attack that is run in the same way at several radii has then the same parameters at all.
+    """
+    parameters = _relative(json.loads(attack.parameters), eps)
+    return attack._replace(parameters=json.dumps(parameters, sort_keys=True))
+
+
+def _relative(value: Any, eps: float) -> Any:
+    if isinstance(value, list):
+        return [_relative(one, eps) for one in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {name: one for name, one in value.items() if name != EPS or one != eps}
+    return {
+        name: f"{one / eps:.4g} eps"
+        if name == STEP and isinstance(one, float) and eps
+        else _relative(one, eps)
+        for name, one in kept.items()
+    }
+
+
+def _label(
+    suite: str, names: Sequence[str], settings: Mapping[Attack, Sequence[Any]]
+) -> dict[Attack, str]:
+    """Return the suite's name with the settings of each attack, rounded unless that is unclear."""
+    rounded = {one: _spell(suite, names, own, _format) for one, own in settings.items()}
+    exact = {one: _spell(suite, names, own, json.dumps) for one, own in settings.items()}
+    spellings: dict[str, set[str]] = {}
+    for attack, label in rounded.items():
+        spellings.setdefault(label, set()).add(exact[attack])
+    return {
+        attack: exact[attack] if len(spellings[label]) > 1 else label
+        for attack, label in rounded.items()
+    }
+
+
+def _spell(
+    suite: str, names: Sequence[str], values: Sequence[Any], format_value: Callable[[Any], str]
+) -> str:
+    pairs = zip(names, values, strict=True)
+    settings = ", ".join(f"{name} {format_value(value)}" for name, value in pairs)
+    return f"{suite} ({settings})" if settings else suite
+
+
+def _format(value: object) -> str:
+    if isinstance(value, float):
+        return format_eps(value)
+    return "-" if value is None else str(value)
+
+
+def _number(labels: Mapping[Attack, str], dates: Mapping[Attack, str]) -> dict[Attack, str]:
+    """Return the labels, equal ones next to each other and numbered from the oldest."""
+    same: dict[str, list[Attack]] = {}
+    for attack, label in labels.items():
+        same.setdefault(label, []).append(attack)
+    return {
+        attack: label if number == 1 else f"{label} ({number})"
+        for label, attacks in same.items()
+        for number, attack in enumerate(sorted(attacks, key=dates.__getitem__), start=1)
+    }
+
+
+def _describe_hidden(labels: Sequence[str], hidden: Sequence[_Path], newest: str) -> str:
+    """Return a note on what differs between attacks without being in their labels."""
+    changed_code = [path for path in hidden if not CODE.isdisjoint(path)]
+    # A fingerprint stands in the place of what it identifies.
+    others = _shorten(
+        [
+            path[:-1] if path[-1] == "sha256" and path[1:] else path
+            for path in hidden
+            if path not in changed_code
+        ]
+    )
+    reasons = ["the code changed between these"] if changed_code else []
+    reasons += [f"these differ in {', '.join(others)}"] if others else []
+    return f"{', '.join(labels)}: {' and '.join(reasons)}; the newest is {newest}."
+
+
+def _flatten(value: Any, path: _Path = ()) -> dict[_Path, Any]:
+    """Return the parameters by path; a list is one value unless it contains dictionaries."""
+    items: Iterator[tuple[str, Any]]
+    if isinstance(value, dict):
+        items = ((str(name), one) for name, one in value.items())
+    elif isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        items = ((str(position), one) for position, one in enumerate(value, start=1))
+    else:
+        return {path: value}
+    return {at: leaf for name, one in items for at, leaf in _flatten(one, (*path, name)).items()}
+
+
+def _differing(parameters: Iterable[_Parameters]) -> list[_Path]:
+    """Return the paths of the parameters that are not the same everywhere, in order."""
+    every = list(parameters)
+    return [
+        path
+        for path in sorted({path for one in every for path in one})
+        if len({json.dumps(one.get(path)) for one in every}) > 1
+    ]
+
+
+def _values(parameters: Mapping[Attack, _Parameters], path: _Path) -> list[Any]:
+    return [own.get(path) for own in parameters.values()]
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a label can show a value: a short one that is no fingerprint."""
+    is_fingerprint = isinstance(value, str) and FINGERPRINT.fullmatch(value)
+    return not is_fingerprint and len(_format(value)) <= MOST_CHARACTERS
+
+
+def _value_order(value: object) -> tuple[bool, float, str]:
+    """Return the sort key of a setting: numbers by size, then others by their text."""
+    is_number = isinstance(value, int | float)
+    return (not is_number, float(value) if isinstance(value, int | float) else 0, _format(value))
+
+
+def _shorten(paths: Sequence[_Path]) -> list[str]:
+    """Return a name for each path: its last key, or the whole path where others end alike."""
+    ends = Counter(path[-1] for path in paths)
+    return [path[-1] if ends[path[-1]] == 1 else " ".join(path) for path in paths]
+
+
+def _suite_order(suite: str) -> tuple[int, int, str]:
+    if suite in ENSEMBLES:
+        return (len(SUITES) + ENSEMBLES.index(suite), 0, suite)
+    family, _, steps = suite.partition("-")
+    if family == "pgd":
+        # By length, then by digits: the suffix of a third-party suite need not be a number.
+        return (SUITES.index("pgd"), len(steps), suite)
+    return (SUITES.index(suite if suite in SUITES else "other"), 0, suite)
