@@ -1,7 +1,6 @@
 """`adrbench attack`: plan the evaluations, run each, print a line per record."""
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adrbench.cli.options import DataDir, Device, takes_settings
-from adrbench.config.declare import format_eps, parse_fraction, settings_of
+from adrbench.config.declare import parse_fraction, settings_of
 from adrbench.config.settings import AttackConfig
 from adrbench.errors import AdrbenchError, UsageError
 
@@ -167,6 +166,7 @@ class AttackRun:
 
     def run(self, targets: Sequence[str], context: "Context") -> None:
         """Attack every target on this rank; rank 0 prints and writes."""
+        from adrbench.cli.attack_output import print_attacks
         from adrbench.evaluation.finished import find_finished
         from adrbench.models.frozen import Freezer
         from adrbench.runtime.launch import is_restarted, rank_zero_first
@@ -301,71 +301,3 @@ def attack_once(
             raise Interrupted(number, where) from None
         where = f"in {label}, before its first batch was finished"
         raise Interrupted(number, where, resumes=False) from None
-
-
-def print_attacks(records: Sequence["AttackRecord"]) -> None:
-    """Print the accuracies of records to stdout, and their warnings to stderr.
-
-    There is one row per target and suite. If several radii were attacked, there is one column per
-    radius; otherwise the row states the radius.
-    """
-    from adrbench.cli.output import plain_table, print_table
-
-    radii = list(dict.fromkeys(format_eps(record.threat_model.eps) for record in records))
-    columns = radii if len(radii) > 1 else ["robust"]
-    texts = ("target", "weights", "threat", "suite")
-    table = plain_table(*texts, numbers=("n", "clean", *columns))
-    names = distinguish_targets(records)
-    rows: dict[tuple[str, ...], dict[str, str]] = {}
-    for record in records:
-        norm, eps = record.threat_model.norm, format_eps(record.threat_model.eps)
-        cells = (
-            names[record.weights_sha256, record.run, record.selection],
-            record.weights,
-            norm if len(radii) > 1 else f"{norm} {eps}",
-            record.suite,
-            f"{record.n:,}",
-            format_percent(record.clean_correct, record.n),
-        )
-        column = eps if len(radii) > 1 else "robust"
-        rows.setdefault(cells, {})[column] = format_percent(record.robust_correct, record.n)
-    for row, robust in rows.items():
-        table.add_row(*row, *(robust.get(column, "") for column in columns))
-    print_table(table)
-    for text, where in gather_warnings(records).items():
-        typer.echo(f"warning: {', '.join(where)}: {text}", err=True)
-
-
-def distinguish_targets(records: Sequence["AttackRecord"]) -> dict[tuple[str, str, str], str]:
-    """Return the name of each target, with a fingerprint if two sets of weights share a name."""
-    held = {
-        (record.weights_sha256, record.run, record.selection): (name_target(record), record.weights)
-        for record in records
-    }
-    shared = Counter(held.values())
-    return {
-        key: f"{name} ({key[0][:8]})" if shared[name, weights] > 1 else name
-        for key, (name, weights) in held.items()
-    }
-
-
-def name_target(record: "AttackRecord") -> str:
-    """Return the name of what was attacked, without its weights."""
-    return record.run if record.selection == "file" else f"{record.run} {record.selection}"
-
-
-def format_percent(count: int, n: int) -> str:
-    """Return a count of n as a percentage."""
-    return f"{100 * count / n:.2f} %"
-
-
-def gather_warnings(records: Sequence["AttackRecord"]) -> dict[str, list[str]]:
-    """Return each warning once, with the evaluations that have it."""
-    found: dict[str, list[str]] = {}
-    for record in records:
-        weights = [] if record.weights == "file" else [record.weights]
-        eps = format_eps(record.threat_model.eps)
-        where = " ".join([name_target(record), *weights, record.suite, eps])
-        for warning in record.warnings:
-            found.setdefault(warning, []).append(where)
-    return found

@@ -35,16 +35,22 @@ def grid(table: Table, intervals: bool) -> Grid:
     numbers = {text: number for number, text in enumerate(numbered, start=1)}
     footnotes = [f"[{number}] {text}" for text, number in numbers.items()]
     on_all_rows = [f"all rows: {text}" for text in shared if text not in table.unnumbered]
+    columns = [column for column in table.columns if not _is_absent(column, table.rows)]
     return Grid(
         title=_plain(table.title),
-        columns=tuple(replace(column, label=_cut(column.label)) for column in table.columns),
+        columns=tuple(replace(column, label=_cut(column.label)) for column in columns),
         cells=tuple(
-            tuple(_cell(row, column, intervals, numbers) for column in table.columns)
+            tuple(_cell(row, column, intervals, numbers) for column in columns)
             for row in table.rows
         ),
         is_ours=tuple(row.is_ours for row in table.rows),
         notes=tuple(map(_plain, (*footnotes, *on_all_rows, *table.unnumbered, *table.notes))),
     )
+
+
+def _is_absent(column: Column, rows: Sequence[Row]) -> bool:
+    """Return whether no row says anything in a column that may be left out."""
+    return bool(column.absent) and all(row.cells.get(column.key) == column.absent for row in rows)
 
 
 def _shared_footnotes(rows: Sequence[Row]) -> list[str]:
@@ -57,7 +63,7 @@ def _shared_footnotes(rows: Sequence[Row]) -> list[str]:
 
 def format_cell(cell: Cell, column: Column, intervals: bool) -> str:
     """Return one cell of `column` as text; a dash if it was not measured."""
-    if cell is None or cell == "":
+    if cell in (None, "", column.absent):
         return MISSING
     if isinstance(cell, Figure | Spread):
         return _figure(cell, column, intervals)

@@ -20,7 +20,8 @@ def _value(key: str, label: str, *, suite: str = "", decimals: int = 2) -> Colum
 ARCH = Column(key="arch", label="arch")
 METHOD = Column(key="method", label="method", carries_footnotes=True)
 AGAINST = Column(key="against", label="against")
-CHECKPOINT = Column(key="checkpoint", label="epoch")
+#: The epoch of weights that were not trained here is "file" in the machine-readable formats.
+CHECKPOINT = Column(key="checkpoint", label="epoch", absent="file")
 SEEDS = _detail("seeds", "seeds", align="right")
 N = _detail("n", "n", align="right")
 EXTRA_DATA = _detail("extra_data", "extra")

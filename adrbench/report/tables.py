@@ -15,7 +15,9 @@ Cell = Figure | Spread | PValue | Rank | str | int | float | None
 class Column:
     """One column: a key distinguishes rows, a detail describes them, a value was measured.
 
-    `suite` and `eps` are those of a value column in the CSV; `carries_footnotes` marks the column
+    `suite` and `eps` are those of a value column in the CSV; `absent` is a value of a key or detail
+    that says nothing to a reader: human-readable formats show a dash, or no column if all rows
+    have it; `carries_footnotes` marks the column
     whose text gets the numbers of the row's footnotes; `annotation` is what figures show beside
     their mean: the deviation over seeds, the interval, or nothing.
     """
@@ -26,6 +28,7 @@ class Column:
     align: Literal["left", "right"] = "left"
     suite: str = ""
     eps: float | None = None
+    absent: str = ""
     decimals: int = 2
     carries_footnotes: bool = False
     annotation: Literal["deviation", "interval"] | None = "deviation"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from adrbench.report.cell_text import Grid, grid
 from adrbench.report.fitting import GUTTER, describe_constant, fit, wrap
-from adrbench.report.tables import Column, Report
+from adrbench.report.tables import Column, Report, Table
 
 
 def terminal(report: Report, width: int | None = None, color: bool = False) -> str:
@@ -19,14 +19,7 @@ def terminal(report: Report, width: int | None = None, color: bool = False) -> s
     With `color`, titles are bold, notes dim, and our rows bold among published ones.
     """
     width = width or shutil.get_terminal_size((100, 24)).columns
-    stream = io.StringIO()
-    console = Console(
-        file=stream,
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        legacy_windows=False,
-    )
+    console = _make_console(width, color)
     for number, table in enumerate(report.shown_tables):
         if number:
             console.print()
@@ -35,7 +28,30 @@ def terminal(report: Report, width: int | None = None, color: bool = False) -> s
         console.print()
     for note in report.notes:
         console.print(Text(note, style="dim"))
-    return "\n".join(line.rstrip(" ") for line in stream.getvalue().split("\n"))
+    return _read_console(console)
+
+
+def render_table(table: Table, width: int, color: bool = False) -> str:
+    """Return one table for a terminal of `width` columns."""
+    console = _make_console(width, color)
+    _print_table(console, grid(table, intervals=False), width)
+    return _read_console(console)
+
+
+def _make_console(width: int, color: bool) -> Console:
+    return Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        legacy_windows=False,
+    )
+
+
+def _read_console(console: Console) -> str:
+    """Return what was printed, without blanks at the ends of lines."""
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip(" ") for line in console.file.getvalue().split("\n"))
 
 
 def _print_table(console: Console, text: Grid, width: int) -> None:

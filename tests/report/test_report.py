@@ -231,7 +231,8 @@ def test_columns_are_as_wide_as_a_terminal_shows_them(name: str, shown: str, cel
     """`other name` takes 10 cells and the gutter 2; Chinese takes 2 cells each, a bell none."""
     records = [foreign_record(9_000, 10, run) for run in (name, "other name")]
     text = render(build_report(records), "terminal", width=100)
-    assert f"  {shown}{' ' * (12 - cells)}file" in text
+    # The seeds, 1 in a column of 5, are next.
+    assert f"  {shown}{' ' * (12 - cells)}    1  " in text
 
 
 def test_notes_are_wrapped_and_every_line_of_them_is_dim() -> None:

@@ -432,3 +432,14 @@ def test_no_overfitting_table_without_pairs() -> None:
         attack_record(8_000, 4_000, method="adr", selection="last"),
     ]
     assert "robust overfitting" not in [table.name for table in build_report(records).tables]
+
+
+def test_the_epoch_of_weights_that_were_not_trained_here_is_a_dash_or_not_shown() -> None:
+    mine = foreign_record(8_000, 4_700, "mine")
+    alone = render(build_report([mine], baselines=False), "markdown")
+    assert "epoch" not in alone.split("Evaluation")[0]
+    both = render(build_report([mine, attack_record(8_000, 4_700)], baselines=False), "markdown")
+    (row,) = [line for line in both.splitlines() if "| mine |" in line]
+    assert row.startswith("| resnet18 | mine | - | 1 |")
+    lines = render(build_report([mine], baselines=False), "csv").splitlines()
+    assert any(",file," in line for line in lines)
