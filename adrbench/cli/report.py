@@ -33,6 +33,13 @@ def report(
             help="Only results on this data set; repeat the flag or separate several by commas."
         ),
     ] = None,
+    latest: Annotated[
+        bool,
+        typer.Option(
+            "--latest",
+            help="Only the newest evaluation of each model name by each suite at each radius.",
+        ),
+    ] = False,
     table: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,6 +68,7 @@ def report(
         read_results,
         render,
         select_datasets,
+        select_latest,
         select_tables,
     )
     from adrbench.results.records import Skipped
@@ -79,6 +87,8 @@ def report(
             logger.warning(f"left out: {num_others:,} more files that are not records.")
     if dataset:
         records = select_datasets(records, dataset)
+    if latest:
+        records = select_latest(records)
     built = build_report(records, baselines=baselines, intervals=intervals, against=against)
     if against is not None and not select_tables(built, ["comparison"]).tables:
         logger.warning(

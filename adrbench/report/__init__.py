@@ -16,7 +16,7 @@ from adrbench.report.dataframe import load_results, results_frame
 from adrbench.report.grouping import SeedGroup, group_records
 from adrbench.report.naming import canonical_name
 from adrbench.report.radius_table import RADIUS, RadiusTables
-from adrbench.report.reading import DEFAULT, read_results, select_datasets
+from adrbench.report.reading import DEFAULT, read_results, select_datasets, select_latest
 from adrbench.report.run_settings import read_runs
 from adrbench.report.tables import Report, Table
 from adrbench.results.baselines import Leaderboard, paper, robustbench
@@ -34,6 +34,7 @@ __all__ = [
     "render",
     "results_frame",
     "select_datasets",
+    "select_latest",
     "select_tables",
 ]
 

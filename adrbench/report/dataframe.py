@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from adrbench.errors import RecordError
 from adrbench.report.grouping import group_records
 from adrbench.report.naming import method_name
-from adrbench.report.reading import DEFAULT, read_results
+from adrbench.report.reading import DEFAULT, read_results, select_latest
 from adrbench.report.statistics import wilson_interval
 from adrbench.results.records import AttackRecord, Record, unpack_outcomes
 
@@ -26,7 +26,7 @@ COPIED = (
 DERIVED = (
     *("row", "norm", "eps", "parameters", "clean_accuracy", "robust_accuracy"),
     *("robust_low", "robust_high", "warnings", "commit", "dirty"),
-    *("clean_outcomes", "robust_outcomes", "superseded"),
+    *("clean_outcomes", "robust_outcomes", "superseded", "latest"),
 )
 #: Columns of whole numbers in which a value may be missing.
 NULLABLE = ("epoch", "seed")
@@ -56,7 +56,9 @@ def load_results(*results: str | Path) -> "pd.DataFrame":
     - `warnings` (one text), `device`, `precision` (of the arithmetic), `seconds` (of the whole
       evaluation), `created` (UTC, ISO 8601), `commit`, `dirty` (of the code);
     - `superseded`: whether reports omit the row because the rows include a later evaluation of the
-      same weights with the same attack.
+      same weights with the same attack;
+    - `latest`: whether `adrbench report --latest` includes the row: it is the newest evaluation of
+      its `run`, data set, checkpoint and weights by a suite of this name at this radius.
 
     Example, which prints the accuracy per suite and the fraction of images on which two rows
     differ:
@@ -85,16 +87,23 @@ def results_frame(records: Iterable[Record]) -> "pd.DataFrame":
 
     attacked = [record for record in records if isinstance(record, AttackRecord)]
     superseded = _find_superseded(attacked)
-    rows = [_row(record) | {"superseded": id(record) in superseded} for record in attacked]
+    newest = select_latest(attacked)
+    latest = {id(record) for record in newest} - _find_superseded(newest)
+    rows = [
+        _row(record) | {"superseded": id(record) in superseded, "latest": id(record) in latest}
+        for record in attacked
+    ]
     frame = pd.DataFrame(rows, columns=[*COPIED, *DERIVED])
-    return frame.astype(dict.fromkeys(NULLABLE, "Int64") | {"superseded": bool})
+    return frame.astype(dict.fromkeys(NULLABLE, "Int64") | {"superseded": bool, "latest": bool})
 
 
-def _find_superseded(records: Iterable[AttackRecord]) -> set[int]:
+def _find_superseded(records: Iterable[Record]) -> set[int]:
     """Return the ids of the records that a report omits in favor of newer ones."""
     return {
         id(record)
-        for groups in group_records(records).values()
+        for groups in group_records(
+            record for record in records if isinstance(record, AttackRecord)
+        ).values()
         for group in groups
         for record in group.superseded
     }

@@ -3,8 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from adrbench.config.declare import format_eps
 from adrbench.errors import UsageError
-from adrbench.results.records import PUBLISHED, Record, Skipped, read_record, read_records
+from adrbench.results.records import (
+    PUBLISHED,
+    AttackRecord,
+    Record,
+    Skipped,
+    check_exists,
+    read_record,
+    read_records,
+)
 
 #: Where the other commands write results unless told otherwise.
 DEFAULT = Path("results")
@@ -19,6 +28,8 @@ def read_results(paths: Sequence[Path], skipped: Skipped | None = None) -> list[
         RecordError: when a path is missing, a directory has no record, or a file is not a record.
 
     """
+    for path in paths:
+        check_exists(path)
     distinct = {path.resolve(): path for path in paths}
     shown = [
         path
@@ -48,6 +59,26 @@ def select_datasets(records: Sequence[Record], names: Sequence[str]) -> list[Rec
                 raise UsageError(f"no results on {part!r}: choose from {', '.join(present)}.")
         wanted.update(parts)
     return [record for record in records if record.dataset in wanted]
+
+
+def select_latest(records: Sequence[Record]) -> list[Record]:
+    """Return the newest record of each training run and of each evaluation of a model.
+
+    Evaluations are told apart by the names of the model and its data set, the checkpoint and
+    weights, the suite's name and the threat model. Records of earlier weights, of an earlier
+    version of an attack or on other images are therefore omitted once there is a newer one.
+    """
+    newest: dict[tuple[object, ...], Record] = {}
+    for record in records:
+        key: tuple[object, ...] = (record.kind, record.run, record.dataset)
+        if isinstance(record, AttackRecord):
+            threat = record.threat_model
+            key += (record.selection, record.weights, record.suite)
+            key += (threat.norm, format_eps(threat.eps))
+        if key not in newest or newest[key].created <= record.created:
+            newest[key] = record
+    chosen = {id(record) for record in newest.values()}
+    return [record for record in records if id(record) in chosen]
 
 
 def _holds(directory: Path, path: Path) -> bool:

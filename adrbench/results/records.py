@@ -316,6 +316,15 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def check_exists(path: Path) -> None:
+    """Raise RecordError unless there is a file or directory at `path`."""
+    if not path.exists():
+        raise RecordError(
+            f"{path} does not exist: give a record or a directory of records, such as `adrbench "
+            "attack` writes."
+        )
+
+
 def read_records(directory: Path, skipped: Skipped | None = None) -> list[Record]:
     """Read every record under `directory`, in the order of file names.
 
@@ -325,8 +334,7 @@ def read_records(directory: Path, skipped: Skipped | None = None) -> list[Record
         RecordError: when the directory is missing or contains no record at all.
 
     """
-    if not directory.is_dir():
-        raise RecordError(f"{directory} is not a directory: run `adrbench attack` first.")
+    check_exists(directory)
     skipped = skipped if skipped is not None else Skipped()
     records: list[Record] = []
     for path in record_paths(directory):

@@ -255,7 +255,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     ),
     "long target": (f"attack {'a' * 300}", 1, "File name too long"),
     "report file": ("report a-file", 1, "a-file is not readable as JSON"),
-    "report missing": ("report no-results", 1, "no-results is not a directory"),
+    "report missing": ("report no-results", 1, "no-results does not exist"),
     "report empty": ("report nothing", 1, "no results in nothing: run `adrbench attack` first"),
     "report foreign": ("report foreign", 1, "no results in foreign among the JSON files there"),
     "report newer": ("report newer", 1, "no results in newer"),

@@ -4,13 +4,15 @@ import csv
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from adrbench.config.threat import ThreatModel
 from adrbench.report import TABLES
 from adrbench.results.records import Outcomes, StageResult, write_record
 from messages import assert_one_sentence
-from report_records import attack_record, fixed_records, train_record
+from report_records import attack_record, fixed_records, foreign_record, train_record
 from runner import command, succeed
 
 
@@ -44,7 +46,7 @@ def test_without_results_one_sentence_says_what_to_run(
     monkeypatch.chdir(tmp_path)
     outcome = command("report")
     assert (outcome.code, outcome.out) == (1, "")
-    assert_one_sentence(outcome.err.strip(), "results is not a directory", "adrbench attack")
+    assert_one_sentence(outcome.err.strip(), "results does not exist", "adrbench attack")
 
 
 def test_a_single_file_is_reported_alone(here: Path) -> None:
@@ -56,6 +58,37 @@ def test_a_single_file_is_reported_alone(here: Path) -> None:
     ]
 
 
+def test_every_path_that_is_given_must_exist(here: Path) -> None:
+    """It is in a directory that is also given, whose records would be read twice otherwise."""
+    file = here / "results" / "missing.json"
+    outcome = command("report", "results", file)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert_one_sentence(outcome.err.strip(), f"{file} does not exist", "give a record")
+
+
+def test_latest_omits_older_models_attacks_and_runs_of_one_name(here: Path) -> None:
+    def write(day: int, **changes: Any) -> None:
+        date = f"2026-01-{day:02}"
+        record = foreign_record(8_000, 5_000 + day, "mine", created=date, **changes)
+        write_record(here / "mine" / f"{day}.json", record)
+
+    write(1, weights_sha256="a" * 64)
+    write(2, weights_sha256="b" * 64)
+    write(3, suite="noise", parameters={"noise": {"code": "c" * 16}})
+    write(4, suite="noise", parameters={"noise": {"code": "d" * 16}})
+    write(5, threat_model=ThreatModel(norm="L2", eps=0.5))
+    for day, seconds in ((6, 1.0), (7, 2.0)):
+        path = here / "mine" / f"train-{day}.json"
+        write_record(path, train_record(created=f"2026-01-0{day}", seconds=seconds))
+    found = rows("mine", "--latest", "--no-baselines")
+    robust = {row["value"] for row in found if row["measure"] == "robust"}
+    assert robust - {""} == {"50.02", "50.04", "50.05"}
+    assert [r["value"] for r in found if (r["table"], r["measure"]) == ("training", "seconds")] == [
+        "2.0"
+    ]
+    assert {"50.01", "50.03"} <= {row["value"] for row in rows("mine", "--no-baselines")}
+
+
 def test_a_file_that_is_no_record_is_refused(here: Path) -> None:
     (here / "table.csv").write_text("a,b\n", "utf-8")
     outcome = command("report", "table.csv")
@@ -65,7 +98,7 @@ def test_a_file_that_is_no_record_is_refused(here: Path) -> None:
 
 def test_a_record_that_is_given_twice_counts_once(here: Path) -> None:
     once = rows("results")
-    file = here / "results" / "digits" / "19.json"
+    file = next((here / "results" / "digits").iterdir())
     assert rows("results", "results/digits", file, "./results") == once
 
 

@@ -5,6 +5,7 @@ import inspect
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import adrbench
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import RecordError
-from adrbench.report import build_report, dataframe, load_results, results_frame
+from adrbench.report import build_report, dataframe, load_results, results_frame, select_latest
 from adrbench.results.records import (
     AttackRecord,
     Outcomes,
@@ -71,6 +72,32 @@ def test_rows_that_a_report_leaves_out_are_superseded() -> None:
     assert counts == set(frame[~frame["superseded"]]["robust_correct"])
 
 
+def test_latest_marks_the_rows_of_a_report_of_only_the_latest() -> None:
+    """The last two have other run names and equal weights, so that a report shows one of them."""
+    dates = [f"2026-01-0{day}" for day in range(1, 7)]
+    changed: list[dict[str, Any]] = [{"weights_sha256": digit * 64} for digit in "ab"]
+    changed += [{"suite": "pgd-20"}, {"suite": "pgd-20", "parameters": {"steps": 20}}]
+    records = [
+        foreign_record(8_000, 4_700 + k, "mine", created=date, **changes)
+        for k, (date, changes) in enumerate(zip(dates, changed, strict=False))
+    ]
+    records += [
+        attack_record(8_000, 4_710 + k, run=f"run{k}", label="", created=dates[k]) for k in (4, 5)
+    ]
+    frame = results_frame(records)
+    assert frame["latest"].dtype == bool
+    assert frame["latest"].tolist() == [False, True, False, True, False, True]
+    shown = build_report(select_latest(records), baselines=False).tables
+    counts = {
+        count
+        for table in shown
+        for row in table.rows
+        for key in ("robust autoattack", "robust pgd-20")
+        for count in getattr(row.cells.get(key), "correct", ())
+    }
+    assert counts == set(frame[frame["latest"]]["robust_correct"])
+
+
 def test_a_superseded_evaluation_without_an_attack_is_marked_too() -> None:
     clean = {"suite": "clean", "parameters": {}}
     records = [
@@ -93,7 +120,7 @@ def test_the_default_is_the_directory_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RecordError, match="results is not a directory"):
+    with pytest.raises(RecordError, match="results does not exist"):
         load_results()
     write_record(tmp_path / "results" / "a.json", evaluated(attack_record(8_000, 5_000)))
     assert len(load_results()) == 1
