@@ -109,6 +109,7 @@ def attack(
     from adrbench.runtime.launch import open_context
 
     with open_context(device) as context:
+        check_targets(targets)
         radii = [parse_fraction(text, "eps") for text in split_commas(eps or [])]
         options = TargetOptions(
             weights=weights,
@@ -133,6 +134,29 @@ def attack(
             force=force,
         )
         run.run(targets, context)
+
+
+def check_targets(targets: Sequence[str]) -> None:
+    """Raise UsageError for a target that is a further radius or suite, given without a comma."""
+    from adrbench.attacks.builtin_suites import find_builtin
+
+    for target in targets:
+        meant = "eps" if is_fraction(target) else "suite" if find_builtin(target) else None
+        if meant and not Path(target).exists():
+            example = "2/255,8/255" if meant == "eps" else "pgd-20,autoattack"
+            raise UsageError(
+                f"{target} is given as a target, but there is no such file: if it is a value of "
+                f"--{meant}, separate values by commas, as in --{meant} {example}."
+            )
+
+
+def is_fraction(text: str) -> bool:
+    """Return whether `text` is a number, such as 8/255."""
+    try:
+        parse_fraction(text, "eps")
+    except UsageError:
+        return False
+    return True
 
 
 def check_target_name(name: str, targets: Sequence[str], out: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +76,9 @@ def test_the_same_command_again_does_nothing(here: Path) -> None:
         (("--suite", "pgd-2,autoatack"), "unknown suite 'autoatack'"),
         (("--suite", ","), "--suite is empty"),
         (("--eps", "2/255,eight"), "--eps is 'eight'"),
+        (("--eps", "2/255", "8/255"), "8/255 is given as a target, but there is no such file"),
+        (("--eps", "2/255", "8/255"), "separate values by commas, as in --eps 2/255,8/255"),
+        (("--suite", "pgd-2", "fgsm"), "separate values by commas, as in --suite pgd-20,"),
         (("--eps", "2/255,8"), "write 8/255 if you meant that"),
         (("--save-adversarial", "x.png"), "ends in .npz or .pt"),
         (("--suite", "pgd-2,fgsm", "--save-adversarial", "x.npz"), "this command has 2"),
@@ -103,6 +107,12 @@ def test_the_traceback_of_ones_own_code_is_shown_with_debug(here: Path) -> None:
     assert "Traceback (most recent call last)" in told.err
     assert "raise KeyError('stem')" in told.err
     assert told.lines[-1].startswith("error: broken_model:build raised KeyError")
+
+
+def test_a_file_may_have_the_name_of_a_suite(here: Path) -> None:
+    shutil.copy(RUN, "fgsm")
+    outcome = command("attack", "fgsm", "--suite", "clean", *FEW)
+    assert "is given as a target" not in outcome.err
 
 
 def test_targets_of_one_name_are_told_apart(here: Path) -> None:
