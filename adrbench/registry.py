@@ -12,14 +12,22 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module, metadata
+from types import ModuleType
 from typing import Any, Literal
 
-from adrbench.errors import AdrbenchError, UsageError, is_out_of_memory, one_line
+from adrbench.errors import AdrbenchError, UsageError, is_out_of_memory, one_line, unknown_name
 
 Kind = Literal["architectures", "suites", "datasets", "methods"]
-KINDS: tuple[Kind, ...] = ("architectures", "suites", "datasets", "methods")
+#: The kinds in messages about one name.
+SINGULAR: dict[Kind, str] = {
+    "architectures": "architecture",
+    "suites": "suite",
+    "datasets": "dataset",
+    "methods": "method token",
+}
 
 _DOTTED = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _IMPORT_PATH = re.compile(rf"({_DOTTED}):({_DOTTED})")
@@ -52,11 +60,25 @@ class Plugin:
     def load(self) -> Any:
         """Import and return the registered object; ImportPathError where that fails."""
         try:
-            return import_object(self.path)
-        except ImportPathError as error:
+            found = import_object(self.path)
+        except AdrbenchError as error:
             raise ImportPathError(
                 f"the {self.kind} plugin {self.name!r} of {self} cannot be loaded: {error}"
             ) from (error.__cause__ or error)
+        _loaded.add(self)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """The object that a name refers to, and the plugin that registers the name, if one does."""
+
+    value: Any
+    plugin: Plugin | None
+
+
+#: The plugins whose objects were loaded in this process, which records name.
+_loaded: set[Plugin] = set()
 
 
 @cache
@@ -96,18 +118,55 @@ def list_plugins(kind: Kind) -> list[Plugin]:
     return [plugin for candidates in _registered(kind).values() for plugin in candidates]
 
 
+def plugin_names(kind: Kind) -> list[str]:
+    """Return the names that plugins of a kind register, sorted; nothing is imported."""
+    return list(_registered(kind))
+
+
+def is_foreign(kind: Kind, name: str) -> bool:
+    """Return whether `name` is an import path or the name of a plugin; nothing is imported.
+
+    Raises:
+        AdrbenchError: when several distributions register it.
+
+    """
+    return is_import_path(name) or find_plugin(kind, name) is not None
+
+
+def check_foreign(kind: Kind, name: str, known: Iterable[str]) -> None:
+    """Raise UsageError, with the names like it, unless `name` is foreign; nothing is imported.
+
+    `known` are names or descriptions of what is accepted in addition to plugins.
+    """
+    if not is_foreign(kind, name):
+        raise unknown_name(SINGULAR[kind], name, [*known, *plugin_names(kind)])
+
+
+def resolve(kind: Kind, name: str) -> Resolved:
+    """Return the object that a foreign name refers to: that of a plugin, else at an import path.
+
+    Raises:
+        UsageError: when `name` is neither.
+        ImportPathError: when its module or attribute does not exist, or importing raises.
+        AdrbenchError: when several distributions register it.
+
+    """
+    plugin = find_plugin(kind, name)
+    return Resolved(value=plugin.load() if plugin else load_import_path(name), plugin=plugin)
+
+
 def describe_plugins(used: Mapping[Kind, Iterable[str]]) -> dict[str, str]:
     """Return the plugins behind names that are `used`, such as {"suites:NAME": "package 0.1"}.
 
-    Names that no imported plugin provides, such as built-in ones, are omitted.
+    Names for which no plugin was loaded, such as built-in ones, are omitted.
     """
-    described = {}
-    for kind, names in used.items():
-        for name in names:
-            plugin = find_plugin(kind, name)
-            if plugin is not None and plugin.path.partition(":")[0] in sys.modules:
-                described[f"{kind}:{name}"] = str(plugin)
-    return described
+    return {
+        f"{plugin.kind}:{plugin.name}": str(plugin)
+        for kind, names in used.items()
+        for name in names
+        for plugin in _registered(kind).get(name, ())
+        if plugin in _loaded
+    }
 
 
 def spell_for_files(name: str) -> str:
@@ -122,6 +181,9 @@ def is_import_path(text: str) -> bool:
 
 def load_import_path(text: str) -> Any:
     """Return the object at `package.module:attribute`, the working directory being importable.
+
+    That directory stays on `sys.path`, as it is with `python -m`, because functions of the module
+    may import others when they are called.
 
     Raises:
         UsageError: when `text` has another form.
@@ -139,23 +201,28 @@ def load_import_path(text: str) -> Any:
 def import_object(path: str) -> Any:
     """Return the object at `package.module:attribute`; ImportPathError where that fails."""
     module_name, _, attribute = path.partition(":")
-    try:
-        found: Any = import_module(module_name)
-    except Exception as error:  # the module runs the user's code, which may raise anything
-        if isinstance(error, ModuleNotFoundError) and _is_part(error.name, module_name):
-            raise ImportPathError(
-                f"there is no module {error.name!r} for {path}: check the spelling, or run the "
-                "command in the directory that contains it."
-            ) from error
-        raise ImportPathError(
-            f"importing {module_name} for {path} raised {describe_exception(error)}."
-        ) from error
-    for name in filter(None, attribute.split(".")):
-        try:
-            found = getattr(found, name)
-        except AttributeError as error:
-            raise ImportPathError(_describe_missing(path, module_name, found, name)) from error
+    with calling_user_code(
+        lambda raised: f"importing {module_name} for {path} {raised}.", ImportPathError
+    ):
+        found: Any = _import_module(module_name, path)
+        for name in filter(None, attribute.split(".")):
+            try:
+                found = getattr(found, name)
+            except AttributeError as error:
+                raise ImportPathError(_describe_missing(path, module_name, found, name)) from error
     return found
+
+
+def _import_module(name: str, path: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if not _is_part(error.name, name):
+            raise
+        raise ImportPathError(
+            f"there is no module {error.name!r} for {path}: check the spelling, or run the "
+            "command in the directory that contains it."
+        ) from error
 
 
 def _is_part(missing: str | None, module_name: str) -> bool:
@@ -164,8 +231,6 @@ def _is_part(missing: str | None, module_name: str) -> bool:
 
 
 def _describe_missing(path: str, module_name: str, found: object, name: str) -> str:
-    from difflib import get_close_matches
-
     similar = get_close_matches(name, [one for one in dir(found) if not one.startswith("_")], n=3)
     hint = f"did you mean {' or '.join(similar)}?" if similar else "check the spelling."
     return f"{module_name} has no attribute {name!r} for {path}: {hint}"

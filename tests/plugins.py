@@ -59,5 +59,6 @@ class Installer:
             sys.modules.pop(name, None)
         importlib.invalidate_caches()
         registry._registered.cache_clear()
+        registry._loaded.clear()
         component_plugins.load_plugin_components.cache_clear()
         dataset_plugins.build_dataset.cache_clear()

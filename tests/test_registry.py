@@ -1,6 +1,7 @@
 """Names of plugins and import paths."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,14 @@ import pytest
 from adrbench.errors import AdrbenchError, UsageError
 from adrbench.registry import (
     ImportPathError,
+    check_foreign,
     describe_plugins,
     find_plugin,
     is_import_path,
     list_plugins,
     load_import_path,
+    plugin_names,
+    resolve,
 )
 from plugins import Installer
 from runner import succeed
@@ -41,12 +45,27 @@ def test_a_plugin_is_found_by_its_name_and_loaded_when_asked(install_plugin: Ins
 def test_records_name_the_plugins_that_were_loaded(install_plugin: Installer) -> None:
     install_plugin(SUITES, {"weak_attacks": WEAK})
     assert describe_plugins({"suites": ["weak", "pgd"]}) == {}
-    plugin = find_plugin("suites", "weak")
-    assert plugin is not None
-    plugin.load()
+    import_module("weak_attacks")  # by other code, not as the plugin
+    assert describe_plugins({"suites": ["weak", "pgd"]}) == {}
+    resolve("suites", "weak")
     assert describe_plugins({"suites": ["weak", "pgd"], "methods": ["weak"]}) == {
         "suites:weak": "extra 1.2"
     }
+
+
+def test_a_name_is_that_of_a_plugin_before_it_is_an_import_path(
+    install_plugin: Installer,
+) -> None:
+    points = {"adrbench.suites": {"weak": "weak_attacks:build", "weak_attacks:odd": "math:pi"}}
+    install_plugin(points, {"weak_attacks": f"{WEAK}\nodd = 3\n"})
+    assert plugin_names("suites") == ["weak", "weak_attacks:odd"]
+    by_name, by_path = resolve("suites", "weak"), resolve("suites", "weak_attacks:build")
+    assert by_name.value is by_path.value
+    assert (str(by_name.plugin), by_path.plugin) == ("extra 1.2", None)
+    assert resolve("suites", "weak_attacks:odd").value != 3
+    check_foreign("suites", "weak", ["pgd"])
+    with pytest.raises(UsageError, match=r"unknown suite 'weaker': did you mean weak\?"):
+        check_foreign("suites", "weaker", ["pgd"])
 
 
 def test_a_name_that_two_distributions_register(install_plugin: Installer) -> None:
@@ -64,14 +83,22 @@ def test_list_shows_plugins_with_their_distribution(install_plugin: Installer) -
         **SUITES,
         "adrbench.architectures": {"odd-net": "odd_plugin:missing", "silent": "odd_plugin:silent"},
         "adrbench.datasets": {"digits": "odd_plugin:silent"},
+        "adrbench.methods": {"exiting": "exiting_plugin:COMPONENT"},
     }
-    install_plugin(points, {"weak_attacks": WEAK, "odd_plugin": "def silent(*sizes): pass"})
+    modules = {
+        "weak_attacks": WEAK,
+        "odd_plugin": "def silent(*sizes): pass",
+        "exiting_plugin": "raise SystemExit(0)",
+    }
+    install_plugin(points, modules)
     lines = [" ".join(line.split()) for line in succeed("list").out.splitlines()]
     assert "weak A weak attack (extra 1.2)" in lines
     assert "silent no description (extra 1.2)" in lines
     assert "digits (extra 1.2) cannot be used: 'digits' is built in" in lines
     (broken,) = (line for line in lines if line.startswith("odd-net "))
     assert "cannot be loaded: odd_plugin has no attribute 'missing'" in broken
+    (exiting,) = (line for line in lines if line.startswith("exiting "))
+    assert "importing exiting_plugin for exiting_plugin:COMPONENT raised SystemExit (0)" in exiting
 
 
 @pytest.mark.parametrize("text", ["a:b", "a.b_1:c.d"])
@@ -92,6 +119,11 @@ def test_an_object_in_the_working_directory(
     (tmp_path / "my_objects.py").write_text("class Box:\n    size = 3\n\nthings = 1 / 2\n")
     (tmp_path / "my_broken.py").write_text("raise OSError('no disk.')\n")
     (tmp_path / "my_importer.py").write_text("import no_such_module\n")
+    (tmp_path / "my_script.py").write_text("import sys\nsys.exit()\n")
+    (tmp_path / "my_lazy.py").write_text(
+        "def __getattr__(name):\n    if name == 'net':\n        raise OSError('no file.')\n"
+        "    raise AttributeError(name)\n"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     assert load_import_path("my_objects:Box.size") == 3
@@ -101,6 +133,8 @@ def test_an_object_in_the_working_directory(
         "my_objects.deep:things": r"there is no module 'my_objects.deep' for ",
         "my_broken:things": r"importing my_broken for my_broken:things raised OSError \(no disk\)",
         "my_importer:things": r"raised ModuleNotFoundError \(No module named 'no_such_module'\)",
+        "my_script:things": r"importing my_script for my_script:things raised SystemExit",
+        "my_lazy:net": r"importing my_lazy for my_lazy:net raised OSError \(no file\)",
     }.items():
         with pytest.raises(ImportPathError, match=message) as caught:
             load_import_path(path)

@@ -21,7 +21,7 @@ from adrbench.models.architectures import (
     is_imported,
 )
 from adrbench.models.foreign import Builder
-from adrbench.registry import ImportPathError, find_plugin, is_import_path
+from adrbench.registry import UserCodeError, find_plugin, is_import_path
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +99,9 @@ def restore(
         )
         check_values(state, model.state_dict())
         model.load_state_dict(state, strict=True)
-    except (CheckpointError, ImportPathError):
+    except (CheckpointError, UserCodeError):
         raise
-    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+    except Exception as error:  # a user's network may replace how it loads its state
         reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
         raise CheckpointError(
             f"the {weights} weights in {path} do not fit the architecture that "

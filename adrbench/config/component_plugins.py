@@ -20,7 +20,7 @@ from adrbench.config.components import (
 )
 from adrbench.config.declare import Setting, settings_of
 from adrbench.errors import AdrbenchError, first_line, unknown_name
-from adrbench.registry import Plugin, find_plugin, is_import_path, list_plugins
+from adrbench.registry import Plugin, find_plugin, is_import_path, plugin_names
 
 #: What a token consists of; method specs are in lower case, and `+` joins tokens.
 TOKEN = re.compile(r"[a-z][a-z0-9_.-]*")
@@ -54,8 +54,7 @@ class PluginComponents:
 
 def component_tokens() -> list[str]:
     """Return every token, the built-in ones first; nothing is imported."""
-    registered = dict.fromkeys(plugin.name for plugin in list_plugins("methods"))
-    return [*COMPONENTS, *(token for token in registered if token not in COMPONENTS)]
+    return list(dict.fromkeys([*COMPONENTS, *plugin_names("methods")]))
 
 
 def find_component(token: str) -> Component:
@@ -98,7 +97,7 @@ def load_plugin_components() -> PluginComponents:
     components: dict[str, Component] = {}
     problems: dict[str, str] = {}
     loaded = PluginComponents(components=components, problems=problems)
-    for token in dict.fromkeys(plugin.name for plugin in list_plugins("methods")):
+    for token in plugin_names("methods"):
         try:
             components[token] = _load(token, loaded.settings())
         except AdrbenchError as error:

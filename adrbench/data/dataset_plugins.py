@@ -4,19 +4,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from adrbench.data.images import Dataset, Images, Part, Source
-from adrbench.errors import AdrbenchError, UsageError
-from adrbench.registry import (
-    ImportPathError,
-    describe_exception,
-    find_plugin,
-    is_import_path,
-    load_import_path,
-)
-
-
-def is_foreign(dataset: str) -> bool:
-    """Return whether `dataset` is the name of a plugin or an import path; nothing is imported."""
-    return is_import_path(dataset) or find_plugin("datasets", dataset) is not None
+from adrbench.errors import UsageError
+from adrbench.registry import ImportPathError, calling_user_code, resolve
 
 
 def source_of(dataset: Dataset, name: str) -> Source:
@@ -41,21 +30,16 @@ def build_dataset(dataset: str, data_dir: Path) -> Dataset:
         ImportPathError: when it cannot be imported, or raises.
 
     """
-    plugin = find_plugin("datasets", dataset)
-    builder = plugin.load() if plugin else load_import_path(dataset)
+    builder = resolve("datasets", dataset).value
     if not callable(builder):
         raise UsageError(
             f"data set {dataset} is a {type(builder).__name__}: it must be a callable (data_dir) "
             "that returns an adrbench.Dataset."
         )
-    try:
+    with calling_user_code(
+        lambda raised: f"data set {dataset} {raised} when it was built.", ImportPathError
+    ):
         built = builder(data_dir)
-    except AdrbenchError:
-        raise
-    except Exception as error:  # code from elsewhere may raise anything
-        raise ImportPathError(
-            f"data set {dataset} raised {describe_exception(error)} when it was built."
-        ) from error
     if not isinstance(built, Dataset):
         raise UsageError(
             f"data set {dataset} returned a {type(built).__name__}: it must return an "

@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 
 from adrbench.data.builtin import DATASETS
-from adrbench.data.dataset_plugins import build_dataset, is_foreign, source_of
+from adrbench.data.dataset_plugins import build_dataset, source_of
 from adrbench.data.folder import open_folder
 from adrbench.data.images import Dataset, Source
 from adrbench.data.npz import open_npz
-from adrbench.errors import UsageError, argument, unknown_name
-from adrbench.registry import is_import_path, list_plugins
+from adrbench.errors import UsageError, argument
+from adrbench.registry import check_foreign, is_foreign, is_import_path
 
 
 def dataset_name(dataset: str) -> str:
@@ -24,7 +24,7 @@ def dataset_name(dataset: str) -> str:
     """
     if dataset in DATASETS:
         return dataset
-    if is_foreign(dataset):
+    if is_foreign("datasets", dataset):
         return dataset.replace(":", "-")
     path = _parse_path(dataset)
     is_npz = path.suffix.lower() == ".npz" and not os.path.isdir(path)
@@ -49,7 +49,7 @@ def find_source(dataset: str | Dataset, data_dir: Path) -> Source:
     name = dataset_name(dataset)
     if dataset in DATASETS:
         return DATASETS[dataset]
-    if is_foreign(dataset):
+    if is_foreign("datasets", dataset):
         return source_of(build_dataset(dataset, data_dir), name)
     path = _parse_path(dataset)
     return open_folder(path, name) if os.path.isdir(path) else open_npz(path, name)
@@ -65,7 +65,7 @@ def explain_missing(dataset: str) -> str | None:
     if is_import_path(dataset):
         given = argument("dataset", dataset)
         return f"which is code that is imported only if you name it: give {given}."
-    if is_foreign(dataset) or Path(dataset).expanduser().exists():
+    if is_foreign("datasets", dataset) or Path(dataset).expanduser().exists():
         return None
     installed = "" if _looks_like_path(dataset) else ", or install the plugin of this name"
     return (
@@ -84,9 +84,7 @@ def _parse_path(dataset: str) -> Path:
             f"dataset {dataset!r} is not a path ({error}): give an .npz file or an image folder."
         ) from error
     if not dataset or not (_looks_like_path(dataset) or os.path.exists(path)):
-        plugins = [plugin.name for plugin in list_plugins("datasets")]
-        known = [*DATASETS, *plugins, "an .npz file or an image folder"]
-        raise unknown_name("dataset", dataset, known)
+        check_foreign("datasets", dataset, [*DATASETS, "an .npz file or an image folder"])
     return path
 
 

@@ -27,13 +27,7 @@ from adrbench.models.preact_resnet import PreActResNet18
 from adrbench.models.resnet import ResNet18
 from adrbench.models.small_cnn import SmallCNN
 from adrbench.models.wide_resnet import WideResNet
-from adrbench.registry import (
-    Plugin,
-    find_plugin,
-    is_import_path,
-    list_plugins,
-    load_import_path,
-)
+from adrbench.registry import Plugin, check_foreign, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +48,8 @@ ARCHITECTURES: dict[str, tuple[str, Builder]] = {
     ),
 }
 WRN = re.compile(r"wrn-0*(\d{1,4})-0*(\d{1,4})")
+#: What an error offers beside the names in the table.
+EXAMPLES = ("wrn-28-10", "wrn-34-10", "wrn-D-K", f"{timm_models.PREFIX}NAME")
 WRN_SUMMARY = "wide ResNet of depth D = 6 n + 4 and width K, such as wrn-28-10 or wrn-34-10"
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
@@ -82,8 +78,8 @@ class Architecture:
 def find_architecture(arch: str | Builder) -> Architecture:
     """Return the architecture of a name, or of a callable, whose name is `module:qualname`.
 
-    A name is that of a built-in architecture or of a plugin, `timm:NAME`, or an import path. What
-    it stands for is imported.
+    A name is that of a built-in architecture or of a plugin, `timm:NAME`, or an import path. Its
+    code is imported.
 
     Raises:
         UsageError: for an unknown name, or an object that is not a callable.
@@ -97,10 +93,9 @@ def find_architecture(arch: str | Builder) -> Architecture:
         return Architecture(name=name, build=builder, is_built_in=True)
     if name.startswith(timm_models.PREFIX):
         return Architecture(name=name, build=timm_models.find_builder(name))
-    plugin = find_plugin("architectures", name)
-    found = plugin.load() if plugin else load_import_path(name)
-    check_builder(name, found)
-    return Architecture(name=name, build=found, plugin=plugin)
+    found = resolve("architectures", name)
+    check_builder(name, found.value)
+    return Architecture(name=name, build=found.value, plugin=found.plugin)
 
 
 def canonical_arch(arch: str) -> str:
@@ -120,13 +115,9 @@ def canonical_arch(arch: str) -> str:
         return f"wrn-{depth}-{width}"
     if lower in ARCHITECTURES:
         return lower
-    if name.startswith(timm_models.PREFIX) or is_import_path(name):
-        return name
-    if find_plugin("architectures", name):
-        return name
-    plugins = [plugin.name for plugin in list_plugins("architectures")]
-    examples = ["wrn-28-10", "wrn-34-10", "wrn-D-K", f"{timm_models.PREFIX}NAME"]
-    raise unknown_name("architecture", arch, [*ARCHITECTURES, *plugins, *examples])
+    if not name.startswith(timm_models.PREFIX):
+        check_foreign("architectures", name, [*ARCHITECTURES, *EXAMPLES])
+    return name
 
 
 def is_imported(arch: str) -> bool:

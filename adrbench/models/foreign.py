@@ -1,8 +1,4 @@
-"""Networks that are not built in: calling their builders, and checking them.
-
-Third-party code may raise or return anything; every such case becomes a one-sentence error, with
-the exception as its cause.
-"""
+"""Networks that are not built in: calling their builders, and checking what they return."""
 
 import copy
 import inspect
@@ -16,7 +12,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from adrbench.errors import UsageError
 from adrbench.models.modes import in_mode
-from adrbench.registry import ImportPathError, describe_exception
+from adrbench.registry import ImportPathError, UserCodeError, calling_user_code
 from adrbench.runtime.devices import IMAGE_FORMAT
 
 #: (num_classes, in_channels) -> network. One with a parameter of a name in `IMAGE_SIZE` gets the
@@ -54,6 +50,19 @@ def check_builder(name: str, found: object) -> None:
             f"architecture {name} is of type {type(found).__name__}: it must be a callable "
             "(num_classes, in_channels) that returns an nn.Module."
         )
+    signature = _find_signature(found)
+    try:
+        if signature is not None:
+            sizes = {one: None for one in IMAGE_SIZE if one in signature.parameters}
+            signature.bind("num_classes", "in_channels", **sizes)
+    except TypeError as error:
+        parameters = ", ".join(signature.parameters) if signature else ""
+        takes = f"({parameters})" if parameters else "no arguments"
+        raise UsageError(
+            f"architecture {name} takes {takes}, but is called with (num_classes, in_channels): "
+            "write a function that takes both, such as `def build(num_classes, in_channels): "
+            f"return {name.rpartition(':')[2]}(...)`, and give its name."
+        ) from error
 
 
 def call_builder(
@@ -74,16 +83,17 @@ def call_builder(
     if image_size is not None:
         height, width = image_size
         size = height if height == width else image_size
-        options = {one: size for one in _find_parameters(build) if one in IMAGE_SIZE}
-    try:
+        signature = _find_signature(build)
+        parameters = signature.parameters if signature else ()
+        options = {one: size for one in IMAGE_SIZE if one in parameters}
+    what = f"{num_classes} classes and {in_channels} channels"
+    if options and image_size:
+        what += f" of {image_size[0]}x{image_size[1]} pixels"
+    with calling_user_code(
+        lambda raised: f"architecture {name} {raised} when it was built for {what}.",
+        ImportPathError,
+    ):
         network = build(num_classes, in_channels, **options)
-    except Exception as error:  # code from elsewhere may raise anything
-        sizes = f"{num_classes} classes and {in_channels} channels"
-        for_size = f" of {image_size[0]}x{image_size[1]} pixels" if options and image_size else ""
-        raise ImportPathError(
-            f"architecture {name} raised {describe_exception(error)} when it was "
-            f"built for {sizes}{for_size}."
-        ) from error
     if not isinstance(network, nn.Module):
         raise UsageError(
             f"architecture {name} returned an object of type {type(network).__name__}: it must "
@@ -100,7 +110,8 @@ def check_logits(
     The model is on the CPU. It is not changed, nor is torch's random state.
 
     Raises:
-        UsageError: when it does not accept them, or does not return their logits.
+        UserCodeError: when it raises.
+        UsageError: when it does not return their logits.
 
     """
     with in_mode(model, training=False), torch.no_grad():
@@ -117,12 +128,13 @@ def find_training_format(
     convolution.
 
     Raises:
-        UsageError: when the model cannot be trained.
+        UserCodeError: when the model raises.
+        UsageError: when it does not return logits, or has no gradients.
 
     """
     try:
         _try_training(name, model, shape, num_classes, IMAGE_FORMAT)
-    except UsageError:
+    except (UsageError, UserCodeError):
         _try_training(name, model, shape, num_classes, torch.contiguous_format)
         return torch.contiguous_format
     return IMAGE_FORMAT
@@ -135,24 +147,23 @@ def _try_training(
     num_classes: int,
     memory_format: torch.memory_format,
 ) -> None:
-    """Run a forward and a backward pass of a copy of the model; UsageError if they fail."""
-    try:
+    """Run a forward and a backward pass of a copy of the model; raise if they fail."""
+    with calling_user_code(
+        lambda raised: (
+            f"architecture {name} cannot be copied (copy.deepcopy {raised}), which averaging and "
+            "attacks require: make its network support copy.deepcopy."
+        )
+    ):
         trial = convert_conv2d_weight_memory_format(copy.deepcopy(model), memory_format).train()
-    except Exception as error:  # copying runs code from elsewhere too
-        raise UsageError(
-            f"architecture {name} cannot be copied (copy.deepcopy raised "
-            f"{describe_exception(error)}), which averaging and attacks require: make its network "
-            "support copy.deepcopy."
-        ) from error
     x = torch.full((NUM_TRIED, *shape), 0.5).contiguous(memory_format=memory_format)
     logits = _try(name, trial, x.requires_grad_(), num_classes)
-    try:
+    with calling_user_code(
+        lambda raised: (
+            f"architecture {name} has no gradients (backward {raised}): its network must be "
+            "differentiable."
+        )
+    ):
         logits.sum().backward()  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
-        raise UsageError(
-            f"architecture {name} has no gradients ({describe_exception(error)}): its network must "
-            "be differentiable."
-        ) from error
     if x.grad is None or all(parameter.grad is None for parameter in trial.parameters()):
         what = "its images" if x.grad is None else "any parameter"
         raise UsageError(
@@ -162,16 +173,18 @@ def _try_training(
 
 
 def _try(name: str, model: nn.Module, x: Tensor, num_classes: int) -> Tensor:
-    """Return the logits of a model for images `x`; UsageError if it returns none."""
-    try:
-        with torch.random.fork_rng(devices=[]):
-            logits: object = model(x)
-    except Exception as error:  # the network is code from elsewhere, which may raise anything
-        raise UsageError(
-            f"architecture {name} does not take images of shape {tuple(x.shape[1:])} (channels, "
-            f"height, width), on which it raised {describe_exception(error)}: choose another "
-            "architecture or data set."
-        ) from error
+    """Return the logits of a model for images `x`; raise if it returns none."""
+    shape = tuple(x.shape[1:])
+    with (
+        calling_user_code(
+            lambda raised: (
+                f"architecture {name} does not take images of shape {shape} (channels, height, "
+                f"width), on which it {raised}: choose another architecture or data set."
+            )
+        ),
+        torch.random.fork_rng(devices=[]),
+    ):
+        logits: object = model(x)
     expected = (len(x), num_classes)
     if not isinstance(logits, Tensor):
         found = f"an object of type {type(logits).__name__}"
@@ -184,13 +197,13 @@ def _try(name: str, model: nn.Module, x: Tensor, num_classes: int) -> Tensor:
     mode = "train" if model.training else "eval"
     raise UsageError(
         f"architecture {name} returned {found} in {mode} mode for {len(x)} images of shape "
-        f"{tuple(x.shape[1:])}: it must return logits of shape {expected}, one per class."
+        f"{shape}: it must return logits of shape {expected}, one per class."
     )
 
 
-def _find_parameters(builder: Builder) -> list[str]:
-    """Return the names of a callable's parameters, none if they cannot be determined."""
+def _find_signature(builder: Builder) -> inspect.Signature | None:
+    """Return the signature of a callable, None if it cannot be determined."""
     try:
-        return list(inspect.signature(builder).parameters)
+        return inspect.signature(builder)
     except (TypeError, ValueError):
-        return []
+        return None

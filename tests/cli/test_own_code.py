@@ -19,6 +19,7 @@ RUN = "digits-my_code-build-adr+wa-seed0"
 @pytest.fixture(autouse=True)
 def _code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_module(tmp_path, monkeypatch, "my_code")
+    (tmp_path / "exiting.py").write_text("raise SystemExit\n")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
@@ -61,6 +62,11 @@ def test_a_network_is_attacked_by_its_import_path() -> None:
         ("train digits --arch my_code:of_eleven_classes", 2, r"shape \(2, 11\).* \(2, 10\)"),
         ("train digits --arch my_code:ready", 2, "is a network: give the class or function"),
         ("attack my_code:raises --dataset digits", 1, "raised KeyError .* when it was called"),
+        ("attack my_code:exits --dataset digits", 1, "raised SystemExit .* when it was called"),
+        ("train digits --arch my_code:exits", 1, "raised SystemExit .* when it was built"),
+        ("train my_code:exits", 1, "data set my_code:exits raised SystemExit .* when it was built"),
+        ("train digits --arch exiting:build", 1, "importing exiting .* raised SystemExit"),
+        ("attack exiting:network --dataset digits", 1, "importing exiting .* raised SystemExit"),
         ("attack my_code:of_eleven_classes --dataset digits", 2, "11 classes, but digits has 10"),
         ("attack my_code:ready", 2, "needs --dataset"),
         ("attack my_code:ready --dataset digits --name a/b", 2, "the name of the run is 'a/b'"),

@@ -160,6 +160,7 @@ def component(**changes: str) -> str:
 
 
 FAULTS = {
+    "import sys; sys.exit()": "raised SystemExit",
     "raise RuntimeError('no')": r"importing odd for odd:COMPONENT raised RuntimeError \(no\)\.$",
     "COMPONENTS = {}": "odd has no attribute 'COMPONENT' for odd:COMPONENT",
     "import no_such_library": "importing odd for odd:COMPONENT raised ModuleNotFoundError",

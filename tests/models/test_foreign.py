@@ -19,7 +19,7 @@ from adrbench.models.architectures import (
 )
 from adrbench.models.foreign import find_training_format
 from adrbench.models.normalize import Normalized
-from adrbench.registry import ImportPathError
+from adrbench.registry import ImportPathError, UserCodeError
 from logs import logged
 from user_code import install_plugin, write_module
 
@@ -117,6 +117,15 @@ def test_trying_a_network_draws_nothing_from_the_global_generator() -> None:
         ),
         ("ready", UsageError, "is a network: give the class or function that builds it"),
         ("number", UsageError, "is of type int: it must be a callable"),
+        ("exits", ImportPathError, r"raised SystemExit \(0\) when it was built"),
+        (
+            "no_arguments",
+            UsageError,
+            r"takes no arguments, but is called with \(num_classes, in_channels\): write a "
+            r"function that takes both, such as `def build\(num_classes, in_channels\): return "
+            r"no_arguments\(...\)`, and give its name",
+        ),
+        ("of_classes", UsageError, r"takes \(num_classes\), but is called with \(num_classes, i"),
     ],
 )
 def test_what_is_wrong_with_code_from_elsewhere_is_one_sentence(
@@ -129,7 +138,7 @@ def test_what_is_wrong_with_code_from_elsewhere_is_one_sentence(
 
 
 def test_images_that_a_network_does_not_take() -> None:
-    with pytest.raises(UsageError, match=r"does not take images of shape \(1, 2, 2\)") as caught:
+    with pytest.raises(UserCodeError, match=r"does not take images of shape \(1, 2, 2\)") as caught:
         build_model(Net, num_classes=10, in_channels=1, image_size=(2, 2))
     assert isinstance(caught.value.__cause__, RuntimeError)
 
@@ -155,7 +164,7 @@ def test_a_plugin_is_found_by_its_name(
         find_architecture("my-net")
 
 
-def test_which_names_stand_for_code_that_a_file_must_not_import() -> None:
+def test_which_names_are_those_of_code_that_a_file_must_not_import() -> None:
     names = ["small-cnn", "wrn-10-1", "timm:resnet18", "a-plugin", "my.models:build"]
     assert [name for name in names if is_imported(name)] == ["my.models:build"]
 
@@ -194,6 +203,11 @@ class NoParameters(nn.Module):
         return x.flatten(1)[:, :4]
 
 
+class Exits(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        raise SystemExit
+
+
 class TupleInTraining(Net):
     def forward(self, x: Tensor) -> Tensor:
         logits = super().forward(x)
@@ -213,8 +227,9 @@ class NotCopied(Net):
         (NoParameters(), "no gradient with respect to any parameter"),
         (TupleInTraining(4, 1), "returned an object of type tuple in train mode"),
         (NotCopied(4, 1), "cannot be copied"),
+        (Exits(4, 1), r"does not take images .* on which it raised SystemExit"),
     ],
 )
 def test_a_network_that_cannot_be_trained(model: nn.Module, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(AdrbenchError, match=words):
         find_training_format("it", model, (1, 8, 8), 4)

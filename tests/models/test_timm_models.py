@@ -14,6 +14,7 @@ from adrbench.models.architectures import build_model, find_architecture
 from adrbench.models.foreign import find_training_format
 from adrbench.models.normalize import Normalized
 from adrbench.models.timm_models import import_timm, load_pretrained
+from adrbench.registry import UserCodeError
 
 timm = import_timm()
 WEIGHTS = "test_vit.r160_in1k"
@@ -67,7 +68,7 @@ def test_a_name_that_timm_does_not_have(name: str, words: str) -> None:
 
 def test_images_that_a_network_of_timm_does_not_take() -> None:
     with pytest.raises(
-        UsageError, match=r"timm:test_vit does not take images of shape \(3, 8, 8\)"
+        UserCodeError, match=r"timm:test_vit does not take images of shape \(3, 8, 8\)"
     ):
         build_model("timm:test_vit", num_classes=7, image_size=(8, 8))
 

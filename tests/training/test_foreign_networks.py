@@ -12,8 +12,9 @@ import adrbench
 from adrbench.checkpoints import format as checkpoints
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, load_dataset
-from adrbench.errors import CheckpointError, UsageError
+from adrbench.errors import CheckpointError
 from adrbench.models.architectures import find_architecture
+from adrbench.registry import UserCodeError
 from adrbench.training import loop as training
 from adrbench.training.callbacks import NoCallbacks
 from adrbench.training.run_names import run_name
@@ -182,7 +183,7 @@ class TooLarge(Net):
 
 def test_a_network_that_does_not_take_the_images(digits: Dataset, tmp_path: Path) -> None:
     architecture = find_architecture(TooLarge)
-    with pytest.raises(UsageError, match=r"does not take images of shape \(1, 8, 8\)"):
+    with pytest.raises(UserCodeError, match=r"does not take images of shape \(1, 8, 8\)"):
         training.train(
             config_for(TooLarge),
             digits,

@@ -11,7 +11,7 @@ from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.normalize import Normalized, normalization_buffers
 from adrbench.registry import (
     ImportPathError,
-    describe_exception,
+    calling_user_code,
     load_import_path,
     spell_for_files,
 )
@@ -56,13 +56,14 @@ def load_network(target: str) -> nn.Module:
             f"{target} is of type {type(found).__name__}: name an nn.Module, or a callable without "
             "arguments that returns one."
         )
-    try:
+    with calling_user_code(
+        lambda raised: (
+            f"{target} {raised} when it was called: name an nn.Module, or a callable without "
+            "arguments that returns one."
+        ),
+        ImportPathError,
+    ):
         network = found()
-    except Exception as error:  # code from elsewhere may raise anything
-        raise ImportPathError(
-            f"{target} raised {describe_exception(error)} when it was called: name an nn.Module, "
-            "or a callable without arguments that returns one."
-        ) from error
     if not isinstance(network, nn.Module):
         raise UsageError(
             f"{target} returned an object of type {type(network).__name__}: it must "
