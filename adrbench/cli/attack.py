@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -234,15 +233,13 @@ class AttackRun:
 
     def plan(self, targets: Sequence[str]) -> list["Job"]:
         """Return the evaluations in order."""
-        from adrbench.data import load_split
         from adrbench.evaluation import jobs as evaluations
         from adrbench.evaluation.targets import resolve_targets
 
-        load_test = cache(partial(load_split, split="test", data_dir=self.options.data_dir))
         jobs = []
         for target in targets:
             for target_model in resolve_targets(target, self.options):
-                test, info = load_test(target_model.dataset)
+                test, info = self.options.test_split(target_model.dataset)
                 logits = evaluations.check_fit(target_model, test, info)
                 jobs += [
                     evaluations.plan(

@@ -417,7 +417,7 @@ def test_notes_state_what_a_bare_state_dict_leaves_open(here: Path) -> None:
     assert (
         "theirs.pt contains no normalization constants: the model receives pixels" in normalization
     )
-    assert "theirs.pt does not specify the eps it was trained with: eps is 0.03137" in eps
+    assert "theirs.pt does not specify the eps it was trained with: eps is 8/255" in eps
     complete = ("--normalize", "none", "--eps", "8/255", "--force")
     assert succeed(*options, *complete).notes == []
 

@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from adrbench.checkpoints import format as checkpoints
+from adrbench.data import Source, loading
+from adrbench.data.find_source import find_source
+from adrbench.registry import load_import_path
 from adrbench.results.records import AttackRecord, read_record
 from runner import QUICK, command, succeed, tree
 from user_code import write_module
@@ -50,6 +54,20 @@ def test_a_network_is_attacked_by_its_import_path() -> None:
     assert isinstance(record, AttackRecord)
     assert (record.run, record.arch) == ("my_code-ready", "my_code:ready")
     assert (record.weights, record.selection, record.method) == ("file", "file", "")
+
+
+def test_the_test_images_are_read_once_for_all_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+
+    def find(dataset: str, data_dir: Path) -> Source:
+        read.append(dataset)
+        return find_source(dataset, data_dir)
+
+    monkeypatch.setattr(loading, "find_source", find)
+    torch.save(load_import_path("my_code:ready").state_dict(), "weights.pt")
+    line = ("attack", "my_code:ready", "weights.pt", "--arch", ARCH, "--dataset", "digits")
+    succeed(*line, "--normalize", "0.5/0.5", "--suite", "clean")
+    assert read == ["digits"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, load_dataset
 from adrbench.errors import CheckpointError, UsageError
 from adrbench.evaluation.targets import TargetOptions, Training, resolve_targets
-from adrbench.evaluation.targets import module as module_targets
+from adrbench.evaluation.targets import target as target_options
 from adrbench.evaluation.targets.normalization import NORMALIZATIONS
 from adrbench.models.architectures import build_model
 from adrbench.registry import ImportPathError
@@ -49,7 +49,7 @@ def test_third_party_weights_have_an_unknown_training(tmp_path: Path) -> None:
         build_model("small-cnn", num_classes=10, in_channels=1).state_dict(), tmp_path / "w.pt"
     )
     target = str(tmp_path / "w.pt")
-    with pytest.raises(UsageError, match="for third-party weights, give --arch and --dataset"):
+    with pytest.raises(UsageError, match=r"give --arch \(such as .*\) and --dataset \("):
         resolve_targets(target, TargetOptions())
     with logged():
         (model,) = resolve_targets(target, TargetOptions(arch="small-cnn", dataset="digits"))
@@ -121,7 +121,7 @@ def test_a_network_at_an_import_path_behind_a_normalization(
     }
     pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     images = Images(pixels, torch.zeros(1, dtype=torch.int64))
-    monkeypatch.setattr(module_targets, "load_split", lambda *_, **__: (images, None))
+    monkeypatch.setattr(target_options, "load_split", lambda *_, **__: (images, None))
     plain, normalized = (resolve_targets("my_targets:net", one)[0] for one in options.values())
     x = torch.rand(2, 3, 32, 32)
     assert torch.equal(plain.model(x), x)

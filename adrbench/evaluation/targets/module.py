@@ -1,14 +1,11 @@
 """Targets at import paths: networks built by the user's code."""
 
-import logging
-
 from torch import nn
 
-from adrbench.data import load_split
 from adrbench.errors import UsageError, argument
+from adrbench.evaluation.targets.normalization import normalize
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions
 from adrbench.models.architectures import DEFAULT_ACTIVATION
-from adrbench.models.normalize import Normalized, normalization_buffers
 from adrbench.registry import (
     ImportPathError,
     calling_user_code,
@@ -16,8 +13,6 @@ from adrbench.registry import (
     spell_for_files,
 )
 from adrbench.runtime.hashing import hash_weights
-
-logger = logging.getLogger(__name__)
 
 
 def load_target(target: str, options: TargetOptions) -> TargetModel:
@@ -35,6 +30,11 @@ def load_target(target: str, options: TargetOptions) -> TargetModel:
     threat_model = options.threat_model()
     options.warn_of_ignored(("weights", "arch", "activation"), f"{target} specifies its own")
     network = load_network(target).cpu().eval()
+    model = network
+    if options.normalize is not None:
+        images, _ = options.test_split(options.dataset)
+        channels = images.pixels.shape[1]
+        model = normalize(network, options.normalization(channels), channels)
     return TargetModel(
         dataset=options.dataset,
         arch=target,
@@ -42,7 +42,7 @@ def load_target(target: str, options: TargetOptions) -> TargetModel:
         run=spell_for_files(target),
         checkpoint_sha256=hash_weights(network),
         threat_model=threat_model,
-        model=normalize(network, options),
+        model=model,
     )
 
 
@@ -70,15 +70,3 @@ def load_network(target: str) -> nn.Module:
             "return an nn.Module."
         )
     return network
-
-
-def normalize(network: nn.Module, options: TargetOptions) -> nn.Module:
-    """Return the network with the normalization of --normalize, if any, in front of it."""
-    if options.normalize is None or options.dataset is None:
-        return network
-    images, _ = load_split(options.dataset, "test", data_dir=options.data_dir)
-    channels = images.pixels.shape[1]
-    normalization = options.normalization(channels)
-    if normalization is None:
-        return network
-    return Normalized(network, *normalization_buffers(*normalization, channels)).eval()

@@ -1,10 +1,13 @@
-"""What --normalize accepts: a data set's name, "none", or numbers as MEAN/STD."""
+"""What --normalize accepts (a data set's name, "none", or MEAN/STD), and its module."""
 
 import math
+
+from torch import nn
 
 from adrbench.checkpoints.third_party import Normalization
 from adrbench.data import DATASETS
 from adrbench.errors import UsageError, unknown_name
+from adrbench.models.normalize import Normalized, normalization_buffers
 
 #: Mean and standard deviation per channel by name, for pixels in [0, 1].
 NORMALIZATIONS: dict[str, Normalization] = {
@@ -59,3 +62,10 @@ def per_channel(normalization: Normalization, channels: int) -> Normalization:
         tuple(values) * channels if len(values) == 1 else tuple(values) for values in normalization
     )
     return mean, std
+
+
+def normalize(network: nn.Module, normalization: Normalization | None, channels: int) -> nn.Module:
+    """Return a network in eval mode with a normalization, if any, in front of it."""
+    if normalization is None:
+        return network.eval()
+    return Normalized(network, *normalization_buffers(*normalization, channels)).eval()

@@ -12,7 +12,7 @@ from adrbench.checkpoints.third_party import Normalization
 from adrbench.config.method import WEIGHTS
 from adrbench.config.settings import Select
 from adrbench.config.threat import NORMS, STANDARD_EPS, ThreatModel
-from adrbench.data import dataset_name
+from adrbench.data import Images, Source, dataset_name, load_split
 from adrbench.errors import argument, unknown_name
 from adrbench.evaluation.plausibility import Accuracy, doubt_accuracy, doubt_average
 from adrbench.evaluation.targets.normalization import NONE, parse_normalization, per_channel
@@ -129,6 +129,9 @@ class TargetOptions:
     name: str | None = None
     data_dir: Path = Path("data")
     zoo_dir: Path = Path("models")
+    _test_splits: dict[str, tuple[Images, Source]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         for kind, name, valid in (
@@ -157,6 +160,17 @@ class TargetOptions:
         norm = self.norm or (trained.norm if trained else "Linf")
         standard = trained.eps if trained and trained.norm == norm else STANDARD_EPS[norm]
         return ThreatModel(norm=norm, eps=standard if self.eps is None else self.eps)
+
+    def test_split(self, dataset: str) -> tuple[Images, Source]:
+        """Return the test images of a data set, which are read once, and their source.
+
+        Raises:
+            DataError: when they are missing or invalid.
+
+        """
+        if dataset not in self._test_splits:
+            self._test_splits[dataset] = load_split(dataset, "test", data_dir=self.data_dir)
+        return self._test_splits[dataset]
 
     def normalization(self, channels: int) -> Normalization | None:
         """Return the mean and standard deviation of each of `channels`, None without any."""

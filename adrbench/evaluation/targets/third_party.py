@@ -5,13 +5,10 @@ from functools import partial
 from pathlib import Path
 
 from adrbench.checkpoints.third_party import LoadReport, count_classes, load_third_party
+from adrbench.config.declare import format_eps
 from adrbench.config.method import Weights
-from adrbench.data import load_split
 from adrbench.errors import UsageError, argument
-from adrbench.evaluation.targets.target import (
-    TargetModel,
-    TargetOptions,
-)
+from adrbench.evaluation.targets.target import TargetModel, TargetOptions
 from adrbench.models.architectures import (
     DEFAULT_ACTIVATION,
     build_model,
@@ -32,11 +29,7 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
 
     """
     if options.arch is None or options.dataset is None:
-        raise UsageError(
-            f"{path} is not an adrbench checkpoint: for third-party weights, give "
-            f"{argument('arch')} and {argument('dataset')} (and {argument('normalize')}, if pixels "
-            "were normalized outside the model)."
-        )
+        raise UsageError(_explain_required(path, options))
     if options.weights == "both":
         raise UsageError(
             f"{path} contains third-party weights: choose {argument('weights')} student or average."
@@ -44,12 +37,12 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
     threat_model = options.threat_model()
     architecture = find_architecture(options.arch)
     activation = find_activation(architecture, options.activation or DEFAULT_ACTIVATION)
-    images, source = load_split(options.dataset, "test", data_dir=options.data_dir)
+    images, source = options.test_split(options.dataset)
     channels, height, width = images.pixels.shape[1:]
     weights: Weights | None = options.weights  # type: ignore[assignment]
     build = partial(
         build_model,
-        options.arch,
+        architecture,
         in_channels=channels,
         activation=activation,
         image_size=(height, width),
@@ -58,10 +51,7 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
     if not source.classes_are_known:
         model = build(num_classes=count_classes(content, model, weights) or source.num_classes)
     report = load_third_party(
-        content,
-        model,
-        normalize=options.normalization(channels),
-        weights=weights,
+        content, model, normalize=options.normalization(channels), weights=weights
     )
     _log_assumptions(path, report, options, eps=threat_model.eps)
     chosen = options.weights if report.entry else None
@@ -73,6 +63,24 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
         checkpoint_sha256=hash_file(path),
         threat_model=threat_model,
         model=model.eval(),
+    )
+
+
+def _explain_required(path: Path, options: TargetOptions) -> str:
+    """Return which options third-party weights need, and what to give."""
+    required = {
+        "arch": (options.arch, "resnet18, timm:NAME or package.module:attribute"),
+        "dataset": (options.dataset, "cifar10 or images.npz"),
+    }
+    missing = [
+        f"{argument(name)} (such as {examples})"
+        for name, (given, examples) in required.items()
+        if given is None
+    ]
+    return (
+        f"{path} contains third-party weights, which specify neither their architecture nor their "
+        f"data: give {' and '.join(missing)}, and {argument('normalize')} if pixels were "
+        "normalized outside the model."
     )
 
 
@@ -91,6 +99,6 @@ def _log_assumptions(path: Path, report: LoadReport, options: TargetOptions, *, 
         )
     if options.eps is None:
         logger.warning(
-            f"{path} does not specify the eps it was trained with: eps is {eps:.4g}, see "
+            f"{path} does not specify the eps it was trained with: eps is {format_eps(eps)}, see "
             f"{argument('eps')}."
         )

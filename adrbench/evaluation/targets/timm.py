@@ -4,12 +4,10 @@ import logging
 
 from torch import nn
 
-from adrbench.data import load_split
 from adrbench.errors import UsageError, argument
-from adrbench.evaluation.targets.module import normalize
+from adrbench.evaluation.targets.normalization import normalize
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions
 from adrbench.models.architectures import DEFAULT_ACTIVATION
-from adrbench.models.normalize import Normalized, normalization_buffers
 from adrbench.models.timm_models import PREFIX, Pretrained, check_name, load_pretrained
 from adrbench.registry import spell_for_files
 from adrbench.runtime.hashing import hash_weights
@@ -36,7 +34,7 @@ def load_target(target: str, options: TargetOptions) -> TargetModel:
     name = check_name(target)
     threat_model = options.threat_model()
     options.warn_of_ignored(("weights", "arch", "activation"), f"{target} specifies its own")
-    images, _ = load_split(options.dataset, "test", data_dir=options.data_dir)
+    images, _ = options.test_split(options.dataset)
     channels, height, width = images.pixels.shape[1:]
     pretrained = load_pretrained(name, (channels, height, width))
     if (height, width) != pretrained.trained_size:
@@ -51,21 +49,22 @@ def load_target(target: str, options: TargetOptions) -> TargetModel:
         run=spell_for_files(target),
         checkpoint_sha256=hash_weights(pretrained.network),
         threat_model=threat_model,
-        model=_normalize(target, pretrained, options),
+        model=_normalize(target, pretrained, options, channels),
     )
 
 
-def _normalize(target: str, pretrained: Pretrained, options: TargetOptions) -> nn.Module:
+def _normalize(
+    target: str, pretrained: Pretrained, options: TargetOptions, channels: int
+) -> nn.Module:
     """Return the network with the given normalization, else timm's own, in front of it."""
     if options.normalize is not None:
-        return normalize(pretrained.network, options)
+        return normalize(pretrained.network, options.normalization(channels), channels)
     mean, std = pretrained.mean, pretrained.std
     logger.info(
         f"{target} is attacked with timm's weights {pretrained.weights}, for which pixels are "
         f"normalized by mean {mean} and std {std}; see {argument('normalize')}."
     )
-    constants = normalization_buffers(mean, std, len(mean))
-    return Normalized(pretrained.network, *constants).eval()
+    return normalize(pretrained.network, (mean, std), channels)
 
 
 def _spell(size: tuple[int, int]) -> str:

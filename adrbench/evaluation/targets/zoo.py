@@ -2,7 +2,7 @@
 
 import logging
 
-from adrbench.data import DATASETS, load_split
+from adrbench.data import DATASETS
 from adrbench.errors import UsageError, argument
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions
 from adrbench.models.architectures import DEFAULT_ACTIVATION
@@ -50,7 +50,7 @@ def _find_zoo_dataset(name: str, dataset: str, options: TargetOptions) -> str:
     """Return the zoo's data set for `dataset`: for a user's own images, by number of classes."""
     if dataset in DATASETS:
         return dataset
-    _, source = load_split(dataset, "test", data_dir=options.data_dir)
+    _, source = options.test_split(dataset)
     if source.published:
         return source.name
     fitting = [
