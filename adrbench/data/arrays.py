@@ -1,27 +1,31 @@
 """Data sets from a user's arrays, with checks."""
 
 import math
+import operator
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from adrbench.data.array_checks import (
+    as_labels,
+    as_tensor,
+    check_channels_first,
+    check_counts,
+    check_is_uint8,
+    type_name,
+)
 from adrbench.data.builtin import DATASETS
 from adrbench.data.images import Dataset, Images, Part, check_num_classes
 from adrbench.data.loading import measure_channels
-from adrbench.errors import DataError, UsageError
+from adrbench.errors import DataError, UsageError, one_line
 
 Array = Tensor | npt.NDArray[Any]
 #: The images and labels of a part.
 Pair = tuple[Array | None, Array | None]
-
-#: Numbers of channels: gray, with transparency, color, with transparency.
-CHANNELS = (1, 2, 3, 4)
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def make_dataset(
@@ -48,7 +52,7 @@ def make_dataset(
                 f"data set {name!r} has no training labels to count its classes: give num_classes."
             )
         num_classes = int(labels["train"].max()) + 1
-    check_num_classes(num_classes, f"data set {name!r}")
+    num_classes = check_num_classes(_as_integer(num_classes, name), f"data set {name!r}")
     parts = {}
     for part in given:
         parts[part] = join(pixels[part], labels[part], num_classes, part, name)
@@ -68,11 +72,20 @@ def make_dataset(
     )
 
 
-def check_dataset_name(name: str) -> None:
-    """Raise UsageError unless `name` is valid for a user's data set and in file names."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+def _as_integer(num_classes: object, name: str) -> int:
+    try:
+        return operator.index(num_classes)  # type: ignore[arg-type]
+    except TypeError as error:
         raise UsageError(
-            f"the data set name is {name!r}: use letters, digits, dots, dashes and underscores."
+            f"num_classes of data set {name!r} is {num_classes!r}: give an integer, at least 2."
+        ) from error
+
+
+def check_dataset_name(name: object) -> None:
+    """Raise UsageError unless `name` is valid for a user's data set and in file names."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise UsageError(
+            f"the data set name is {name!r}: give letters, digits, dots, dashes and underscores."
         )
     if name.lower() in DATASETS:
         raise UsageError(f"{name!r} is the name of a built-in data set: give another name.")
@@ -80,52 +93,38 @@ def check_dataset_name(name: str) -> None:
 
 def read_pixels(x: Array | None, part: Part, name: str) -> Tensor:
     """Return the images of a split as (N, C, H, W) uint8 on the CPU; DataError otherwise."""
-    where = f"x_{part} of data set {name!r}"
-    pixels = _as_tensor(x, where)
-    shape = tuple(pixels.shape)
-    if pixels.dtype != torch.uint8:
-        raise DataError(
-            f"{where} has type {_describe_type(pixels)}: give uint8 images with values 0 to 255, "
-            "(255 * x).round() of values in [0, 1]."
-        )
-    if len(shape) == 4 and shape[1] not in CHANNELS and shape[3] in CHANNELS:
-        raise DataError(
-            f"{where} has shape {shape}, channels last: give (N, channels, height, width), such "
-            "as torch.as_tensor(x).permute(0, 3, 1, 2)."
-        )
-    if len(shape) != 4 or 0 in shape:
-        raise DataError(
-            f"{where} has shape {shape}: give at least one image, as (N, channels, height, width)."
-        )
+    where = _describe("x", part, name)
+    pixels = as_tensor(_require(x, where), where)
+    check_is_uint8(type_name(pixels), where)
+    check_channels_first(tuple(pixels.shape), where)
     return pixels
 
 
 def read_labels(y: Array | None, part: Part, name: str) -> Tensor:
     """Return the labels of a split as (N,) int64 on the CPU; DataError otherwise."""
-    where = f"y_{part} of data set {name!r}"
-    labels = _as_tensor(y, where)
-    if labels.dtype not in INTEGERS:
-        raise DataError(f"{where} has type {_describe_type(labels)}: labels must be integers.")
-    if labels.dim() != 1:
-        raise DataError(
-            f"{where} has shape {tuple(labels.shape)}: give (N,), one class index per image."
-        )
-    return labels.to(torch.int64)
+    where = _describe("y", part, name)
+    return as_labels(_require(y, where), where)
+
+
+def _describe(kind: Literal["x", "y"], part: Part, name: str) -> str:
+    return f"{kind}_{part} of data set {name!r}"
+
+
+def _require(array: Array | None, where: str) -> Array:
+    if array is None:
+        raise DataError(f"{where} is missing: give images and labels of each split.")
+    return array
 
 
 def join(pixels: Tensor, labels: Tensor, num_classes: int, part: Part, name: str) -> Images:
     """Return the images and labels of a split; DataError if they do not match."""
-    if len(pixels) != len(labels):
+    check_counts(len(pixels), len(labels), _describe("x", part, name), f"y_{part}")
+    highest = int(labels.max())
+    if highest >= num_classes:
         raise DataError(
-            f"x_{part} of data set {name!r} has {len(pixels)} images but y_{part} has "
-            f"{len(labels)} labels: the numbers must be equal."
+            f"{_describe('y', part, name)} has the label {highest}: labels of {num_classes} "
+            f"classes go from 0 to {num_classes - 1}."
         )
-    for label in (int(labels.min()), int(labels.max())):
-        if not 0 <= label < num_classes:
-            raise DataError(
-                f"y_{part} of data set {name!r} has the label {label}: labels of {num_classes} "
-                f"classes go from 0 to {num_classes - 1}."
-            )
     return Images(pixels, labels)
 
 
@@ -140,32 +139,17 @@ def check_same_shape(parts: dict[Part, Images], part: Part, name: str) -> None:
         )
 
 
-def check_statistics(
-    values: Sequence[float], what: str, channels: int, name: str
-) -> tuple[float, ...]:
+def check_statistics(values: object, what: str, channels: int, name: str) -> tuple[float, ...]:
     """Return a mean or standard deviation per channel; UsageError if it is not usable."""
-    numbers = tuple(float(value) for value in values)
+    try:
+        numbers = tuple(float(value) for value in values)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        numbers = ()
     is_usable = all(map(math.isfinite, numbers)) and (what != "std" or min(numbers, default=0) > 0)
     if len(numbers) != channels or not is_usable:
         positive = " positive" if what == "std" else ""
         raise UsageError(
-            f"{what} of data set {name!r} is {numbers}: give {channels}{positive} numbers, one per "
-            "channel, for pixels in [0, 1]."
+            f"{what} of data set {name!r} is {one_line(repr(numbers or values))}: give "
+            f"{channels}{positive} numbers, one per channel, for pixels in [0, 1]."
         )
     return numbers
-
-
-def _as_tensor(array: Array | None, where: str) -> Tensor:
-    if isinstance(array, Tensor):
-        return array.detach().cpu().contiguous()
-    if not isinstance(array, np.ndarray):
-        found = "missing" if array is None else f"a {type(array).__name__}"
-        raise DataError(f"{where} is {found}: give a torch tensor or a numpy array.")
-    try:
-        return torch.from_numpy(np.require(array, requirements=["C", "W"]))
-    except TypeError as error:
-        raise DataError(f"{where} has type {array.dtype}: give an array of numbers.") from error
-
-
-def _describe_type(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")

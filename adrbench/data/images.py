@@ -193,5 +193,6 @@ def to_float(pixels: Tensor) -> Tensor:
 def check_num_classes(num_classes: int, where: str) -> int:
     """Return `num_classes`; raise DataError, which names `where`, if it is below two."""
     if num_classes < 2:
-        raise DataError(f"{where} has only one class: a classifier needs at least two.")
+        found = "only one class" if num_classes == 1 else f"{num_classes} classes"
+        raise DataError(f"{where} has {found}: a classifier needs at least two.")
     return num_classes

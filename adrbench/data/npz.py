@@ -14,15 +14,19 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 import torch
 
+from adrbench.data.array_checks import (
+    MAX_CHANNELS,
+    MAX_CLASSES,
+    check_counts,
+    check_is_uint8,
+    check_label_range,
+    check_label_type,
+)
 from adrbench.data.images import Images, Part, Source, check_num_classes
 from adrbench.data.memory import check_memory
 from adrbench.errors import MOST_SHOWN, DataError, list_first
 from adrbench.runtime.files import check_regular_file
 
-#: Color and transparency; a last axis longer than this is not the channels.
-MAX_CHANNELS = 4
-#: A label at or above this is not a class index.
-MAX_CLASSES = 1_000_000
 #: Enough for the header of any array that numpy reads, which is at most 10,000 characters.
 HEADER_BYTES = 16_384
 
@@ -44,13 +48,9 @@ def open_npz(path: Path, name: str) -> Source:
     reading a split raises it for that split.
     """
     keys = _list_keys(path)
-    has_classes = "y_train" in keys or "y_test" not in keys
+    has_classes = "y_train" in keys
     part: Part = "train" if has_classes else "test"
     highest = int(_read_labels(path, part).max())
-    if highest >= MAX_CLASSES:
-        raise DataError(
-            f"y_{part} in {path} has the label {highest}: number the classes 0, 1, 2 and so on."
-        )
     if has_classes:
         check_num_classes(highest + 1, f"y_train in {path}")
     return Source(
@@ -80,11 +80,7 @@ def _read_npz_part(path: Path, num_classes: int, _data_dir: Path, part: Part) ->
 
     def check(header: Header, name: str) -> None:
         _check_pixels(header, name)
-        if header.shape[0] != len(labels):
-            raise DataError(
-                f"{name} has {header.shape[0]} images but y_{part} has {len(labels)} labels: the "
-                "numbers must be equal."
-            )
+        check_counts(header.shape[0], len(labels), name, f"y_{part}")
 
     pixels = _read_array(path, f"x_{part}", check)
     channels_last = pixels if pixels.ndim == 4 else pixels[..., None]
@@ -94,9 +90,7 @@ def _read_npz_part(path: Path, num_classes: int, _data_dir: Path, part: Part) ->
 
 def _check_pixels(header: Header, name: str) -> None:
     shape, dtype = header
-    if dtype != np.uint8:
-        how = ", so multiply values in [0, 1] by 255 and round them" if dtype.kind == "f" else ""
-        raise DataError(f"{name} has type {dtype}: it must be uint8, with values 0 to 255{how}.")
+    check_is_uint8(str(dtype), name)
     if len(shape) not in (3, 4) or 0 in shape[1:]:
         raise DataError(
             f"{name} has shape {shape}: it must be (N, height, width, channels) or "
@@ -110,20 +104,13 @@ def _check_pixels(header: Header, name: str) -> None:
 
 
 def _check_labels(header: Header, name: str) -> None:
-    if header.dtype.kind not in "iu":
-        raise DataError(f"{name} has type {header.dtype}: labels must be integers.")
-    if len(header.shape) != 1:
-        raise DataError(
-            f"{name} has shape {header.shape}: it must be (N,), one class index per image."
-        )
-    if header.shape == (0,):
-        raise DataError(f"{name} is empty: each split needs at least one image.")
+    is_integer = header.dtype.kind in "iu"
+    check_label_type(str(header.dtype), header.shape, name, is_integer=is_integer)
 
 
 def _read_labels(path: Path, part: Part) -> npt.NDArray[np.integer]:
     labels = _read_array(path, f"y_{part}", _check_labels)
-    if labels.min() < 0:
-        raise DataError(f"y_{part} in {path} has the label {labels.min()}: labels start at 0.")
+    check_label_range(int(labels.min()), int(labels.max()), f"y_{part} in {path}")
     return labels
 
 
@@ -136,8 +123,8 @@ def _read_array(path: Path, key: str, check: Callable[[Header, str], None]) -> n
         if key not in members:
             found = list_first([k if k.isprintable() else repr(k) for k in members], MOST_SHOWN)
             raise DataError(
-                f"{path} has no {key} but {found or 'nothing'}: it must contain x_train, y_train, "
-                "x_test and y_test, and may contain x_val and y_val."
+                f"{path} has no {key} but {found or 'nothing'}: it must contain x_test and y_test, "
+                "for training x_train and y_train too, and may contain x_val and y_val."
             )
         try:
             header = _read_header(archive, members[key])

@@ -49,6 +49,7 @@ def test_arrays_that_cannot_be_shared_are_copied() -> None:
     frozen.flags.writeable = False
     assert torch.equal(make(x_train=frozen).train.pixels, X)
     assert torch.equal(make(x_train=X.numpy()[::-1]).train.pixels, X.flip(0))
+    assert torch.equal(make(x_train=list(X), y_train=Y.tolist()).train.pixels, X)
 
 
 def test_training_holds_images_out_of_a_data_set_without_a_validation_part() -> None:
@@ -63,7 +64,9 @@ def test_training_holds_images_out_of_a_data_set_without_a_validation_part() -> 
 
 
 def test_given_statistics_are_kept() -> None:
-    loaded = load_dataset(make(mean=[0.5] * 3, std=(0.25, 1, 1)), data_dir=NOWHERE)
+    made = make(mean=np.array([0.5] * 3), std=(0.25, 1, 1), num_classes=np.int64(9))
+    loaded = load_dataset(made, data_dir=NOWHERE)
+    assert (type(loaded.num_classes), loaded.num_classes) == (int, 9)
     assert (loaded.mean, loaded.std) == ((0.5, 0.5, 0.5), (0.25, 1.0, 1.0))
 
 
@@ -80,10 +83,22 @@ def test_a_test_part_suffices_for_examples() -> None:
 
 BAD: dict[str, tuple[dict[str, Any], type[AdrbenchError], str]] = {
     "floats": ({"x_train": X / 255}, DataError, "x_train of data set 'noise' has type float32"),
-    "NaN": ({"x_test": np.full((8, 3, 4, 4), np.nan)}, DataError, "has type float64: give uint8"),
-    "integers": ({"x_test": X[:8].int()}, DataError, "has type int32: give uint8 images"),
+    "NaN": (
+        {"x_test": np.full((8, 3, 4, 4), np.nan)},
+        DataError,
+        "type float64: .*by 255 first",
+    ),
+    "integers": (
+        {"x_test": X[:8].int()},
+        DataError,
+        r"int32: .* 0 to 255\.$",
+    ),
     "objects": ({"x_test": np.array([None] * 8)}, DataError, "x_test .* has type object"),
-    "a list": ({"x_test": [1, 2]}, DataError, "x_test of data set 'noise' is a list: give a torch"),
+    "a list": (
+        {"x_test": [1, 2]},
+        DataError,
+        "has type int64: it must be uint8",
+    ),
     "channels last": (
         {"x_train": torch.zeros(40, 8, 8, 3, dtype=torch.uint8)},
         DataError,
@@ -100,16 +115,28 @@ BAD: dict[str, tuple[dict[str, Any], type[AdrbenchError], str]] = {
     "no labels": ({"y_test": None}, DataError, "y_test of data set 'noise' is missing"),
     "labels of floats": ({"y_train": Y.float()}, DataError, "y_train .* has type float32: labels"),
     "one-hot": ({"y_train": torch.eye(4).long()[Y]}, DataError, r"y_train .* has shape \(40, 4\)"),
-    "negative": ({"y_test": Y[:8] - 1}, DataError, "y_test .* has the label -1: labels of 4"),
+    "negative": ({"y_test": Y[:8] - 1}, DataError, "y_test .* has the label -1: labels start at 0"),
     "too high": ({"y_test": Y[:8] + 1}, DataError, "has the label 4: labels of 4 .* from 0 to 3"),
     "few classes": ({"num_classes": 3}, DataError, "y_train .* has the label 3: labels of 3"),
     "one class": ({"num_classes": 1}, DataError, "data set 'noise' has only one class"),
     "no classes": ({"x_train": None, "y_train": None}, UsageError, "give num_classes"),
     "no test part": ({"x_test": None, "y_test": None}, UsageError, "give x_test and y_test"),
-    "a path": ({"name": "my/noise"}, UsageError, "the data set name is 'my/noise': use letters"),
+    "a path": ({"name": "my/noise"}, UsageError, "the data set name is 'my/noise': give letters"),
     "built in": ({"name": "CIFAR10"}, UsageError, "'CIFAR10' is the name of a built-in data set"),
     "mean": ({"mean": [0.5]}, UsageError, r"mean of data set 'noise' is \(0\.5,\): give 3 numbers"),
     "std": ({"std": [0.5, 0.5, 0]}, UsageError, "give 3 positive numbers, one per channel"),
+    "negative in training": (
+        {"y_train": Y - 4},
+        DataError,
+        "y_train .* has the label -4: labe",
+    ),
+    "no number": ({"mean": 0.5}, UsageError, "mean of data set 'noise' is 0.5: give 3 numbers"),
+    "texts": ({"std": ["a", "b", "c"]}, UsageError, "give 3 positive numbers, one per channel"),
+    "no name": ({"name": 3}, UsageError, "the data set name is 3: give letters"),
+    "a text": ({"num_classes": "4"}, UsageError, "num_classes .* is '4': give an integer"),
+    "zero classes": ({"num_classes": 0}, DataError, "data set 'noise' has 0 classes: a classifier"),
+    "a set": ({"x_train": {1, 2}}, DataError, "x_train of data set 'noise' is a set: give a torch"),
+    "meta": ({"x_train": X.to("meta")}, DataError, "x_train .* is on the meta device"),
     "infinite": ({"mean": [0.5, 0.5, float("inf")]}, UsageError, "give 3 numbers"),
 }
 

@@ -180,7 +180,7 @@ def test_unusual_archives_are_loaded_or_rejected(tmp_path: Path) -> None:
         archive.writestr("x_train.npy", arrays["x_test.npy"])
     contents = {
         "empty": (b"", "not an .npz file"),
-        "empty archive": (zip_bytes({}), "no y_train but nothing"),
+        "empty archive": (zip_bytes({}), "no y_test but nothing"),
         "text": (b"x_train", "not an .npz file"),
         "encrypted": (bytes(encrypted), "broken or not a plain array"),
         "twice": (stream.getvalue(), "5 images but y_train has 12 labels"),

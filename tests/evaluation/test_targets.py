@@ -49,8 +49,10 @@ def test_third_party_weights_have_an_unknown_training(tmp_path: Path) -> None:
         build_model("small-cnn", num_classes=10, in_channels=1).state_dict(), tmp_path / "w.pt"
     )
     target = str(tmp_path / "w.pt")
-    with pytest.raises(UsageError, match=r"give --arch \(such as .*\) and --dataset \("):
+    with pytest.raises(UsageError, match=r"give --arch and --dataset, such as --arch timm:resnet1"):
         resolve_targets(target, TargetOptions())
+    with pytest.raises(UsageError, match=r"give --arch, such as --arch timm:resnet18, and --norm"):
+        resolve_targets(target, TargetOptions(dataset="digits"))
     with logged():
         (model,) = resolve_targets(target, TargetOptions(arch="small-cnn", dataset="digits"))
     assert model.training == Training()

@@ -68,18 +68,13 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
 
 def _explain_required(path: Path, options: TargetOptions) -> str:
     """Return which options third-party weights need, and what to give."""
-    required = {
-        "arch": (options.arch, "resnet18, timm:NAME or package.module:attribute"),
-        "dataset": (options.dataset, "cifar10 or images.npz"),
-    }
-    missing = [
-        f"{argument(name)} (such as {examples})"
-        for name, (given, examples) in required.items()
-        if given is None
-    ]
+    examples = {"arch": "timm:resnet18", "dataset": "cifar10"}
+    missing = [name for name in examples if getattr(options, name) is None]
+    names = " and ".join(argument(name) for name in missing)
+    example = " ".join(argument(name, examples[name]) for name in missing)
     return (
         f"{path} contains third-party weights, which specify neither their architecture nor their "
-        f"data: give {' and '.join(missing)}, and {argument('normalize')} if pixels were "
+        f"data: give {names}, such as {example}, and {argument('normalize')} if pixels were "
         "normalized outside the model."
     )
 
