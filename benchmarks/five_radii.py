@@ -109,7 +109,7 @@ def main(name: str = "resnet10t", n: int = 64, steps: int = 60, rounds: int = 3)
             started = time.perf_counter()
             accuracies[key] = MEASURES[key][1](model, x, y)
             seconds[key].append(time.perf_counter() - started)
-    table = Table(title=f"timm {name}, {len(x)} images of digits, all classified correctly, PGD-20, Linf")
+    table = Table(title=f"timm {name}, {len(x)} correctly classified digits, PGD-20, Linf")
     for column in (
         "package",
         "lines",

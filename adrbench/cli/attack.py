@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adrbench.cli.options import DataDir, Device, takes_settings
-from adrbench.config.declare import parse_fraction, settings_of
+from adrbench.config.declare import is_fraction, parse_fraction, settings_of
 from adrbench.config.settings import AttackConfig
 from adrbench.errors import AdrbenchError, UsageError
 
@@ -147,15 +147,6 @@ def check_targets(targets: Sequence[str]) -> None:
                 f"{target} is given as a target, but there is no such file: if it is a value of "
                 f"--{meant}, separate values by commas, as in --{meant} {example}."
             )
-
-
-def is_fraction(text: str) -> bool:
-    """Return whether `text` is a number, such as 8/255."""
-    try:
-        parse_fraction(text, "eps")
-    except UsageError:
-        return False
-    return True
 
 
 def check_target_name(name: str, targets: Sequence[str], out: Path) -> None:

@@ -182,13 +182,13 @@ def convert(declared: Setting, value: object) -> Any:
 
 def wrong_type(name: str, value: object, allowed: str) -> UsageError:
     """Return the error for an argument of a wrong type, of which `allowed` is the right one."""
-    if isinstance(value, str) and "number" in allowed and _is_fraction(value):
+    if isinstance(value, str) and "number" in allowed and is_fraction(value):
         return UsageError(f"{argument(name)} is {value!r}: write {value} without quotes.")
     shown = " ".join(repr(value).split())
     return UsageError(f"{argument(name)} is {shown:.40}: give {allowed}.")
 
 
-def _is_fraction(text: str) -> bool:
+def is_fraction(text: str) -> bool:
     """Return whether a text is a number such as 8/255 or 0.0314."""
     try:
         parse_fraction(text, "")

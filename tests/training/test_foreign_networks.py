@@ -12,7 +12,7 @@ import adrbench
 from adrbench.checkpoints import format as checkpoints
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, load_dataset
-from adrbench.errors import CheckpointError
+from adrbench.errors import CheckpointError, UsageError
 from adrbench.models.architectures import find_architecture
 from adrbench.registry import UserCodeError
 from adrbench.training import loop as training
