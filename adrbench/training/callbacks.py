@@ -96,9 +96,8 @@ def check_callbacks(callbacks: Callbacks) -> Callbacks:
             )
 
     def call(name: str, *arguments: Any) -> None:
-        function = f"{name} of the callbacks {kind}"
         with calling_user_code(
-            lambda raised: f"{function} {raised}; any state saved before is kept."
+            lambda raised: f"{name} of the callbacks {kind} {raised}; any saved state is kept."
         ):
             getattr(callbacks, name)(*arguments)
 

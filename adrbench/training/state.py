@@ -70,9 +70,7 @@ class Run:
         if self.architecture.is_built_in and not foreign_tokens(self.config.method):
             return nullcontext()
         code = f"{self.config.arch} with method {self.config.method}"
-        return calling_user_code(
-            lambda raised: f"{code} {raised} {when}; any state saved before is kept."
-        )
+        return calling_user_code(lambda raised: f"{code} {raised} {when}; any saved state is kept.")
 
 
 @dataclass(kw_only=True)

@@ -145,8 +145,8 @@ def test_callbacks_that_raise_are_one_sentence_and_the_run_resumes(here: Path) -
     with pytest.raises(AdrbenchError) as caught:
         adrbench.train("digits", method="standard", callbacks=Failing(), **QUICK)
     assert str(caught.value) == (
-        "step of the callbacks Failing raised ZeroDivisionError (no such metric); any state saved "
-        "before is kept."
+        "step of the callbacks Failing raised ZeroDivisionError (no such metric); any saved "
+        "state is kept."
     )
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     log = Log()
@@ -171,7 +171,7 @@ def test_a_network_that_fails_in_training_is_one_sentence(here: Path) -> None:
         adrbench.train("digits", method="standard", arch=Breaking, name="run", **QUICK)
     assert_one_line(str(caught.value))
     assert "Breaking with method standard raised SystemExit (0) in step " in str(caught.value)
-    assert str(caught.value).endswith(" of the run; any state saved before is kept.")
+    assert str(caught.value).endswith(" of the run; any saved state is kept.")
 
 
 def test_too_little_memory_has_advice_for_python(monkeypatch: pytest.MonkeyPatch) -> None:
