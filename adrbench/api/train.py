@@ -112,7 +112,7 @@ def lists_settings(function: F) -> F:
 
 @lists_settings
 def train(
-    dataset: str | Dataset,
+    dataset: str | Path | Dataset,
     *,
     method: str = DEFAULT_METHOD,
     arch: str | Builder | None = None,
@@ -166,7 +166,7 @@ def train(
 
     """
     _check_types(
-        dataset=(dataset, (str, Dataset), "a name, a path or an adrbench.Dataset"),
+        dataset=(dataset, (str, Path, Dataset), "a name, a path or an adrbench.Dataset"),
         method=(method, (str,), f"tokens joined by +, such as {DEFAULT_METHOD!r}"),
         activation=(activation, (str,), "'relu' or 'silu'"),
         name=(name, (str, type(None)), "a text"),
@@ -186,7 +186,7 @@ def train(
     own = NoCallbacks() if callbacks is None else check_callbacks(callbacks)
     with open_context(str(device)) as context:
         plan = make_plan(
-            dataset,
+            str(dataset) if isinstance(dataset, Path) else dataset,
             method=method,
             arch=arch,
             activation=activation,

@@ -302,6 +302,16 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert list(here.iterdir()) == []
 
 
+def test_a_path_is_a_data_set(here: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    parts = {"x_train": pixels, "x_test": pixels}
+    labels = dict.fromkeys(("y_train", "y_test"), np.arange(40) % 4)
+    np.savez("own.npz", **parts, **labels)  # type: ignore[arg-type]
+    settings = {**QUICK, "batch_size": 8}
+    run = adrbench.train(Path("own.npz"), method="standard", arch="small-cnn", **settings)
+    assert run.record.dataset == "own"
+
+
 def test_a_torch_device_is_a_device() -> None:
     device = torch.device("cpu")
     run = adrbench.train("digits", method="standard", **{**QUICK, "device": device, "epochs": 1})
