@@ -25,7 +25,7 @@ from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks, StageRun
 from adrbench.models.chunked import ChunkedModel
 from adrbench.models.frozen import FORMATS, Freezer, Frozen, formats_for
 from adrbench.models.graphed import GraphedModel
-from adrbench.models.modes import in_mode, without_parameter_gradients
+from adrbench.models.modes import in_mode, restored_buffers, without_parameter_gradients
 from adrbench.registry import calling_user_code
 from adrbench.results.records import StageResult
 from adrbench.runtime.devices import IMAGE_FORMAT, full_precision
@@ -84,6 +84,7 @@ def evaluate(
     batch_size: int,
     callbacks: ProgressCallbacks = SILENT,
     label: str = "the model",
+    num_classes: int | None = None,
     check_reliability: bool = True,
     optimize_model: bool = False,
     progress_store: ProgressStore | None = None,
@@ -94,7 +95,8 @@ def evaluate(
     """Attack `model` on `images`, on the device both are on, in float32.
 
     A logit that is not finite is never a success of the model: attacked images with one count as
-    not robust, with a warning. `label` names the model in messages. After the clean pass the model
+    not robust, with a warning. `label` names the model in messages. `num_classes` is the number of
+    its outputs, which is checked for every batch if it is given. After the clean pass the model
     is checked on a few images for what makes attacks fail, unless `check_reliability` is false.
 
     The attacks run on the frozen form of the model. `optimize_model` spends time on making that
@@ -130,8 +132,10 @@ def evaluate(
         logger.info(f"resuming {progress.describe(stages[0].name)}.")
     with (
         GLOBAL_STATE,
+        torch.inference_mode(False),
         in_mode(model, training=False),
         without_parameter_gradients(model),
+        restored_buffers(model),
         full_precision(),
         collected_warnings() as collected,
     ):
@@ -156,6 +160,7 @@ def evaluate(
                 GraphedModel(frozen.model, x, len(x)) if is_graphed else frozen.model
             ),
             label=label,
+            num_classes=num_classes,
             suite=suite.name,
             images=images,
             threat=threat,
@@ -182,7 +187,8 @@ def evaluate(
                 )
                 progress.warnings = unique([*progress.warnings, *doubts])
             runner.run(stage)
-        suite.review({stage.name: stage.survivors / len(images) for stage in progress.stages})
+        with calling_user_code(lambda raised: f"review of suite {suite.name} {raised}."):
+            suite.review({stage.name: stage.survivors / len(images) for stage in progress.stages})
     assert progress.clean is not None
     texts = process_group.all_gather([*progress.warnings, *collected()])
     return Evaluation(

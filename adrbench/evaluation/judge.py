@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from adrbench.attacks.predictions import is_correct, is_finite
 from adrbench.attacks.reliability_warnings import ReliabilityWarning
 from adrbench.config.threat import ThreatModel
+from adrbench.registry import UserCodeError
 
 #: How far outside the ball float32 rounding may put an image: relative to eps, and absolute.
 RELATIVE_SLACK, ABSOLUTE_SLACK = 1e-4, 1e-6
@@ -29,12 +30,25 @@ class Judged:
 
 
 def judge(
-    model: nn.Module, threat: ThreatModel, x: Tensor, x_adv: Tensor, y: Tensor, *, attack: str
+    model: nn.Module,
+    threat: ThreatModel,
+    x: Tensor,
+    x_adv: Tensor,
+    y: Tensor,
+    *,
+    attack: str,
+    label: str = "the model",
+    num_classes: int | None = None,
 ) -> Judged:
     """Judge the attack on images `x` that returned `x_adv`, both (N, C, H, W).
 
     An image survives if `x_adv` is classified correctly, with finite logits, or is outside the
     threat model; a warning then names the `attack`.
+
+    Raises:
+        UserCodeError: when the model, called `label`, does not return logits (N, num_classes);
+            None allows any number of classes.
+
     """
     limit = threat.eps * (1 + RELATIVE_SLACK) + ABSOLUTE_SLACK
     in_range = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
@@ -48,6 +62,13 @@ def judge(
         )
     with torch.no_grad():
         logits = model(x_adv)
+    shape = tuple(getattr(logits, "shape", ()))
+    if len(shape) != 2 or shape != (len(x), num_classes or shape[1]):
+        raise UserCodeError(
+            f"{label} returned a {type(logits).__name__} of shape {shape} for {len(x)} images: it "
+            f"must return logits of shape (N, {num_classes or 'number of classes'}) for every "
+            "number N of images."
+        )
     return Judged(
         logits=logits, is_allowed=is_allowed, survives=~is_allowed | is_correct(logits, y)
     )

@@ -7,6 +7,7 @@ from adrbench.attacks.reliability_warnings import collected_warnings
 from adrbench.attacks.suites import Suite
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
+from adrbench.registry import calling_user_code
 
 
 def assess_reliability(
@@ -41,5 +42,6 @@ def assess_reliability(
             # A model that was copied gave the same logits in several passes.
             may_vary=attacked is model and not suite.for_randomized,
         )
-        suite.inspect(model, x)
+        with calling_user_code(lambda raised: f"inspect of suite {suite.name} {raised}."):
+            suite.inspect(model, x)
         return collected()

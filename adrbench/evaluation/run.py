@@ -4,6 +4,8 @@ from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 
+import torch
+
 from adrbench.config.component_plugins import foreign_tokens
 from adrbench.evaluation.adversarial import ExamplesInMemory, ExampleStore, write_examples
 from adrbench.evaluation.evaluate import Evaluation, evaluate
@@ -14,7 +16,7 @@ from adrbench.evaluation.progress import ProgressStore
 from adrbench.evaluation.saved_state import saved_state
 from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks
 from adrbench.models.frozen import Freezer
-from adrbench.models.modes import on_device
+from adrbench.models.modes import on_device, without_inference_tensors
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import (
     AttackRecord,
@@ -113,22 +115,24 @@ def perform(
     freezer: Freezer | None = None,
 ) -> Evaluation:
     """Run an evaluation on the device of `context`; the model is moved back afterwards."""
-    model = job.target_model.model
-    with GLOBAL_STATE, on_device(model, context.device):
-        return evaluate(
-            model,
-            job.images.to(context.device),
-            job.suite,
-            job.target_model.threat_model,
-            label=job.target_model.label,
-            batch_size=job.config.batch_size,
-            callbacks=callbacks,
-            optimize_model=True,
-            progress_store=progress_store,
-            example_store=example_store,
-            process_group=context.process_group,
-            freezer=freezer,
-        )
+    with torch.inference_mode(False), GLOBAL_STATE:
+        model = without_inference_tensors(job.target_model.model)
+        with on_device(model, context.device):
+            return evaluate(
+                model,
+                job.images.to(context.device),
+                job.suite,
+                job.target_model.threat_model,
+                label=job.target_model.label,
+                num_classes=job.info.num_classes,
+                batch_size=job.config.batch_size,
+                callbacks=callbacks,
+                optimize_model=True,
+                progress_store=progress_store,
+                example_store=example_store,
+                process_group=context.process_group,
+                freezer=freezer,
+            )
 
 
 def save_examples(path: Path, job: Job, evaluation: Evaluation) -> None:

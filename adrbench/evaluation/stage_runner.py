@@ -16,6 +16,7 @@ from adrbench.evaluation.adversarial import ExampleStore, select_examples
 from adrbench.evaluation.judge import Judged, judge
 from adrbench.evaluation.progress import Progress
 from adrbench.models.chunked import ChunkedModel
+from adrbench.models.modes import restored_buffers
 from adrbench.registry import UserCodeError, calling_user_code
 from adrbench.runtime.process_group import ProcessGroup
 
@@ -47,6 +48,7 @@ class StageRunner:
 
     model: ChunkedModel
     label: str
+    num_classes: int | None
     suite: str
     images: Images
     threat: ThreatModel
@@ -134,8 +136,9 @@ class StageRunner:
         with calling_user_code(
             lambda raised: f"{stage.name} of suite {self.suite} on {self.label} {raised}."
         ):
-            x_adv = stage.perturb(attacked.eval(), x.clone(), y.clone(), indices.clone())
-            attacked.eval()  # an attack may have changed the mode
+            with restored_buffers(attacked):  # an attack may change them, and the mode
+                x_adv = stage.perturb(attacked.eval(), x.clone(), y.clone(), indices.clone())
+            attacked.eval()
             if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
                 shape = tuple(getattr(x_adv, "shape", ()))
                 raise UserCodeError(
@@ -144,7 +147,17 @@ class StageRunner:
                     f"receives, {tuple(x.shape)}."
                 )
             x_adv = x_adv.detach().to(x)
-            return x_adv, judge(self.model, self.threat, x, x_adv, y, attack=stage.name)
+            judged = judge(
+                self.model,
+                self.threat,
+                x,
+                x_adv,
+                y,
+                attack=stage.name,
+                label=self.label,
+                num_classes=self.num_classes,
+            )
+            return x_adv, judged
 
     def _report_memory(self) -> None:
         if torch.cuda.is_available():

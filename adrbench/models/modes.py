@@ -1,11 +1,14 @@
 """Temporary states of a model: its mode, parameter gradients off, BatchNorm statistics frozen."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from adrbench.registry import calling_user_code
 
 
 @contextmanager
@@ -31,6 +34,52 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def restored_buffers(model: nn.Module) -> Iterator[None]:
+    """Restore the buffers of a model, such as BatchNorm's running statistics, afterwards."""
+    held = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, value in held:
+                buffer.copy_(value)
+                if getattr(module, name) is not buffer:
+                    setattr(module, name, buffer)
+
+
+def without_inference_tensors(model: nn.Module) -> nn.Module:
+    """Return a model whose tensors can take part in autograd: the model itself, or else a copy.
+
+    Tensors made in `torch.inference_mode` cannot take part, and stay so.
+
+    Raises:
+        UserCodeError: when a model with such tensors cannot be copied.
+
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    for module in model.modules():
+        tensors += [value for value in vars(module).values() if isinstance(value, Tensor)]
+    if not any(tensor.is_inference() for tensor in tensors):
+        return model
+    copies: dict[int, Tensor] = {}
+    for tensor in tensors:
+        copied = tensor.detach().clone()
+        is_parameter = isinstance(tensor, nn.Parameter)
+        copies[id(tensor)] = nn.Parameter(copied, requires_grad=False) if is_parameter else copied
+    with calling_user_code(
+        lambda raised: (
+            f"the model has weights made in torch.inference_mode(), and copying it "
+            f"{raised}: make its weights outside of inference mode."
+        )
+    ):
+        return copy.deepcopy(model, copies)
 
 
 @contextmanager
