@@ -213,14 +213,14 @@ class AttackRun:
     def check(self) -> None:
         """Make the checks that do not need to read any file."""
         from adrbench.attacks.find_suite import check_suite
-        from adrbench.evaluation.adversarial import check_suffix
+        from adrbench.evaluation.adversarial import check_destination
 
         if not self.configs:
             raise UsageError("--suite is empty: give the name of a suite, see `list suites`.")
         for config in self.configs:
             check_suite(config.suite)
         if self.save_adversarial is not None:
-            check_suffix(self.save_adversarial)
+            check_destination(self.save_adversarial)
 
     def plan(self, targets: Sequence[str]) -> list["Job"]:
         """Return the evaluations in order."""
@@ -263,7 +263,7 @@ def attack_once(
     from rich.console import Console
 
     from adrbench.display.attack import AttackDisplay
-    from adrbench.evaluation.finished import find_finished
+    from adrbench.evaluation.finished import check_saved_examples, find_finished
     from adrbench.evaluation.jobs import progress_files
     from adrbench.evaluation.run import run
     from adrbench.evaluation.stage_runner import ProgressCallbacks
@@ -275,11 +275,8 @@ def attack_once(
     label = job.label
     record = None if force else find_finished(job, context)
     if record:
-        if save_adversarial is not None and not save_adversarial.exists():
-            raise AdrbenchError(
-                f"{label} is already finished, see {job.path}, but its adversarial examples were "
-                f"not saved in {save_adversarial}: give --force to attack again."
-            )
+        if save_adversarial is not None:
+            check_saved_examples(save_adversarial, job, record)
         logger.info(f"{label} is already finished, see {job.path}: --force repeats it.")
         return record
     # A kill between writing the examples and the record leaves both the file and the progress.

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -215,12 +216,17 @@ def assemble(
     return AdversarialExamples(x_adv=x_adv, kinds=kinds, stages=stages, stage_names=stage_names)
 
 
-def check_suffix(path: Path) -> Path:
-    """Return `path`; UsageError unless its name ends in one of `SUFFIXES`."""
+def check_destination(path: Path) -> Path:
+    """Return `path`; UsageError unless it can be that of a file of examples."""
     if path.suffix not in SUFFIXES:
         raise UsageError(
             f"adversarial examples cannot be saved as {path.name}: give a name that ends in "
             f"{' or '.join(SUFFIXES)}."
+        )
+    if path.is_dir():
+        raise UsageError(
+            f"adversarial examples cannot be saved as {path}, which is a directory: give the name "
+            "of a file."
         )
     return path
 
@@ -236,7 +242,7 @@ def write_examples(
     `x_adv`, which is the format that RobustBench requires for external evaluations.
     """
     buffer = io.BytesIO()
-    if check_suffix(path).suffix == ".pt":
+    if check_destination(path).suffix == ".pt":
         torch.save(adversarial.x_adv, buffer)
     else:
         np.savez(
@@ -250,3 +256,19 @@ def write_examples(
             stage=np.array(adversarial.stage_names)[adversarial.stages.numpy()],
         )
     write_atomically(path, buffer.getvalue())
+
+
+def read_examples(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays that `write_examples` wrote to `path`; only `x_adv` from a `.pt` file.
+
+    Raises:
+        RecordError: when the file cannot be read.
+
+    """
+    try:
+        if path.suffix == ".pt":
+            return {"x_adv": torch.load(path, weights_only=True, map_location="cpu").numpy()}
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:  # numpy and torch may raise anything for a damaged file
+        raise RecordError("it cannot be read") from error

@@ -2,13 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from adrbench.data import to_float
 from adrbench.errors import RecordError, argument
+from adrbench.evaluation.adversarial import read_examples
 from adrbench.evaluation.identity import EvaluationKey
 from adrbench.evaluation.jobs import Job, progress_files
+from adrbench.evaluation.judge import is_within
 from adrbench.results.records import (
     AttackRecord,
     find_contradiction,
     read_record,
+    unpack_outcomes,
 )
 from adrbench.runtime.context import Context
 
@@ -66,3 +73,42 @@ def read_own_record(key: EvaluationKey, path: Path) -> AttackRecord:
 def _advise_replacing() -> str:
     """Return what to do about a record that is not that of the evaluation."""
     return f"record to another directory, or give {argument('force', True)} to replace it."
+
+
+def check_saved_examples(path: Path, job: Job, record: AttackRecord) -> None:
+    """Check that a file has the adversarial examples of a finished evaluation.
+
+    Raises:
+        RecordError: when there is no such file, or it has those of another evaluation.
+
+    """
+    again = f"give {argument('force', True)} to attack again"
+    finished = f"{job.label} is already finished, see {job.path}, but"
+    if not path.exists():
+        raise RecordError(f"{finished} its adversarial examples were not saved in {path}: {again}.")
+    if difference := _describe_other_examples(path, job, record):
+        raise RecordError(
+            f"{finished} {path} does not hold its adversarial examples ({difference}): {again} and "
+            "replace it, or also give another name to keep it."
+        )
+
+
+def _describe_other_examples(path: Path, job: Job, record: AttackRecord) -> str | None:
+    """Return in words why a file does not have the examples of a record; None if it has them."""
+    try:
+        held = read_examples(path)
+    except RecordError as error:
+        return str(error)
+    expected = {"y": job.images.labels.numpy(), "index": np.arange(len(job.images))}
+    for name in ("clean", "robust"):
+        if packed := getattr(record.verdicts, name):
+            expected[name] = unpack_outcomes(packed, record.n)
+    for name, values in expected.items() if path.suffix == ".npz" else ():
+        if name not in held or not np.array_equal(held[name], values):
+            return f"{name} differs"
+    x, x_adv = to_float(job.images.pixels), torch.from_numpy(held.get("x_adv", np.empty(0)))
+    if x_adv.shape != x.shape:
+        return f"it has examples of shape {tuple(x_adv.shape)}, not {tuple(x.shape)}"
+    if not is_within(record.threat_model, x, x_adv).all():
+        return "some are outside the threat model"
+    return None

@@ -29,6 +29,16 @@ class Judged:
         return self.is_allowed & ~is_finite(self.logits)
 
 
+def is_within(threat: ThreatModel, x: Tensor, x_adv: Tensor) -> Tensor:
+    """Return which images `x_adv` are in [0, 1] and in the ball around `x`, up to rounding, (N,).
+
+    Both are (N, C, H, W).
+    """
+    limit = threat.eps * (1 + RELATIVE_SLACK) + ABSOLUTE_SLACK
+    in_range = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
+    return in_range & (threat.distance(x, x_adv) <= limit)
+
+
 def judge(
     model: nn.Module,
     threat: ThreatModel,
@@ -50,9 +60,7 @@ def judge(
             None allows any number of classes.
 
     """
-    limit = threat.eps * (1 + RELATIVE_SLACK) + ABSOLUTE_SLACK
-    in_range = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
-    is_allowed = in_range & (threat.distance(x, x_adv) <= limit)
+    is_allowed = is_within(threat, x, x_adv)
     if not is_allowed.all():
         warnings.warn(
             ReliabilityWarning(

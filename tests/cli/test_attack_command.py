@@ -160,6 +160,33 @@ def test_examples_are_not_replaced_or_missed_silently(here: Path) -> None:
     assert "x.pt exists" in other.lines[-1]
 
 
+@pytest.mark.parametrize("name", ["x.npz", "x.pt"])
+def test_examples_of_another_evaluation_do_not_pass_for_those_of_a_finished_one(
+    here: Path, name: str
+) -> None:
+    line = ("attack", RUN, "--save-adversarial", name, "--suite")
+    succeed(*line, "pgd-2", *FEW)
+    other = Path(name).read_bytes()
+    assert "already finished" in succeed(*line, "pgd-2", *FEW).err
+    succeed(*line, "pgd-2", *FEW, "--eps", "0.01", "--force")
+    Path(name).write_bytes(other)
+    refused = command(*line, "pgd-2", *FEW, "--eps", "0.01")
+    assert refused.code == 1
+    difference = {"x.npz": "robust differs", "x.pt": "some are outside the threat model"}[name]
+    assert f"{name} does not hold its adversarial examples ({difference})" in refused.lines[-1]
+    Path(name).write_bytes(b"PK")
+    damaged = command(*line, "pgd-2", *FEW, "--eps", "0.01")
+    assert "(it cannot be read)" in damaged.lines[-1]
+
+
+def test_a_directory_is_no_place_for_examples(here: Path) -> None:
+    Path("x.npz").mkdir()
+    refused = command("attack", RUN, "--suite", "pgd-2", *FEW, "--save-adversarial", "x.npz")
+    assert refused.code == 2
+    assert "x.npz, which is a directory: give the name of a file" in refused.lines[-1]
+    assert not Path("results").exists()
+
+
 def test_a_kill_between_the_file_of_examples_and_the_record_is_resumed(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

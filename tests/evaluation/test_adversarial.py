@@ -18,7 +18,7 @@ from adrbench.evaluation.adversarial import (
     ExampleFiles,
     ExamplesInMemory,
     assemble,
-    check_suffix,
+    check_destination,
     write_examples,
 )
 from adrbench.evaluation.evaluate import Evaluation, evaluate
@@ -199,7 +199,7 @@ def test_both_forms_of_the_file(tmp_path: Path) -> None:
 
 def test_another_ending_is_refused() -> None:
     with pytest.raises(UsageError, match=r"ends in \.npz or \.pt"):
-        check_suffix(Path("x.png"))
+        check_destination(Path("x.png"))
 
 
 def test_a_model_that_fails_on_no_image_leaves_the_clean_ones() -> None:

@@ -20,7 +20,8 @@ MODEL = train_small_net(IMAGES, classes=5)
 
 def evaluate(model: nn.Module = MODEL, x: Tensor = X, **more: Any) -> adrbench.Result:
     settings: dict[str, Any] = {"suite": "pgd-5", "eps": 0.03, "batch_size": 16, **more}
-    return adrbench.evaluate(model, x, Y, **settings)
+    result: adrbench.Result = adrbench.evaluate(model, x, Y, **settings)
+    return result
 
 
 class Fixed(nn.Module):
