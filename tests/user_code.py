@@ -53,6 +53,22 @@ def exits(*sizes):
     raise SystemExit(0)
 
 
+def on_meta(*sizes):
+    return Net(10, 1).to("meta")
+
+
+def lazy():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+
+
+class WithoutState(Net):
+    def __init__(self):
+        super().__init__(10, 1)
+
+    def state_dict(self, *args, **kwargs):
+        raise KeyError("weights")
+
+
 def of_classes(num_classes):
     return Net(num_classes, 1)
 

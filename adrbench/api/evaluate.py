@@ -28,11 +28,11 @@ from adrbench.evaluation.saved_state import locate_state
 from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.evaluation.targets import TargetModel
 from adrbench.models.architectures import DEFAULT_ACTIVATION
+from adrbench.models.foreign import fingerprint_weights
 from adrbench.models.frozen import Freezer
 from adrbench.models.modes import device_of
 from adrbench.runtime.context import Context
 from adrbench.runtime.devices import choose_device
-from adrbench.runtime.hashing import hash_weights
 from adrbench.runtime.memory_errors import explaining_memory_errors
 
 #: What a data set is called whose name the caller does not give.
@@ -263,7 +263,7 @@ def _plan(
         arch=type(model).__qualname__,
         activation=DEFAULT_ACTIVATION,
         run=name,
-        checkpoint_sha256=hash_weights(model),
+        checkpoint_sha256=fingerprint_weights(name, model),
         threat_model=threats[0],
         model=model,
     )

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from adrbench.errors import UsageError
 from adrbench.models.modes import in_mode
 from adrbench.registry import ImportPathError, UserCodeError, calling_user_code
 from adrbench.runtime.devices import IMAGE_FORMAT
+from adrbench.runtime.hashing import hash_weights
 
 #: (num_classes, in_channels) -> network. One with a parameter of a name in `IMAGE_SIZE` gets the
 #: size of the images too.
@@ -76,7 +78,7 @@ def call_builder(
 
     Raises:
         ImportPathError: when the builder raises.
-        UsageError: when it returns no module.
+        UsageError: when it returns no module, or one without values.
 
     """
     options: dict[str, Any] = {}
@@ -99,7 +101,38 @@ def call_builder(
             f"architecture {name} returned an object of type {type(network).__name__}: it must "
             "return an nn.Module."
         )
+    check_has_values(f"architecture {name}", network, may_be_lazy=True)
     return network.cpu()
+
+
+def fingerprint_weights(name: str, network: nn.Module) -> str:
+    """Return the SHA-256 of the weights of a user's network, called `name` in errors.
+
+    Raises:
+        UsageError: when some of its weights have no values.
+        UserCodeError: when its `state_dict` raises.
+
+    """
+    check_has_values(name, network)
+    with calling_user_code(lambda raised: f"{name} {raised} when its state_dict() was called."):
+        return hash_weights(network)
+
+
+def check_has_values(name: str, network: nn.Module, *, may_be_lazy: bool = False) -> None:
+    """Raise UsageError for a parameter or buffer without values: lazy, or on the meta device."""
+    for key, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if is_lazy(tensor):
+            if may_be_lazy:
+                continue
+            raise UsageError(
+                f"{name} has a parameter without a shape, {key}, which the first images determine: "
+                "call the network on a batch of images first."
+            )
+        if tensor.is_meta:
+            raise UsageError(
+                f"{name} has a parameter without values, {key}, on the meta device: create the "
+                "network on another device, or load its weights."
+            )
 
 
 def check_logits(

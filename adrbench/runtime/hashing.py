@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +26,40 @@ def hash_weights(model: "nn.Module") -> str:
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(key.encode())
-        # What a module adds by `get_extra_state` may be of any type.
-        digest.update(tensor_bytes(value) if hasattr(value, "layout") else repr(value).encode())
+        for content in _contents(value):
+            digest.update(content)
     return digest.hexdigest()
 
 
+def _contents(value: object) -> Iterator[bytes | memoryview]:
+    """Yield the content of an entry of a state dict, to which modules may add any object.
+
+    The weights of quantized layers are in tuples, for example.
+    """
+    if _is_tensor(value):
+        yield tensor_bytes(value)  # type: ignore[arg-type]
+    elif isinstance(value, tuple | list) and any(map(_is_tensor, value)):
+        for item in value:
+            yield from _contents(item)
+    else:
+        yield repr(value).encode()
+
+
+def _is_tensor(value: object) -> bool:
+    return hasattr(value, "layout")
+
+
 def tensor_bytes(tensor: "Tensor") -> memoryview:
-    """Return the elements of a tensor of any type and layout as bytes in row-major order."""
+    """Return the elements of a tensor of any type and layout as bytes in row-major order.
+
+    Those of a quantized tensor are the float32 numbers that it represents.
+    """
     import torch
 
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
     # A copy, because torch calls one element contiguous whatever its stride, and refuses the view.
     flat = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
     return flat.view(torch.uint8).numpy().data

@@ -337,6 +337,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"model": nn.Sequential(nn.Flatten(), Returning(torch.ones(8, 5, dtype=torch.int64)))},
         "it returned outputs of type torch.int64",
     ),
+    "lazy": (
+        {"model": nn.Sequential(nn.Flatten(), nn.LazyLinear(5))},
+        "call the network on a batch",
+    ),
+    "on meta": ({"model": nn.Linear(6, 5, device="meta")}, "without values, weight, on the meta"),
     "no name": ({"name": None}, "name is None"),
     "one class": ({"model": nn.Sequential(nn.Flatten(), nn.Linear(36, 1))}, "shape (8, 1)"),
     "integers": ({"x": IMAGES.pixels}, "x has type uint8"),

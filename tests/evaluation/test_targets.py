@@ -16,7 +16,7 @@ from adrbench.evaluation.targets import TargetOptions, Training, resolve_targets
 from adrbench.evaluation.targets import target as target_options
 from adrbench.evaluation.targets.normalization import NORMALIZATIONS
 from adrbench.models.architectures import build_model
-from adrbench.registry import ImportPathError
+from adrbench.registry import ImportPathError, UserCodeError
 from adrbench.runtime.hashing import hash_weights
 from adrbench.training.loop import train
 from logs import logged
@@ -149,6 +149,9 @@ def test_a_network_at_an_import_path_behind_a_normalization(
             "returned an object of type list: it must return an nn.Module",
         ),
         ("gone", ImportPathError, "has no attribute 'gone'"),
+        ("lazy", UsageError, "lazy has a parameter without a shape, 1.weight, which the first"),
+        ("on_meta", UsageError, "on_meta has a parameter without values, conv.weight, on the meta"),
+        ("WithoutState", UserCodeError, "raised KeyError .* when its state_dict.. was called"),
     ],
 )
 def test_no_network_at_an_import_path(

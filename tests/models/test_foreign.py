@@ -125,6 +125,11 @@ def test_trying_a_network_draws_nothing_from_the_global_generator() -> None:
             r"function that takes both, such as `def build\(num_classes, in_channels\): return "
             r"no_arguments\(...\)`, and give its name",
         ),
+        (
+            "on_meta",
+            UsageError,
+            "architecture my_networks:on_meta has a parameter without v",
+        ),
         ("of_classes", UsageError, r"takes \(num_classes\), but is called with \(num_classes, i"),
     ],
 )
@@ -135,6 +140,14 @@ def test_what_is_wrong_with_code_from_elsewhere_is_one_sentence(
         build_model(f"{networks}:{attribute}", num_classes=10, in_channels=1, image_size=(8, 8))
     if attribute == "raises":
         assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_the_lazy_parameters_of_an_architecture_get_their_shapes_from_the_images() -> None:
+    def build(num_classes: int, in_channels: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
+
+    model = build_model(build, num_classes=3, in_channels=2, image_size=(4, 5))
+    assert model.get_parameter("network.1.weight").shape == (3, 40)
 
 
 def test_images_that_a_network_does_not_take() -> None:

@@ -6,13 +6,13 @@ from adrbench.errors import UsageError, argument
 from adrbench.evaluation.targets.normalization import normalize
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions
 from adrbench.models.architectures import DEFAULT_ACTIVATION
+from adrbench.models.foreign import fingerprint_weights
 from adrbench.registry import (
     ImportPathError,
     calling_user_code,
     load_import_path,
     spell_for_files,
 )
-from adrbench.runtime.hashing import hash_weights
 
 
 def load_target(target: str, options: TargetOptions) -> TargetModel:
@@ -29,8 +29,9 @@ def load_target(target: str, options: TargetOptions) -> TargetModel:
         )
     threat_model = options.threat_model()
     options.warn_of_ignored(("weights", "arch", "activation"), f"{target} specifies its own")
-    network = load_network(target).cpu().eval()
-    model = network
+    network = load_network(target)
+    sha256 = fingerprint_weights(target, network)
+    network = model = network.cpu().eval()
     if options.normalize is not None:
         images, _ = options.test_split(options.dataset)
         channels = images.pixels.shape[1]
@@ -40,7 +41,7 @@ def load_target(target: str, options: TargetOptions) -> TargetModel:
         arch=target,
         activation=DEFAULT_ACTIVATION,
         run=spell_for_files(target),
-        checkpoint_sha256=hash_weights(network),
+        checkpoint_sha256=sha256,
         threat_model=threat_model,
         model=model,
     )
