@@ -4,6 +4,7 @@ import logging
 import shutil
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,13 +30,18 @@ class NoteHandler(logging.Handler):
 
 @contextmanager
 def notes_on_stderr() -> Iterator[None]:
-    """Print the package's log records to stderr while a command runs."""
+    """Print the package's log records to stderr while a command runs, but no deprecation in torch.
+
+    timm and other libraries that a user's code imports cause such warnings.
+    """
     logger = logging.getLogger("adrbench")
     handler, level = NoteHandler(), logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+            yield
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)

@@ -99,6 +99,17 @@ def test_bad_input_is_one_sentence_and_changes_nothing(line: str, code: int, wor
     assert tree(Path()) == before
 
 
+def test_a_deprecation_in_torch_is_not_printed(tmp_path: Path) -> None:
+    """The warning is that of importing timm."""
+    (tmp_path / "old.py").write_text(
+        "import warnings\n"
+        "warnings.warn_explicit('deprecated', FutureWarning, '_.py', 1, 'torch.jit._script')\n"
+        "from my_code import ready\n"
+    )
+    done = succeed("attack", "old:ready", "--dataset", "digits", "--suite", "clean", "--n", "9")
+    assert "deprecated" not in done.err
+
+
 def test_a_change_of_the_networks_code_is_noticed_although_its_clean_logits_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
