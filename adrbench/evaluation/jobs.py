@@ -4,19 +4,20 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from adrbench.attacks.find_suite import bind_own, build_suite
 from adrbench.attacks.suites import Suite
 from adrbench.config.declare import format_eps
 from adrbench.config.settings import AttackConfig
 from adrbench.data import Images, Source
-from adrbench.errors import UsageError, argument, is_out_of_memory
+from adrbench.errors import UsageError, argument
 from adrbench.evaluation.adversarial import ExampleFiles
 from adrbench.evaluation.identity import NUM_IMAGES, EvaluationKey, Identity, first_logits
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
-from adrbench.registry import describe_exception
+from adrbench.registry import calling_user_code
 from adrbench.runtime.files import check_name
 from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.locks import GLOBAL_STATE
@@ -178,30 +179,49 @@ def check_fit(target_model: TargetModel, images: Images, info: Source) -> Tensor
 
 
 def compute_logits(target_model: TargetModel, images: Images, dataset: str) -> Tensor:
-    """Return the clean logits of the first images, (N, num_classes).
+    """Return the clean logits of the first images, (N, num_classes) float32 on the CPU.
 
     Raises:
-        UsageError: when the model does not take these images, or returns no logits.
+        UserCodeError: when the model raises on these images.
+        UsageError: when it does not return logits.
 
     """
+    model, label = target_model.model, target_model.label
     shape = tuple(images.pixels.shape[1:])
-    try:
-        with GLOBAL_STATE:
-            logits = first_logits(target_model.model, images)
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
-        if is_out_of_memory(error):
-            raise
+    with (
+        GLOBAL_STATE,
+        calling_user_code(
+            lambda raised: (
+                f"{label} does not take images of shape {shape} (channels, height, width) from "
+                f"{dataset}, on which it {raised}: {_advise(model)}."
+            )
+        ),
+    ):
+        logits: object = first_logits(model, images)
+    if not isinstance(logits, Tensor):
         raise UsageError(
-            f"{target_model.label} does not take images of shape {shape} (channels, height, width) "
-            f"from {dataset}, it raised {describe_exception(error)}: give the "
-            f"{argument('dataset')} it was trained for."
-        ) from error
+            f"{label} returned a {type(logits).__name__}, not a tensor: give a network that "
+            "returns only logits (N, number of classes), such as one that wraps it."
+        )
+    if not logits.is_floating_point():
+        raise UsageError(
+            f"{label} returned outputs of type {logits.dtype}: it must return floating-point "
+            "logits (N, number of classes)."
+        )
     if logits.dim() != 2 or len(logits) != min(NUM_IMAGES, len(images)) or logits.shape[1] < 2:
         raise UsageError(
             f"{target_model.label} returned a tensor of shape {tuple(logits.shape)} for "
             f"{min(NUM_IMAGES, len(images))} images: it must return logits (N, number of classes)."
         )
-    return logits
+    return logits.float().cpu()
+
+
+def _advise(model: nn.Module) -> str:
+    """Return what to do about a model that raises on images, which are float32."""
+    types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    if types - {torch.float32}:
+        return "convert its weights to float32, as model.float() does"
+    return f"give the {argument('dataset')} it was trained for, or correct the network"
 
 
 def warn_of_ignored(config: AttackConfig, suite: Suite) -> None:

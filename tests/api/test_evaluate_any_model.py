@@ -330,12 +330,18 @@ class Returning(nn.Module):
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no module": ({"model": len}, "give a torch.nn.Module"),
-    "raises": ({"model": Returning(KeyError("stem"))}, "it raised KeyError ('stem')"),
-    "a dictionary": ({"model": Returning({"logits": X})}, "it returned a dict, not a tensor"),
+    "raises": (
+        {"model": Returning(KeyError("stem"))},
+        "KeyError ('stem'): give the dataset",
+    ),
+    "a dictionary": (
+        {"model": Returning({"logits": X})},
+        "a dict, not a tensor: give a network",
+    ),
     "maps": ({"model": nn.Conv2d(1, 3, 3)}, "returned a tensor of shape (8, 3, 4, 4)"),
     "integers out": (
         {"model": nn.Sequential(nn.Flatten(), Returning(torch.ones(8, 5, dtype=torch.int64)))},
-        "it returned outputs of type torch.int64",
+        "returned outputs of type torch.int64",
     ),
     "lazy": (
         {"model": nn.Sequential(nn.Flatten(), nn.LazyLinear(5))},

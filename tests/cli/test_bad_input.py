@@ -334,7 +334,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     ),
     "other channels": (
         f"attack {AT} --dataset colour.npz",
-        2,
+        1,
         r"does not take images of shape \(3, 8, 8\).*: give the --dataset",
     ),
     "second target": (f"attack {AT} gone.pt", 1, "gone.pt does not exist"),
