@@ -22,6 +22,7 @@ from adrbench.models.architectures import (
 )
 from adrbench.models.foreign import Builder
 from adrbench.registry import UserCodeError, find_plugin, is_import_path
+from adrbench.runtime.files import to_path
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def load_model(
         >>> model = load_model("checkpoints/digits-small-cnn-at-seed0")  # doctest: +SKIP
 
     """
-    path = Path(path)
+    path = to_path(path, "path")
     if path.is_dir():
         path = path / BEST
     checkpoint = load(path)

@@ -9,7 +9,7 @@ from adrbench.data.dataset_plugins import build_dataset, source_of
 from adrbench.data.folder import open_folder
 from adrbench.data.images import Dataset, Source
 from adrbench.data.npz import open_npz
-from adrbench.errors import UsageError, argument
+from adrbench.errors import UsageError, argument, one_line
 from adrbench.registry import check_foreign, is_foreign, is_import_path
 
 
@@ -17,10 +17,9 @@ def dataset_name(dataset: str) -> str:
     """Return the short name of `dataset` for file names, without reading the data.
 
     This is the name of a built-in data set or of a plugin's, `package.module-attribute` for an
-    import path, or the last component of a path without `.npz`, where
-    characters other than letters, digits, dots, dashes and underscores are replaced by dashes;
-    "-npz" or "-folder" is appended to the name of a built-in data set. Raises UsageError for an
-    unknown name.
+    import path, or the last component of a path without `.npz`, where characters other than
+    letters, digits, dots, dashes and underscores are replaced by dashes; "-npz" or "-folder" is
+    appended to the name of a built-in data set. Raises UsageError for an unknown name.
     """
     if dataset in DATASETS:
         return dataset
@@ -46,6 +45,10 @@ def find_source(dataset: str | Dataset, data_dir: Path) -> Source:
     """
     if isinstance(dataset, Dataset):
         return source_of(dataset, dataset.name)
+    if not isinstance(dataset, str):
+        raise UsageError(
+            f"dataset is {one_line(repr(dataset))}: give a name, a path or an adrbench.Dataset."
+        )
     name = dataset_name(dataset)
     if dataset in DATASETS:
         return DATASETS[dataset]

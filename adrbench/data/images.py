@@ -6,6 +6,7 @@ A `Source` reads a data set, built in or the user's own; a `Dataset` is one in m
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -46,10 +47,11 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device))
 
     def first(self, n: int) -> "Images":
-        """Return the first `n` images; UsageError unless 1 <= n <= len(self)."""
-        if not 1 <= n <= len(self):
+        """Return the first `n` images; UsageError unless n is an integer, 1 <= n <= len(self)."""
+        if not isinstance(n, Integral) or not 1 <= n <= len(self):
             raise UsageError(
-                f"n is {n}, but it must be from 1 to {len(self)}, the number of images."
+                f"n is {n!r}, but it must be an integer from 1 to {len(self)}, the number of "
+                "images."
             )
         return Images(self.pixels[:n], self.labels[:n])
 

@@ -15,6 +15,7 @@ from adrbench.data.hold_out import hold_out
 from adrbench.data.images import Dataset, Images, Source, to_float
 from adrbench.data.published_images import are_published_training_images, published_name
 from adrbench.errors import DataError, UsageError, unknown_name
+from adrbench.runtime.files import to_path
 
 
 def load_dataset(
@@ -86,7 +87,7 @@ def load_split(
     and UsageError for an unknown split.
     """
     if split not in ("train", "test"):
-        raise unknown_name("split", split, ("train", "test"))
+        raise unknown_name("split", str(split), ("train", "test"))
     source = find_source(dataset, data_dir)
     images = source.read_part(data_dir, split)
     return images, recognize(source, images) if split == "test" else source
@@ -109,7 +110,7 @@ def recognize(source: Source, test: Images) -> Source:
 
 
 def load_examples(
-    dataset: str | Dataset,
+    dataset: str | Path | Dataset,
     n: int | None = None,
     split: Literal["train", "test"] = "test",
     data_dir: str | Path = "data",
@@ -119,7 +120,8 @@ def load_examples(
     x is (N, C, H, W) float32 in [0, 1], y (N,) int64, both on the CPU. Raises what `load_split`
     raises, and UsageError unless 1 <= n <= the number of images.
     """
-    images, _ = load_split(dataset, split, data_dir=Path(data_dir))
+    name = str(dataset) if isinstance(dataset, Path) else dataset
+    images, _ = load_split(name, split, data_dir=to_path(data_dir, "data_dir"))
     chosen = images if n is None else images.first(n)
     return to_float(chosen.pixels), chosen.labels
 

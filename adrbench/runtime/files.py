@@ -8,7 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from adrbench.errors import AdrbenchError
+from adrbench.errors import AdrbenchError, UsageError, one_line
+
+
+def to_path(value: str | os.PathLike[str], name: str) -> Path:
+    """Return the path that the caller gave as argument `name`; UsageError for another type."""
+    try:
+        return Path(value)
+    except TypeError as error:
+        raise UsageError(f"{name} is {one_line(repr(value))}: give a path.") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -14,7 +14,7 @@ from adrbench.checkpoints.format import Checkpoint, ModelShape, Snapshot
 from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import TrainConfig
-from adrbench.errors import CheckpointError
+from adrbench.errors import CheckpointError, UsageError
 from adrbench.evaluation.targets import TargetOptions, resolve_targets
 from adrbench.models.architectures import build_model
 from adrbench.registry import ImportPathError
@@ -121,3 +121,8 @@ def test_an_architecture_that_is_not_needed_is_ignored(tmp_path: Path) -> None:
     with logged() as messages:
         adrbench.load_model(kept, arch="wrn-10-1")
     assert messages == [f"arch is ignored: {kept} specifies its own."]
+
+
+def test_a_path_of_another_type() -> None:
+    with pytest.raises(UsageError, match=r"path is 3: give a path\."):
+        adrbench.load_model(3)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Splits, examples and channel statistics."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,25 @@ def test_the_fingerprint_covers_a_validation_part_of_the_data_set(tmp_path: Path
             loaded = load_dataset(str(path), data_dir=NOWHERE, val_size=val_size)
             found.add((name, loaded.training_images_sha256))
     assert len({fingerprint for _, fingerprint in found}) == len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"dataset": 3}, "dataset is 3: give a name, a path or an adrbench.Dataset."),
+        ({"n": "5"}, "n is '5', but it must be an integer from 1 to 360, the number of images."),
+        ({"n": 5.0}, "n is 5.0, but it must be an integer from 1 to 360"),
+        ({"split": ["test"]}, "unknown split "),
+        ({"data_dir": None}, "data_dir is None: give a path."),
+    ],
+)
+def test_arguments_of_another_type(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        load_examples(**{"dataset": "digits", **arguments})
+
+
+def test_a_path_and_a_number_of_numpy_are_accepted(tmp_path: Path) -> None:
+    x, y = np.zeros((4, 8, 8), np.uint8), np.arange(4)
+    np.savez(tmp_path / "own.npz", x_test=x, y_test=y)
+    n: Any = np.int64(3)
+    assert load_examples(tmp_path / "own.npz", n=n)[0].shape == (3, 1, 8, 8)
