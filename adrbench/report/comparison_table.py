@@ -96,7 +96,7 @@ def paired_table(
     has_seeds = any(line.compared.num_seeds > 1 for line in lines)
     rows = []
     for position, line in enumerate(lines):
-        split = splits.get((task.dataset, line.group.identity.training))
+        split = _look_up_split(line.group, task, splits)
         footnotes = line.footnotes
         if line.compared.num_seeds > 1:
             footnotes += _split_footnotes(split)
@@ -175,6 +175,17 @@ def _split_footnotes(split: ValidationSplit | None) -> tuple[str, ...]:
     return (SPLIT_FOOTNOTE,) if split.follows_seed else (UNKNOWN_SPLIT_FOOTNOTE,)
 
 
+def _look_up_split(
+    group: SeedGroup, task: Task, splits: ValidationSplits
+) -> ValidationSplit | None:
+    """Return the validation split of the runs of a group, None if it is unknown.
+
+    Models that were trained on other images may be attacked on the same test images.
+    """
+    images = group.identity.training_images or task.dataset
+    return splits.get((images, group.identity.training))
+
+
 def _shared_split_footnotes(lines: Iterable[_Line], rows: Iterable[Row]) -> tuple[str, ...]:
     """Return the footnote on splits that all rows of several seeds have, if it is one."""
     several = [row for line, row in zip(lines, rows, strict=True) if line.compared.num_seeds > 1]
@@ -191,7 +202,7 @@ def _fewest_selection_images(
     """Return the smallest number of images on which a best epoch was chosen; None if unknown."""
     sizes = []
     for group in groups:
-        split = splits.get((task.dataset, group.identity.training))
+        split = _look_up_split(group, task, splits)
         if group.selection == "best" and group.selected_on == "test":
             sizes.append(group.identity.num_test)
         elif group.selection == "best" and split:

@@ -27,7 +27,8 @@ def read_runs(trained: Iterable[TrainRecord]) -> tuple[Settings, ValidationSplit
         if config is not None:
             sha256 = fingerprint(config, record)
             settings[sha256] = config
-            splits[record.dataset, sha256] = find_split(config, record)
+            images = record.training_images_sha256 or record.dataset
+            splits[images, sha256] = find_split(config, record)
     return settings, splits
 
 

@@ -27,7 +27,8 @@ class ValidationSplit:
     follows_seed: bool | None
 
 
-#: By data set and by the fingerprint of the settings without the seed.
+#: By the training images, or by the data set where these are not recorded, and by the fingerprint
+#: of the settings without the seed.
 ValidationSplits = Mapping[tuple[str, str], ValidationSplit]
 
 

@@ -28,7 +28,7 @@ from adrbench.report.p_values import correct
 from adrbench.report.statistics import PValue
 from adrbench.report.two_way_interval import estimate_difference
 from adrbench.report.validation_split import BUILT_IN
-from adrbench.results.records import AttackRecord, Outcomes, Record, pack_outcomes
+from adrbench.results.records import AttackRecord, Outcomes, Record, TrainRecord, pack_outcomes
 from report_records import attack_record, digits_config, figure, foreign_record, table, train_record
 
 AT, ADR = "at", "adr"
@@ -485,6 +485,23 @@ def test_the_last_epoch_is_first_where_the_best_was_chosen_on_few_images(
     assert [row["checkpoint"] for row in paired_rows(records)] == order
     notes = table(build_report(records), "paired").notes
     assert [one for one in notes if one.startswith("last epoch first")] == ([note] if note else [])
+
+
+def test_a_validation_split_is_that_of_the_training_images_not_of_the_test_set() -> None:
+    """Both were trained with the same settings, on other images that CIFAR-10's test set judges."""
+    records: list[Record] = []
+    for source, images, num_val in (("cifar10", "a", 5_000), ("own.npz", "b", 143)):
+        for method, outcomes in (("at", THEIRS), ("adr", MINE)):
+            for one in trained(method, outcomes, source, val_size=5_000, arch=f"net-{images}"):
+                own: dict[str, Any] = {"training_images_sha256": 64 * images}
+                if isinstance(one, TrainRecord):
+                    own |= {"dataset": source, "num_val": num_val}
+                records.append(replace(one, label="", **own))
+    found = table(build_report(records, baselines=False), "paired")
+    marks = {row.cells["arch"]: set(row.footnotes) for row in found.rows}
+    assert SPLIT_FOOTNOTE in marks["net-a"]
+    assert UNKNOWN_SPLIT_FOOTNOTE not in marks["net-a"]
+    assert UNKNOWN_SPLIT_FOOTNOTE in marks["net-b"]
 
 
 def test_an_epoch_chosen_on_few_test_images_counts_too() -> None:
