@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from adrbench.config.declare import format_eps
@@ -83,6 +84,7 @@ def label_dated(dates: Mapping[Attack, str]) -> AttackLabels:
     return AttackLabels(labels=labels, notes=tuple(notes))
 
 
+@cache
 def at_relative_step(attack: Attack, eps: float) -> Attack:
     """Return `attack` without the radius `eps`, and with its step, if any, as a multiple of it.
 

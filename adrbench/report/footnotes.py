@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from adrbench.config.components import DEFAULTS
+from adrbench.report.datasets import TEST_SIZES
 from adrbench.report.grouping import FINAL_PRECISION, Attack, SeedGroup
 from adrbench.report.naming import is_known
 from adrbench.report.statistics import Figure
@@ -112,12 +113,17 @@ def figure_notes(rows: Iterable[Row], intervals: bool) -> list[str]:
 def _data_footnotes(group: SeedGroup) -> list[str]:
     identity = group.identity
     found = []
+    num_whole = TEST_SIZES.get(group.dataset, 0)
     if not identity.published_test_set:
         found.append("own test set: not comparable with published figures")
     if identity.split != "test":
         found.append(f"measured on the {identity.split} split")
     if identity.n != identity.num_test:
         found.append(f"first {identity.n} of {identity.num_test} test images")
+    elif not identity.published_test_set and identity.n < num_whole:
+        found.append(
+            f"on {identity.n} given images, not the whole test set ({num_whole:,} images)"
+        )
     if group.selection == "best" and group.selected_on == "test":
         found.append("best epoch chosen on the test split: optimistic")
     if identity.precision != FINAL_PRECISION:

@@ -96,6 +96,11 @@ class SeedGroup:
     superseded: tuple[AttackRecord, ...]
 
     @property
+    def dataset(self) -> str:
+        """The name of the data set."""
+        return next(record.dataset for own in self.records.values() for record in own.values())
+
+    @property
     def method(self) -> str:
         """The method as tables show it, with the label of its runs where they have one."""
         return with_label(self.identity.method, self.label)

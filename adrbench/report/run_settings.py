@@ -118,17 +118,16 @@ def describe_differences(
 ) -> dict[str, tuple[str, ...]]:
     """Return a footnote for each configuration, with the settings that differ between them."""
     apart = (*IDENTITY, *ignored)
-    every = dict.fromkeys(name for config in known.values() for name in config.values())
-    names = [name for name in every if name not in apart and _varies(name, known.values())]
+    values = [config.values() for config in known.values()]
+    every = dict.fromkeys(name for own in values for name in own)
+    names = [
+        name for name in every if name not in apart and len({own.get(name) for own in values}) > 1
+    ]
     return {
         sha256: ("settings: " + ", ".join(spell(name, config) for name in names),)
         for sha256, config in known.items()
         if names
     }
-
-
-def _varies(name: str, configs: Collection[TrainConfig]) -> bool:
-    return len({config.values().get(name) for config in configs}) > 1
 
 
 def spell(name: str, config: TrainConfig) -> str:

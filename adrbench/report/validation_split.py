@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adrbench.config.settings import TrainConfig
+from adrbench.report.datasets import TEST_SIZES
 from adrbench.results.records import TrainRecord
 
-#: The built-in data sets. None has a validation part of its own.
-BUILT_IN = ("digits", "cifar10", "cifar100", "tiny-imagenet")
 #: With fewer images, the choice of the best epoch is largely chance: on 1,000 images, the default,
 #: an accuracy of 50 % has a standard error of 1.6 points, and the methods that are compared here
 #: differ by one or two.
@@ -35,7 +34,7 @@ ValidationSplits = Mapping[tuple[str, str], ValidationSplit]
 def find_split(config: TrainConfig, record: TrainRecord) -> ValidationSplit:
     """Return the split of a run; it does not follow the seed if `split_seed` is set."""
     is_fixed = record.num_val == 0 or config.values().get("split_seed") is not None
-    follows_seed = False if is_fixed else True if config.dataset in BUILT_IN else None
+    follows_seed = False if is_fixed else True if config.dataset in TEST_SIZES else None
     return ValidationSplit(num_images=record.num_val, follows_seed=follows_seed)
 
 

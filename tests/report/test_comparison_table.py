@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from adrbench.config.settings import TrainConfig, train_settings
 from adrbench.data.builtin import DATASETS
+from adrbench.data.loading import load_split
 from adrbench.errors import UsageError
 from adrbench.report import FORMATS, build_report, render
 from adrbench.report.cell_text import grid
@@ -23,11 +25,11 @@ from adrbench.report.comparison_table import (
     UNKNOWN_FOOTNOTE,
     UNKNOWN_SPLIT_FOOTNOTE,
 )
+from adrbench.report.datasets import TEST_SIZES
 from adrbench.report.footnotes import INTERVALS_NOTE
 from adrbench.report.p_values import correct
 from adrbench.report.statistics import PValue
 from adrbench.report.two_way_interval import estimate_difference
-from adrbench.report.validation_split import BUILT_IN
 from adrbench.results.records import AttackRecord, Outcomes, Record, TrainRecord, pack_outcomes
 from report_records import attack_record, digits_config, figure, foreign_record, table, train_record
 
@@ -460,8 +462,10 @@ def test_a_split_of_its_own_seed_does_not_change_the_training_images(
     assert SPLIT_FOOTNOTE not in row["marks"]
 
 
-def test_the_built_in_data_sets_are_those_that_draw_their_validation_images() -> None:
-    assert set(BUILT_IN) == set(DATASETS)
+def test_the_built_in_data_sets_have_the_sizes_of_their_test_sets() -> None:
+    sizes = {name: source.num_test or TEST_SIZES[name] for name, source in DATASETS.items()}
+    assert sizes == TEST_SIZES
+    assert len(load_split("digits", "test", data_dir=Path("data"))[0]) == TEST_SIZES["digits"]
 
 
 @pytest.mark.parametrize(

@@ -443,3 +443,21 @@ def test_the_epoch_of_weights_that_were_not_trained_here_is_a_dash_or_not_shown(
     assert row.startswith("| resnet18 | mine | - | 1 |")
     lines = render(build_report([mine], baselines=False), "csv").splitlines()
     assert any(",file," in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "changes", "footnote"),
+    [
+        ("digits", {}, "on 50 given images, not the whole test set (360 images)"),
+        ("digits", {"num_test": 360}, "first 50 of 360 test images"),
+        ("mine", {}, None),
+    ],
+)
+def test_images_that_are_not_a_whole_test_set_have_a_footnote(
+    dataset: str, changes: dict[str, Any], footnote: str | None
+) -> None:
+    """In Python, a caller may give the first images of a data set as if they were all."""
+    size = {"n": 50, "num_test": 50, "published_test_set": False} | changes
+    (row,) = accuracy_rows([foreign_record(40, 30, "mine", dataset=dataset, **size)])
+    others = "own test set: not comparable with published figures"
+    assert [mark for mark in row["marks"] if mark != others] == ([footnote] if footnote else [])
