@@ -18,10 +18,10 @@ from adrbench.report.cell_text import MISSING, Grid
 GUTTER = 2
 #: Text wraps to no fewer columns than this.
 NARROWEST = 10
-#: Longer words of a header are broken.
-LONGEST_WORD = 12
+#: Longer words of a header, and longer parts of a name, are broken.
+LONGEST_WORD, LONGEST_PART = 12, 16
 #: After a space or a separator, not within 8/255, and before a capital as in ImageNet.
-_BREAKS = re.compile(r"(?<= )|(?<=[-_+/:])(?=[^\W\d])|(?<=[a-z0-9])(?=[A-Z])")
+_BREAKS = re.compile(r"(?<= )|(?<=[-_+/:.])(?=[^\W\d])|(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +94,12 @@ def _measure(text: Grid, index: int) -> _Widths:
     cells = max(counts, default=0)
     wrapped_header = min(header, max(word, NARROWEST))
     is_text = column.role != "value" and column.align == "left"
+    parts = {part for row in text.cells for part in _BREAKS.split(row[index])} if is_text else ()
+    part = min(max((cell_len(part.rstrip()) for part in parts), default=0), LONGEST_PART)
     return _Widths(
         natural=max(header, cells),
         header_wrapped=max(wrapped_header, cells),
-        narrowest=max(word, min(cells, NARROWEST) if is_text else cells),
+        narrowest=max(word, part, min(cells, NARROWEST)) if is_text else max(word, cells),
         cells=counts,
     )
 

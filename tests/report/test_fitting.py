@@ -133,3 +133,16 @@ def test_the_page_that_explains_footnotes_is_named_once() -> None:
     records = [attack_record(8_000, 4_700, method=name, seed=s) for name in "ab" for s in (0, 1)]
     for form in ("terminal", "markdown", "latex"):
         assert render(build_report(records), form).count("docs/statistics.md") == 1
+
+
+def test_words_of_names_are_whole_in_a_narrow_table() -> None:
+    """The longest word takes 15 columns with its hyphen; all figures leave 12 to the name."""
+    figures = [
+        Column(key=f"v{i}", label=f"{i}/255", role="value", align="right") for i in range(1, 9)
+    ]
+    names = ("classification-transformer", "nets.classification")
+    rows = [[name, *(8 * ["100.00"])] for name in names]
+    text = render(Report(tables=(make_table([METHOD, *figures], rows),)), "terminal", width=76)
+    assert max(map(len, text.splitlines())) <= 76
+    assert text.count("transformer") == len(list(parts(text)))
+    assert text.count("classification") == 2 * len(list(parts(text)))
