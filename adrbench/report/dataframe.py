@@ -35,7 +35,8 @@ NULLABLE = ("epoch", "seed")
 def load_results(*results: str | Path) -> "pd.DataFrame":
     """Return one row per evaluation in `results`: directories, or files of one record each.
 
-    By default, the directory `results` is read. A file that is found twice counts once. The
+    By default, the directory `results` is read. A file that is found twice counts once. Accuracies
+    are in percent, as in the tables of a report (`adrbench.evaluate` returns fractions). The
     columns, in which unknown values are None or NA:
 
     - `dataset`, `split` (test or val), `n` (images evaluated, the first of `num_test`),
@@ -49,7 +50,7 @@ def load_results(*results: str | Path) -> "pd.DataFrame":
     - `suite`, `parameters` (of its attacks, as JSON), `norm`, `eps` (a fraction of 1),
       `attack_seed`, `batch_size`;
     - `clean_correct`, `robust_correct` (images, of `n`), `clean_accuracy`, `robust_accuracy`,
-      and the latter's 95 % Wilson interval from `robust_low` to `robust_high` (all in percent);
+      and the latter's 95 % Wilson interval from `robust_low` to `robust_high`, in percent;
     - `clean_outcomes`, `robust_outcomes`: arrays of `n` booleans in the order of the test set, true
       for an image that is classified correctly, without an attack and under every attack (for a
       suite without an attack, the two are equal, as are the counts);
