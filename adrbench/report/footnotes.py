@@ -121,9 +121,7 @@ def _data_footnotes(group: SeedGroup) -> list[str]:
     if identity.n != identity.num_test:
         found.append(f"first {identity.n} of {identity.num_test} test images")
     elif not identity.published_test_set and identity.n < num_whole:
-        found.append(
-            f"on {identity.n} given images, not the whole test set ({num_whole:,} images)"
-        )
+        found.append(f"on {identity.n} given images, not the whole test set ({num_whole:,} images)")
     if group.selection == "best" and group.selected_on == "test":
         found.append("best epoch chosen on the test split: optimistic")
     if identity.precision != FINAL_PRECISION:
