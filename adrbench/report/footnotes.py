@@ -21,14 +21,16 @@ INTERVALS_NOTE = "[low, high]: 95 % Wilson interval over the test images."
 def group_footnotes(group: SeedGroup, attacks: Sequence[Attack] | None = None) -> tuple[str, ...]:
     """Return all deviations of `group` from a plain measurement on a complete published test set.
 
-    Footnotes on attacks are restricted to `attacks`, if given. Footnotes by which rows differ come
-    from `distinguish_training` and similar functions.
+    Footnotes on attacks are restricted to `attacks`, if given, whose suite the row itself names.
+    Footnotes by which rows differ come from `distinguish_training` and similar functions.
     """
     found = [
         *_data_footnotes(group),
         *_weights_footnotes(group),
         *_seed_footnotes(group, group.attacks if attacks is None else attacks),
-        *_warning_footnotes(group, tuple(group.records) if attacks is None else attacks),
+        *_warning_footnotes(
+            group, tuple(group.records) if attacks is None else attacks, attacks is None
+        ),
     ]
     return tuple(dict.fromkeys(found))
 
@@ -159,17 +161,24 @@ def _seed_footnotes(group: SeedGroup, attacks: Sequence[Attack]) -> list[str]:
     return found
 
 
-def _warning_footnotes(group: SeedGroup, attacks: Sequence[Attack]) -> list[str]:
+def _warning_footnotes(
+    group: SeedGroup, attacks: Sequence[Attack], names_suites: bool
+) -> list[str]:
+    """Return each warning once for all suites that issued it for the same seeds."""
     seeds_of: dict[tuple[str, str], dict[int | None, None]] = {}
     for attack in attacks:
         by_seed = group.records[attack]
         for seed in group.seeds:
             warnings = by_seed[seed].warnings if seed in by_seed else ()
-            for warning in dict.fromkeys(warnings) if warnings else ():
-                seeds_of.setdefault((attack.suite, warning), {})[seed] = None
+            for warning in dict.fromkeys(warnings):
+                seeds_of.setdefault((warning, attack.suite), {})[seed] = None
+    suites_of: dict[tuple[str, str], list[str]] = {}
+    for (warning, suite), seeds in seeds_of.items():
+        where = "" if [*seeds] == [None] else f" ({_seeds([*seeds])})"
+        suites_of.setdefault((warning, where), []).append(suite)
     return [
-        f"warning from {suite}{'' if [*seeds] == [None] else f' ({_seeds([*seeds])})'}: {warning}"
-        for (suite, warning), seeds in seeds_of.items()
+        f"warning{' from ' + ', '.join(suites) if names_suites else ''}{where}: {warning}"
+        for (warning, where), suites in suites_of.items()
     ]
 
 

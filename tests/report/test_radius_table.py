@@ -163,7 +163,7 @@ def test_footnotes_that_hold_at_some_radii_name_them() -> None:
     (row,) = table(build_report(records), RADIUS).rows
     assert row.footnotes == (
         "own test set: not comparable with published figures",
-        "eps 8/255: warning from pgd-20 (seed 0): masked",
+        "eps 8/255: warning (seed 0): masked",
     )
     assert [len(figure(row.cells[f"robust {k}/255"]).seeds) for k in RADII] == [2, 2, 1]
 

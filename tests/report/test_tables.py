@@ -461,3 +461,12 @@ def test_images_that_are_not_a_whole_test_set_have_a_footnote(
     (row,) = accuracy_rows([foreign_record(40, 30, "mine", dataset=dataset, **size)])
     others = "own test set: not comparable with published figures"
     assert [mark for mark in row["marks"] if mark != others] == ([footnote] if footnote else [])
+
+
+def test_a_warning_of_several_suites_is_one_footnote() -> None:
+    records = [
+        foreign_record(8_000, 4_700, "mine", suite=suite, warnings=("masked",))
+        for suite in ("pgd-20", "cw")
+    ]
+    (row,) = accuracy_rows(records)
+    assert row["marks"] == ("warning from pgd-20, cw: masked",)
