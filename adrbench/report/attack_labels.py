@@ -21,9 +21,8 @@ ENSEMBLES = ("autoattack-rand", "autoattack", "autoattack-plus")
 #: Keys of fingerprints of code, and the form of all fingerprints.
 CODE = frozenset(("code", "bytecode"))
 FINGERPRINT = re.compile("[0-9a-f]{16,}")
-#: The step of an attack, which by default is a fraction of eps.
-STEP = "alpha"
-EPS = "eps"
+#: The keys of the radius of an attack, and of its step, which by default is a fraction of eps.
+EPS, STEP = "eps", "alpha"
 #: A label shows at most this many settings, and values of at most this many characters.
 MOST_SETTINGS, MOST_CHARACTERS = 3, 24
 
@@ -62,26 +61,28 @@ def label_dated(dates: Mapping[Attack, str]) -> AttackLabels:
     equal otherwise. Labels that are still equal are numbered by date.
     """
     by_suite: dict[str, list[Attack]] = {}
-    for attack in sorted(dates, key=lambda attack: _suite_order(attack.suite)):
+    for attack in sorted(dates, key=lambda attack: (dates[attack], attack.parameters)):
         by_suite.setdefault(attack.suite, []).append(attack)
-    labels: dict[Attack, str] = {}
-    notes: list[str] = []
-    for suite, attacks in by_suite.items():
-        parameters = {attack: _flatten(json.loads(attack.parameters)) for attack in attacks}
-        different = _differing(parameters.values())
-        plain = [path for path in different if all(map(_is_plain, _values(parameters, path)))]
-        shown = plain[:MOST_SETTINGS]
-        in_order = sorted(
-            attacks, key=lambda one: [*(_value_order(parameters[one].get(p)) for p in shown)]
-        )
-        settings = {attack: [parameters[attack].get(path) for path in shown] for attack in in_order}
-        own = _number(_label(suite, _shorten(shown), settings), dates)
-        labels |= own
-        hidden = [path for path in different if path not in shown]
-        if hidden:
-            newest = max(attacks, key=dates.__getitem__)
-            notes.append(_describe_hidden(list(own.values()), hidden, own[newest]))
-    return AttackLabels(labels=labels, notes=tuple(notes))
+    named = [_label_suite(suite, by_suite[suite]) for suite in sorted(by_suite, key=_suite_order)]
+    return AttackLabels(
+        labels={attack: label for one in named for attack, label in one.labels.items()},
+        notes=tuple(note for one in named for note in one.notes),
+    )
+
+
+def _label_suite(suite: str, attacks: Sequence[Attack]) -> AttackLabels:
+    """Return the labels of the attacks of one suite, which are ordered from the oldest."""
+    parameters = {attack: _flatten(json.loads(attack.parameters)) for attack in attacks}
+    different = _differing(parameters.values())
+    plain = [path for path in different if all(map(_is_plain, _values(parameters, path)))]
+    shown = plain[:MOST_SETTINGS]
+    settings = {attack: [parameters[attack].get(path) for path in shown] for attack in attacks}
+    in_order = sorted(attacks, key=lambda attack: [*map(_value_order, settings[attack])])
+    labels = _number(_label(suite, _shorten(shown), {one: settings[one] for one in in_order}))
+    hidden = [path for path in different if path not in shown]
+    newest = labels[attacks[-1]]
+    notes = (_describe_hidden([*labels.values()], hidden, newest),) if hidden else ()
+    return AttackLabels(labels=labels, notes=notes)
 
 
 @cache
@@ -137,15 +138,15 @@ def _format(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def _number(labels: Mapping[Attack, str], dates: Mapping[Attack, str]) -> dict[Attack, str]:
-    """Return the labels, equal ones next to each other and numbered from the oldest."""
+def _number(labels: Mapping[Attack, str]) -> dict[Attack, str]:
+    """Return the labels, equal ones next to each other and numbered in their order."""
     same: dict[str, list[Attack]] = {}
     for attack, label in labels.items():
         same.setdefault(label, []).append(attack)
     return {
         attack: label if number == 1 else f"{label} ({number})"
         for label, attacks in same.items()
-        for number, attack in enumerate(sorted(attacks, key=dates.__getitem__), start=1)
+        for number, attack in enumerate(attacks, start=1)
     }
 
 

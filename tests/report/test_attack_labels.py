@@ -91,3 +91,9 @@ def test_a_warning_of_two_versions_names_no_seed_of_unknown_weights() -> None:
     ]
     (row,) = table(build_report(records), "robust accuracy").rows
     assert "warning from autoattack: masked" in row.footnotes
+
+
+def test_the_order_of_records_does_not_change_labels() -> None:
+    records = [noise(code=code, steps=steps) for code in "ab" for steps in (2, 10)]
+    found = [table(build_report(order), "robust accuracy") for order in (records, records[::-1])]
+    assert found[0] == found[1]
