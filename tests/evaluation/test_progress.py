@@ -18,7 +18,7 @@ from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import RecordError
 from adrbench.evaluation.evaluate import Evaluation, evaluate
-from adrbench.evaluation.progress import Progress, ProgressFiles, begin, combine
+from adrbench.evaluation.progress import Progress, ProgressFiles, ProgressStore, begin, combine
 from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.results.records import StageResult
 from adrbench.runtime.process_group import SingleProcess
@@ -94,18 +94,24 @@ def test_an_evaluation_killed_after_any_batch_has_the_same_outcomes(tmp_path: Pa
 
 @pytest.mark.slow
 def test_autoattack_killed_repeatedly_has_the_same_outcomes(tmp_path: Path) -> None:
-    config = AttackConfig(suite="autoattack", batch_size=7)
-    suite, model = build_suite(config, THREAT, 3), train_small_net(IMAGES, 3)
-    uninterrupted = run(suite, model=model)
+    """Each process finishes one batch; every attack has two or three."""
+    images, model = IMAGES.first(12), train_small_net(IMAGES, 3)
+    suite = build_suite(AttackConfig(suite="autoattack", batch_size=5), THREAT, 3)
+
+    def run_on_few(store: ProgressStore | None = None) -> Evaluation:
+        return evaluate(model, images, suite, THREAT, batch_size=5, progress_store=store)
+
+    uninterrupted = run_on_few()
+    assert 5 < uninterrupted.robust_correct < uninterrupted.clean_correct
     attempts = 0
     while True:
         attempts += 1
         try:
-            result = run(suite, KilledAfter(progress_store(tmp_path), 1), model=model)
+            result = run_on_few(KilledAfter(progress_store(tmp_path, n=12), 0))
         except KeyboardInterrupt:
             continue
         break
-    assert attempts > 5
+    assert attempts > 2 * (1 + len(suite.stages))
     assert_same(result, uninterrupted)
 
 
