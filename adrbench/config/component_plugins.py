@@ -24,6 +24,13 @@ from adrbench.registry import Plugin, find_plugin, is_import_path, plugin_names
 
 #: What a token consists of; method specs are in lower case, and `+` joins tokens.
 TOKEN = re.compile(r"[a-z][a-z0-9_.-]*")
+#: Types of the fields of a component.
+FIELD_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("token", "slot", "summary", "builder", "decay_setting"), str),
+    **dict.fromkeys(("implies", "symbols"), Mapping),
+    "settings": type,
+    "needs": tuple,
+}
 #: Types of settings that a flag can have.
 KINDS = (bool, int, float, str, tuple)
 #: Parameters of `train`, on the command line or in Python, whose names no setting may have.
@@ -122,6 +129,10 @@ def _find_faults(component: object, plugin: Plugin, taken: Mapping[str, Setting]
     if not isinstance(component, Component):
         yield f"{plugin.path} is a {type(component).__name__} and must be an adrbench.Component"
         return
+    for name, expected in FIELD_TYPES.items():
+        value = getattr(component, name)
+        if not isinstance(value, expected):
+            yield f"its {name} is {value!r:.40} and must be a {expected.__name__.lower()}"
     if component.token != plugin.name:
         yield f"its token is {component.token!r}, but its entry point is called {plugin.name!r}"
     if component.token in COMPONENTS:
@@ -157,8 +168,11 @@ def _find_faults_in_settings(component: Component, taken: Mapping[str, Setting])
         if field.name in component_settings() or field.name in taken:
             yield f"its setting {field.name!r} has the name of another component's"
         yield from _find_faults_in_default(field, declared[field.name])
-    if unknown := component.implies.keys() - general.keys():
-        yield f"it implies {', '.join(sorted(unknown))}, which is not a setting of every run"
+    for name, value in component.implies.items():
+        if name not in general:
+            yield f"it implies {name}, which is not a setting of every run"
+        if fault := _describe_bad_value(general[name], value):
+            yield f"the {name} that it implies is not allowed ({fault})"
     if component.decay_setting and component.decay_setting not in declared:
         yield f"its decay_setting {component.decay_setting!r} is not one of its settings"
 
@@ -168,10 +182,17 @@ def _find_faults_in_default(field: "dataclasses.Field[Any]", setting: Setting) -
         yield f"its setting {field.name!r} is not a bool, int, float, str, Literal or tuple"
     if field.default is dataclasses.MISSING:
         yield f"its setting {field.name!r} has no default"
-    if field.default is None and setting.is_optional:
-        return
+    if fault := _describe_bad_value(setting, field.default):
+        yield f"the default of its setting {field.name!r} is not allowed ({fault})"
+
+
+def _describe_bad_value(setting: Setting, value: object) -> str | None:
+    """Return why a setting cannot have a value, None if it can."""
+    if value is None and setting.is_optional:
+        return None
     try:
-        setting.check_type(field.default)
-        setting.check(field.default)
-    except ValueError as error:
-        yield f"the default of its setting {field.name!r} is not allowed ({first_line(error)})"
+        setting.check_type(value)
+        setting.check(value)
+    except (TypeError, ValueError) as error:
+        return first_line(error)
+    return None

@@ -179,6 +179,11 @@ FAULTS = {
     component(field="oddity: int = setting(help='')"): "its setting 'oddity' has no default",
     component(field="oddity: int = setting(default=1.5, help='')"): "field oddity should be int",
     component(field="oddity: int = setting(default=3, high=2, help='')"): "--oddity is 3: give",
+    component(token="3"): "its token is 3 and must be a str",
+    component(needs="'targets'"): "its needs is 'targets' and must be a tuple",
+    component(settings="Settings()"): r"its settings is Settings\(oddity=1.0\) and must be a type",
+    component(implies="['lr']"): r"its implies is \['lr'\] and must be a mapping",
+    component(implies="{'epochs': 'ten'}"): r"the epochs that it implies is not allowed \(",
     component(implies="{'flips': True}"): "it implies flips, which is not a setting of every run",
     component(decay_setting="'decay'"): "its decay_setting 'decay' is not one of its settings",
 }
