@@ -12,6 +12,9 @@ from adrbench.data.npz import open_npz
 from adrbench.errors import UsageError, argument, one_line
 from adrbench.registry import check_foreign, is_foreign, is_import_path
 
+#: What an error offers beside the built-in names.
+EXAMPLES = ("an .npz file", "an image folder", "package.module:attribute")
+
 
 def dataset_name(dataset: str) -> str:
     """Return the short name of `dataset` for file names, without reading the data.
@@ -87,7 +90,7 @@ def _parse_path(dataset: str) -> Path:
             f"dataset {dataset!r} is not a path ({error}): give an .npz file or an image folder."
         ) from error
     if not dataset or not (_looks_like_path(dataset) or os.path.exists(path)):
-        check_foreign("datasets", dataset, [*DATASETS, "an .npz file or an image folder"])
+        check_foreign("datasets", dataset, [*DATASETS, *EXAMPLES])
     return path
 
 

@@ -49,7 +49,10 @@ ARCHITECTURES: dict[str, tuple[str, Builder]] = {
 }
 WRN = re.compile(r"wrn-0*(\d{1,4})-0*(\d{1,4})")
 #: What an error offers beside the names in the table.
-EXAMPLES = ("wrn-28-10", "wrn-34-10", "wrn-D-K", f"{timm_models.PREFIX}NAME")
+EXAMPLES = (
+    *("wrn-28-10", "wrn-34-10", "wrn-D-K"),
+    *(f"{timm_models.PREFIX}NAME", "package.module:attribute"),
+)
 WRN_SUMMARY = "wide ResNet of depth D = 6 n + 4 and width K, such as wrn-28-10 or wrn-34-10"
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}

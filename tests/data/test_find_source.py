@@ -32,7 +32,7 @@ def test_data_set_names_are_short_and_safe_in_file_names(dataset: str, name: str
     ("dataset", "hint"),
     [
         ("cifra10", "did you mean cifar10"),
-        ("qqq", "an .npz file or an image folder"),
+        ("qqq", "an .npz file, an image folder, package.module:attribute"),
         ("", "digits"),
     ],
 )

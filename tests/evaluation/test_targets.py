@@ -53,6 +53,8 @@ def test_third_party_weights_have_an_unknown_training(tmp_path: Path) -> None:
         resolve_targets(target, TargetOptions())
     with pytest.raises(UsageError, match=r"give --arch, such as --arch timm:resnet18, and --norm"):
         resolve_targets(target, TargetOptions(dataset="digits"))
+    with pytest.raises(CheckpointError, match=r"w\.pt: the state dict does not fit ResNet18"):
+        resolve_targets(target, TargetOptions(arch="resnet18", dataset="digits"))
     with logged():
         (model,) = resolve_targets(target, TargetOptions(arch="small-cnn", dataset="digits"))
     assert model.training == Training()

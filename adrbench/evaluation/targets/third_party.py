@@ -7,7 +7,7 @@ from pathlib import Path
 from adrbench.checkpoints.third_party import LoadReport, count_classes, load_third_party
 from adrbench.config.declare import format_eps
 from adrbench.config.method import Weights
-from adrbench.errors import UsageError, argument
+from adrbench.errors import CheckpointError, UsageError, argument
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions
 from adrbench.models.architectures import (
     DEFAULT_ACTIVATION,
@@ -48,11 +48,13 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
         image_size=(height, width),
     )
     model = build(num_classes=source.num_classes)
-    if not source.classes_are_known:
-        model = build(num_classes=count_classes(content, model, weights) or source.num_classes)
-    report = load_third_party(
-        content, model, normalize=options.normalization(channels), weights=weights
-    )
+    normalization = options.normalization(channels)
+    try:
+        if not source.classes_are_known:
+            model = build(num_classes=count_classes(content, model, weights) or source.num_classes)
+        report = load_third_party(content, model, normalize=normalization, weights=weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     _log_assumptions(path, report, options, eps=threat_model.eps)
     chosen = options.weights if report.entry else None
     return TargetModel(
