@@ -109,16 +109,15 @@ def load_pretrained(name: str, shape: tuple[int, int, int]) -> Pretrained:
     if config is None or not (config.has_weights or config.state_dict):
         raise UsageError(
             f"timm has no pretrained weights of {name}: give a file of weights with "
-            f"{argument('arch')} "
-            f"{PREFIX}{name}."
+            f"{argument('arch', PREFIX + name)}."
         )
     if not config.num_classes:
         raise UsageError(f"timm's {name} returns features, not classes: choose another model.")
     channels, *size = config.input_size
     if channels != shape[0]:
         raise UsageError(
-            f"timm's {name} takes {channels} channels, and the images have {shape[0]}: give the "
-            f"{argument('dataset')} that it was trained for."
+            f"timm's {name} takes {channels} channels, and the images have {shape[0]}: choose "
+            "another model or data set."
         )
     options: dict[str, Any] = {"img_size": shape[1:]} if config.fixed_input_size else {}
     try:
@@ -128,6 +127,11 @@ def load_pretrained(name: str, shape: tuple[int, int, int]) -> Pretrained:
                 name, pretrained=True, pretrained_cfg_overlay=overlay, **options
             )
     except Exception as error:  # the Hub's and timm's loaders raise what their libraries do
+        if options and (reason := _find_size_problem(name, shape)):
+            raise UsageError(
+                f"timm's {name} does not take images of {shape[1]}x{shape[2]} pixels ({reason}): "
+                "choose another model or data set."
+            ) from error
         raise CheckpointError(_describe_failure(name, error)) from error
     return Pretrained(
         network=network.eval(),
@@ -179,6 +183,17 @@ def _read_weights(file: Path) -> Any:
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
+def _find_size_problem(name: str, shape: tuple[int, int, int]) -> str | None:
+    """Return why a network without its weights does not take images of `shape`, else None."""
+    try:
+        with _quiet(), torch.no_grad():
+            network = import_timm().create_model(name, pretrained=False, img_size=shape[1:])
+            network.eval()(torch.zeros(1, *shape))
+    except Exception as error:  # timm does not check sizes
+        return one_line(error).rstrip(".")
+    return None
+
+
 def _describe_failure(name: str, error: Exception) -> str:
     """Return why weights cannot be loaded, and where they could be put."""
     cache = importlib.import_module("huggingface_hub.constants").HF_HUB_CACHE
@@ -188,8 +203,7 @@ def _describe_failure(name: str, error: Exception) -> str:
     return (
         f"the pretrained weights of timm's {name} cannot be loaded ({reason}): check the network, "
         f"put them into the cache ({cache}, which HF_HOME sets, or {torch.hub.get_dir()}, which "
-        f"TORCH_HOME sets), or give a file of them with "
-        f"{argument('arch', PREFIX + name)}."
+        f"TORCH_HOME sets), or give a file of them with {argument('arch', PREFIX + name)}."
     )
 
 

@@ -89,6 +89,12 @@ def test_pretrained_weights_are_read_from_the_cache(cache: Path, filename: str) 
     assert smaller(torch.rand(1, 3, 32, 32)).shape == (1, 1000)
 
 
+def test_pretrained_weights_for_images_of_another_size(cache: Path) -> None:
+    fill(cache, WEIGHTS, timm.create_model("test_vit").state_dict(), "model.safetensors")
+    with pytest.raises(UsageError, match=r"does not take images of 8x8 pixels \(.*choose another"):
+        load_pretrained("timm:test_vit", (3, 8, 8))
+
+
 def test_pretrained_weights_that_cannot_be_downloaded(cache: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_pretrained("timm:resnet18", (3, 32, 32))
