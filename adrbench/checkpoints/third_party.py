@@ -33,14 +33,12 @@ class LoadReport:
     """The result of `load_third_party`.
 
     `entry` is the path of the weights in the file ("" for a bare state dict), `other_entries` are
-    the paths of other weights in it; `mean` and `std` are the model's normalization after loading.
+    the paths of other weights in it.
     """
 
     entry: str
     other_entries: tuple[str, ...]
     normalization_in_file: bool
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 def load_third_party(
@@ -93,8 +91,6 @@ def load_third_party(
         entry=contents.entry,
         other_entries=contents.other_entries,
         normalization_in_file=bool(found),
-        mean=_to_numbers(constants["mean"]),
-        std=_to_numbers(constants["std"]),
     )
 
 
