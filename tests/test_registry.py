@@ -31,7 +31,9 @@ def build(threat, num_classes, seed):
 '''
 
 
-def test_a_plugin_is_found_by_its_name_and_loaded_when_asked(install_plugin: Installer) -> None:
+def test_a_plugin_is_found_by_its_name_and_imported_only_when_loaded(
+    install_plugin: Installer,
+) -> None:
     install_plugin(SUITES, {"weak_attacks": WEAK})
     plugin = find_plugin("suites", "weak")
     assert plugin is not None

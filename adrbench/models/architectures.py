@@ -170,7 +170,7 @@ def build_model(
     Raises:
         UsageError: for an unknown architecture or activation, an invalid number, or a network that
             does not return logits for such images.
-        ImportPathError: when a builder from elsewhere cannot be imported, or raises.
+        ImportPathError: when a builder that is not built in cannot be imported, or raises.
 
     """
     architecture = arch if isinstance(arch, Architecture) else find_architecture(arch)

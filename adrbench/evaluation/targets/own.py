@@ -92,7 +92,7 @@ def load_targets(
     `last` is the last checkpoint of the run; by default, it is searched for next to `path`.
 
     Raises:
-        CheckpointError: when the checkpoint lacks the weights asked for.
+        CheckpointError: when the checkpoint lacks the weights that `options` select.
         DataError: when the data set it was trained on does not exist.
 
     """
