@@ -8,14 +8,13 @@ from adrbench.attacks.stages import is_stage
 from adrbench.attacks.suites import Suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
-from adrbench.errors import UsageError, argument, unknown_name
+from adrbench.errors import UsageError, argument
 from adrbench.registry import (
     ImportPathError,
     calling_user_code,
-    find_plugin,
+    check_foreign,
     is_import_path,
-    list_plugins,
-    load_import_path,
+    resolve,
 )
 
 
@@ -57,11 +56,8 @@ def check_suite(name: str) -> None:
 
 def _find_foreign(name: str) -> Any:
     """Return what a plugin or an import path has under `name`; UsageError if it cannot be used."""
-    plugin = find_plugin("suites", name)
-    if plugin is None and not is_import_path(name):
-        known = [*SUITES, *(plugin.name for plugin in list_plugins("suites"))]
-        raise unknown_name("suite", name, [*known, "pgd-20", "pgd-K (K a number)"])
-    found = plugin.load() if plugin else load_import_path(name)
+    check_foreign("suites", name, [*SUITES, "pgd-20", "pgd-K (K a number)"])
+    found = resolve("suites", name).value
     if isinstance(found, type) and hasattr(found, "perturb"):
         raise UsageError(
             f"suite {name} is the class of an attack: name an instance of it, or a function "
