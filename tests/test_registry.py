@@ -83,7 +83,11 @@ def test_a_name_that_two_distributions_register(install_plugin: Installer) -> No
 def test_list_shows_plugins_with_their_distribution(install_plugin: Installer) -> None:
     points = {
         **SUITES,
-        "adrbench.architectures": {"odd-net": "odd_plugin:missing", "silent": "odd_plugin:silent"},
+        "adrbench.architectures": {
+            "odd-net": "odd_plugin:missing",
+            "silent": "odd_plugin:silent",
+            "wrn-16-4": "odd_plugin:silent",
+        },
         "adrbench.datasets": {"digits": "odd_plugin:silent"},
         "adrbench.methods": {"exiting": "exiting_plugin:COMPONENT"},
     }
@@ -96,7 +100,8 @@ def test_list_shows_plugins_with_their_distribution(install_plugin: Installer) -
     lines = [" ".join(line.split()) for line in succeed("list").out.splitlines()]
     assert "weak A weak attack (extra 1.2)" in lines
     assert "silent no description (extra 1.2)" in lines
-    assert "digits (extra 1.2) cannot be used: 'digits' is built in" in lines
+    for name in ("digits", "wrn-16-4"):
+        assert f"{name} (extra 1.2) cannot be used: {name!r} is built in" in lines
     (broken,) = (line for line in lines if line.startswith("odd-net "))
     assert "cannot be loaded: odd_plugin has no attribute 'missing'" in broken
     (exiting,) = (line for line in lines if line.startswith("exiting "))

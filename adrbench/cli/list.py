@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -11,7 +11,7 @@ from adrbench.config.component_plugins import find_component
 from adrbench.config.components import COMPONENTS, Component
 from adrbench.config.declare import format_eps, parse_fraction
 from adrbench.errors import AdrbenchError, UsageError, unknown_name
-from adrbench.registry import Kind, find_plugin, list_plugins
+from adrbench.registry import Kind, find_plugin, plugin_names
 
 
 def list_(
@@ -55,7 +55,7 @@ def list_(
 
 def list_architectures() -> dict[str, str]:
     """Return the built-in architectures, those of plugins and the forms of import paths."""
-    from adrbench.models.architectures import ARCHITECTURES, WRN_SUMMARY
+    from adrbench.models.architectures import ARCHITECTURES, WRN_SUMMARY, find_builtin
 
     named = {name: text for name, (text, _) in ARCHITECTURES.items()}
     built_in = named | {"wrn-D-K": WRN_SUMMARY}
@@ -63,13 +63,13 @@ def list_architectures() -> dict[str, str]:
         "timm:NAME": "an architecture of timm, such as timm:vit_tiny_patch16_224",
         "MODULE:NAME": "a callable (num_classes, in_channels) that returns an nn.Module",
     }
-    return built_in | list_added("architectures", built_in) | forms
+    return built_in | list_added("architectures", find_builtin) | forms
 
 
 def list_methods() -> dict[str, str]:
     """Return the tokens of methods, each with its slot."""
     built_in = {token: describe_component(one) for token, one in COMPONENTS.items()}
-    return built_in | list_added("methods", built_in)
+    return built_in | list_added("methods", COMPONENTS.get)
 
 
 def describe_component(component: Component) -> str:
@@ -79,11 +79,11 @@ def describe_component(component: Component) -> str:
 
 def list_suites() -> dict[str, str]:
     """Return the built-in suites, those of plugins and the form of import paths."""
-    from adrbench.attacks.builtin_suites import PGD_K_MEANING, SUITES
+    from adrbench.attacks.builtin_suites import PGD_K_MEANING, SUITES, find_builtin
 
     built_in = {name: text for name, (text, _) in SUITES.items()} | {"pgd-K": PGD_K_MEANING}
-    forms = {"MODULE:NAME": "a callable (threat, num_classes, seed) that returns an adrbench.Suite"}
-    return built_in | list_added("suites", built_in) | forms
+    forms = {"MODULE:NAME": "an attack, a suite, or (threat, num_classes, seed) -> adrbench.Suite"}
+    return built_in | list_added("suites", find_builtin) | forms
 
 
 def print_baselines(
@@ -128,20 +128,20 @@ def list_datasets() -> dict[str, str]:
         "FOLDER": "train/CLASS/* and test/CLASS/* (or val/CLASS/*), images of one size",
         "MODULE:NAME": "a callable (data_dir) that returns an adrbench.Dataset",
     }
-    return built_in | list_added("datasets", built_in) | forms
+    return built_in | list_added("datasets", DATASETS.get) | forms
 
 
-def list_added(kind: Kind, built_in: Container[str]) -> dict[str, str]:
+def list_added(kind: Kind, is_built_in: Callable[[str], object]) -> dict[str, str]:
     """Return the names that plugins register, each with a summary and the distribution.
 
     A plugin that cannot be used is listed with the reason.
     """
     added = {}
-    for name in dict.fromkeys(plugin.name for plugin in list_plugins(kind)):
+    for name in plugin_names(kind):
         try:
             plugin = find_plugin(kind, name)
             assert plugin is not None, name
-            if name in built_in:
+            if is_built_in(name):
                 added[f"{name} ({plugin})"] = f"cannot be used: {name!r} is built in"
                 continue
             summary = summarize(find_component(name) if kind == "methods" else plugin.load())

@@ -92,7 +92,7 @@ def find_architecture(arch: str | Builder) -> Architecture:
     if not isinstance(arch, str):
         return Architecture(name=name_builder(arch), build=arch)
     name = canonical_arch(arch)
-    if builder := _find_built_in(name):
+    if builder := find_builtin(name):
         return Architecture(name=name, build=builder, is_built_in=True)
     if name.startswith(timm_models.PREFIX):
         return Architecture(name=name, build=timm_models.find_builder(name))
@@ -128,7 +128,7 @@ def is_imported(arch: str) -> bool:
 
     Such a name in a file does not cause an import.
     """
-    is_known = _find_built_in(arch) or arch.startswith(timm_models.PREFIX)
+    is_known = find_builtin(arch) or arch.startswith(timm_models.PREFIX)
     return not is_known and ":" in arch
 
 
@@ -191,7 +191,7 @@ def build_model(
     return model
 
 
-def _find_built_in(name: str) -> Builder | None:
+def find_builtin(name: str) -> Builder | None:
     """Return the builder of a canonical name, None for one that is not built in."""
     if wide := WRN.fullmatch(name):
         return partial(WideResNet, int(wide[1]), int(wide[2]))
