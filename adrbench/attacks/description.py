@@ -1,184 +1,274 @@
-"""What identifies an attack: its class, its attributes and the code behind it.
+"""What identifies an attack: its class, its attributes and the code behind them.
 
 Two attacks with the same description have the same results, so a record or saved progress of one
 counts as one of the other. Everything that may matter is therefore part of the description.
 """
 
+import copyreg
 import enum
 import functools
 import hashlib
 import json
+import math
+import re
 import types
-from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
-from pathlib import PurePath
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from adrbench.config.threat import ThreatModel
-from adrbench.runtime.hashing import hash_weights, tensor_bytes
+from adrbench.registry import calling_user_code
+from adrbench.runtime.hashing import tensor_bytes
 from adrbench.runtime.source_code import fingerprint_modules, has_own_file, is_own
 
-#: The attributes that every module of torch has.
-_OF_MODULES = frozenset(vars(nn.Module()))
+#: The most characters of an attribute's description; a longer one is replaced by its SHA-256.
+MOST_CHARACTERS = 1_000
+#: The protocol of `object.__reduce_ex__`, by which an object names what it is made of.
+PROTOCOL = 4
 
 
-def describe_stage(stage: object) -> dict[str, Any]:
+def describe_stage(stage: Any) -> dict[str, Any]:
     """Return the class and the attributes of a stage as plain JSON values.
 
-    A stage with a method `describe_parameters()` is described by what that returns. Tensors, arrays
-    and weights are described by a SHA-256, and functions by their names, defaults and closures. A
-    key "code" has a fingerprint of the user's source code behind all of these, if there is any.
+    A stage with a method `describe_parameters()` is described by what that returns. Objects are
+    described by what pickle would store of them, tensors and long values by a SHA-256, and classes
+    and functions of the user's by their names and a fingerprint "code" of their modules, bytecode,
+    defaults and closures.
+
+    Raises:
+        UserCodeError: when an attribute cannot be described.
+
     """
     walk = _Walk()
-    if hasattr(stage, "describe_parameters"):
-        described = dict(stage.describe_parameters())
-        walk.visit_class(type(stage))
-    else:
+    with calling_user_code(lambda raised: f"{stage.name} {raised} when it was described."):
+        if hasattr(stage, "describe_parameters"):
+            code = walk.describe_class(type(stage)).get("code")
+            return {**stage.describe_parameters(), **({"code": code} if code else {})}
         described = walk.describe_object(stage)
-        described.pop("name", None)
-        for name, value in _attributes(stage).items():
-            if isinstance(value, ThreatModel):
-                del described[name]
-                described |= {"norm": value.norm, "eps": value.eps}
-    code = fingerprint_modules(walk.modules)
-    return {**described, "code": code} if code else described
+    described.pop("name", None)
+    return {name: _shorten(value) for name, value in described.items()}
 
 
-@dataclass
 class _Walk:
-    """A walk through an object; `modules` are those that define the classes and functions in it."""
+    """A walk through an object, which describes everything that it refers to once.
 
-    modules: set[str] = field(default_factory=set)
-    #: The objects that are being described, by id, so that a cycle ends.
-    outer: set[int] = field(default_factory=set)
+    `classes` are the descriptions of the classes met so far, also by other walks.
+    """
+
+    def __init__(self, classes: dict[type, dict[str, Any]] | None = None) -> None:
+        self.classes: dict[type, dict[str, Any]] = {} if classes is None else classes
+        #: What may be shared or part of a cycle. Keeping it keeps the ids in `numbers`.
+        self.visited: list[object] = []
+        self.numbers: dict[int, int] = {}
 
     def describe(self, value: object) -> Any:
         """Return a value as plain JSON values."""
-        if value is None or isinstance(value, bool | int | float | str):
-            return value.value if isinstance(value, enum.Enum) else value
-        if isinstance(value, np.generic):
-            return value.item()
-        if isinstance(value, Tensor | np.ndarray):
-            return _describe_tensor(value)
-        if isinstance(value, PurePath | torch.device | torch.dtype | enum.Enum):
-            return str(value)
-        if id(value) in self.outer:
-            return f"the enclosing {type(value).__qualname__}"
-        self.outer.add(id(value))
-        try:
-            return self._describe_compound(value)
-        finally:
-            self.outer.remove(id(value))
+        for kinds, spell in _LEAVES:
+            if isinstance(value, kinds):
+                return spell(value)
+        if isinstance(value, tuple):
+            return [self.describe(one) for one in value]
+        if id(value) in self.numbers:
+            return f"#{self.numbers[id(value)]}"
+        self.numbers[id(value)] = len(self.visited)
+        self.visited.append(value)
+        return self._describe_compound(value)
 
     def _describe_compound(self, value: object) -> Any:
-        if isinstance(value, Mapping):
-            return {str(key): self.describe(one) for key, one in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.describe(one) for one in value]
-        if isinstance(value, Set):
-            return sorted((self.describe(one) for one in value), key=json.dumps)
-        return self._describe_callable(value) or self.describe_object(value)
-
-    def _describe_callable(self, value: object) -> Any:
-        """Return what a class, a function or a method is, None for another object."""
         match value:
+            case dict() | types.MappingProxyType():
+                return self._describe_pairs(value.items())
+            case list():
+                return [self.describe(one) for one in value]
+            case set() | frozenset():
+                # Each in a walk of its own, since their order is not fixed.
+                return sorted((_Walk(self.classes).describe(one) for one in value), key=json.dumps)
             case type():
-                self.visit_class(value)
-                return value.__qualname__
+                return self.describe_class(value)
             case types.FunctionType():
                 return self._describe_function(value)
-            case types.BuiltinFunctionType():
-                return value.__qualname__
-            case types.MethodType():
-                return {"method": value.__func__.__qualname__, "of": self.describe(value.__self__)}
-            case functools.partial():
-                arguments = [self.describe(value.args), self.describe(value.keywords)]
-                return {"partial": self.describe(value.func), "arguments": arguments}
-        return None
+        return self.describe_object(value)
 
     def describe_object(self, value: object) -> dict[str, Any]:
-        """Return the class and the attributes of an object."""
-        described: dict[str, Any] = {"class": type(value).__qualname__}
-        bytecode = self.visit_class(type(value))
-        if bytecode:
-            described["bytecode"] = bytecode
-        if isinstance(value, nn.Module):
-            described["weights"] = hash_weights(value)[:16]
-        attributes = _attributes(value)
-        if not attributes and " at 0x" not in repr(value):
-            described["value"] = repr(value)
-        for name, one in attributes.items():
-            described[name] = self.describe(one)
+        """Return the class of an object and what it is made of, by `__reduce_ex__`."""
+        described = dict(self.describe_class(type(value)))
+        try:
+            reduced: Any = value.__reduce_ex__(PROTOCOL)
+        except Exception:  # such as a lock or a file, which cannot be pickled
+            reduced = (object, (), getattr(value, "__dict__", None))
+        if isinstance(reduced, str):
+            return {**described, "global": reduced}
+        parts: list[Any] = [*reduced, None, None, None]
+        constructor, arguments, state, items, pairs = parts[:5]
+        if constructor not in _CONSTRUCTORS:
+            described["constructor"] = self.describe(constructor)
+        others = [one for one in arguments if one is not type(value)]
+        if others:
+            described["arguments"] = self.describe(others)
+        # The state of an object with slots is (its dictionary or None, its slots).
+        for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
+            if isinstance(part, dict) and all(isinstance(name, str) for name in part):
+                described |= {name: self.describe(one) for name, one in part.items()}
+            elif part is not None:
+                described["state"] = self.describe(part)
+        if items is not None:
+            described["items"] = [self.describe(one) for one in items]
+        if pairs is not None:
+            described["pairs"] = self._describe_pairs(pairs)
         return described
 
-    def visit_class(self, kind: type) -> str:
-        """Note the modules of a class; return a fingerprint of its methods if it has no file."""
-        methods = []
-        for one in kind.__mro__:
-            self.modules.add(one.__module__)
-            if is_own(one.__module__) and not has_own_file(one.__module__):
-                functions = [f for f in vars(one).values() if isinstance(f, types.FunctionType)]
-                methods += [_spell_bytecode(function.__code__) for function in functions]
-        return _hash(methods) if methods else ""
+    def describe_class(self, kind: type) -> dict[str, Any]:
+        """Return the name of a class, and a fingerprint of the user's code behind it."""
+        if kind not in self.classes:
+            described = self.classes[kind] = {"class": kind.__qualname__}
+            own = [one for one in kind.__mro__ if is_own(one.__module__)]
+            if own:
+                members = [_Walk(self.classes).describe(_members(one)) for one in own]
+                described |= _code_of([one.__module__ for one in own], members)
+        return self.classes[kind]
 
     def _describe_function(self, function: types.FunctionType) -> Any:
-        """Return the name of a function, and what the name does not show."""
-        self.modules.add(function.__module__)
-        name = function.__qualname__
-        described: dict[str, Any] = {}
-        if is_own(function.__module__):
-            if "<lambda>" in name or not has_own_file(function.__module__):
-                described["bytecode"] = _hash(_spell_bytecode(function.__code__))
-            cells = [cell.cell_contents for cell in function.__closure__ or ()]
-            defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-            described |= {"closure": self.describe(cells)} if cells else {}
-            described |= {"defaults": self.describe(defaults)} if defaults else {}
-        return {"function": name, **described} if described else name
+        if not is_own(function.__module__):
+            return f"{function.__module__}.{function.__qualname__}"
+        code = function.__code__
+        cells = [_read_cell(cell) for cell in function.__closure__ or ()]
+        content = [cells, function.__defaults__, function.__kwdefaults__, vars(function)]
+        if not has_own_file(function.__module__):  # what it uses is in no file either
+            names = [name for name in _find_names(code) if name in function.__globals__]
+            content.append({name: function.__globals__[name] for name in names})
+        described = self.describe(content)
+        return {
+            "function": function.__qualname__,
+            **_code_of([function.__module__], [_spell_bytecode(code), described]),
+        }
+
+    def _describe_pairs(self, pairs: Iterable[tuple[Any, Any]]) -> Any:
+        described = [(key, self.describe(one)) for key, one in pairs]
+        if all(isinstance(key, str) for key, _ in described):
+            return dict(described)
+        return [[self.describe(key), one] for key, one in described]
 
 
-def _attributes(value: object) -> dict[str, Any]:
-    """Return the attributes of an object by name, those in slots too."""
-    found = dict(_slots(value)) | dict(getattr(value, "__dict__", {}))
-    hidden = _OF_MODULES if isinstance(value, nn.Module) else frozenset()
-    return {name: one for name, one in found.items() if name not in hidden}
+#: What makes an object of a class from its state alone.
+_CONSTRUCTORS: tuple[object, ...] = (
+    copyreg.__newobj__,  # type: ignore[attr-defined]
+    copyreg._reconstructor,  # type: ignore[attr-defined]
+    object,
+)
+#: Attributes of a class that say nothing about what it does.
+_IGNORED = re.compile(
+    "__(dict|weakref|module|doc|qualname|annotations.*|annotate.*|static_attributes|firstlineno"
+    "|match_args|slots|parameters|orig_bases|dataclass_.*|abstractmethods|protocol_attrs"
+    "|non_callable_proto_members)__|_abc_impl|_is_(runtime_)?protocol"
+)
 
 
-def _slots(value: object) -> Iterator[tuple[str, Any]]:
-    for kind in type(value).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                yield name, getattr(value, name)
+def _code_of(modules: list[str], content: Any = None) -> dict[str, str]:
+    """Return a fingerprint of the user's modules and further content; {} if there is none."""
+    code = fingerprint_modules(modules)
+    if not code and content is None:
+        return {}
+    text = json.dumps([code, content], sort_keys=True)
+    return {"code": _hash(text.encode())}
 
 
-def _describe_tensor(value: Tensor | np.ndarray[Any, Any]) -> dict[str, Any]:
-    if isinstance(value, Tensor):
-        content: Any = tensor_bytes(value)
-    else:
-        content = np.ascontiguousarray(value).tobytes()
-    return {
-        "shape": list(value.shape),
-        "dtype": str(value.dtype),
-        "sha256": hashlib.sha256(content).hexdigest()[:16],
-    }
+def _members(kind: type) -> dict[str, object]:
+    """Return the members of a class that say what it does: functions and values."""
+    members = vars(kind).items()
+    return {name: _unwrap(one) for name, one in members if not _IGNORED.fullmatch(name)}
+
+
+def _unwrap(member: object) -> object:
+    if isinstance(member, staticmethod | classmethod):
+        return member.__func__
+    if isinstance(member, property):
+        return [member.fget, member.fset, member.fdel]
+    if isinstance(member, functools.cached_property):
+        return member.func
+    is_slot = isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType)
+    return None if is_slot else member
+
+
+def _read_cell(cell: types.CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a variable that has no value yet
+        return None
+
+
+def _describe_tensor(tensor: Tensor) -> dict[str, Any]:
+    return _describe_array(tensor.shape, tensor.dtype, tensor_bytes(tensor))
+
+
+def _describe_numpy(array: "np.ndarray[Any, Any]") -> dict[str, Any]:
+    if array.dtype.hasobject:
+        return {"shape": list(array.shape), "objects": _Walk().describe(array.tolist())}
+    return _describe_array(array.shape, array.dtype, array.tobytes())
+
+
+def _describe_array(shape: Iterable[int], dtype: object, content: Any) -> dict[str, Any]:
+    return {"shape": list(shape), "dtype": str(dtype), "sha256": _hash(content)}
+
+
+def _describe_builtin(function: Any) -> Any:
+    """Return the name of a function that is written in C, and what it is a method of."""
+    name = f"{function.__module__}.{function.__qualname__}"
+    owner = function.__self__
+    return name if isinstance(owner, types.ModuleType | None) else [name, _Walk().describe(owner)]
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+#: Types of values that refer to no others -> their description.
+_LEAVES: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    (enum.Enum, lambda value: f"{type(value).__qualname__}.{value.name}"),
+    (types.NoneType | bool | int, lambda value: value),
+    (float, lambda value: float(value) if math.isfinite(value) else str(value)),
+    (str, lambda value: value.encode(errors="backslashreplace").decode()),
+    (bytes | bytearray | memoryview, lambda value: {"bytes": _hash(value)}),
+    (np.integer | np.floating | np.bool_, lambda value: _Walk().describe(value.item())),
+    (np.generic, lambda value: f"{value.dtype} {value!r}"),
+    (torch.device | torch.dtype | np.dtype | range | slice | complex, repr),
+    (Tensor, _describe_tensor),
+    (np.ndarray, _describe_numpy),
+    (torch.Generator, lambda value: _describe_tensor(value.get_state())),
+    (types.ModuleType, lambda value: {"module": value.__name__, **_code_of([value.__name__])}),
+    (types.BuiltinFunctionType, _describe_builtin),
+)
+
+
+def _find_names(code: types.CodeType) -> Iterator[str]:
+    """Yield the names of globals and attributes that a function uses, also in inner functions."""
+    yield from code.co_names
+    for one in code.co_consts:
+        if isinstance(one, types.CodeType):
+            yield from _find_names(one)
 
 
 def _spell_bytecode(code: types.CodeType) -> list[Any]:
     """Return what a function does, independent of where it is in a file."""
-    constants = [
-        _spell_bytecode(one)
-        if isinstance(one, types.CodeType)
-        else sorted(map(repr, one))
-        if isinstance(one, frozenset)
-        else repr(one)
-        for one in code.co_consts
-    ]
-    return [code.co_code.hex(), code.co_names, code.co_varnames, constants]
+    return [code.co_code.hex(), code.co_names, code.co_varnames, [*map(_spell, code.co_consts)]]
 
 
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+def _spell(constant: object) -> Any:
+    """Return a constant of a function as JSON values, in an order that is always the same."""
+    match constant:
+        case types.CodeType():
+            return _spell_bytecode(constant)
+        case frozenset():
+            return sorted(map(repr, constant))
+        case tuple():
+            return [*map(_spell, constant)]
+    return repr(constant)
+
+
+def _shorten(value: Any) -> Any:
+    """Return a description, or a fingerprint of it if it is long."""
+    text = json.dumps(value, sort_keys=True)
+    if len(text) <= MOST_CHARACTERS:
+        return value
+    return {"sha256": _hash(text.encode())}

@@ -4,6 +4,7 @@ Results depend on code that no weight or parameter shows: the forward pass of a 
 of an attack. Installed packages are identified by their versions instead.
 """
 
+import ast
 import hashlib
 import io
 import sys
@@ -11,8 +12,8 @@ import sysconfig
 import tokenize
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
-from types import FunctionType, ModuleType
 
 #: Tokens that have no effect on what code does.
 _IGNORED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING}
@@ -22,9 +23,9 @@ _SITE = {"site-packages", "dist-packages"}
 def fingerprint_modules(names: Iterable[str]) -> str:
     """Return the start of a SHA-256 of the user's modules among `names`, "" if there are none.
 
-    It also covers the user's modules whose contents these import. A module is the user's if its
-    file is neither installed, nor part of the standard library or of this package. Comments and
-    blank lines do not count.
+    It also covers the user's modules that these import, if they have been loaded. A module is the
+    user's if its file is neither installed, nor part of the standard library or of this package.
+    Comments and blank lines do not count.
     """
     codes = sorted(_hash_code(path, path.stat().st_mtime_ns) for path in _find_own_files(names))
     return hashlib.sha256("\0".join(codes).encode()).hexdigest()[:16] if codes else ""
@@ -51,7 +52,7 @@ def _find_own_files(names: Iterable[str]) -> set[Path]:
         path = _own_file(name)
         if path is not None:
             found.add(path)
-            waiting.update(set(_imported_by(sys.modules[name])) - visited)
+            waiting.update(set(_imported_by(name, path)) - visited)
     return found
 
 
@@ -65,14 +66,36 @@ def _own_file(name: str) -> Path | None:
     return path if path.is_file() and not is_installed else None
 
 
-def _imported_by(module: ModuleType) -> Iterator[str]:
-    """Yield the names of the modules that the contents of `module` come from."""
-    for value in list(vars(module).values()):
-        if isinstance(value, ModuleType):
-            yield value.__name__
-        else:
-            kind = value if isinstance(value, type | FunctionType) else type(value)
-            yield str(kind.__module__)
+def _imported_by(name: str, path: Path) -> Iterator[str]:
+    """Yield the names of what the module `name` imports anywhere in its code, and of its packages.
+
+    `from package import name` yields `package.name` too, which may be a module.
+    """
+    spec = sys.modules[name].__spec__
+    package = spec.parent if spec is not None else None
+    for imported in _find_imports(path, path.stat().st_mtime_ns):
+        try:
+            whole = resolve_name(imported, package) if imported.startswith(".") else imported
+        except ImportError:  # a relative import of a script, which would fail
+            continue
+        parts = whole.split(".")
+        yield from (".".join(parts[:number]) for number in range(1, len(parts) + 1))
+
+
+@cache
+def _find_imports(path: Path, modified: int) -> list[str]:
+    """Return what a file imports, relative names with leading dots; see `_hash_code`."""
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (SyntaxError, ValueError):  # a compiled module
+        return []
+    found = [one.name for node in nodes if isinstance(node, ast.Import) for one in node.names]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            start = "." * node.level + (node.module or "")
+            dot = "" if start.endswith(".") else "."
+            found += [f"{start}{dot}{one.name}" for one in node.names]
+    return found
 
 
 @cache

@@ -90,8 +90,7 @@ def test_an_attack_object_a_suite_of_them_and_a_name_are_the_same_attack() -> No
     assert suite.record.parameters == {
         "pgd-5": {
             "class": "PGD",
-            "norm": "Linf",
-            "eps": EPS,
+            "threat": {"class": "ThreatModel", "norm": "Linf", "eps": EPS},
             "steps": 5,
             "alpha": EPS / 4,
             "seed": 0,

@@ -1,8 +1,14 @@
 """What identifies an attack: attacks that differ in anything must not share a description."""
 
+import cmath
 import copy
 import importlib
+import math
+import os
+import random
+import subprocess
 import sys
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -23,6 +29,7 @@ from adrbench.attacks.pgd import cross_entropy_sum
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError
+from adrbench.registry import UserCodeError
 from adrbench.runtime.hashing import hash_json
 
 THREAT = ThreatModel(eps=0.1)
@@ -61,6 +68,35 @@ def linear(seed: int) -> nn.Module:
     return nn.Linear(2, 2)
 
 
+def factory(shift: float) -> type:
+    class Made:
+        def move(self, x: Tensor) -> Tensor:
+            return x + shift
+
+    return Made
+
+
+def conditional(is_first: bool) -> Callable[[Tensor], Tensor]:
+    if is_first:
+
+        def move(x: Tensor) -> Tensor:
+            return x + 1
+    else:
+
+        def move(x: Tensor) -> Tensor:
+            return x + 2
+
+    return move
+
+
+def with_attribute(value: int) -> Callable[[], None]:
+    def function() -> None:
+        pass
+
+    function.value = value  # type: ignore[attr-defined]
+    return function
+
+
 DIFFERENT: dict[str, tuple[object, object]] = {
     "a list": ([1, 2], [1, 3]),
     "a tuple": ((1, 2), (1, 3)),
@@ -76,6 +112,26 @@ DIFFERENT: dict[str, tuple[object, object]] = {
     "an object without attributes": (Fraction(1, 2), Fraction(1, 3)),
     "a function": (scaled, linear),
     "none": (None, 0),
+    "a generator of torch": (torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)),
+    "a generator of NumPy": (np.random.default_rng(0), np.random.default_rng(1)),
+    "a generator of Python": (random.Random(0), random.Random(1)),
+    "a deque": (deque([torch.zeros(2)]), deque([torch.ones(2)])),
+    "keys": ({1: 2}, {"1": 2}),
+    "bytes": (b"a", b"b"),
+    "a bound built-in": ({1: 2}.get, {1: 3}.get),
+    "functions of C": (math.sqrt, cmath.sqrt),
+    "a method": (Fraction(1, 2).limit_denominator, Fraction(1, 3).limit_denominator),
+    "an attribute of a function": (with_attribute(1), with_attribute(2)),
+    "the mode of a module": (nn.Dropout(0.5), nn.Dropout(0.5).eval()),
+    "modules without weights": (nn.Sequential(nn.ReLU()), nn.Sequential(nn.SiLU())),
+    "an object made by a factory": (factory(1.0)(), factory(2.0)()),
+    "functions of one name": (conditional(True), conditional(False)),
+    "a class": (factory(1.0), factory(2.0)),
+    "complex numbers": (np.complex64(1j), np.complex64(2j)),
+    "dates": (np.datetime64("2026-01-01"), np.datetime64("2026-01-02")),
+    "threat models": (ThreatModel(eps=0.1), ThreatModel(eps=0.2)),
+    "an array of objects": (np.array([Schedule([1])]), np.array([Schedule([2])])),
+    "a mapping": (OrderedDict(a=1), OrderedDict(a=2)),
 }
 
 
@@ -85,11 +141,54 @@ def test_attacks_that_differ_in_an_attribute_differ(case: str) -> None:
     assert one != other
 
 
-@pytest.mark.parametrize("case", DIFFERENT)
+@pytest.mark.parametrize("case", sorted(DIFFERENT.keys() - {"a bound built-in"}))
 def test_equal_attacks_have_one_description(case: str) -> None:
     value = DIFFERENT[case][0]
     first, second = Attack(value=value), Attack(value=copy.deepcopy(value))
     assert describe_stage(first) == describe_stage(second)
+
+
+def test_descriptions_are_the_same_in_every_process() -> None:
+    """Hashes of strings, addresses and the order of sets differ from process to process."""
+    code = (
+        "import json, math, threading, numpy as np, tests_of_description as t\n"
+        "from collections import deque\n"
+        "from adrbench.attacks.description import describe_stage\n"
+        "values = [{'a', 'b', 'c'}, frozenset('xyz'), t.scaled(2.0), t.factory(1.0), math.nan,\n"
+        "          threading.Lock(), math, [{'a', 'b'}], t.Attack, object(),\n"
+        "          np.array([{'a', 'b'}, object()]), deque([{'a', 'b'}])]\n"
+        "print(json.dumps([describe_stage(t.Attack(value=value)) for value in values]))\n"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code.replace("tests_of_description", Path(__file__).stem)],
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": seed,
+                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
+
+
+def test_a_value_that_cannot_be_described_is_one_sentence() -> None:
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    with pytest.raises(UserCodeError, match=r"^own raised RecursionError .* described"):
+        describe_stage(Attack(value=deep))
+
+
+def test_shared_values_are_described_once_and_long_ones_by_a_fingerprint() -> None:
+    shared: list[Any] = [1]
+    for _ in range(40):
+        shared = [shared, shared]
+    assert len(str(describe_stage(Attack(value=shared, long="x" * 10_000)))) < 1_000
 
 
 def test_private_attributes_and_slots_count() -> None:
@@ -100,24 +199,24 @@ def test_private_attributes_and_slots_count() -> None:
 def test_an_attack_may_refer_to_itself() -> None:
     attack = Attack()
     attack.self = attack  # type: ignore[attr-defined]
-    assert describe_stage(Attack(other=attack))["other"]["self"] == "the enclosing Attack"
+    assert describe_stage(Attack(other=attack))["other"]["self"].startswith("#")
 
 
 def test_a_threat_model_is_described_by_norm_and_eps() -> None:
-    described = describe_stage(Attack(threat=THREAT))
-    assert (described["norm"], described["eps"]) == ("Linf", 0.1)
-    assert "threat" not in described
+    described = describe_stage(Attack(threat=THREAT, eps=1.0))
+    assert described["threat"] == {"class": "ThreatModel", "norm": "Linf", "eps": 0.1}
+    assert described["eps"] == 1.0
 
 
 MODULE = """
-import torch
 import own_helpers
+from own_constants import SIZE
 
 class Own:
     name = "own"
 
     def perturb(self, model, x, y, indices):
-        return own_helpers.move(x)
+        return own_helpers.move(SIZE * x)
 """
 HELPERS = "def move(x):\n    return x + 0.1\n"
 
@@ -128,10 +227,12 @@ def test_the_code_of_an_attack_and_of_the_modules_it_imports_counts(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
-    def describe(module: str = MODULE, helpers: str = HELPERS) -> dict[str, Any]:
-        (tmp_path / "own_module.py").write_text(module)
-        (tmp_path / "own_helpers.py").write_text(helpers)
-        for name in ("own_module", "own_helpers"):
+    def describe(
+        module: str = MODULE, helpers: str = HELPERS, constants: str = "SIZE = 1"
+    ) -> dict[str, Any]:
+        texts = {"own_module": module, "own_helpers": helpers, "own_constants": constants}
+        for name, text in texts.items():
+            (tmp_path / f"{name}.py").write_text(text)
             sys.modules.pop(name, None)
         importlib.invalidate_caches()
         return describe_stage(importlib.import_module("own_module").Own())
@@ -139,8 +240,9 @@ def test_the_code_of_an_attack_and_of_the_modules_it_imports_counts(
     first = describe()
     assert describe() == first
     assert describe(f"# A comment.\n\n{MODULE}") == first
-    assert describe(MODULE.replace("move(x)", "move(x).clone()"))["code"] != first["code"]
+    assert describe(MODULE.replace("SIZE * x)", "SIZE * x).clone()"))["code"] != first["code"]
     assert describe(helpers=HELPERS.replace("0.1", "0.2"))["code"] != first["code"]
+    assert describe(constants="SIZE = 2")["code"] != first["code"]
 
 
 def test_attacks_of_an_interactive_session_differ_by_their_methods() -> None:
