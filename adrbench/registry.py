@@ -139,6 +139,10 @@ def check_foreign(kind: Kind, name: str, known: Iterable[str]) -> None:
     `known` are names or descriptions of what is accepted in addition to plugins.
     """
     if not is_foreign(kind, name):
+        if name.isidentifier() and os.path.exists(f"{name}.py"):
+            raise UsageError(
+                f"unknown {SINGULAR[kind]} {name!r}: for an object of {name}.py, write {name}:NAME."
+            )
         raise unknown_name(SINGULAR[kind], name, [*known, *plugin_names(kind)])
 
 
@@ -192,6 +196,9 @@ def load_import_path(text: str) -> Any:
     """
     if not is_import_path(text):
         raise UsageError(f"{text!r} is not an import path: write package.module:attribute.")
+    module_name, _, attribute = text.partition(":")
+    if module_name.endswith(".py"):
+        raise UsageError(f"{text} names a file: write {module_name[:-3]}:{attribute}.")
     directory = os.getcwd()
     if directory not in sys.path:
         sys.path.insert(0, directory)

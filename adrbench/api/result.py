@@ -75,8 +75,8 @@ class Result:
         write_record(path, self.record)
         return path
 
-    def save_adversarial(self, path: str | Path) -> None:
-        """Write the adversarial examples, as `adrbench attack --save-adversarial` does.
+    def save_adversarial(self, path: str | Path) -> Path:
+        """Write the adversarial examples as `adrbench attack` does, and return their path.
 
         `path` ends in `.npz` (examples, labels, outcomes, and the kind of each example) or in `.pt`
         (only the tensor of examples, which is the format that RobustBench requires).
@@ -96,6 +96,7 @@ class Result:
             clean=torch.from_numpy(self.clean),
             robust=torch.from_numpy(self.robust),
         )
+        return Path(path)
 
     def __repr__(self) -> str:
         record = self.record

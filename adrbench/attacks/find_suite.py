@@ -76,10 +76,13 @@ def as_suite(attack: object) -> Suite:
     if isinstance(attack, Suite):
         return attack
     if not is_stage(attack):
-        kind = type(attack).__name__
-        found = f"the class {attack.__name__}" if isinstance(attack, type) else f"a {kind}"
+        found = f"of type {type(attack).__name__}"
+        if isinstance(attack, type):
+            found = f"the class {attack.__name__}, not an instance of it"
+        elif hasattr(attack, "perturb") and not hasattr(attack, "name"):
+            found += ", which has no attribute `name`"
         raise UsageError(
-            f"suite is {found}: give a name, an attack with a name and "
+            f"suite is {found}: give the name of a suite, an attack with `name` and "
             "perturb(model, x, y, indices), or an adrbench.Suite."
         )
     return Suite(name=attack.name, stages=[attack])

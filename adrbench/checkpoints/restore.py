@@ -86,8 +86,8 @@ def restore(
     if weights not in checkpoint.snapshots:
         held = " and ".join(checkpoint.snapshots)
         raise CheckpointError(
-            f"{path} has no {weights} weights, only {held} of method "
-            f"{checkpoint.config.method}: choose other weights."
+            f"{path} has no {weights} weights, since its method is "
+            f"{checkpoint.config.method!r}: choose {held}."
         )
     state = checkpoint.snapshots[weights].state
     try:

@@ -77,8 +77,8 @@ def attack(
     normalize: Annotated[
         str | None,
         typer.Option(
-            help="Normalization to add to --arch: cifar10, cifar100, tiny-imagenet, none, or "
-            "MEAN/STD, such as 0.5,0.5,0.5/0.25,0.25,0.25."
+            help="Normalization to put in front of the network: cifar10, cifar100, tiny-imagenet, "
+            "none, or MEAN/STD, such as 0.5,0.5,0.5/0.25,0.25,0.25."
         ),
     ] = None,
     data_dir: DataDir = Path("data"),

@@ -1,5 +1,6 @@
 """What `attack` prints when it ends: a table of accuracies, and each warning once."""
 
+import json
 import shutil
 import sys
 from collections import Counter
@@ -13,6 +14,8 @@ from adrbench.cli.notes import wrap_for_terminal
 from adrbench.cli.output import UNLIMITED_WIDTH
 from adrbench.config.declare import format_eps
 from adrbench.report import columns as c
+from adrbench.report.attack_labels import at_relative_step, label_dated
+from adrbench.report.grouping import Attack
 from adrbench.report.statistics import accuracy
 from adrbench.report.tables import Cell, Column, Row, Table
 from adrbench.report.terminal import render_table
@@ -47,7 +50,7 @@ def tabulate(records: Sequence["AttackRecord"]) -> Table:
     """
     radii = {format_eps(eps): eps for eps in (record.threat_model.eps for record in records)}
     has_columns = len(radii) > 1
-    names = distinguish_targets(records)
+    names, suites = distinguish_targets(records), distinguish_suites(records)
     rows: dict[tuple[Cell, ...], dict[str, Cell]] = {}
     for record in records:
         norm, eps = record.threat_model.norm, format_eps(record.threat_model.eps)
@@ -55,7 +58,7 @@ def tabulate(records: Sequence["AttackRecord"]) -> Table:
             TARGET.key: names[record.weights_sha256, record.run, record.selection],
             WEIGHTS.key: record.weights,
             THREAT.key: norm if has_columns else f"{norm} {eps}",
-            c.SUITE.key: record.suite,
+            c.SUITE.key: suites[id(record)],
             c.N.key: record.n,
             c.CLEAN.key: accuracy({record.seed: record.clean_correct}, record.n),
         }
@@ -83,6 +86,23 @@ def distinguish_targets(records: Sequence["AttackRecord"]) -> dict[tuple[str, st
         key: f"{name} ({key[0][:8]})" if shared[name, weights] > 1 else name
         for key, (name, weights) in held.items()
     }
+
+
+def distinguish_suites(records: Sequence["AttackRecord"]) -> dict[int, str]:
+    """Return the name of the suite of each record, by its id, as a report would show it.
+
+    Suites of one name that differ in more than the radius have different names.
+    """
+    attacks: dict[int, Attack] = {}
+    for record in records:
+        own = Attack(record.suite, json.dumps(record.parameters, sort_keys=True))
+        alike = [one for one in records if one.suite == record.suite]
+        is_same_everywhere = all(one.parameters == record.parameters for one in alike)
+        relative = at_relative_step(own, record.threat_model.eps)
+        attacks[id(record)] = own if is_same_everywhere else relative
+    dates = {attacks[id(record)]: record.created for record in records}
+    labels = label_dated(dates).labels
+    return {key: labels[attack] for key, attack in attacks.items()}
 
 
 def name_target(record: "AttackRecord") -> str:

@@ -69,7 +69,12 @@ class Identity:
         """Return the SHA-256 of what the outcomes depend on."""
         return hash_json(
             {
-                "model": [self.weights_sha256, self.arch, self.activation],
+                "model": [
+                    self.weights_sha256,
+                    self.arch,
+                    self.activation,
+                    *([self.model_code] if self.model_code else []),
+                ],
                 "weights": self.weights,
                 "data": self.data_sha256,
                 "norm": self.threat_model.norm,

@@ -19,7 +19,6 @@ from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
 from adrbench.registry import calling_user_code
 from adrbench.runtime.files import check_name
-from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.locks import GLOBAL_STATE
 
 logger = logging.getLogger(__name__)
@@ -60,8 +59,7 @@ class Job:
     @property
     def fingerprint(self) -> str:
         """A fingerprint of everything that the outcomes of a batch depend on."""
-        fingerprint, code = self.identity.fingerprint(), self.identity.model_code
-        return hash_json([fingerprint, code]) if code else fingerprint
+        return self.identity.fingerprint()
 
 
 def plan(

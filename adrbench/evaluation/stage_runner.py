@@ -134,7 +134,7 @@ class StageRunner:
             self.model, lambda done: self.callbacks.on_pass(stage.name, done, expected, len(x))
         )
         with calling_user_code(
-            lambda raised: f"{stage.name} of suite {self.suite} on {self.label} {raised}."
+            lambda raised: f"attack {stage.name} of suite {self.suite} on {self.label} {raised}."
         ):
             with restored_buffers(attacked):  # an attack may change them, and the mode
                 x_adv = stage.perturb(attacked.eval(), x.clone(), y.clone(), indices.clone())
@@ -142,8 +142,8 @@ class StageRunner:
             if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
                 shape = tuple(getattr(x_adv, "shape", ()))
                 raise UserCodeError(
-                    f"{stage.name} of suite {self.suite} returned a {type(x_adv).__name__} of "
-                    f"shape {shape}: it must return images of the shape that it "
+                    f"attack {stage.name} of suite {self.suite} returned a {type(x_adv).__name__} "
+                    f"of shape {shape}: it must return images of the shape that it "
                     f"receives, {tuple(x.shape)}."
                 )
             x_adv = x_adv.detach().to(x)

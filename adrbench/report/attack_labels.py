@@ -25,6 +25,8 @@ FINGERPRINT = re.compile("[0-9a-f]{16,}")
 EPS, STEP = "eps", "alpha"
 #: A label shows at most this many settings, and values of at most this many characters.
 MOST_SETTINGS, MOST_CHARACTERS = 3, 24
+#: Values in a note have at most this many characters.
+MOST_IN_NOTE = 60
 
 #: A parameter: the keys that lead to it, such as ("noise", "steps").
 _Path = tuple[str, ...]
@@ -72,7 +74,7 @@ def label_dated(dates: Mapping[Attack, str]) -> AttackLabels:
 
 def _label_suite(suite: str, attacks: Sequence[Attack]) -> AttackLabels:
     """Return the labels of the attacks of one suite, which are ordered from the oldest."""
-    parameters = {attack: _flatten(json.loads(attack.parameters)) for attack in attacks}
+    parameters = {attack: _read(attack) for attack in attacks}
     different = _differing(parameters.values())
     plain = [path for path in different if all(map(_is_plain, _values(parameters, path)))]
     shown = plain[:MOST_SETTINGS]
@@ -81,7 +83,8 @@ def _label_suite(suite: str, attacks: Sequence[Attack]) -> AttackLabels:
     labels = _number(_label(suite, _shorten(shown), {one: settings[one] for one in in_order}))
     hidden = [path for path in different if path not in shown]
     newest = labels[attacks[-1]]
-    notes = (_describe_hidden([*labels.values()], hidden, newest),) if hidden else ()
+    values = {path: _values(parameters, path) for path in hidden}
+    notes = (_describe_hidden([labels[one] for one in attacks], values, newest),) if hidden else ()
     return AttackLabels(labels=labels, notes=notes)
 
 
@@ -150,20 +153,43 @@ def _number(labels: Mapping[Attack, str]) -> dict[Attack, str]:
     }
 
 
-def _describe_hidden(labels: Sequence[str], hidden: Sequence[_Path], newest: str) -> str:
-    """Return a note on what differs between attacks without being in their labels."""
+def _describe_hidden(
+    labels: Sequence[str], hidden: Mapping[_Path, Sequence[Any]], newest: str
+) -> str:
+    """Return a note on what differs between attacks without being in their labels.
+
+    `hidden` are the values of each parameter, in the order of the `labels`.
+    """
     changed_code = [path for path in hidden if not CODE.isdisjoint(path)]
     # A fingerprint stands in the place of what it identifies.
-    others = _shorten(
-        [
-            path[:-1] if path[-1] == "sha256" and path[1:] else path
-            for path in hidden
-            if path not in changed_code
-        ]
-    )
-    reasons = ["the code changed between these"] if changed_code else []
-    reasons += [f"these differ in {', '.join(others)}"] if others else []
-    return f"{', '.join(labels)}: {' and '.join(reasons)}; the newest is {newest}."
+    others = {
+        path[:-1] if path[-1] == "sha256" and path[1:] else path: values
+        for path, values in hidden.items()
+        if path not in changed_code
+    }
+    what = ["code"] if changed_code else []
+    for name, values in zip(_shorten([*others]), others.values(), strict=True):
+        shown = [json.dumps(value) for value in values]
+        is_legible = not any(FINGERPRINT.search(value) for value in shown)
+        cut = [f"{one[: MOST_IN_NOTE - 3]}..." if len(one) > MOST_IN_NOTE else one for one in shown]
+        what.append(f"{name} ({'; '.join(cut)})" if is_legible else name)
+    return f"{', '.join(labels)}: they differ in {join_words(what)}; the newest is {newest}."
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Return words as a list, such as "code, steps and loss"."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _read(attack: Attack) -> _Parameters:
+    """Return the parameters of an attack by path; of a single stage, those of the stage."""
+    parameters = json.loads(attack.parameters)
+    if len(parameters) == 1:
+        ((name, stage),) = parameters.items()
+        if isinstance(stage, dict):
+            parameters = {"attack": name, **stage}
+    return _flatten(parameters)
 
 
 def _flatten(value: Any, path: _Path = ()) -> dict[_Path, Any]:

@@ -7,7 +7,7 @@ from adrbench.report import columns as c
 from adrbench.report.attack_labels import label_attacks
 from adrbench.report.comparison import Comparison, compare
 from adrbench.report.controls import PLAIN, Control, choose_control, list_controls
-from adrbench.report.footnotes import INTERVALS_NOTE, group_footnotes
+from adrbench.report.footnotes import INTERVALS_NOTE, distinguish_weights, group_footnotes
 from adrbench.report.grouping import SELECTIONS, Attack, SeedGroup, Task, context, describe
 from adrbench.report.p_values import correct
 from adrbench.report.references import References
@@ -93,6 +93,7 @@ def paired_table(
     lines = _in_order(found, attacks, is_last_first)
     p_values = _correct_families(lines)
     by_training = distinguish_training(groups, settings)
+    by_weights = distinguish_weights(groups)
     has_seeds = any(line.compared.num_seeds > 1 for line in lines)
     rows = []
     for position, line in enumerate(lines):
@@ -103,6 +104,7 @@ def paired_table(
         if line.group.selection != "file" and line.group.identity.training not in settings:
             footnotes += (UNKNOWN_FOOTNOTE,)
         footnotes += by_training.get(line.group.identity, ())
+        footnotes += by_weights.get(line.group.identity.weights, ())
         cells = _cells(line, attacks[line.attack], p_values.get(position))
         rows.append(Row(cells=cells, footnotes=tuple(dict.fromkeys(footnotes))))
     return Table(

@@ -1,6 +1,6 @@
 """Footnotes on the figures of a seed group, and the notes under a table."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from adrbench.config.components import DEFAULTS
 from adrbench.report.datasets import TEST_SIZES
@@ -50,18 +50,28 @@ def distinguish_test_images(groups: Iterable[SeedGroup]) -> dict[str, tuple[str,
 
 
 def distinguish_weights(groups: Iterable[SeedGroup]) -> dict[str, tuple[str, ...]]:
-    """Return a footnote by weights hash, if several third-party weights have the same name."""
+    """Return a footnote by `ModelIdentity.weights`, if several third-party ones have one name."""
     hashes: dict[tuple[str, str, str], set[str]] = {}
     for group in groups:
         name = (group.identity.arch, group.method, group.selection)
         hashes.setdefault(name, set()).add(group.identity.weights)
     return {
-        sha256: (f"weights with sha256 {sha256[:12]}",)
+        weights: (_describe_weights(weights, found),)
         for found in hashes.values()
         if len(found) > 1
-        for sha256 in found
-        if sha256
+        for weights in found
+        if weights
     }
+
+
+def _describe_weights(weights: str, others: Collection[str]) -> str:
+    """Return in which fingerprints weights differ from others of the same name."""
+    sha256, _, code = weights.partition("+")
+    differ = len({other.partition("+")[0] for other in others}) > 1
+    have_other_code = len({other.partition("+")[2] for other in others}) > 1
+    described = [f"weights and normalization with sha256 {sha256[:12]}"] if differ else []
+    described += [f"code of the network {code[:12] or 'unknown'}"] if have_other_code else []
+    return ", ".join(described)
 
 
 def unknown_method_notes(groups: Iterable[SeedGroup]) -> list[str]:

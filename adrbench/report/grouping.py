@@ -46,8 +46,9 @@ class ModelIdentity(NamedTuple):
 
     `training` identifies the training settings without the seed, `training_images` the images;
     each is "" where unknown. `label` counts only without training images and is "" with them.
-    `weights` identifies third-party weights, and `training_run` one of several trainings of a
-    seed that ended in different weights; each is "" for other records.
+    `weights` identifies third-party weights and, after a plus, the user's code of their network;
+    `training_run` one of several trainings of a seed that ended in different weights. Each is ""
+    for other records.
     """
 
     arch: str
@@ -199,7 +200,9 @@ def _identity(record: AttackRecord) -> ModelIdentity:
         precision=record.precision,
         training=record.training_sha256 or "",
         training_images=record.training_images_sha256 or "",
-        weights=record.weights_sha256 if is_third_party else "",
+        weights="+".join(filter(None, (record.weights_sha256, record.model_code)))
+        if is_third_party
+        else "",
     )
 
 

@@ -1,10 +1,13 @@
 """Reading the records of a report from directories and files, each record once."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from adrbench.config.declare import format_eps
 from adrbench.errors import UsageError
+from adrbench.report.attack_labels import at_relative_step
+from adrbench.report.grouping import Attack
 from adrbench.results.records import (
     PUBLISHED,
     AttackRecord,
@@ -62,23 +65,40 @@ def select_datasets(records: Sequence[Record], names: Sequence[str]) -> list[Rec
 
 
 def select_latest(records: Sequence[Record]) -> list[Record]:
-    """Return the newest record of each training run and of each evaluation of a model.
+    """Return the newest record of each training run, and the newest version of each evaluation.
 
     Evaluations are told apart by the names of the model and its data set, the checkpoint and
-    weights, the suite's name and the threat model. Records of earlier weights, of an earlier
-    version of an attack or on other images are therefore omitted once there is a newer one.
+    weights, the suite's name and the norm. Of these, only the records of the newest version are
+    returned, one for each radius: those of the weights, the images, the code and the attack of the
+    newest record.
     """
-    newest: dict[tuple[object, ...], Record] = {}
-    for record in records:
-        key: tuple[object, ...] = (record.kind, record.run, record.dataset)
-        if isinstance(record, AttackRecord):
-            threat = record.threat_model
-            key += (record.selection, record.weights, record.suite)
-            key += (threat.norm, format_eps(threat.eps))
-        if key not in newest or newest[key].created <= record.created:
-            newest[key] = record
-    chosen = {id(record) for record in newest.values()}
+    newest: dict[tuple[object, ...], dict[str, Record]] = {}
+    for record in sorted(records, key=lambda record: record.created):
+        if not isinstance(record, AttackRecord):
+            newest[record.kind, record.run, record.dataset] = {"": record}
+            continue
+        threat = record.threat_model
+        names = (record.run, record.dataset, record.selection, record.weights)
+        by_radius = newest.setdefault((record.kind, *names, record.suite, threat.norm), {})
+        if not all(_is_same_version(one, record) for one in by_radius.values()):
+            by_radius.clear()
+        by_radius[format_eps(threat.eps)] = record
+    chosen = {id(record) for by_radius in newest.values() for record in by_radius.values()}
     return [record for record in records if id(record) in chosen]
+
+
+def _is_same_version(one: Record, other: AttackRecord) -> bool:
+    """Return whether two evaluations differ in nothing but their radius."""
+    if not isinstance(one, AttackRecord):
+        return False
+    names = ("weights_sha256", "model_code", "attack_seed", "data_sha256", "n")
+    if any(getattr(one, name) != getattr(other, name) for name in names):
+        return False
+    relative = [
+        at_relative_step(Attack(each.suite, json.dumps(each.parameters)), each.threat_model.eps)
+        for each in (one, other)
+    ]
+    return one.parameters == other.parameters or relative[0] == relative[1]
 
 
 def _holds(directory: Path, path: Path) -> bool:

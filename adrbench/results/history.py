@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from adrbench.config.method import WEIGHTS, Weights
 from adrbench.config.settings import Select
+from adrbench.errors import unknown_name
 from adrbench.runtime.typed_json import from_json
 
 #: The accuracy that chooses the best epoch.
@@ -62,7 +63,14 @@ class HistoryRow:
                 )
 
     def accuracy(self, weights: Weights, criterion: Criterion) -> float:
-        """Return the accuracy of `weights` on the validation images, in percent."""
+        """Return the accuracy of `weights` on the validation images, in percent.
+
+        Raises:
+            UsageError: for weights that the run does not have.
+
+        """
+        if weights not in self.counts:
+            raise unknown_name("weights", weights, self.counts)
         return 100 * self.counts[weights].of(criterion) / self.select_n
 
     def to_json(self) -> dict[str, Any]:

@@ -363,7 +363,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "one-hot labels": ({"y": torch.eye(5, dtype=torch.int64)[Y]}, "y has shape (40, 5)"),
     "fewer labels": ({"y": Y[:3]}, "x has 40 images but y has 3 labels"),
     "suite": ({"suite": "autoatack"}, "did you mean autoattack"),
-    "no suite": ({"suite": 3}, "suite is a int"),
+    "no suite": ({"suite": 3}, "suite is of type int"),
     "norm": ({"norm": "L1"}, "unknown norm 'L1'"),
     "eps": ({"eps": 8}, "write 8/255 if you meant that"),
     "batch size": ({"batch_size": 0}, "batch_size is 0"),

@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import sys
+from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -191,8 +192,15 @@ class Interrupting(adrbench.NoCallbacks):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_an_interruption_saves_and_says_where_the_run_is() -> None:
-    handler = signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def handler() -> Iterator[Any]:
+    """Handle SIGINT as an interactive Python does; a shell starts background jobs without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_saves_and_says_where_the_run_is(handler: Any) -> None:
     with pytest.raises(KeyboardInterrupt, match="at epoch 1 of 2, after 3 of 10 steps; saved"):
         adrbench.train("digits", method="standard", callbacks=Interrupting(), **QUICK)
     assert signal.getsignal(signal.SIGINT) is handler

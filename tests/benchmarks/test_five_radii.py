@@ -21,7 +21,7 @@ def test_only_what_is_installed_is_compared(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(MEASURES, "missing", ("no_such_package", in_adrbench))
-    main(n=8, steps=1, rounds=1)
+    main(n=20, steps=10, rounds=1)
     out = capsys.readouterr().out
     assert "adrbench" in out
     assert "missing" not in out

@@ -130,7 +130,7 @@ def test_a_run_directory_without_a_best_checkpoint(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_exist(tmp_path: Path) -> None:
     write(tmp_path / "best.pt", method="at")
-    with pytest.raises(CheckpointError, match="has no average weights, only student of method at"):
+    with pytest.raises(CheckpointError, match="has no average weights, since its method is 'at'"):
         adrbench.load_model(tmp_path, weights="average")
     with pytest.raises(UsageError, match="weights are 'ema': choose student or average"):
         adrbench.load_model(tmp_path, weights="ema")  # type: ignore[arg-type]

@@ -115,6 +115,19 @@ def test_a_file_may_have_the_name_of_a_suite(here: Path) -> None:
     assert "is given as a target" not in outcome.err
 
 
+def test_suites_of_one_name_are_told_apart(here: Path) -> None:
+    (here / "two_suites.py").write_text(
+        "from adrbench import Suite\n"
+        "from adrbench.attacks import PGD\n"
+        "short = Suite(name='mine', stages=[PGD(steps=1)])\n"
+        "long = Suite(name='mine', stages=[PGD(steps=9)])\n"
+    )
+    suites = "two_suites:short,two_suites:long"
+    outcome = succeed("attack", RUN, *FEW, "--suite", suites, "--eps", "0.1,0.2")
+    assert "mine (attack pgd-1, steps 1)" in outcome.out
+    assert "mine (attack pgd-9, steps 9)" in outcome.out
+
+
 def test_targets_of_one_name_are_told_apart(here: Path) -> None:
     for folder, bias in (("a", 0.0), ("b", 1.0)):
         Path(folder).mkdir()

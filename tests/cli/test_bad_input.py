@@ -324,7 +324,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "no average": (
         f"attack {AT} --weights average",
         1,
-        "has no average weights, only student of method at: choose other weights",
+        "has no average weights, since its method is 'at': choose student",
     ),
     "moved": ("attack moved.pt", 1, "was trained on gone.npz, which does not exist.*--dataset"),
     "other classes": (

@@ -89,6 +89,30 @@ def test_latest_omits_older_models_attacks_and_runs_of_one_name(here: Path) -> N
     assert {"50.01", "50.03"} <= {row["value"] for row in rows("mine", "--no-baselines")}
 
 
+def test_latest_never_mixes_versions_of_an_attack(here: Path) -> None:
+    def write(day: int, eps: float, code: str) -> None:
+        record = foreign_record(
+            8_000,
+            5_000 + day,
+            "mine",
+            created=f"2026-01-{day:02}",
+            suite="noise",
+            parameters={"noise": {"code": 16 * code}},
+            threat_model=ThreatModel(eps=eps),
+        )
+        write_record(here / "mine" / f"{day}.json", record)
+
+    write(1, 0.05, "a")
+    write(2, 0.1, "a")
+    write(3, 0.05, "b")
+    latest = rows("mine", "--latest", "--no-baselines")
+    assert {row["value"] for row in latest if row["measure"] == "robust"} == {"50.03"}
+    write(4, 0.1, "b")
+    latest = rows("mine", "--latest", "--no-baselines")
+    found = {row["value"] for row in latest if row["measure"] == "robust"}
+    assert found == {"50.03", "50.04"}
+
+
 def test_a_file_that_is_no_record_is_refused(here: Path) -> None:
     (here / "table.csv").write_text("a,b\n", "utf-8")
     outcome = command("report", "table.csv")

@@ -45,7 +45,7 @@ def test_versions_of_the_code_are_numbered_from_the_oldest(name: str) -> None:
     records = [noise(day, code=code) for day, code in ((2, "b"), (1, "c"), (3, "a"))]
     assert labels(*records) == ["noise", "noise (2)", "noise (3)"]
     rows = {one.parameters["noise"]["code"][0]: one for one in records}
-    note = "noise, noise (2), noise (3): the code changed between these; the newest is noise (3)."
+    note = "noise, noise (2), noise (3): they differ in code; the newest is noise (3)."
     assert note in table(build_report([rows["a"], rows["b"], rows["c"]]), name).notes
 
 
@@ -62,7 +62,17 @@ def test_settings_that_no_label_can_show_are_named_in_a_note() -> None:
     records = [noise(day, kernel=one, steps=day) for day, one in enumerate(kernels, start=1)]
     assert labels(*records) == ["noise (steps 1)", "noise (steps 2)"]
     assert table(build_report(records), "robust accuracy").notes[-1] == (
-        "noise (steps 1), noise (steps 2): these differ in kernel; the newest is noise (steps 2)."
+        "noise (steps 1), noise (steps 2): they differ in kernel; the newest is noise (steps 2)."
+    )
+
+
+def test_a_long_setting_is_shown_in_a_note() -> None:
+    long = [round(0.1 * k, 1) for k in range(20)]
+    records = [noise(1, steps=[0.5]), noise(2, steps=long, code="b")]
+    assert labels(*records) == ["noise", "noise (2)"]
+    assert table(build_report(records), "robust accuracy").notes[-1] == (
+        "noise, noise (2): they differ in code and steps ([0.5]; [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, "
+        "0.6, 0.7, 0.8, 0.9, 1.0, 1...); the newest is noise (2)."
     )
 
 

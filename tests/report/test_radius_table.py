@@ -129,8 +129,8 @@ def test_several_models_of_a_user_are_told_apart() -> None:
     for name in (RADIUS, "robust accuracy"):
         rows = next(t for t in build_report(records).tables if t.name == name).rows
         assert [(row.cells["method"], row.footnotes) for row in rows] == [
-            ("nets-mine", ("weights with sha256 bbbbbbbbbbbb",)),
-            ("nets-mine", ("weights with sha256 cccccccccccc",)),
+            ("nets-mine", ("weights and normalization with sha256 bbbbbbbbbbbb",)),
+            ("nets-mine", ("weights and normalization with sha256 cccccccccccc",)),
             ("timm-resnet18", ()),
         ]
 

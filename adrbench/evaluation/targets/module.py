@@ -1,5 +1,7 @@
 """Targets at import paths: networks built by the user's code."""
 
+import logging
+
 from torch import nn
 
 from adrbench.errors import UsageError, argument
@@ -13,6 +15,8 @@ from adrbench.registry import (
     load_import_path,
     spell_for_files,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def load_target(target: str, options: TargetOptions) -> TargetModel:
@@ -36,6 +40,10 @@ def load_target(target: str, options: TargetOptions) -> TargetModel:
         images, _ = options.test_split(options.dataset)
         channels = images.pixels.shape[1]
         model = normalize(network, options.normalization(channels), channels)
+        logger.info(
+            f"{target} gets pixels that are normalized in front of it, as "
+            f"{argument('normalize', options.normalize)} says."
+        )
     return TargetModel(
         dataset=options.dataset,
         arch=target,
