@@ -80,7 +80,7 @@ def find_loss(stages: Sequence[Stage]) -> LabelLoss | None:
     uses differences of logits, which do not saturate where the cross-entropy does.
     """
     losses = [getattr(stage, "label_loss", margin) for stage in stages]
-    used = list(dict.fromkeys(loss for loss in losses if loss is not None))
+    used = _distinct([loss for loss in losses if loss is not None])
     return None if not used else used[0] if len(used) == 1 else margin
 
 
@@ -95,5 +95,10 @@ def find_reviews(stages: Sequence[Stage]) -> list[Review]:
 
 
 def _collect(stages: Sequence[Stage], name: str) -> list[Any]:
-    found = (getattr(stage, name, None) for stage in stages)
-    return list(dict.fromkeys(one for one in found if one is not None))
+    found = [getattr(stage, name, None) for stage in stages]
+    return _distinct([one for one in found if one is not None])
+
+
+def _distinct(values: Sequence[Any]) -> list[Any]:
+    """Return each value once, also of values that cannot be hashed."""
+    return [one for position, one in enumerate(values) if one not in values[:position]]

@@ -255,9 +255,18 @@ def test_attacks_of_an_interactive_session_differ_by_their_methods() -> None:
     main = sys.modules["__main__"]
     file = vars(main).pop("__file__", None)
     try:
-        first, same, other = map(define, (code, code, f"{code} + 0.1"))
-        assert describe_stage(first) == describe_stage(same)
-        assert describe_stage(first) != describe_stage(other)
+        first = describe_stage(define(code))
+        assert describe_stage(define(code)) == first
+        for changed in (
+            f"{code} + 0.1",
+            code.replace("x, y, i):", "x, y, i, steps=1):"),
+            code.replace("    name", "    steps = 1\n    name"),
+        ):
+            assert describe_stage(define(changed)) != first
+        used = "SIZE = 0\ndef move(x): return x\n" + code.replace("return x", "return move(SIZE)")
+        before = describe_stage(define(used))
+        for old, new in (("SIZE = 0", "SIZE = 1"), ("): return x\n", "): return -x\n")):
+            assert describe_stage(define(used.replace(old, new))) != before
     finally:
         if file is not None:
             main.__file__ = file
@@ -313,6 +322,21 @@ def test_all_of_autoattack_as_objects_is_autoattack() -> None:
     stages = [OfficialAttack(name) for name in ("apgd-ce", "apgd-t", "fab-t", "square")]
     own, named = as_named(Suite(name="autoattack", stages=stages), "autoattack")
     assert own == named
+
+
+@dataclass
+class Scaled:
+    """A loss that cannot be hashed, as instances of dataclasses cannot by default."""
+
+    factor: float = 2.0
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.factor * cross_entropy_sum(logits, labels)
+
+
+def test_the_common_loss_of_stages_need_not_be_hashable() -> None:
+    stages = [PGD(steps=steps, loss=Scaled()) for steps in (1, 2)]
+    assert Suite(name="scaled", stages=stages).loss == Scaled()
 
 
 def test_an_official_attack_needs_its_classes() -> None:
