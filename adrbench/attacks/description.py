@@ -42,10 +42,12 @@ def describe_stage(stage: Any) -> dict[str, Any]:
 
     """
     walk = _Walk()
-    with calling_user_code(lambda raised: f"{stage.name} {raised} when it was described."):
+    with calling_user_code(lambda raised: f"attack {stage.name} {raised} when it was described."):
         if hasattr(stage, "describe_parameters"):
             code = walk.describe_class(type(stage)).get("code")
-            return {**stage.describe_parameters(), **({"code": code} if code else {})}
+            parameters = dict(stage.describe_parameters())
+            json.dumps(parameters)  # raises for values that a record cannot store
+            return parameters | ({"code": code} if code else {})
         described = walk.describe_object(stage)
     described.pop("name", None)
     return {name: _shorten(value) for name, value in described.items()}
@@ -160,7 +162,7 @@ _CONSTRUCTORS: tuple[object, ...] = (
 #: Attributes of a class that say nothing about what it does.
 _IGNORED = re.compile(
     "__(dict|weakref|module|doc|qualname|annotations.*|annotate.*|static_attributes|firstlineno"
-    "|match_args|slots|parameters|orig_bases|dataclass_.*|abstractmethods|protocol_attrs"
+    "|match_args|slots|slotnames|parameters|orig_bases|dataclass_.*|abstractmethods|protocol_attrs"
     "|non_callable_proto_members)__|_abc_impl|_is_(runtime_)?protocol"
 )
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adrbench.attacks.predictions import is_correct
+from adrbench.config.declare import is_number, is_whole_number
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError, unknown_name
 from adrbench.runtime import seeds
@@ -132,11 +133,13 @@ class PGD:
     def __post_init__(self) -> None:
         for name in ("steps", "restarts"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not is_whole_number(value) or value < 1:
                 raise UsageError(f"{name} is {value!r}: PGD needs a whole number, at least 1.")
-        is_size = isinstance(self.alpha, int | float) and 0 < self.alpha < math.inf
-        if self.alpha is not None and not is_size:
-            raise UsageError(f"alpha is {self.alpha!r}: give a step size above 0, such as 2/255.")
+            object.__setattr__(self, name, int(value))
+        if self.alpha is not None:
+            if not is_number(self.alpha) or not 0 < self.alpha < math.inf:
+                raise UsageError(f"alpha is {self.alpha!r}: give a number above 0, such as 2/255.")
+            object.__setattr__(self, "alpha", float(self.alpha))
         for name, loss in LOSSES.items():
             if self.loss is loss:
                 object.__setattr__(self, "loss", name)
@@ -146,6 +149,7 @@ class PGD:
             is_default = self.loss == "cross-entropy"
             label = self.loss if isinstance(self.loss, str) else _name_of(self.loss)
             name = f"pgd-{self.steps}" if is_default else f"pgd-{self.steps}-{label}"
+            name += "" if self.random_start else "-clean-start"
             object.__setattr__(self, "name", name)
 
     @property

@@ -57,20 +57,34 @@ def bind_stage(stage: Stage, threat: ThreatModel, num_classes: int, seed: int) -
     """Return the stage to run under a threat model.
 
     Raises:
-        UserCodeError: when its `bind` raises, or returns no attack.
+        UserCodeError: when its `bind` raises or returns no attack, or an attribute is not usable.
 
     """
-    bind = getattr(stage, "bind", None)
-    if bind is None:
-        return stage
-    with calling_user_code(lambda raised: f"{stage.name} {raised} when it was bound."):
-        bound = bind(threat, num_classes, seed)
-    if not is_stage(bound):
-        raise UserCodeError(
-            f"bind of {stage.name} returned a {type(bound).__name__}: it must return the attack to "
-            "run."
-        )
+    with calling_user_code(lambda raised: f"attack {stage.name} {raised} when it was bound."):
+        bind = getattr(stage, "bind", None)
+        bound = stage if bind is None else bind(threat, num_classes, seed)
+        if not is_stage(bound):
+            raise UserCodeError(
+                f"bind of {stage.name} returned a {type(bound).__name__}: it must return the "
+                "attack to run."
+            )
+        _check_optional(bound)
     return bound
+
+
+def _check_optional(stage: Stage) -> None:
+    """Raise UserCodeError for an optional attribute of a wrong type."""
+    loss = getattr(stage, "label_loss", None)
+    if loss is not None and not callable(loss):
+        raise UserCodeError(
+            f"label_loss of {stage.name} is {loss!r:.40}: it must be a function (logits, labels) "
+            "-> scalar, or None."
+        )
+    passes = getattr(stage, "num_passes", 0)
+    if not isinstance(passes, int) or passes < 0:
+        raise UserCodeError(
+            f"num_passes of {stage.name} is {passes!r:.40}: it must be a number of forward passes."
+        )
 
 
 def find_loss(stages: Sequence[Stage]) -> LabelLoss | None:

@@ -80,7 +80,8 @@ class Suite:
         """
         described = {stage.name: describe_stage(stage) for stage in self.stages}
         if self.parameters is None:
-            return described
+            order = [stage.name for stage in self.stages]
+            return described | ({"order": order} if len(order) > 1 else {})
         codes = {name: one["code"] for name, one in described.items() if "code" in one}
         return {**self.parameters, **({"code": codes} if codes else {})}
 

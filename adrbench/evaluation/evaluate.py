@@ -126,6 +126,12 @@ def evaluate(
     earlier_seconds = progress.seconds
     all_stages = (CleanPass(), *suite.stages)
     stages = all_stages[len(progress.stages) :]
+    finished = [done.name for done in progress.stages]
+    if finished != [stage.name for stage in all_stages[: len(finished)]]:
+        raise RecordError(
+            f"the saved progress is after the attacks {', '.join(finished)}, but the suite has "
+            f"{', '.join(stage.name for stage in suite.stages)}: start over without it."
+        )
     if example_store is not None:
         _check_examples(example_store, progress)
     if stages and progress.has_begun:

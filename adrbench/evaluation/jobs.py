@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from adrbench.attacks.builtin_suites import find_builtin, find_options
 from adrbench.attacks.find_suite import bind_own, build_suite
 from adrbench.attacks.suites import Suite
 from adrbench.config.declare import format_eps
@@ -224,9 +225,11 @@ def _advise(model: nn.Module) -> str:
 
 def warn_of_ignored(config: AttackConfig, suite: Suite) -> None:
     """Log a warning for each given setting that `suite` does not use."""
+    builder = find_builtin(config.suite)
+    used = [] if builder is None else find_options(builder)
     given = {"alpha": config.alpha is not None, "restarts": config.restarts > 1}
     for name, is_given in given.items():
-        if is_given and name not in suite.describe():
+        if is_given and name not in used:
             logger.warning(f"{argument(name)} is ignored: suite {suite.name} does not use it.")
 
 

@@ -12,6 +12,7 @@ import sysconfig
 import tokenize
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -23,23 +24,26 @@ _SITE = {"site-packages", "dist-packages"}
 def fingerprint_modules(names: Iterable[str]) -> str:
     """Return the start of a SHA-256 of the user's modules among `names`, "" if there are none.
 
-    It also covers the user's modules that these import, if they have been loaded. A module is the
-    user's if its file is neither installed, nor part of the standard library or of this package.
-    Comments and blank lines do not count.
+    It also covers the user's modules that these import, also those that are imported only later. A
+    module is the user's if its file is neither installed, nor part of the standard library or of
+    this package. Comments and blank lines do not count.
     """
     codes = sorted(_hash_code(path, path.stat().st_mtime_ns) for path in _find_own_files(names))
     return hashlib.sha256("\0".join(codes).encode()).hexdigest()[:16] if codes else ""
 
 
 def has_own_file(name: str) -> bool:
-    """Return whether the module `name` is the user's and was read from a file."""
+    """Return whether the module `name` is the user's and comes from a file."""
     return _own_file(name) is not None
 
 
 def is_own(name: str) -> bool:
-    """Return whether the module `name` is the user's, such as one from an interactive session."""
-    module = sys.modules.get(name)
-    return has_own_file(name) or (module is not None and name == "__main__")
+    """Return whether the module `name` is the user's.
+
+    It need not have a file, nor be loaded: it may be an interactive session, or code that was run
+    without being imported.
+    """
+    return name == "__main__" or name not in sys.modules or has_own_file(name)
 
 
 def _find_own_files(names: Iterable[str]) -> set[Path]:
@@ -57,8 +61,9 @@ def _find_own_files(names: Iterable[str]) -> set[Path]:
 
 
 def _own_file(name: str) -> Path | None:
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if not isinstance(file, str) or name.partition(".")[0] == __name__.partition(".")[0]:
+    """Return the file of a module of the user's, which need not be loaded; None for any other."""
+    file = _find_file(name)
+    if file is None or name.partition(".")[0] == __name__.partition(".")[0]:
         return None
     path = Path(file).resolve()
     library = Path(sysconfig.get_path("stdlib")).resolve()
@@ -66,12 +71,34 @@ def _own_file(name: str) -> Path | None:
     return path if path.is_file() and not is_installed else None
 
 
+def _find_file(name: str) -> str | None:
+    module = sys.modules.get(name)
+    if module is not None:
+        file = getattr(module, "__file__", None)
+        return file if isinstance(file, str) else None
+    spec = _find_spec(name)
+    return spec.origin if spec is not None and spec.has_location else None
+
+
+def _find_spec(name: str) -> ModuleSpec | None:
+    """Return the spec of a module, without importing it or the packages that it is in."""
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__spec__", None)
+    parent = name.rpartition(".")[0]
+    if not parent:
+        return PathFinder.find_spec(name)
+    package = _find_spec(parent)
+    if package is None or package.submodule_search_locations is None:
+        return None
+    return PathFinder.find_spec(name, list(package.submodule_search_locations))
+
+
 def _imported_by(name: str, path: Path) -> Iterator[str]:
     """Yield the names of what the module `name` imports anywhere in its code, and of its packages.
 
     `from package import name` yields `package.name` too, which may be a module.
     """
-    spec = sys.modules[name].__spec__
+    spec = _find_spec(name)
     package = spec.parent if spec is not None else None
     for imported in _find_imports(path, path.stat().st_mtime_ns):
         try:

@@ -6,6 +6,7 @@ import importlib
 import math
 import os
 import random
+import runpy
 import subprocess
 import sys
 from collections import OrderedDict, deque
@@ -180,7 +181,7 @@ def test_a_value_that_cannot_be_described_is_one_sentence() -> None:
     deep: list[Any] = []
     for _ in range(5_000):
         deep = [deep]
-    with pytest.raises(UserCodeError, match=r"^own raised RecursionError .* described"):
+    with pytest.raises(UserCodeError, match=r"^attack own raised RecursionError .* described"):
         describe_stage(Attack(value=deep))
 
 
@@ -245,6 +246,63 @@ def test_the_code_of_an_attack_and_of_the_modules_it_imports_counts(
     assert describe(constants="SIZE = 2")["code"] != first["code"]
 
 
+def test_a_module_counts_before_it_is_imported_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "later_module.py").write_text(
+        "class Own:\n"
+        "    name = 'own'\n"
+        "    def perturb(self, model, x, y, indices):\n"
+        "        from later_helper import move\n"
+        "        return move(x)\n"
+    )
+    (tmp_path / "later_helper.py").write_text(HELPERS)
+    attack = importlib.import_module("later_module").Own()
+    before = describe_stage(attack)
+    attack.perturb(None, torch.zeros(1), None, None)
+    assert "later_helper" in sys.modules
+    assert describe_stage(attack) == before
+    (tmp_path / "later_helper.py").write_text(HELPERS.replace("0.1", "0.25"))
+    assert describe_stage(attack) != before
+
+
+def test_attacks_of_code_that_was_run_without_being_imported_differ(tmp_path: Path) -> None:
+    def run(step: float) -> object:
+        path = tmp_path / "attack.py"
+        path.write_text(
+            "class Own:\n"
+            "    name = 'own'\n"
+            f"    def perturb(self, model, x, y, indices):\n        return x + {step}\n"
+        )
+        return runpy.run_path(str(path))["Own"]()
+
+    assert describe_stage(run(0.1)) == describe_stage(run(0.1))
+    assert describe_stage(run(0.1)) != describe_stage(run(0.2))
+
+
+def test_the_order_of_stages_counts() -> None:
+    stages = [PGD(steps=1), PGD(steps=2)]
+    one, other = (Suite(name="two", stages=order) for order in (stages, stages[::-1]))
+    assert hash_json(one.describe()) != hash_json(other.describe())
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"label_loss": "margin"}, "label_loss of own is 'margin'"),
+        ({"num_passes": "many"}, "num_passes of own is 'many'"),
+        ({"describe_parameters": lambda: {"value": object()}}, "own raised TypeError"),
+        ({"bind": lambda *arguments: None}, "bind of own returned a NoneType"),
+    ],
+)
+def test_an_optional_attribute_that_is_not_usable_is_one_sentence(
+    attributes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UserCodeError, match=words):
+        as_suite(Attack(**attributes)).bind(THREAT, 10, 0).describe()
+
+
 def test_attacks_of_an_interactive_session_differ_by_their_methods() -> None:
     def define(code: str) -> object:
         names: dict[str, Any] = {"__name__": "__main__"}
@@ -306,7 +364,7 @@ def test_settings_of_an_object_are_those_of_a_named_attack() -> None:
     "attack",
     [
         PGD(seed=1),
-        PGD(random_start=False),
+        PGD(name="pgd-20", random_start=False),
         PGD(threat=ThreatModel(eps=0.2)),
         PGD(name="pgd-5"),
         OfficialAttack("apgd-ce", version="rand"),

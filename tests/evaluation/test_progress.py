@@ -59,6 +59,21 @@ def run(
     )
 
 
+def test_progress_after_other_attacks_is_refused(tmp_path: Path) -> None:
+    """Stages are resumed by their number, so their order must be the same."""
+    store, suite = progress_store(tmp_path), pgd_suite()
+    made = begin(len(IMAGES))
+    made.finish_stage("clean")
+    made.finish_stage("pgd-1")
+    store.save(made)
+    turned = Suite(name="pgds", stages=suite.stages[::-1], parameters={})
+    with pytest.raises(
+        RecordError, match="after the attacks clean, pgd-1, but the suite has pgd-10"
+    ):
+        run(turned, store)
+    assert len(run(suite, store).stages) == 3
+
+
 def assert_same(one: Evaluation, other: Evaluation) -> None:
     assert torch.equal(one.clean, other.clean)
     assert torch.equal(one.robust, other.robust)
