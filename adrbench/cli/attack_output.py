@@ -1,6 +1,5 @@
 """What `attack` prints when it ends: a table of accuracies, and each warning once."""
 
-import json
 import shutil
 import sys
 from collections import Counter
@@ -15,7 +14,7 @@ from adrbench.cli.output import UNLIMITED_WIDTH
 from adrbench.config.declare import format_eps
 from adrbench.report import columns as c
 from adrbench.report.attack_labels import at_relative_step, label_dated
-from adrbench.report.grouping import Attack
+from adrbench.report.grouping import Attack, attack_of
 from adrbench.report.statistics import accuracy
 from adrbench.report.tables import Cell, Column, Row, Table
 from adrbench.report.terminal import render_table
@@ -93,13 +92,16 @@ def distinguish_suites(records: Sequence["AttackRecord"]) -> dict[int, str]:
 
     Suites of one name that differ in more than the radius have different names.
     """
-    attacks: dict[int, Attack] = {}
-    for record in records:
-        own = Attack(record.suite, json.dumps(record.parameters, sort_keys=True))
-        alike = [one for one in records if one.suite == record.suite]
-        is_same_everywhere = all(one.parameters == record.parameters for one in alike)
-        relative = at_relative_step(own, record.threat_model.eps)
-        attacks[id(record)] = own if is_same_everywhere else relative
+    own = {id(record): attack_of(record) for record in records}
+    versions: dict[str, set[Attack]] = {}
+    for attack in own.values():
+        versions.setdefault(attack.suite, set()).add(attack)
+    attacks = {
+        id(record): own[id(record)]
+        if len(versions[record.suite]) == 1
+        else at_relative_step(own[id(record)], record.threat_model.eps)
+        for record in records
+    }
     dates = {attacks[id(record)]: record.created for record in records}
     labels = label_dated(dates).labels
     return {key: labels[attack] for key, attack in attacks.items()}

@@ -18,7 +18,7 @@ from adrbench.config.components import (
     Component,
     component_settings,
 )
-from adrbench.config.declare import Setting, settings_of
+from adrbench.config.declare import KINDS, Setting, settings_of
 from adrbench.errors import AdrbenchError, first_line, unknown_name
 from adrbench.registry import Plugin, find_plugin, is_import_path, plugin_names
 
@@ -31,8 +31,6 @@ FIELD_TYPES: Mapping[str, type] = {
     "settings": type,
     "needs": tuple,
 }
-#: Types of settings that a flag can have.
-KINDS = (bool, int, float, str, tuple)
 #: Parameters of `train`, on the command line or in Python, whose names no setting may have.
 TRAIN_PARAMETERS = frozenset(
     {

@@ -6,9 +6,9 @@ projection, and the size. A new norm is one row of `NORMS`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING
 
+from adrbench.config.declare import is_number
 from adrbench.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class ThreatModel:
 
 def check_eps(eps: float, norm: str = "Linf") -> None:
     """Raise UsageError unless `eps` is a valid radius, as a fraction of the pixel range."""
-    if isinstance(eps, bool) or not isinstance(eps, Real):
+    if not is_number(eps):
         raise UsageError(f"eps is {eps!r:.40}: give a number, such as 8/255 without quotes.")
     if not eps > 0:
         raise UsageError(f"eps is {eps:g}: give a radius above 0, such as 8/255.")

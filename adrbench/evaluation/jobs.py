@@ -1,4 +1,4 @@
-"""From a target to a record: plan an evaluation, run it, write its result."""
+"""Planning an evaluation: from a target to a job, with the paths of its files."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -70,20 +70,18 @@ def plan(
     test: Images,
     info: Source,
     out: Path,
+    clean_logits: Tensor,
     suite: Suite | None = None,
-    clean_logits: Tensor | None = None,
 ) -> Job:
     """Return the evaluation of `target_model` on the `test` images of `info`, recorded in `out`.
 
-    `suite` is the one that `config` names, by default; `clean_logits` are those of `check_fit`.
+    `clean_logits` are those of `check_fit`; `suite` is the one that `config` names, by default.
 
     Raises:
-        UsageError: when the suite or the model does not fit the images.
+        UsageError: when the suite does not fit the classes.
         AdrbenchError: when the name of the record is too long.
 
     """
-    if clean_logits is None:
-        clean_logits = check_fit(target_model, test, info)
     info = replace(info, num_classes=clean_logits.shape[1])
     if config.n is not None and config.n > len(test):
         logger.warning(

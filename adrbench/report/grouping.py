@@ -264,6 +264,12 @@ def _name_training(record: AttackRecord, runs: Mapping[str, set[str]]) -> str:
     return own if is_unique else f"{own} {record.weights_sha256}"
 
 
+def attack_of(record: AttackRecord) -> Attack:
+    """Return the attack of a record; a parameter that is null is one that was not given."""
+    given = {name: value for name, value in record.parameters.items() if value is not None}
+    return Attack(record.suite, _canonical(given))
+
+
 def _make_group(
     identity: ModelIdentity, selection: str, selected_on: str | None, records: list[AttackRecord]
 ) -> SeedGroup:
@@ -271,9 +277,7 @@ def _make_group(
     by_attack: dict[Attack, dict[int | None, AttackRecord]] = {}
     superseded = []
     for record in records:
-        # A parameter that is null is one that was not given.
-        given = {name: value for name, value in record.parameters.items() if value is not None}
-        by_seed = by_attack.setdefault(Attack(record.suite, _canonical(given)), {})
+        by_seed = by_attack.setdefault(attack_of(record), {})
         previous = by_seed.get(record.seed)
         is_newest = previous is None or previous.created <= record.created
         if is_newest:

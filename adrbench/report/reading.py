@@ -1,13 +1,12 @@
 """Reading the records of a report from directories and files, each record once."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from adrbench.config.declare import format_eps
 from adrbench.errors import UsageError
 from adrbench.report.attack_labels import at_relative_step
-from adrbench.report.grouping import Attack
+from adrbench.report.grouping import attack_of
 from adrbench.results.records import (
     PUBLISHED,
     AttackRecord,
@@ -67,7 +66,7 @@ def select_datasets(records: Sequence[Record], names: Sequence[str]) -> list[Rec
 def select_latest(records: Sequence[Record]) -> list[Record]:
     """Return the newest record of each training run, and the newest version of each evaluation.
 
-    Evaluations are told apart by the names of the model and its data set, the checkpoint and
+    Evaluations are distinguished by the names of the model and its data set, the checkpoint and
     weights, the suite's name and the norm. Of these, only the records of the newest version are
     returned, one for each radius: those of the weights, the images, the code and the attack of the
     newest record.
@@ -94,11 +93,12 @@ def _is_same_version(one: Record, other: AttackRecord) -> bool:
     names = ("weights_sha256", "model_code", "attack_seed", "data_sha256", "n")
     if any(getattr(one, name) != getattr(other, name) for name in names):
         return False
+    attacks = [attack_of(each) for each in (one, other)]
     relative = [
-        at_relative_step(Attack(each.suite, json.dumps(each.parameters)), each.threat_model.eps)
-        for each in (one, other)
+        at_relative_step(attack, each.threat_model.eps)
+        for attack, each in zip(attacks, (one, other), strict=True)
     ]
-    return one.parameters == other.parameters or relative[0] == relative[1]
+    return attacks[0] == attacks[1] or relative[0] == relative[1]
 
 
 def _holds(directory: Path, path: Path) -> bool:

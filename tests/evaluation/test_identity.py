@@ -44,7 +44,15 @@ class Case:
 
     def plan(self, out: Path) -> Job:
         _, info = load_split("digits", "test", data_dir=Path("unused"))
-        return jobs.plan(self.target_model, self.config, test=self.images, info=info, out=out)
+        logits = jobs.check_fit(self.target_model, self.images, info)
+        return jobs.plan(
+            self.target_model,
+            self.config,
+            test=self.images,
+            info=info,
+            out=out,
+            clean_logits=logits,
+        )
 
 
 class OtherCode(nn.Module):
