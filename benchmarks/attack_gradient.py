@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adrbench.runtime.devices import full_precision
+from adrbench.runtime.arithmetic import full_precision
 from benchmarks.harness import command_line, hardware
 from benchmarks.harness.adrbench_calls import make_attacked
 from benchmarks.harness.document import publish

@@ -23,7 +23,7 @@ from adrbench.config.declare import parse_fraction
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images
 from adrbench.errors import AdrbenchError
-from adrbench.runtime.devices import full_precision
+from adrbench.runtime.arithmetic import full_precision
 from benchmarks.harness import command_line
 from benchmarks.harness.adrbench_calls import run_suite
 from benchmarks.harness.document import publish

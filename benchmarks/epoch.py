@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from adrbench.config.settings import PRECISIONS, Precision, TrainConfig
-from adrbench.runtime.devices import full_precision
+from adrbench.config.settings import TrainConfig
+from adrbench.runtime.arithmetic import Arithmetic, full_precision
 from benchmarks.harness import command_line
-from benchmarks.harness.adrbench_calls import make_epoch, make_step, new_run
+from benchmarks.harness.adrbench_calls import ARITHMETICS, make_epoch, make_step, new_run
 from benchmarks.harness.document import publish
 from benchmarks.harness.timing import Comparison, Contender, Timing, Work, compare
 from benchmarks.harness.workload import make_batches, make_config, random_dataset, random_model
@@ -62,7 +62,7 @@ class Setup:
     device: torch.device
     directory: Path
 
-    def build_ours(self, precision: Precision) -> Work:
+    def build_ours(self, precision: Arithmetic) -> Work:
         """Return an epoch of a run whose step has warmed up."""
         batch_size = self.config.batch_size
         dataset = random_dataset(self.size.batches * batch_size, self.size.num_val)
@@ -93,7 +93,7 @@ class Setup:
 
         return work
 
-    def make_row(self, precision: Precision, timings: dict[str, Timing]) -> Comparison:
+    def make_row(self, precision: Arithmetic, timings: dict[str, Timing]) -> Comparison:
         """Return the row of one precision."""
         ours = replace(timings[precision], name="ours")
         num_train = self.size.batches * self.config.batch_size
@@ -110,7 +110,7 @@ class Setup:
         )
 
 
-def measure(setup: Setup, precisions: list[Precision], rounds: int) -> list[Comparison]:
+def measure(setup: Setup, precisions: list[Arithmetic], rounds: int) -> list[Comparison]:
     """Return a row per precision; the rows share the reference's timings."""
     contenders = [
         *(Contender(name=p, build=partial(setup.build_ours, p), warmup=0) for p in precisions),
@@ -136,7 +136,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as directory:
         setup = Setup(config=config, size=size, device=device, directory=Path(directory))
-        rows = measure(setup, options.precision or list(PRECISIONS), options.rounds)
+        rows = measure(setup, options.precision or list(ARITHMETICS), options.rounds)
     publish(
         "epoch",
         rows,

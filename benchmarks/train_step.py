@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adrbench.config.settings import PRECISIONS, Precision, TrainConfig
-from adrbench.runtime.devices import full_precision
+from adrbench.config.settings import TrainConfig
+from adrbench.runtime.arithmetic import Arithmetic, full_precision
 from benchmarks.harness import command_line, hardware
-from benchmarks.harness.adrbench_calls import make_step, new_run
+from benchmarks.harness.adrbench_calls import ARITHMETICS, make_step, new_run
 from benchmarks.harness.document import publish
 from benchmarks.harness.hardware import Rates
 from benchmarks.harness.timing import Comparison, Contender, Timing, Work, compare
@@ -49,7 +49,7 @@ REFERENCE, REFERENCE_TF32 = "reference", "TF32"
 
 
 def build_ours(
-    config: TrainConfig, precision: Precision, directory: Path, device: torch.device
+    config: TrainConfig, precision: Arithmetic, directory: Path, device: torch.device
 ) -> Work:
     """Return a step of a run in `precision`."""
     dataset = random_dataset(NUM_BATCHES * config.batch_size, config.val_size)
@@ -106,7 +106,7 @@ def count_step(config: TrainConfig) -> int:
 
 def make_row(
     config: TrainConfig,
-    precision: Precision,
+    precision: Arithmetic,
     timings: Mapping[str, Timing],
     operations: float,
     rates: Rates,
@@ -141,7 +141,7 @@ def measure(
     config: TrainConfig, options: argparse.Namespace, rates: Rates, device: torch.device
 ) -> list[Comparison]:
     """Return a row per precision; the rows share the reference's timings."""
-    precisions = options.precision or list(PRECISIONS)
+    precisions = options.precision or list(ARITHMETICS)
     with tempfile.TemporaryDirectory() as name:
         builds: dict[str, Callable[[], Work]] = {
             precision: partial(build_ours, config, precision, Path(name), device)

@@ -199,6 +199,7 @@ def train(
                 save_minutes=float(save_minutes),
             ),
             context=context,
+            force=force,
         )
         record = run_with_display(plan, context, force=force, progress=progress, callbacks=own)
     return TrainedRun(directory=plan.directory, record=record, arch=arch or plan.config.arch)

@@ -83,6 +83,7 @@ def train(
             data_dir=data_dir,
             places=places,
             context=opened,
+            force=force,
             load=load_or_assume if dry_run else load_dataset,
         )
         if dry_run:

@@ -14,6 +14,7 @@ from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 from adrbench.errors import UsageError, argument, assign
+from adrbench.runtime.arithmetic import AUTO
 
 #: Larger whole numbers overflow wherever they meet a float or a tensor.
 MAX_INT = 2**31 - 1
@@ -34,6 +35,7 @@ class Setting:
 
     `low` and `high` bound numbers, `choices` are the allowed strings, and `in_pixels` marks radii
     and step sizes, which the command line writes as 8/255. A value may be None where `is_optional`.
+    A setting with the choice "auto" is decided for each run, and stored as decided.
     `default` is None for a setting that a preset supplies. A setting that `is_later` was added
     after the first version: files without it imply its default, which fingerprints omit.
     """
@@ -49,6 +51,11 @@ class Setting:
     is_later: bool = False
     default: Any = None
     show_default: str | None = None
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether the setting is decided for the run by default."""
+        return AUTO in self.choices
 
     @property
     def flag(self) -> str:

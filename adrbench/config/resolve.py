@@ -11,9 +11,14 @@ from adrbench.config.presets import Preset, Source, find_preset
 from adrbench.config.settings import TrainConfig, check_values
 from adrbench.config.threat import NORMS
 from adrbench.errors import unknown_name
+from adrbench.runtime.arithmetic import AUTO
 
 GIVEN = Source(name="given", text="given")
 DEFAULT = Source(name="default", text="default")
+AUTOMATIC = Source(
+    name="automatic",
+    text="chosen for the device and the length of the run, and kept when the run is resumed",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +106,13 @@ class TrainRequest:
         The arguments are those of `resolve`.
         """
         preset = self._find_preset(dataset, num_train)
-        return {
-            name: GIVEN if name in self.given else preset.sources.get(name, DEFAULT)
-            for name in {**settings_of(TrainConfig), **self.parsed_method.settings}
+        declared = {**settings_of(TrainConfig), **self.parsed_method.settings}
+        defaults = {
+            name: AUTOMATIC if one.is_automatic else DEFAULT for name, one in declared.items()
         }
+        given = {name: GIVEN for name, value in self.given.items() if value != AUTO}
+        sources = {**defaults, **preset.sources, **given}
+        return {name: sources[name] for name in declared}
 
     def _find_preset(self, dataset: str, num_train: int) -> Preset:
         return find_preset(

@@ -16,11 +16,10 @@ from adrbench.config.declare import (
 from adrbench.config.method import Method, parse_method
 from adrbench.config.threat import ThreatModel, check_eps
 from adrbench.errors import AdrbenchError, UsageError, argument
+from adrbench.runtime.arithmetic import AUTO, PRECISIONS, Precision
 from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.typed_json import from_json, to_json
 
-Precision = Literal["float32", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 Select = Literal["val", "test"]
 SELECTS: tuple[Select, ...] = ("val", "test")
 BatchNormMode = Literal["train", "eval"]
@@ -37,7 +36,8 @@ class TrainConfig:
     units of the pixel range. `milestones` are fractions of the run, rounded to whole steps.
     `method_settings` are the settings of the method's components by name (see
     `config.components`); stored as JSON they are beside the others. `preset` is the source of
-    the defaults.
+    the defaults. A setting that is "auto" is decided when the run is prepared, and stored as
+    decided.
 
     Raises:
         UsageError: naming the first setting that is out of its range.
@@ -95,7 +95,10 @@ class TrainConfig:
         show_default="that of --seed",
     )
     precision: Precision = setting(
-        default="float32", choices=PRECISIONS, help="Precision of training: float32 or bfloat16."
+        default=AUTO,
+        choices=PRECISIONS,
+        help="Arithmetic of training: float32 (TF32 off), tf32, bfloat16, or auto, which is "
+        "bfloat16 on a GPU that has it and float32 elsewhere.",
     )
     sync_batch_norm: bool = setting(
         default=False, is_later=True, help="With torchrun on GPUs: BatchNorm over the global batch."

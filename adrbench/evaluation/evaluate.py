@@ -28,7 +28,8 @@ from adrbench.models.graphed import GraphedModel
 from adrbench.models.modes import in_mode, restored_buffers, without_parameter_gradients
 from adrbench.registry import calling_user_code
 from adrbench.results.records import StageResult
-from adrbench.runtime.devices import IMAGE_FORMAT, full_precision
+from adrbench.runtime.arithmetic import full_precision
+from adrbench.runtime.devices import IMAGE_FORMAT
 from adrbench.runtime.locks import GLOBAL_STATE
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 

@@ -19,7 +19,7 @@ from adrbench.data import Images, to_float
 from adrbench.errors import RecordError
 from adrbench.models.modes import device_of, in_mode
 from adrbench.results.records import AttackRecord, unpack_logits
-from adrbench.runtime.devices import full_precision
+from adrbench.runtime.arithmetic import full_precision
 from adrbench.runtime.hashing import hash_json
 
 #: How many images identify a model by their clean logits.

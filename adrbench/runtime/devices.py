@@ -1,9 +1,4 @@
-"""The device to compute on, its memory format and its precision."""
-
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+"""The device to compute on, and its memory format."""
 
 import torch
 
@@ -51,26 +46,3 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
                 "and the driver."
             )
     return device
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Turn TF32 off within the context, for matrix products and convolutions on GPUs."""
-    # Not the newer fp32_precision switches: with those set per operator, torch 2.15 raises
-    # wherever cudnn.allow_tf32 is read.
-    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [switch.allow_tf32 for switch in switches]
-    _allow_tf32(switches, [False] * len(switches))
-    try:
-        yield
-    finally:
-        _allow_tf32(switches, before)
-
-
-def _allow_tf32(switches: Sequence[Any], values: Sequence[bool]) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message=".*TF32"
-        )  # some versions recommend the newer switches
-        for switch, value in zip(switches, values, strict=True):
-            switch.allow_tf32 = value

@@ -57,6 +57,22 @@ def is_finished(directory: Path, config: TrainConfig) -> bool:
     return lines >= config.epochs and (directory / checkpoints.LAST).exists()
 
 
+def read_settings(directory: Path) -> TrainConfig | None:
+    """Return the settings of the run in a directory; None if it contains none that is readable."""
+    if not (directory / checkpoints.LAST).is_file():
+        return None
+    try:
+        stored = json.loads((directory / CONFIG).read_bytes())
+        stored.pop(RUN_ID, None)
+        return TrainConfig.from_json(stored)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        pass  # the state has the settings, too
+    try:
+        return checkpoints.load(directory / checkpoints.LAST).config
+    except CheckpointError:
+        return None
+
+
 class Checkpointer:
     """Saves and restores the state of `run`, within an epoch every `save_seconds`."""
 

@@ -15,6 +15,8 @@ from adrbench.models.architectures import Architecture, find_activation, find_ar
 from adrbench.models.foreign import Builder
 from adrbench.runtime.context import Context
 from adrbench.runtime.launch import rank_zero_first
+from adrbench.training.automatic import adopt, decide
+from adrbench.training.checkpointer import read_settings
 from adrbench.training.run_names import check_run_name, run_name
 from adrbench.training.state import Run, prepare_run
 
@@ -83,10 +85,12 @@ def make_plan(
     data_dir: Path,
     places: RunPlaces,
     context: Context,
+    force: bool = False,
     load: Callable[..., Dataset] = load_dataset,
 ) -> Plan:
     """Load the data set with `load`, and complete the given settings for that many images.
 
+    What is "auto" is decided for the device, or as in the interrupted run unless `force`.
     Logs a warning for each setting that is ignored and each unusable plugin.
 
     Raises:
@@ -118,25 +122,22 @@ def make_plan(
             "training images."
         )
         request = request.without("split_seed")
-    return complete(request, architecture, loaded, places)
-
-
-def complete(
-    request: TrainRequest, architecture: Architecture, dataset: Dataset, places: RunPlaces
-) -> Plan:
-    """Return the plan of a request whose data set is loaded."""
-    num_val = len(dataset.val)
-    num_train = len(dataset.train) + num_val
-    config = request.resolve(dataset.name, num_train=num_train, val_size=num_val)
-    name = places.name or run_name(config, dataset.name)
+    num_val = len(loaded.val)
+    num_train = len(loaded.train) + num_val
+    config = request.resolve(loaded.name, num_train=num_train, val_size=num_val)
+    name = places.name or run_name(config, loaded.name)
     check_run_name(name, places.results)
+    directory = places.checkpoints / name
+    stored = None if force else read_settings(directory)
+    if stored:
+        config = adopt(config, stored)
     return Plan(
         request=request,
-        config=config,
-        dataset=dataset,
+        config=decide(config, context.device),
+        dataset=loaded,
         architecture=architecture,
         name=name,
-        directory=places.checkpoints / name,
+        directory=directory,
         record=places.results / f"train-{name}.json",
         save_minutes=places.save_minutes,
     )

@@ -30,9 +30,11 @@ from adrbench.registry import calling_user_code
 from adrbench.results.history import HistoryRow
 from adrbench.results.records import Session
 from adrbench.runtime import seeds
+from adrbench.runtime.arithmetic import AUTO, Arithmetic
 from adrbench.runtime.context import Context
 from adrbench.runtime.devices import IMAGE_FORMAT
 from adrbench.runtime.typed_json import from_json, to_json
+from adrbench.training.automatic import decide
 from adrbench.training.loss_buffer import LossBuffer, check_losses
 from adrbench.training.optimizer import MOMENTUM, build_optimizer, load_momentum, read_momentum
 from adrbench.training.run_names import run_name
@@ -61,6 +63,12 @@ class Run:
         """The height and width of the images."""
         height, width = self.dataset.train.pixels.shape[2:]
         return height, width
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """The arithmetic of its steps."""
+        assert self.config.precision != AUTO, "prepare_run decides it"
+        return self.config.precision
 
     def calling_user_code(self, when: str) -> AbstractContextManager[None]:
         """Turn exceptions of a network or a component that is not built in into one sentence.
@@ -180,13 +188,14 @@ def prepare_run(
     context: Context,
     architecture: Architecture | None = None,
 ) -> Run:
-    """Return the run of `config` on `dataset`; nothing is written.
+    """Return the run of `config` on `dataset`, with what is "auto" decided; nothing is written.
 
     `architecture` is the one that `config` names, if it cannot be found by its name.
 
     Raises:
         DataError: when the training part is smaller than one batch.
-        UsageError: for a batch that the ranks cannot share equally, or an unknown architecture.
+        UsageError: for a batch that the ranks cannot share equally, an unknown architecture, or an
+            arithmetic that the device does not have.
         ImportPathError: when the architecture cannot be imported.
 
     """
@@ -195,7 +204,7 @@ def prepare_run(
     num_steps = steps_per_epoch(len(dataset.train), config.batch_size)
     check_shares(config.batch_size, context.process_group.size)
     return Run(
-        config=config,
+        config=decide(config, context.device),
         architecture=architecture,
         dataset=replace(
             dataset,

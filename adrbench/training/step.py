@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from adrbench.methods.slots import Slots, Values
 from adrbench.models.modes import running_statistics
 from adrbench.runtime import seeds
+from adrbench.runtime.arithmetic import computing_in
 from adrbench.runtime.cuda_graphs import GraphedCall, Inputs
-from adrbench.runtime.devices import full_precision
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 from adrbench.training.state import Run, TrainState
 
@@ -133,16 +133,6 @@ def take_step(run: Run, state: TrainState, inputs: Inputs) -> Tensor:
         batch["y"],
         noise=batch["noise"],
         values={name: value for name, value in inputs.items() if name not in BATCH},
-        arithmetic=arithmetic(run),
+        arithmetic=computing_in(run.arithmetic, run.context.device.type),
         process_group=run.context.process_group,
     ).loss
-
-
-def arithmetic(run: Run) -> AbstractContextManager[Any]:
-    """Return the context of a step: float32 without TF32, or bfloat16 with float32 weights.
-
-    The cache of converted weights is off because AWP changes the weights within a step.
-    """
-    if run.config.precision == "float32":
-        return full_precision()
-    return torch.autocast(run.context.device.type, dtype=torch.bfloat16, cache_enabled=False)

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from adrbench.attacks.find_suite import build_suite
-from adrbench.config.settings import AttackConfig, Precision, TrainConfig
+from adrbench.config.settings import AttackConfig, TrainConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Dataset, Images
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.models.frozen import formats_for, freeze
 from adrbench.models.graphed import GraphedModel
+from adrbench.runtime.arithmetic import Arithmetic
 from adrbench.runtime.context import Context
 from adrbench.training.callbacks import NoCallbacks
 from adrbench.training.checkpointer import Checkpointer
@@ -22,12 +23,15 @@ from adrbench.training.loop import run_epoch
 from adrbench.training.state import Run, build_state, prepare_run
 from adrbench.training.step import Stepper
 
+#: The arithmetics that are compared by default.
+ARITHMETICS: tuple[Arithmetic, ...] = ("float32", "bfloat16")
+
 Step = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def new_run(
     config: TrainConfig,
-    precision: Precision,
+    precision: Arithmetic,
     dataset: Dataset,
     directory: Path,
     device: torch.device,

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 import adrbench
 from adrbench.results.provenance import describe_software
-from adrbench.runtime.devices import full_precision
+from adrbench.runtime.arithmetic import full_precision
 from benchmarks.harness.timing import Work, time_calls
 
 #: CPU instruction sets that decide how fast bfloat16 products are.

@@ -193,7 +193,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "two objectives": ("train digits --method at+trades", 2, "two objectives, at and trades"),
     "activation": ("train digits --activation gelu", 2, "unknown activation 'gelu': did you mean"),
     "norm": ("train digits --norm l2", 2, "unknown norm 'l2': did you mean L2"),
-    "precision": ("train digits --precision half", 2, "choose float32 or bfloat16"),
+    "precision": ("train digits --precision half", 2, "choose auto or float32 or tf32"),
     "select": ("train digits --select train", 2, "choose val or test"),
     "suite": (f"attack {AT} --suite autoatack", 2, "unknown suite 'autoatack': did you mean auto"),
     "suite pgd-0": (f"attack {AT} --suite pgd-0", 2, "unknown suite 'pgd-0': did you mean pgd"),

@@ -34,7 +34,7 @@ def config(method: str = "adr+awp", **changes: Any) -> TrainConfig:
         ({"ema_decay": -0.1}, "--ema-decay is -0.1"),
         ({"awp_rho": -1.0}, "--awp-rho is -1"),
         ({"seed": -1}, "--seed is -1"),
-        ({"precision": "float16"}, "choose float32 or bfloat16"),
+        ({"precision": "half"}, "choose auto or float32 or tf32 or bfloat16"),
         ({"select": "train"}, "choose val or test"),
         ({"crafting_mode": "off"}, "choose train or eval"),
         ({"milestones": (0.5, 1.5)}, "fractions of the run"),
@@ -95,7 +95,9 @@ def test_invalid_attack_settings_are_refused(change: dict[str, Any], words: str)
 
 def test_fingerprints_survive_new_settings_and_depend_on_the_number_of_processes() -> None:
     """The first fingerprint is from before the setting `sync_batch_norm` was added."""
-    plain, synchronized = config("at"), config("at", sync_batch_norm=True)
+    plain, synchronized = (
+        config("at", precision="float32", sync_batch_norm=s) for s in (False, True)
+    )
     assert plain.sha256()[:8] == "1690a239"
     assert plain.sha256() == plain.sha256(processes=1)
     others = (plain.sha256(2), plain.sha256(8), synchronized.sha256())

@@ -17,7 +17,7 @@ from adrbench.config.threat import ThreatModel
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.registry import UserCodeError
-from adrbench.runtime.devices import full_precision
+from adrbench.runtime.arithmetic import full_precision
 from tiny import Linear, labelled_by, make_images
 
 THREAT = ThreatModel(eps=0.05)

@@ -20,7 +20,8 @@ from adrbench.evaluation.reliability import assess_reliability
 from adrbench.models.architectures import build_model
 from adrbench.models.frozen import freeze
 from adrbench.models.modes import without_parameter_gradients
-from adrbench.runtime.devices import IMAGE_FORMAT, full_precision
+from adrbench.runtime.arithmetic import full_precision
+from adrbench.runtime.devices import IMAGE_FORMAT
 from adrbench.runtime.process_group import SingleProcess
 from killed_store import KilledAfter
 from tiny import train_small_net

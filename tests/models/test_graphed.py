@@ -12,7 +12,7 @@ from adrbench.config.threat import ThreatModel
 from adrbench.evaluation.evaluate import evaluate
 from adrbench.models.frozen import freeze
 from adrbench.models.graphed import SMALLEST_BATCH, GraphedModel, Passes, batch_sizes
-from adrbench.runtime.devices import full_precision
+from adrbench.runtime.arithmetic import full_precision
 from logs import logged
 from tiny import build_trained, make_images, train_small_net
 

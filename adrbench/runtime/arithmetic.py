@@ -1,0 +1,119 @@
+"""The arithmetic of training and of attacks: its names, and the contexts that switch to it."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from adrbench.errors import UsageError, argument
+
+if TYPE_CHECKING:
+    import torch
+
+#: float32 has TF32 off; tf32 rounds the inputs of matrix products and convolutions to 10 bits of
+#: mantissa; bfloat16 and float16 compute those, and what is between them, in 16 bits.
+Arithmetic = Literal["float32", "tf32", "bfloat16", "float16"]
+ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
+#: What a user can ask for: an arithmetic, or the one that suits the device.
+Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
+AUTO: Literal["auto"] = "auto"
+PRECISIONS: tuple[Precision, ...] = (AUTO, *ARITHMETICS)
+
+#: The compute capability of the first NVIDIA GPUs with TF32 and bfloat16, Ampere.
+AMPERE = (8, 0)
+
+
+def has_tensor_cores(device: "torch.device") -> bool:
+    """Return whether `device` is a GPU that computes in TF32 and bfloat16."""
+    import torch
+
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
+
+
+def choose_for_training(precision: Precision, device: "torch.device") -> Arithmetic:
+    """Return the arithmetic of training steps on `device`: for "auto", bfloat16 if it is fast.
+
+    Raises:
+        UsageError: for an arithmetic that the device lacks, or in which training would not learn.
+
+    """
+    if precision == AUTO:
+        return "bfloat16" if has_tensor_cores(device) else "float32"
+    if precision == "float16":
+        raise UsageError(
+            f"{argument('precision')} is 'float16': its gradients would underflow, and it is no "
+            "faster than bfloat16: train in bfloat16, tf32 or float32."
+        )
+    return _checked(precision, device)
+
+
+def choose_for_search(precision: Precision, device: "torch.device") -> Arithmetic:
+    """Return the arithmetic in which attacks search on `device`: for "auto", TF32 if it has that.
+
+    Raises:
+        UsageError: for an arithmetic that the device lacks.
+
+    """
+    if precision == AUTO:
+        return "tf32" if has_tensor_cores(device) else "float32"
+    return _checked(precision, device)
+
+
+def _checked(arithmetic: Arithmetic, device: "torch.device") -> Arithmetic:
+    """Return `arithmetic`; UsageError if it needs a GPU that `device` is not."""
+    if arithmetic == "tf32" and not has_tensor_cores(device):
+        raise UsageError(
+            f"{argument('precision')} is 'tf32': {device} does not have it, only NVIDIA GPUs from "
+            "Ampere on do: choose float32 or auto."
+        )
+    return arithmetic
+
+
+@contextmanager
+def computing_in(arithmetic: Arithmetic, device_type: str) -> Iterator[None]:
+    """Compute in `arithmetic` within the context, on weights and inputs in float32.
+
+    In 16 bits, PyTorch's autocast converts the inputs of each layer. Its cache of converted weights
+    is off, because weight perturbation changes the weights within a step.
+    """
+    import torch
+
+    if arithmetic in ("float32", "tf32"):
+        with _tf32(allowed=arithmetic == "tf32"):
+            yield
+    else:
+        dtype = getattr(torch, arithmetic)
+        with torch.autocast(device_type, dtype=dtype, cache_enabled=False):
+            yield
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute in float32 with TF32 off within the context."""
+    with _tf32(allowed=False):
+        yield
+
+
+@contextmanager
+def _tf32(*, allowed: bool) -> Iterator[None]:
+    """Turn TF32 on or off within the context, for matrix products and convolutions on GPUs."""
+    import torch
+
+    # Not the newer fp32_precision switches: with those set per operator, torch 2.15 raises
+    # wherever cudnn.allow_tf32 is read.
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    _set_switches(switches, [allowed] * len(switches))
+    try:
+        yield
+    finally:
+        _set_switches(switches, before)
+
+
+def _set_switches(switches: Sequence[Any], values: Sequence[bool]) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*TF32"
+        )  # some versions recommend the newer switches
+        for switch, value in zip(switches, values, strict=True):
+            switch.allow_tf32 = value
