@@ -46,7 +46,7 @@ def round_to(x: Tensor, arithmetic: Emulated) -> Tensor:
         case "float16":
             return x.half().float()
         case "tf32":
-            bits = x.contiguous(memory_format=torch.preserve_format).view(torch.int32)
+            bits = x.view(torch.int32)
             half = (1 << (DROPPED_BITS - 1)) - 1 + ((bits >> DROPPED_BITS) & 1)  # ties to even
             return ((bits + half) & -(1 << DROPPED_BITS)).view(torch.float32)
     return x

@@ -61,6 +61,15 @@ def test_tf32_keeps_ten_bits(value: float, rounded: float) -> None:
     assert round_to(torch.tensor([value]), "tf32").item() == pytest.approx(rounded, rel=1e-6)
 
 
+def test_tf32_rounds_numbers_in_any_memory_layout() -> None:
+    x = torch.rand(2, 3, 4, 4)
+    expected = round_to(x, "tf32")
+    found = round_to(x.to(memory_format=torch.channels_last), "tf32")
+    assert torch.equal(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(round_to(x[:1].expand(2, 3, 4, 4), "tf32")[1], expected[0])
+
+
 def test_tf32_rounds_inputs_and_no_results() -> None:
     network = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
