@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeGuard, overload
+from typing import Any, TypeGuard, overload
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.foreign import fingerprint_weights
 from adrbench.models.frozen import Freezer
 from adrbench.models.modes import device_of
+from adrbench.runtime.arithmetic import Precision
 from adrbench.runtime.context import Context
 from adrbench.runtime.devices import choose_device
 from adrbench.runtime.memory_errors import explaining_memory_errors
@@ -56,7 +58,7 @@ def evaluate(
     batch_size: int = ...,
     device: str | None = ...,
     seed: int = ...,
-    precision: Literal["float32"] = ...,
+    precision: Precision = ...,
     keep_adversarial: bool = ...,
     progress: bool = ...,
     state_path: str | Path | None = ...,
@@ -77,7 +79,7 @@ def evaluate(
     batch_size: int = ...,
     device: str | None = ...,
     seed: int = ...,
-    precision: Literal["float32"] = ...,
+    precision: Precision = ...,
     keep_adversarial: bool = ...,
     progress: bool = ...,
 ) -> list[Result]: ...
@@ -96,7 +98,7 @@ def evaluate(
     batch_size: int = 250,
     device: str | None = None,
     seed: int = 0,
-    precision: Literal["float32"] = "float32",
+    precision: Precision = "auto",
     keep_adversarial: bool = False,
     progress: bool = False,
     state_path: str | Path | None = None,
@@ -125,7 +127,10 @@ def evaluate(
         batch_size: Images per batch. AutoAttack's random draws depend on it, PGD's do not.
         device: "auto", "cpu", "cuda" or "cuda:K"; by default, the device of the model.
         seed: Seed of the attacks.
-        precision: Precision of the evaluation; only "float32" (with TF32 off) is allowed.
+        precision: Arithmetic in which attacks search: "float32" (with TF32 off), "tf32",
+            "bfloat16", "float16", or "auto": TF32 on a GPU that has it, else float32. Outcomes are
+            judged in float32; images that an attack fools only in its own arithmetic are attacked
+            again in float32.
         keep_adversarial: Whether to return the adversarial examples in the result.
         progress: Whether to show the progress on stderr, as the command line does.
         state_path: Where to save the progress of the evaluation until it is finished: outcomes in
@@ -154,8 +159,6 @@ def evaluate(
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"model is a {type(model).__name__}: give a torch.nn.Module.")
-    if precision != "float32":
-        raise UsageError(f"precision is {precision!r}: evaluations run in float32.")
     if device is not None and not isinstance(device, str):
         raise wrong_type("device", device, "a text such as 'cuda:0'")
     threats = _list_threats(norm, eps)
@@ -169,7 +172,8 @@ def evaluate(
         y,
         threats=threats,
         suite=suite if isinstance(suite, str) else as_suite(suite),
-        settings={"batch_size": batch_size, "seed": seed},
+        settings={"batch_size": batch_size, "seed": seed, "precision": precision},
+        device=context.device,
         name=name,
         dataset=UNNAMED_DATASET if dataset is None else dataset,
     )
@@ -213,7 +217,7 @@ def _run(
 ) -> Result:
     console = Console(stderr=True, quiet=not progress)
     with (
-        AttackDisplay(console, job.label, num_images=len(job.images)) as display,
+        AttackDisplay(console, job.title, num_images=len(job.images)) as display,
         explaining_memory_errors(job.config.batch_size),
     ):
         evaluation, record = run_in_memory(
@@ -245,6 +249,7 @@ def _plan(
     threats: Sequence[ThreatModel],
     suite: str | Suite,
     settings: dict[str, object],
+    device: torch.device,
     name: str,
     dataset: str,
 ) -> list[Job]:
@@ -285,6 +290,7 @@ def _plan(
             out=Path(),
             suite=None if isinstance(suite, str) else suite,
             clean_logits=logits,
+            device=device,
         )
         for threat in threats
     ]

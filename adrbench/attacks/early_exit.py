@@ -7,7 +7,7 @@ independently, and its random draws depend only on the batch's shape. Per-exampl
 of the whole batch, up to the rounding of a forward pass at another batch size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,12 +16,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adrbench.attacks.pgd import margins
-from adrbench.models.frozen import TOLERANCE, relative_difference
+from adrbench.models.frozen import relative_difference
+from adrbench.runtime.arithmetic import TOLERANCES, Arithmetic, arithmetic_of_search
 
-#: The margin above which an image leaves the batch. APGD returns the iterate that was misclassified
-#: last, which is the one from that pass, and it should still be misclassified when the evaluation
-#: checks it.
-EXIT_MARGIN = 0.01
+#: The margin above which an image leaves the batch, by the arithmetic of the search. APGD returns
+#: the iterate that was misclassified last, which is the one from that pass, and it should still be
+#: misclassified when the evaluation checks it in float32.
+EXIT_MARGINS: Mapping[Arithmetic, float] = {
+    "float32": 0.01,
+    "tf32": 0.02,
+    "bfloat16": 0.1,
+    "float16": 0.02,
+}
 
 
 class EarlyExit(nn.Module):
@@ -34,6 +40,8 @@ class EarlyExit(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.exit_margin = EXIT_MARGINS[arithmetic_of_search()]
+        self.tolerance = TOLERANCES[arithmetic_of_search()]
         self.labels: Tensor | None = None
         #: Indices of the images that are still in the batch.
         self.active = torch.empty(0, dtype=torch.int64)
@@ -63,7 +71,7 @@ class EarlyExit(nn.Module):
             self.full_logits = logits.detach()
         else:
             logits = self._run_active(x, labels)
-        is_clear = margins(logits.detach(), labels) > EXIT_MARGIN
+        is_clear = margins(logits.detach(), labels) > self.exit_margin
         self.active = self.active[~is_clear[self.active]]
         return logits
 
@@ -78,7 +86,7 @@ class EarlyExit(nn.Module):
         if self.is_batch_independent is None:
             logits: Tensor = self.model(x)
             difference = relative_difference(logits[self.active], active_logits)
-            self.is_batch_independent = difference <= TOLERANCE
+            self.is_batch_independent = difference <= self.tolerance
             if not self.is_batch_independent:
                 return logits
         return one_hot.index_put((self.active,), active_logits)

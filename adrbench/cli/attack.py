@@ -14,6 +14,8 @@ from adrbench.config.settings import AttackConfig
 from adrbench.errors import AdrbenchError, UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from adrbench.evaluation.jobs import Job
     from adrbench.evaluation.targets import TargetModel, TargetOptions
     from adrbench.models.frozen import Freezer
@@ -189,8 +191,8 @@ class AttackRun:
         group = context.process_group
         self.check()
         with rank_zero_first(group):
-            jobs = self.plan(targets)
-        if not same_on_all_ranks(group, [job.fingerprint for job in jobs]):
+            jobs = self.plan(targets, context.device)
+        if not same_on_all_ranks(group, [job.state_fingerprint for job in jobs]):
             raise AdrbenchError(
                 "the processes found different weights or images: use files that all machines "
                 "share and that no process is writing."
@@ -222,8 +224,8 @@ class AttackRun:
         if self.save_adversarial is not None:
             check_destination(self.save_adversarial)
 
-    def plan(self, targets: Sequence[str]) -> list["Job"]:
-        """Return the evaluations in order."""
+    def plan(self, targets: Sequence[str], device: "torch.device") -> list["Job"]:
+        """Return the evaluations in order, to be computed on `device`."""
         from adrbench.evaluation import jobs as evaluations
         from adrbench.evaluation.targets import resolve_targets
 
@@ -234,7 +236,13 @@ class AttackRun:
                 logits = evaluations.check_fit(target_model, test, info)
                 jobs += [
                     evaluations.plan(
-                        one, config, test=test, info=info, out=self.out, clean_logits=logits
+                        one,
+                        config,
+                        test=test,
+                        info=info,
+                        out=self.out,
+                        clean_logits=logits,
+                        device=device,
                     )
                     for config in self.configs
                     for one in self.at_radii(target_model)
@@ -277,7 +285,8 @@ def attack_once(
     if record:
         if save_adversarial is not None:
             check_saved_examples(save_adversarial, job, record)
-        logger.info(f"{label} is already finished, see {job.path}: --force repeats it.")
+        how = "" if record.searched == job.searched else f", searched in {record.searched}"
+        logger.info(f"{label} is already finished{how}, see {job.path}: --force repeats it.")
         return record
     # A kill between writing the examples and the record leaves both the file and the progress.
     is_resumed = bool(progress_files(job, 0).files())
@@ -291,7 +300,7 @@ def attack_once(
     console = Console(stderr=True, quiet=not group.is_rank_zero)
     try:
         with (
-            AttackDisplay(console, label, num_images=len(job.images)) as display,
+            AttackDisplay(console, job.title, num_images=len(job.images)) as display,
             explaining_memory_errors(job.config.batch_size),
         ):
             callbacks = ProgressCallbacks(on_batch=display.batch, on_pass=display.passes)

@@ -267,7 +267,8 @@ class AttackConfig:
     """What an evaluation does to a set of weights under any threat model.
 
     `n` counts test images from the first on, None is all of them. `alpha` is the step of the
-    PGD suites, None for their default of eps / 4.
+    PGD suites, None for their default of eps / 4. A `precision` of "auto" is decided for the device
+    when the evaluation is planned.
 
     Raises:
         UsageError: naming the first setting that is out of its range.
@@ -293,6 +294,13 @@ class AttackConfig:
     restarts: int = setting(default=1, low=1, high=MAX_INT, help="Random restarts of PGD suites.")
     batch_size: int = setting(default=250, low=1, high=MAX_INT, help="Images per batch.")
     seed: int = setting(default=0, low=0, high=2**63 - 1, help="Seed of the attacks.")
+    precision: Precision = setting(
+        default=AUTO,
+        choices=PRECISIONS,
+        help="Arithmetic in which attacks search: float32 (TF32 off), tf32, bfloat16, float16, or "
+        "auto, which is tf32 on a GPU that has it and float32 elsewhere. Outcomes are judged in "
+        "float32.",
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)

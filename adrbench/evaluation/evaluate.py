@@ -21,14 +21,14 @@ from adrbench.errors import RecordError
 from adrbench.evaluation.adversarial import AdversarialExamples, ExampleStore, assemble
 from adrbench.evaluation.progress import NoProgressStore, Progress, ProgressStore, begin, unique
 from adrbench.evaluation.reliability import assess_reliability
+from adrbench.evaluation.search import RECHECK, Recheck, Search, make_search
 from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks, StageRunner
 from adrbench.models.chunked import ChunkedModel
 from adrbench.models.frozen import FORMATS, Freezer, Frozen, formats_for
-from adrbench.models.graphed import GraphedModel
 from adrbench.models.modes import in_mode, restored_buffers, without_parameter_gradients
 from adrbench.registry import calling_user_code
 from adrbench.results.records import StageResult
-from adrbench.runtime.arithmetic import full_precision
+from adrbench.runtime.arithmetic import Arithmetic, full_precision
 from adrbench.runtime.devices import IMAGE_FORMAT
 from adrbench.runtime.locks import GLOBAL_STATE
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
@@ -44,7 +44,8 @@ class Evaluation:
 
     `clean` and `robust` are per-example outcomes in test-set order, (n,) booleans on the CPU.
     `folded` is whether BatchNorm was folded into convolutions in the model that was attacked,
-    `seconds` the time taken over all sessions, and `adversarial` the examples, if they were kept.
+    `rechecked` the number of images that were attacked again in float32, `seconds` the time taken
+    over all sessions, and `adversarial` the examples, if they were kept.
     """
 
     clean: Tensor
@@ -52,6 +53,7 @@ class Evaluation:
     stages: tuple[StageResult, ...]
     warnings: tuple[str, ...]
     folded: bool
+    rechecked: int
     seconds: float
     adversarial: AdversarialExamples | None = None
 
@@ -88,12 +90,13 @@ def evaluate(
     num_classes: int | None = None,
     check_reliability: bool = True,
     optimize_model: bool = False,
+    searched: Arithmetic = "float32",
     progress_store: ProgressStore | None = None,
     example_store: ExampleStore | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
     freezer: Freezer | None = None,
 ) -> Evaluation:
-    """Attack `model` on `images`, on the device both are on, in float32.
+    """Attack `model` on `images`, on the device both are on, and judge the outcomes in float32.
 
     A logit that is not finite is never a success of the model: attacked images with one count as
     not robust, with a warning. `label` names the model in messages. `num_classes` is the number of
@@ -102,9 +105,11 @@ def evaluate(
 
     The attacks run on the frozen form of the model. `optimize_model` spends time on making that
     form fast, which pays off over many batches: its memory format is chosen with more care, and
-    on a GPU its passes are replayed as CUDA graphs where possible. The model itself is returned
-    to its state before the call, and so is torch's random state. Calls from several threads run one
-    after another, since they would change that state for each other.
+    on a GPU its passes are replayed as CUDA graphs where possible. `searched` is the arithmetic
+    of the attacks; images that they fool only in that are attacked again in float32 (see
+    `Recheck`). The model itself is returned to its state before the call, and so is torch's random
+    state. Calls from several threads run one after another, since they would change that state for
+    each other.
 
     After every batch the progress is saved in `progress_store`, from which an interrupted
     evaluation resumes, and its adversarial examples in `example_store`. Where memory does not
@@ -116,6 +121,7 @@ def evaluate(
     Raises:
         NonFiniteLogitsError: after the clean pass, on all ranks, if a logit was not finite there.
         RecordError: when the saved progress belongs to an evaluation that kept no examples.
+        UsageError: when the model cannot compute in the arithmetic of the attacks.
 
     """
     started = time.perf_counter()
@@ -125,7 +131,8 @@ def evaluate(
         progress_store.load() if process_group.is_rank_zero else None
     ) or begin(len(images))
     earlier_seconds = progress.seconds
-    all_stages = (CleanPass(), *suite.stages)
+    recheck = Recheck(suite.stages, threat)
+    all_stages = (CleanPass(), *suite.stages, *([] if searched == "float32" else [recheck]))
     stages = all_stages[len(progress.stages) :]
     finished = [done.name for done in progress.stages]
     if finished != [stage.name for stage in all_stages[: len(finished)]]:
@@ -161,11 +168,11 @@ def evaluate(
             progress.warnings = unique([*progress.warnings, *collected()])
             progress_store.save(progress)
 
-        is_graphed = optimize_model and x.is_cuda
+        search = make_search(frozen.model, searched, x, graphed=optimize_model and x.is_cuda)
+        judge = search.model if searched == "float32" else ChunkedModel(frozen.model)
+        in_float32 = Search(model=judge, arithmetic="float32")
         runner = StageRunner(
-            model=ChunkedModel(
-                GraphedModel(frozen.model, x, len(x)) if is_graphed else frozen.model
-            ),
+            judge=judge,
             label=label,
             num_classes=num_classes,
             suite=suite.name,
@@ -193,9 +200,18 @@ def evaluate(
                     _call_user_code(assess, label) if process_group.is_rank_zero else []
                 )
                 progress.warnings = unique([*progress.warnings, *doubts])
-            runner.run(stage)
+            if stage is recheck:
+                repeat_unconfirmed(runner, recheck, in_float32)
+            else:
+                runner.run(stage, in_float32 if stage.name == CLEAN else search)
         with calling_user_code(lambda raised: f"review of suite {suite.name} {raised}."):
-            suite.review({stage.name: stage.survivors / len(images) for stage in progress.stages})
+            suite.review(
+                {
+                    stage.name: stage.survivors / len(images)
+                    for stage in progress.stages
+                    if stage.name != RECHECK
+                }
+            )
     assert progress.clean is not None
     texts = process_group.all_gather([*progress.warnings, *collected()])
     return Evaluation(
@@ -204,6 +220,7 @@ def evaluate(
         stages=tuple(progress.stages[1:]),
         warnings=(*suite.left_out, *unique(text for of_rank in texts for text in of_rank)),
         folded=frozen.folded,
+        rechecked=progress.rechecked,
         seconds=earlier_seconds + time.perf_counter() - started,
         adversarial=None
         if example_store is None
@@ -213,6 +230,15 @@ def evaluate(
             tuple(stage.name for stage in all_stages),
         ),
     )
+
+
+def repeat_unconfirmed(runner: StageRunner, recheck: Recheck, in_float32: Search) -> None:
+    """Attack the survivors again that an attack fooled only in the arithmetic of its search."""
+    progress = runner.progress
+    survivors = set(progress.entered.nonzero().flatten().tolist())
+    if unconfirmed := progress.unconfirmed & survivors:
+        progress.rechecked = len(unconfirmed)
+        runner.run(recheck, in_float32, only=unconfirmed)
 
 
 def _call_user_code(check: Callable[[], list[str]], label: str) -> list[str]:

@@ -19,23 +19,22 @@ from adrbench.data import Images, to_float
 from adrbench.errors import RecordError
 from adrbench.models.modes import device_of, in_mode
 from adrbench.results.records import AttackRecord, unpack_logits
-from adrbench.runtime.arithmetic import full_precision
+from adrbench.runtime.arithmetic import FLOAT32, RANKED, full_precision
 from adrbench.runtime.hashing import hash_json
 
 #: How many images identify a model by their clean logits.
 NUM_IMAGES = 8
 #: By how much their logits may differ on another machine, as a fraction of the largest.
 TOLERANCE = 1e-3
-#: The arithmetic of evaluations.
-PRECISION = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
     """The model, the images and the attack of an evaluation; names are those of a record.
 
-    `batch_size` is None where the outcomes do not depend on it. `model_code` is a fingerprint of
-    the user's source code behind the model, and null in records of early versions.
+    `batch_size` is None where the outcomes do not depend on it. `searched` is the arithmetic of the
+    attacks. `model_code` is a fingerprint of the user's source code behind the model, and null in
+    records of early versions.
     """
 
     run: str
@@ -56,7 +55,7 @@ class Identity:
     parameters: Mapping[str, Any]
     attack_seed: int
     batch_size: int | None
-    precision: str = PRECISION
+    searched: str = FLOAT32
     model_code: str | None = None
 
     @classmethod
@@ -83,13 +82,19 @@ class Identity:
                 "parameters": dict(self.parameters),
                 "seed": self.attack_seed,
                 "batch_size": self.batch_size,
+                **({} if self.searched in RANKED else {"searched": self.searched}),
             }
         )
 
     def describe_difference(self, ours: "Identity") -> str | None:
-        """Return the first field in which this is not `ours`, with both values; None if none is."""
+        """Return the first field in which this is not `ours`, with both values; None if none is.
+
+        Searches whose outcomes are ranked together do not differ.
+        """
         for field in fields(self):
             own, other = getattr(self, field.name), getattr(ours, field.name)
+            if field.name == "searched" and {own, other} <= RANKED:
+                continue
             if field.name == "model_code":
                 if None not in (own, other) and own != other:
                     return "the code of the model has changed"

@@ -19,7 +19,9 @@ from adrbench.evaluation.identity import NUM_IMAGES, EvaluationKey, Identity, fi
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
 from adrbench.registry import calling_user_code
+from adrbench.runtime.arithmetic import AUTO, Arithmetic, choose_for_search
 from adrbench.runtime.files import check_name
+from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.locks import GLOBAL_STATE
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,18 @@ class Job:
         return f"{self.target_model.label} {self.suite.name} {threat.norm} {format_eps(threat.eps)}"
 
     @property
+    def title(self) -> str:
+        """The label, and the arithmetic."""
+        how = "in float32" if self.searched == "float32" else f"searched in {self.searched}"
+        return f"{self.label}, {how}"
+
+    @property
+    def searched(self) -> Arithmetic:
+        """The arithmetic of the attacks."""
+        assert self.config.precision != AUTO, "plan decides it"
+        return self.config.precision
+
+    @property
     def key(self) -> EvaluationKey:
         """What a record must agree with to be that of this evaluation."""
         return EvaluationKey(
@@ -59,8 +73,14 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """A fingerprint of everything that the outcomes of a batch depend on."""
+        """A fingerprint of everything that the outcomes of a batch depend on, up to rounding."""
         return self.identity.fingerprint()
+
+    @property
+    def state_fingerprint(self) -> str:
+        """A fingerprint of everything that the saved state of the evaluation depends on."""
+        fingerprint, searched = self.fingerprint, self.identity.searched
+        return fingerprint if searched == "float32" else hash_json([fingerprint, searched])
 
 
 def plan(
@@ -71,18 +91,21 @@ def plan(
     info: Source,
     out: Path,
     clean_logits: Tensor,
+    device: torch.device,
     suite: Suite | None = None,
 ) -> Job:
     """Return the evaluation of `target_model` on the `test` images of `info`, recorded in `out`.
 
-    `clean_logits` are those of `check_fit`; `suite` is the one that `config` names, by default.
+    `clean_logits` are those of `check_fit`, and `device` is the one to compute on; `suite` is the
+    one that `config` names, by default.
 
     Raises:
-        UsageError: when the suite does not fit the classes.
+        UsageError: when the suite does not fit the classes, or the device lacks the arithmetic.
         AdrbenchError: when the name of the record is too long.
 
     """
     info = replace(info, num_classes=clean_logits.shape[1])
+    config = replace(config, precision=choose_for_search(config.precision, device))
     if config.n is not None and config.n > len(test):
         logger.warning(
             f"{info.name} has {len(test):,} test images, fewer than {config.n:,}: all of them are "
@@ -139,6 +162,7 @@ def identify(
         parameters=suite.describe(),
         attack_seed=config.seed,
         batch_size=config.batch_size,
+        searched=config.precision,
         model_code=target_model.code,
     )
 
@@ -259,7 +283,9 @@ def beside_record(job: Job) -> StateLocation:
 def example_files(job: Job, location: StateLocation | None = None) -> ExampleFiles:
     """Return the files that store the adversarial examples of an unfinished evaluation."""
     location = location or beside_record(job)
-    return ExampleFiles(stem=location.stem, fingerprint=job.fingerprint, remedy=location.remedy)
+    return ExampleFiles(
+        stem=location.stem, fingerprint=job.state_fingerprint, remedy=location.remedy
+    )
 
 
 def progress_files(job: Job, rank: int, location: StateLocation | None = None) -> ProgressFiles:
@@ -267,7 +293,7 @@ def progress_files(job: Job, rank: int, location: StateLocation | None = None) -
     location = location or beside_record(job)
     return ProgressFiles(
         stem=location.stem,
-        fingerprint=job.fingerprint,
+        fingerprint=job.state_fingerprint,
         n=len(job.images),
         rank=rank,
         clean_logits=job.clean_logits,

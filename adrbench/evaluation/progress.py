@@ -40,7 +40,8 @@ class Progress:
     `survivors` those of them that are robust so far, and `done` the indices of its finished
     batches, and `nonfinite` the images on which the model's logits were not finite; it has taken
     `stage_seconds`, and the whole evaluation `seconds`. `memory_format` is the name of that of the
-    frozen model, "" before it is chosen.
+    frozen model, "" before it is chosen. `unconfirmed` are images that an attack fooled in the
+    arithmetic of its search but not in float32, of which `rechecked` were attacked again.
     """
 
     entered: Tensor
@@ -53,6 +54,8 @@ class Progress:
     seconds: float = 0.0
     stage_seconds: float = 0.0
     memory_format: str = ""
+    unconfirmed: set[int] = field(default_factory=set)
+    rechecked: int = 0
 
     @property
     def has_begun(self) -> bool:
@@ -103,6 +106,8 @@ def combine(parts: Sequence[Progress]) -> Progress:
         whole.survivors &= part.survivors
         whole.done |= part.done
         whole.nonfinite |= part.nonfinite
+        whole.unconfirmed |= part.unconfirmed
+        whole.rechecked = max(whole.rechecked, part.rechecked)
         whole.seconds = max(whole.seconds, part.seconds)
         whole.stage_seconds = max(whole.stage_seconds, part.stage_seconds)
     whole.warnings = warnings
@@ -156,6 +161,8 @@ class _State:
     form: str
     clean_logits: str | None = None
     nonfinite: tuple[int, ...] = ()
+    unconfirmed: tuple[int, ...] = ()
+    rechecked: int = 0
     schema: int = SCHEMA
 
 
@@ -202,6 +209,8 @@ class ProgressFiles:
             form=progress.memory_format,
             clean_logits=None if logits is None else pack_logits(logits.numpy()),
             nonfinite=tuple(sorted(progress.nonfinite)),
+            unconfirmed=tuple(sorted(progress.unconfirmed)),
+            rechecked=progress.rechecked,
         )
         data = to_json(state)
         content = json.dumps({"sha256": hash_json(data), "state": data})
@@ -245,7 +254,8 @@ class ProgressFiles:
         if progress is None:
             raise RecordError(
                 f"{path} contains the progress of another evaluation, or of one with other "
-                f"settings such as {argument('batch_size')}: resume it with those, or "
+                f"settings such as {argument('batch_size')} or {argument('precision')}: resume it "
+                "with those, or "
                 f"{self.remedy}."
             )
         return progress
@@ -276,6 +286,8 @@ def _to_progress(state: _State) -> Progress:
         stage_seconds=state.stage_seconds,
         memory_format=state.form,
         nonfinite=set(state.nonfinite),
+        unconfirmed=set(state.unconfirmed),
+        rechecked=state.rechecked,
     )
     clean = progress.entered if progress.clean is None else progress.clean
     num_entered = state.stages[-1].survivors if state.stages else state.n

@@ -128,6 +128,7 @@ def perform(
                 batch_size=job.config.batch_size,
                 callbacks=callbacks,
                 optimize_model=True,
+                searched=job.searched,
                 progress_store=progress_store,
                 example_store=example_store,
                 process_group=context.process_group,
@@ -184,6 +185,7 @@ def make_record(job: Job, evaluation: Evaluation, context: Context) -> AttackRec
             }
         ),
         device=describe_device(context.device),
+        rechecked=evaluation.rechecked,
         folded=evaluation.folded,
         processes=context.process_group.size,
         created=now(),

@@ -2,12 +2,14 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from adrbench.attacks.predictions import is_correct
 from adrbench.attacks.stages import Stage
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
@@ -15,9 +17,11 @@ from adrbench.errors import NonFiniteLogitsError, is_out_of_memory
 from adrbench.evaluation.adversarial import ExampleStore, select_examples
 from adrbench.evaluation.judge import Judged, judge
 from adrbench.evaluation.progress import Progress
+from adrbench.evaluation.search import Search
 from adrbench.models.chunked import ChunkedModel
 from adrbench.models.modes import restored_buffers
 from adrbench.registry import UserCodeError, calling_user_code
+from adrbench.runtime.arithmetic import searching_in
 from adrbench.runtime.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
@@ -44,9 +48,12 @@ SILENT = ProgressCallbacks()
 
 @dataclass(frozen=True, kw_only=True)
 class StageRunner:
-    """Runs stages one after the other on the survivors in `progress`, calling `save` per batch."""
+    """Runs stages one after the other on the survivors in `progress`, calling `save` per batch.
 
-    model: ChunkedModel
+    Outcomes are judged by `judge`, the model in float32.
+    """
+
+    judge: ChunkedModel
     label: str
     num_classes: int | None
     suite: str
@@ -59,8 +66,11 @@ class StageRunner:
     save: Callable[[], None]
     process_group: ProcessGroup
 
-    def run(self, stage: Stage) -> None:
+    def run(self, stage: Stage, search: Search, only: Set[int] | None = None) -> None:
         """Run the batches of a stage that are not done, and remove the images it fools.
+
+        It attacks the model of `search`, on the survivors of the last stage, or `only` on those of
+        them at some positions.
 
         Raises:
             NonFiniteLogitsError: where the stage is the clean pass.
@@ -69,6 +79,8 @@ class StageRunner:
         progress = self.progress
         started = time.perf_counter() - progress.stage_seconds
         entered = progress.entered.nonzero().squeeze(1)
+        if only is not None:
+            entered = torch.tensor([i for i in entered.tolist() if i in only], dtype=torch.int64)
         batches = torch.split(entered, self.batch_size) if len(entered) else ()
         remaining = [index for index in range(len(batches)) if index not in progress.done]
 
@@ -80,7 +92,7 @@ class StageRunner:
         if remaining:
             report()
         for index in self.process_group.claim(remaining):
-            self._run_batch(stage, index, batches[index])
+            self._run_batch(stage, search, index, batches[index])
             progress.done.add(index)
             progress.stage_seconds = time.perf_counter() - started
             self.save()
@@ -88,27 +100,31 @@ class StageRunner:
                 report()
         progress.survivors = self.process_group.all_reduce_and(progress.survivors)
         progress.nonfinite = set().union(*self.process_group.all_gather(progress.nonfinite))
+        progress.unconfirmed = set().union(*self.process_group.all_gather(progress.unconfirmed))
         progress.done = set(range(len(batches)))
         report()
         if progress.nonfinite:
             self._report_nonfinite(stage, len(entered))
         progress.finish_stage(stage.name)
 
-    def _run_batch(self, stage: Stage, index: int, indices: Tensor) -> None:
+    def _run_batch(self, stage: Stage, search: Search, index: int, indices: Tensor) -> None:
         """Run a stage on its batch `index`, the images at `indices` (N,); record the outcomes."""
         batch = self.images.take(indices)
         x, y = to_float(batch.pixels), batch.labels
         while True:
             try:
-                x_adv, judged = self._attack(stage, x, y, indices.to(y.device))
+                x_adv = self._attack(stage, search, x, y, indices.to(y.device))
+                judged = self._judge(stage, x, x_adv, y)
+                is_unconfirmed = self._find_unconfirmed(stage, search, x_adv, y, judged)
                 break
             except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or not self.model.shrink(len(x)):
+                if not is_out_of_memory(error) or not self._shrink(search, len(x)):
                     raise
-            self._report_memory()
+            self._report_memory(search)
         survives, is_nonfinite = torch.stack([judged.survives, judged.is_nonfinite]).cpu()
         self.progress.survivors[indices] = survives
         self.progress.nonfinite.update(indices[is_nonfinite].tolist())
+        self.progress.unconfirmed.update(indices[is_unconfirmed.cpu()].tolist())
         if self.examples is not None:
             examples = select_examples(
                 x,
@@ -121,8 +137,10 @@ class StageRunner:
             )
             self.examples.save(len(self.progress.stages), index, examples)
 
-    def _attack(self, stage: Stage, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Judged]:
-        """Return the examples of a stage for a batch, and their outcomes.
+    def _attack(
+        self, stage: Stage, search: Search, x: Tensor, y: Tensor, indices: Tensor
+    ) -> Tensor:
+        """Return the examples of a stage for a batch, (N, C, H, W) like `x`.
 
         Raises:
             UserCodeError: when the code of the stage or of the model raises, or the stage does not
@@ -131,11 +149,9 @@ class StageRunner:
         """
         expected = getattr(stage, "num_passes", 0)
         attacked = _AttackedModel(
-            self.model, lambda done: self.callbacks.on_pass(stage.name, done, expected, len(x))
+            search.model, lambda done: self.callbacks.on_pass(stage.name, done, expected, len(x))
         )
-        with calling_user_code(
-            lambda raised: f"attack {stage.name} of suite {self.suite} on {self.label} {raised}."
-        ):
+        with self._calling(stage), searching_in(search.arithmetic):
             with restored_buffers(attacked):  # an attack may change them, and the mode
                 x_adv = stage.perturb(attacked.eval(), x.clone(), y.clone(), indices.clone())
             attacked.eval()
@@ -146,9 +162,13 @@ class StageRunner:
                     f"of shape {shape}: it must return images of the shape that it "
                     f"receives, {tuple(x.shape)}."
                 )
-            x_adv = x_adv.detach().to(x)
-            judged = judge(
-                self.model,
+            return x_adv.detach().to(x)
+
+    def _judge(self, stage: Stage, x: Tensor, x_adv: Tensor, y: Tensor) -> Judged:
+        """Return the outcomes of the examples of a stage, in float32."""
+        with self._calling(stage):
+            return judge(
+                self.judge,
                 self.threat,
                 x,
                 x_adv,
@@ -157,14 +177,32 @@ class StageRunner:
                 label=self.label,
                 num_classes=self.num_classes,
             )
-            return x_adv, judged
 
-    def _report_memory(self) -> None:
+    def _find_unconfirmed(
+        self, stage: Stage, search: Search, x_adv: Tensor, y: Tensor, judged: Judged
+    ) -> Tensor:
+        """Return which examples fool the model of the search, but not the judge, (N,)."""
+        if search.model is self.judge:
+            return torch.zeros_like(judged.survives)
+        with self._calling(stage), searching_in(search.arithmetic), torch.no_grad():
+            return judged.survives & judged.is_allowed & ~is_correct(search.model(x_adv), y)
+
+    def _calling(self, stage: Stage) -> AbstractContextManager[None]:
+        return calling_user_code(
+            lambda raised: f"attack {stage.name} of suite {self.suite} on {self.label} {raised}."
+        )
+
+    def _shrink(self, search: Search, batch_size: int) -> bool:
+        """Halve the chunks of the passes; return whether that was possible."""
+        is_shrunk = self.judge.shrink(batch_size)
+        return is_shrunk if search.model is self.judge else search.model.shrink(batch_size)
+
+    def _report_memory(self, search: Search) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         logger.warning(
-            f"there is not enough memory for a whole batch: the model processes {self.model.size} "
-            "images at a time; the batch size of the attack does not change."
+            f"there is not enough memory for a whole batch: the model processes "
+            f"{search.model.size} images at a time; the batch size of the attack does not change."
         )
 
     def _report_nonfinite(self, stage: Stage, num_entered: int) -> None:

@@ -17,12 +17,13 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from adrbench.models.modes import in_mode
+from adrbench.runtime.arithmetic import TOLERANCES
 from adrbench.runtime.devices import IMAGE_FORMAT
 
 T = TypeVar("T")
 
 #: The largest `relative_difference` of logits that folding may cause.
-TOLERANCE = 1e-4
+TOLERANCE = TOLERANCES["float32"]
 #: The largest difference of image gradients that folding may cause, relative to their L2 norm.
 #: Rounding causes about 1e-6, and more where it moves an activation across the kink of a ReLU.
 GRADIENT_TOLERANCE = 1e-2

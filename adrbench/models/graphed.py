@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from adrbench.errors import first_line
-from adrbench.models.frozen import TOLERANCE, relative_difference
+from adrbench.models.frozen import relative_difference
+from adrbench.runtime.arithmetic import TOLERANCES, arithmetic_of_search
 from adrbench.runtime.cuda_graphs import PLAIN_CALLS, capture_graph, side_stream
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,8 @@ class GraphedModel(nn.Module):
         with torch.no_grad():
             expected = self.model(x)
             self.run_forward(x, passes)
-        if relative_difference(expected, passes.logits[: len(x)]) > TOLERANCE:
+        tolerance = TOLERANCES[arithmetic_of_search()]
+        if relative_difference(expected, passes.logits[: len(x)]) > tolerance:
             self._give_up("an image's logits depend on the others in its batch")
             return False
         return True

@@ -17,6 +17,7 @@ from adrbench.report.run_settings import (
 from adrbench.report.statistics import spread
 from adrbench.report.tables import Cell, Row, Table
 from adrbench.results.records import AttackRecord, TrainRecord
+from adrbench.runtime.arithmetic import FLOAT32
 
 RUNS_NOTE = "seconds: wall-clock time of a run, ± over seeds."
 EVALUATIONS_NOTE = (
@@ -104,7 +105,7 @@ def evaluation_table(grouped: Mapping[Task, Sequence[SeedGroup]]) -> Table:
                 for record in group.records[attack].values():
                     key = _Evaluations(
                         *(task.dataset, task.norm, group.identity.arch, common),
-                        *(record.device, record.n, record.processes),
+                        *(_device(record), record.n, record.processes),
                     )
                     rows.setdefault(key, {}).setdefault(task.eps, []).append(record)
     named = {place: label_dated(own) for place, own in dates.items()}
@@ -128,6 +129,12 @@ def evaluation_table(grouped: Mapping[Task, Sequence[SeedGroup]]) -> Table:
         ),
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _device(record: AttackRecord) -> str:
+    """Return the device of an evaluation, with the arithmetic of its attacks if not float32."""
+    in_float32 = record.searched == FLOAT32
+    return record.device if in_float32 else f"{record.device}, {record.searched}"
 
 
 def _training_cells(key: _Runs, records: Sequence[TrainRecord]) -> dict[str, Cell]:

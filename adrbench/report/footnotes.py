@@ -137,7 +137,8 @@ def _data_footnotes(group: SeedGroup) -> list[str]:
     if group.selection == "best" and group.selected_on == "test":
         found.append("best epoch chosen on the test split: optimistic")
     if identity.precision != FINAL_PRECISION:
-        found.append(f"evaluated in {identity.precision}, not {FINAL_PRECISION}")
+        how = "by a" if identity.precision.endswith("search") else "in"
+        found.append(f"evaluated {how} {identity.precision}, not {FINAL_PRECISION}")
     return found
 
 

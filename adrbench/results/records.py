@@ -16,6 +16,7 @@ from adrbench.config.threat import ThreatModel
 from adrbench.errors import RecordError
 from adrbench.results.history import HistoryRow
 from adrbench.results.migrations import MIGRATIONS
+from adrbench.runtime.arithmetic import FLOAT32
 from adrbench.runtime.files import check_regular_file, write_atomically
 from adrbench.runtime.typed_json import from_json, to_json
 
@@ -75,11 +76,14 @@ class AttackRecord:
     its normalization. `training_sha256` identifies the training settings without the seed, and
     `training_images_sha256` all training images, before any were held out for validation; both
     are null where unknown. `label` is the run's name where the user chose one, else "".
-    `folded` is true if the attacks ran on a form of the model with BatchNorm folded into its
-    convolutions; `processes` shared the work, which does not change the outcomes. `verdicts`
-    holds the per-example outcomes. `clean_logits` are those of the first 8 images, which identify
-    the code of the model (null in records of early versions); `model_code` is a fingerprint of the
-    user's source code behind it ("" if there is none, null in records of early versions).
+    `searched` is the arithmetic of the attacks, `judged` and `precision` are that in which the
+    outcomes were determined. `rechecked` images were fooled by an attack only in the arithmetic
+    of its search, and attacked again in float32. `folded` is true if the attacks ran on a form
+    of the model with BatchNorm folded into its convolutions; `processes` shared the work, which
+    does not change the outcomes. `verdicts` holds the per-example outcomes. `clean_logits` are
+    those of the first 8 images, which identify the code of the model (null in records of early
+    versions); `model_code` is a fingerprint of the user's source code behind it ("" if there is
+    none, null in records of early versions).
     """
 
     kind: Literal["attack"] = "attack"
@@ -118,7 +122,10 @@ class AttackRecord:
     warnings: tuple[str, ...]
     software: Software
     device: str
-    precision: str
+    precision: str = FLOAT32
+    searched: str = FLOAT32
+    judged: str = FLOAT32
+    rechecked: int = 0
     folded: bool = False
     processes: int = 1
     created: str

@@ -1,8 +1,9 @@
 """The arithmetic of training and of attacks: its names, and the contexts that switch to it."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from adrbench.errors import UsageError, argument
@@ -14,10 +15,25 @@ if TYPE_CHECKING:
 #: mantissa; bfloat16 and float16 compute those, and what is between them, in 16 bits.
 Arithmetic = Literal["float32", "tf32", "bfloat16", "float16"]
 ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
+FLOAT32: Literal["float32"] = "float32"
 #: What a user can ask for: an arithmetic, or the one that suits the device.
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 AUTO: Literal["auto"] = "auto"
 PRECISIONS: tuple[Precision, ...] = (AUTO, *ARITHMETICS)
+
+#: The largest relative difference that rounding causes between two ways to compute the same logits,
+#: such as at two batch sizes. A ResNet-18 has 1e-6, 1e-3, 1e-3 and 5e-3 (2026).
+TOLERANCES: Mapping[Arithmetic, float] = {
+    "float32": 1e-4,
+    "tf32": 1e-2,
+    "bfloat16": 5e-2,
+    "float16": 1e-2,
+}
+#: The arithmetics of searches that are ranked together: their outcomes are judged in float32 and
+#: differ by no more than those of two memory layouts.
+RANKED: frozenset[str] = frozenset({FLOAT32, "tf32"})
+
+_searched_in: ContextVar[Arithmetic] = ContextVar("searched_in", default=FLOAT32)
 
 #: The compute capability of the first NVIDIA GPUs with TF32 and bfloat16, Ampere.
 AMPERE = (8, 0)
@@ -85,6 +101,25 @@ def computing_in(arithmetic: Arithmetic, device_type: str) -> Iterator[None]:
         dtype = getattr(torch, arithmetic)
         with torch.autocast(device_type, dtype=dtype, cache_enabled=False):
             yield
+
+
+@contextmanager
+def searching_in(arithmetic: Arithmetic) -> Iterator[None]:
+    """Mark the search of an attack in `arithmetic`, and allow TF32 if that is it.
+
+    Models in 16 bits convert their inputs themselves; what else the attack computes is in float32.
+    """
+    token = _searched_in.set(arithmetic)
+    try:
+        with _tf32(allowed=arithmetic == "tf32"):
+            yield
+    finally:
+        _searched_in.reset(token)
+
+
+def arithmetic_of_search() -> Arithmetic:
+    """Return the arithmetic of the current search, float32 outside of one."""
+    return _searched_in.get()
 
 
 @contextmanager

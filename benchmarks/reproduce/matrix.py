@@ -173,14 +173,14 @@ THREE_SEEDS = range(3)
 on_cifar10 = partial(
     cross, arch="wrn-10-2", epochs=100, precision="bfloat16", steps=5, alpha=3 / 255
 )
-on_digits = partial(cross, "digits", "small-cnn")
+on_digits = partial(cross, "digits", "small-cnn", precision="float32")
 on_1000 = partial(on_cifar10, FIRST_1000)
 
 
 def on_300_digits(method: str, label: str = "", **settings: Any) -> Trainings:
     """Return runs on 300 digits with the preset of all digits, 120 epochs, and `settings`."""
     preset = find_preset("digits", "small-cnn", parse_method(method), num_train=300).values
-    values = {**preset, "epochs": 120, **settings}
+    values = {**preset, "epochs": 120, "precision": "float32", **settings}
     dataset, arch = "digits-first-300", "small-cnn"
     return cross(dataset, arch, methods=(method,), seeds=THREE_SEEDS, label=label, **values)
 

@@ -242,7 +242,7 @@ def test_progress_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> Non
     evaluate(progress=True, name="mine")
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("mine pgd-5 Linf 0.03\n  clean ")
+    assert err.startswith("mine pgd-5 Linf 0.03, in float32\n  clean ")
 
 
 class InPlace(nn.Module):
@@ -368,7 +368,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "eps": ({"eps": 8}, "write 8/255 if you meant that"),
     "batch size": ({"batch_size": 0}, "batch_size is 0"),
     "device": ({"device": "tpu"}, "device is 'tpu'"),
-    "precision": ({"precision": "float16"}, "precision is 'float16'"),
+    "precision": ({"precision": "half"}, "precision is 'half': choose auto or float32"),
+    "tf32": ({"precision": "tf32"}, "precision is 'tf32': cpu does not have it"),
     "name": ({"name": " "}, "give a name"),
     "no dataset": ({"dataset": ""}, "dataset is ''"),
     "eps in quotes": ({"eps": "8/255"}, "such as 8/255 without quotes"),

@@ -75,7 +75,7 @@ def test_a_finished_run_is_not_trained_again_and_a_note_names_its_record(empty: 
     first = succeed(*line)
     assert first.lines[0] == (
         "digits-small-cnn-at-seed0: given: epochs 1, steps 1; ours: batch size 64, "
-        "lr 0.05, eps 0.1 (adrbench train ... --dry-run shows all)"
+        "lr 0.05, eps 0.1; automatic: precision float32 (adrbench train ... --dry-run shows all)"
     )
     assert first.lines[1].startswith("epoch 1/1  loss ")
     assert len(first.lines) == 2
@@ -271,7 +271,9 @@ def test_a_run_directory_means_its_best_and_last_checkpoints(here: Path) -> None
     assert best["weights"] == last["weights"] == "student"
     assert best["n"] == 100
     heads = [line for line in outcome.lines if not line.startswith("  ")]
-    assert heads == ["at best student pgd-2 Linf 0.1", "at last student pgd-2 Linf 0.1"]
+    assert heads == [
+        f"at {selection} student pgd-2 Linf 0.1, in float32" for selection in ("best", "last")
+    ]
     rows = [line.split() for line in outcome.out.splitlines() if line.startswith("at ")]
     assert rows == [
         *(

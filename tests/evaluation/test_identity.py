@@ -26,6 +26,7 @@ from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.evaluation.targets import TargetModel, Training
 from adrbench.models.architectures import build_model
 from adrbench.results.records import AttackRecord, read_record, unpack_logits, write_record
+from adrbench.runtime import arithmetic
 from adrbench.runtime.context import Context
 from messages import assert_one_line
 
@@ -52,6 +53,7 @@ class Case:
             info=info,
             out=out,
             clean_logits=logits,
+            device=CONTEXT.device,
         )
 
 
@@ -151,6 +153,7 @@ OF_OUTCOMES: dict[str, tuple[Callable[[Case], Case], str]] = {
         with_target(threat_model=ThreatModel(norm="L2", eps=0.02)),
         "threat_model L2 .*, not Linf",
     ),
+    "arithmetic": (with_config(precision="float16"), "searched float16, not float32"),
     "suite": (with_config(suite="pgd-3"), "suite pgd-3, not pgd-2"),
     "step size": (with_config(alpha=0.001), r"parameters .*'alpha': 0\.001"),
     "restarts": (with_config(restarts=2), "parameters .*'restarts': 2"),
@@ -351,3 +354,33 @@ def test_the_name_of_a_record_that_would_be_too_long(tmp_path: Path) -> None:
     fitting = with_target(run="r" * 200)(case()).plan(tmp_path)
     start(fitting)
     assert attack(fitting).run == "r" * 200
+
+
+def test_a_search_in_tf32_counts_for_records_and_not_for_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arithmetic, "has_tensor_cores", lambda device: True)
+    job, other = (
+        with_config(precision=precision)(case()).plan(tmp_path) for precision in ("float32", "tf32")
+    )
+    assert job.path == other.path
+    start(other)
+    with pytest.raises(RecordError, match="other settings such as --batch-size or --precision"):
+        attack(job)
+    record = attack(other)
+    assert (record.searched, record.judged) == ("tf32", "float32")
+    assert attack(job) == record
+
+
+def test_a_record_without_the_arithmetic_of_its_search_searched_in_float32(tmp_path: Path) -> None:
+    job = case().plan(tmp_path)
+    attack(job)
+    stored = json.loads(job.path.read_text())
+    for name in ("searched", "judged", "rechecked"):
+        del stored[name]
+    job.path.write_text(json.dumps(stored))
+    assert attack(job).searched == "float32"
+    other = with_config(precision="float16")(case()).plan(tmp_path)
+    shutil.copy(job.path, other.path)
+    with pytest.raises(RecordError, match="searched float32, not float16"):
+        attack(other)

@@ -24,7 +24,7 @@ from adrbench.models.reduced import (
     find_scale,
     reduce_precision,
 )
-from adrbench.runtime.devices import full_precision
+from adrbench.runtime.arithmetic import full_precision
 from tiny import build_trained, make_images, train_small_net
 
 ARCHS = ("small-cnn", "preact-resnet18", "wrn-10-1")

@@ -1,0 +1,86 @@
+"""The model in the arithmetic in which attacks search, and the repetition of unconfirmed outcomes.
+
+An attack that searches in reduced precision returns images that the model may classify correctly in
+float32, in which all outcomes are judged. Such images stay in the evaluation. Those that no attack
+fools in float32 either are attacked once more, in float32.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adrbench.attacks.predictions import is_correct
+from adrbench.attacks.stages import Stage
+from adrbench.config.threat import ThreatModel
+from adrbench.errors import UsageError, argument
+from adrbench.evaluation.judge import is_within
+from adrbench.models.chunked import ChunkedModel
+from adrbench.models.graphed import GraphedModel
+from adrbench.models.reduced import Fallback, reduce_precision
+from adrbench.runtime.arithmetic import Arithmetic
+
+#: The name of the last stage of a search in reduced precision.
+RECHECK = "recheck"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A frozen model, as attacks run on it, and the arithmetic in which it computes."""
+
+    model: ChunkedModel
+    arithmetic: Arithmetic
+
+
+def make_search(frozen: nn.Module, arithmetic: Arithmetic, x: Tensor, *, graphed: bool) -> Search:
+    """Return the form of a frozen float32 model for a search on batches up to the size of `x`.
+
+    `graphed` is whether its passes are replayed as CUDA graphs. The images `x` are (N, C, H, W).
+
+    Raises:
+        UsageError: when the model cannot compute in `arithmetic`.
+
+    """
+    model, exact = frozen, frozen
+    if arithmetic in ("bfloat16", "float16"):
+        try:
+            model = reduce_precision(frozen, getattr(torch, arithmetic), x)
+        except ValueError as error:
+            raise UsageError(
+                f"the attack cannot search in {arithmetic}, since of the model {error}: give "
+                f"{argument('precision', 'float32')}."
+            ) from error
+    if graphed:
+        model = GraphedModel(model, x, len(x))
+    if arithmetic in ("bfloat16", "float16"):
+        model = Fallback(model, exact)
+    return Search(model=ChunkedModel(model), arithmetic=arithmetic)
+
+
+class Recheck:
+    """A stage that attacks in float32 what an attack fooled only in the arithmetic of its search.
+
+    It runs `stages` one after the other, each on the images that no earlier one fooled.
+    """
+
+    name = RECHECK
+
+    def __init__(self, stages: Sequence[Stage], threat: ThreatModel) -> None:
+        self.stages = stages
+        self.threat = threat
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        """Return examples like `x` (N, C, H, W): the first that fools the model, or the last."""
+        x_adv, remaining = x.clone(), torch.arange(len(x), device=x.device)
+        for stage in self.stages:
+            if len(remaining) == 0:
+                break
+            images, labels = x[remaining], y[remaining]
+            found = stage.perturb(model, images.clone(), labels.clone(), indices[remaining])
+            found = found.detach().to(x)
+            with torch.no_grad():
+                is_fooled = ~is_correct(model(found), labels)
+            x_adv[remaining] = found
+            remaining = remaining[~(is_fooled & is_within(self.threat, images, found))]
+        return x_adv

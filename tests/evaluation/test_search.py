@@ -1,0 +1,214 @@
+"""Attacks that search in another arithmetic than the one in which outcomes are judged."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import adrbench
+from adrbench.attacks.early_exit import EarlyExit
+from adrbench.attacks.suites import Suite
+from adrbench.config.threat import ThreatModel
+from adrbench.errors import UsageError
+from adrbench.evaluation import search
+from adrbench.evaluation.evaluate import Evaluation, evaluate
+from adrbench.evaluation.progress import ProgressFiles
+from adrbench.runtime.arithmetic import Arithmetic, arithmetic_of_search, searching_in
+from killed_store import KilledAfter
+from tiny import Linear, labelled_by, make_images
+
+THREAT = ThreatModel(eps=0.2)
+MODEL = Linear()
+IMAGES = labelled_by(MODEL, make_images(40))
+STEPS = 5
+
+
+@dataclasses.dataclass
+class Stepping:
+    """A stage that moves each image by further and further steps, and stops where it is fooled."""
+
+    label_loss = None
+    name: str = "stepping"
+    direction: float = 1.0
+    arithmetics: tuple[Arithmetic, ...] = ()
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        self.arithmetics += (arithmetic_of_search(),)
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(model(x).gather(1, y[:, None]).sum(), x)
+        step = -self.direction * 0.2 / STEPS * gradient.sign()
+        found = x.detach()
+        for _ in range(STEPS):
+            with torch.no_grad():
+                is_fooled = model(found).argmax(1) != y
+            moved = (found + step).clamp(0, 1)
+            found = torch.where(is_fooled.view(-1, 1, 1, 1), found, moved)
+        return found
+
+
+class Nervous(nn.Module):
+    """A coarse form of a model: it mistakes every third image once its mean has changed at all."""
+
+    def __init__(self, exact: nn.Module, images: Tensor) -> None:
+        super().__init__()
+        self.exact = exact
+        self.means = images[::3].mean((1, 2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.exact(x)
+        distance = (x.mean((1, 2, 3))[:, None] - self.means).abs()
+        near, at = distance.min(1).values < 0.05, distance.min(1).values < 1e-6
+        return torch.where((near & ~at)[:, None], -logits, logits)
+
+
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = IMAGES.pixels / 255
+    monkeypatch.setattr(
+        search, "reduce_precision", lambda frozen, dtype, x: Nervous(frozen, pixels)
+    )
+
+
+def run(*stages: Stepping, searched: Arithmetic = "bfloat16", **more: Any) -> Evaluation:
+    suite = Suite(name="made", stages=stages, parameters={})
+    return evaluate(MODEL, IMAGES, suite, THREAT, batch_size=7, searched=searched, **more)
+
+
+def counts(result: Evaluation) -> dict[str, int]:
+    return {stage.name: stage.survivors for stage in result.stages}
+
+
+@pytest.mark.usefixtures("coarse")
+def test_what_only_the_search_calls_fooled_is_attacked_again_in_float32() -> None:
+    exact = run(Stepping(), searched="float32")
+    assert 0 < exact.robust_correct < exact.clean_correct
+    assert (exact.rechecked, list(counts(exact))) == (0, ["stepping"])
+    stage = Stepping()
+    result = run(stage)
+    assert torch.equal(result.robust, exact.robust)
+    assert list(counts(result)) == ["stepping", "recheck"]
+    assert counts(result)["stepping"] > counts(result)["recheck"] == exact.robust_correct
+    fooled_again = counts(result)["stepping"] - counts(result)["recheck"]
+    assert result.rechecked >= fooled_again > 0
+    num_batches = len(stage.arithmetics)
+    assert stage.arithmetics[0] == "bfloat16"
+    assert stage.arithmetics[-1] == "float32"
+    assert num_batches == 6 + -(-result.rechecked // 7)
+    assert arithmetic_of_search() == "float32"
+
+
+@pytest.mark.usefixtures("coarse")
+def test_an_image_that_a_later_attack_fools_is_not_attacked_again() -> None:
+    """The second stage succeeds on what the first one left, so only its own failures remain."""
+
+    class Exact(Stepping):
+        def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+            return super().perturb(MODEL, x, y, indices)
+
+    result = run(Stepping(), Exact(name="exact"))
+    exact = run(Stepping(), searched="float32")
+    assert torch.equal(result.robust, exact.robust)
+    assert counts(result)["stepping"] > counts(result)["exact"] == exact.robust_correct
+    assert result.rechecked < run(Stepping()).rechecked
+
+
+@pytest.mark.usefixtures("coarse")
+def test_a_killed_search_ends_in_the_same_outcomes(tmp_path: Path) -> None:
+    whole = run(Stepping(), Stepping(name="back", direction=-1))
+    assert whole.rechecked > 0
+    for allowed in range(100):
+        files = ProgressFiles(stem=tmp_path / str(allowed), fingerprint="f", n=40, rank=0)
+        stages = (Stepping(), Stepping(name="back", direction=-1))
+        try:
+            run(*stages, progress_store=KilledAfter(files, allowed))
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        resumed = run(*stages, progress_store=files)
+        assert torch.equal(resumed.robust, whole.robust)
+        assert counts(resumed) == counts(whole)
+        assert resumed.rechecked == whole.rechecked
+    assert allowed > 10
+
+
+def test_a_search_that_is_always_confirmed_has_no_further_stage() -> None:
+    result = run(Stepping(), searched="tf32")
+    assert (result.rechecked, list(counts(result))) == (0, ["stepping"])
+    assert torch.equal(result.robust, run(Stepping(), searched="float32").robust)
+
+
+def test_tf32_is_allowed_in_the_search_and_off_for_the_judge() -> None:
+    seen: dict[str, set[bool]] = {"search": set(), "judge": set()}
+
+    class Watching(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            during = "search" if arithmetic_of_search() == "tf32" else "judge"
+            seen[during].add(torch.backends.cudnn.allow_tf32)
+            seen[during].add(torch.backends.cuda.matmul.allow_tf32)
+            return super().forward(x) if x.sum() > 0 else x  # so that no trace takes its place
+
+    suite = Suite(name="made", stages=(Stepping(),), parameters={})
+    evaluate(Watching(), IMAGES, suite, THREAT, batch_size=20, searched="tf32")
+    assert seen == {"search": {True}, "judge": {False}}
+
+
+def test_a_model_without_a_coarse_form_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), Huge())
+    suite = Suite(name="made", stages=(Stepping(),), parameters={})
+    with pytest.raises(
+        UsageError, match=r"cannot search in float16, since .*: give --precision fl"
+    ):
+        evaluate(model, IMAGES, suite, THREAT, batch_size=20, searched="float16")
+
+
+class Huge(nn.Module):
+    """Logits from activations that overflow float16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Conv2d(1, 1, 1, bias=False)
+        self.linear = nn.Linear(16, 3)
+        nn.init.constant_(self.scale.weight, 1e6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.scale(x).flatten(1) / 1e6)
+        return logits
+
+
+def test_margins_of_early_exit_go_with_the_arithmetic() -> None:
+    assert EarlyExit(MODEL).exit_margin == 0.01
+    with searching_in("bfloat16"):
+        assert EarlyExit(MODEL).exit_margin == 0.1
+
+
+def attack(precision: Any) -> adrbench.Result:
+    x, _ = adrbench.load_examples("digits", n=20)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).eval()
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    return adrbench.evaluate(
+        model, x, y, suite="pgd-5", eps=0.01, precision=precision, batch_size=10
+    )
+
+
+def test_records_state_both_arithmetics() -> None:
+    for precision, searched in (("auto", "float32"), ("float32", "float32"), ("bfloat16",) * 2):
+        record = attack(precision).record
+        assert (record.searched, record.judged, record.precision) == (searched, *["float32"] * 2)
+
+
+def test_a_search_in_tf32_is_the_same_evaluation_and_one_in_float16_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adrbench.runtime.arithmetic.has_tensor_cores", lambda device: True)
+    paths = {
+        precision: attack(precision).save(tmp_path)
+        for precision in ("float32", "tf32", "bfloat16", "float16")
+    }
+    assert paths["tf32"] == paths["float32"]
+    assert len(set(paths.values())) == 3
