@@ -67,17 +67,20 @@ class _Round(torch.autograd.Function):
 
 
 class Rounding(TorchFunctionMode):
-    """Within this context, layers round as they do in `arithmetic`."""
+    """Within this context, layers round as they do in `arithmetic`, except the layer `exact`."""
 
-    def __init__(self, arithmetic: Emulated) -> None:
+    def __init__(self, arithmetic: Emulated, exact: nn.Linear | None = None) -> None:
         super().__init__()
         self.arithmetic = arithmetic
+        self.exact = exact
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Call `func`, with its inputs and its result rounded where it is a layer."""
         kwargs = kwargs or {}
+        if func is F.linear and self.exact is not None and args[1] is self.exact.weight:
+            return func(*args, **kwargs)
         arithmetic = self.arithmetic
         is_tf32 = arithmetic == "tf32"
         if func in PRODUCTS:
@@ -95,16 +98,22 @@ class Rounding(TorchFunctionMode):
 
 
 class EmulatedNetwork(nn.Module):
-    """`network`, whose layers round as in `arithmetic`; in "float32" it is the network itself."""
+    """`network`, whose layers round as in `arithmetic`; in "float32" it is the network itself.
 
-    def __init__(self, network: nn.Module, arithmetic: Emulated) -> None:
+    The linear layer `exact` computes in float32, as in `adrbench.models.reduced`.
+    """
+
+    def __init__(
+        self, network: nn.Module, arithmetic: Emulated, exact: nn.Linear | None = None
+    ) -> None:
         super().__init__()
         self.network = network
+        self.exact = exact
         self.arithmetic: Emulated = arithmetic
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes) of images (N, C, H, W)."""
         if self.arithmetic == "float32":
             return self.network(x)  # type: ignore[no-any-return]
-        with Rounding(self.arithmetic):
+        with Rounding(self.arithmetic, self.exact):
             return self.network(x)  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ from benchmarks.emulation import EmulatedNetwork, round_to
 ONE_PLUS = 1 + 2.0**-10
 
 
-def build_network() -> nn.Module:
+def build_network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1, bias=False),
@@ -82,3 +82,13 @@ def test_float32_is_the_network_itself() -> None:
     network, x = build_network(), torch.rand(4, 3, 8, 8)
     emulated = logits_and_gradients(EmulatedNetwork(network, "float32"), x)
     assert torch.equal(emulated, logits_and_gradients(network, x))
+
+
+def test_one_layer_can_stay_exact() -> None:
+    network, x = build_network(), torch.rand(4, 3, 8, 8)
+    last = network[-1]
+    assert isinstance(last, nn.Linear)
+    found = EmulatedNetwork(network, "float16", exact=last)(x)
+    features = EmulatedNetwork(network[:-1], "float16")(x)
+    assert torch.equal(found, last(features))
+    assert not torch.equal(found, round_to(found, "float16"))
