@@ -205,7 +205,7 @@ def find_scale(gradient: Tensor) -> Tensor:
     # The reciprocal of the scale must be a normal number too.
     wanted = (2 * EXPONENT_BIAS + TARGET_EXPONENT - biased).clamp(1, LARGEST_BIASED - 1)
     scale = (wanted << MANTISSA_BITS).view(torch.float32)
-    return torch.where((largest > 0) & largest.isfinite(), scale, 1.0)
+    return scale.masked_fill((largest == 0) | ~largest.isfinite(), 1.0)
 
 
 def _per_row(scale: Tensor, like: Tensor) -> Tensor:
