@@ -100,7 +100,7 @@ def reduce_precision(frozen: nn.Module, dtype: torch.dtype, x: Tensor) -> Gradie
 
     Convolutions are in channels last. A linear layer whose outputs are the logits computes in
     float32, since float16 resolves a logit of 4 only to 0.004. Logits and image gradients are
-    compared with those of `frozen` on the first of the images `x` (N, C, H, W), in its range.
+    compared with those of `frozen` on the first few of the images `x` (N, C, H, W).
 
     Raises:
         ValueError: with the reason, a clause such as "its logits in float16 are not finite", when
