@@ -38,6 +38,8 @@ class Setting:
     A setting with the choice "auto" is decided for each run, and stored as decided.
     `default` is None for a setting that a preset supplies. A setting that `is_later` was added
     after the first version: files without it imply its default, which fingerprints omit.
+    `implied` is the value that files without the setting imply where that is not its default. A
+    setting that changes nothing but rounding is not fingerprinted.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Setting:
     in_pixels: bool = False
     is_optional: bool = False
     is_later: bool = False
+    implied: str | None = None
+    is_fingerprinted: bool = True
     default: Any = None
     show_default: str | None = None
 
@@ -120,6 +124,8 @@ def setting(
     choices: tuple[str, ...] = (),
     in_pixels: bool = False,
     is_later: bool = False,
+    implied: str | None = None,
+    is_fingerprinted: bool = True,
     show_default: str | None = None,
 ) -> Any:
     """Declare a dataclass field as a setting; the arguments are those of `Setting`."""
@@ -130,6 +136,8 @@ def setting(
         "choices": choices,
         "in_pixels": in_pixels,
         "is_later": is_later,
+        "implied": implied,
+        "is_fingerprinted": is_fingerprinted,
         "show_default": show_default,
     }
     return dataclasses.field(default=default, metadata={_KEY: declared})

@@ -24,6 +24,8 @@ Select = Literal["val", "test"]
 SELECTS: tuple[Select, ...] = ("val", "test")
 BatchNormMode = Literal["train", "eval"]
 BATCH_NORM_MODES: tuple[BatchNormMode, ...] = ("train", "eval")
+Compile = Literal["auto", "on", "off"]
+COMPILE: tuple[Compile, ...] = (AUTO, "on", "off")
 #: The default number of minutes between saves of a run within an epoch.
 SAVE_MINUTES: float = 5
 
@@ -100,6 +102,14 @@ class TrainConfig:
         help="Arithmetic of training: float32 (TF32 off), tf32, bfloat16, or auto, which is "
         "bfloat16 on a GPU that has it and float32 elsewhere.",
     )
+    compile: Compile = setting(
+        default=AUTO,
+        choices=COMPILE,
+        implied="off",
+        is_fingerprinted=False,
+        help="Compile the networks of training steps: on, off, or auto, which is on for a long run "
+        "on a GPU.",
+    )
     sync_batch_norm: bool = setting(
         default=False, is_later=True, help="With torchrun on GPUs: BatchNorm over the global batch."
     )
@@ -152,7 +162,7 @@ class TrainConfig:
     @classmethod
     def from_json(cls, data: object) -> "TrainConfig":
         """Read a configuration; ValueError names the field that is wrong."""
-        return from_json(cls, nest_method_settings(data))
+        return from_json(cls, nest_method_settings(add_implied(data)))
 
     def sha256(self, processes: int = 1) -> str:
         """Return a fingerprint of everything that determines the weights but data and seed.
@@ -160,17 +170,22 @@ class TrainConfig:
         The number of `processes` counts where BatchNorm normalizes the shares of a batch apart.
 
         `adr` and `adr+wa` train alike, so averaging is left out of the method. A setting that
-        was added later counts only where it is used, so that older fingerprints stay valid.
+        was added later counts only where it is used, so that older fingerprints stay valid, and
+        one that changes nothing but rounding never.
         """
         values = self._stored()
         declared = self.declared().items()
-        later = {name for name, one in declared if one.is_later and values.get(name) == one.default}
+        omitted = {
+            name
+            for name, one in declared
+            if not one.is_fingerprinted or (one.is_later and values.get(name) == one.default)
+        }
         method = self.parsed_method().row("student")
         apart = {"seed": 0, "dataset": "", "preset": "", "method": method}
         settings = {**to_json(values), **apart}
         if processes > 1 and not self.sync_batch_norm:
             settings["processes"] = processes
-        return hash_json({name: value for name, value in settings.items() if name not in later})
+        return hash_json({name: value for name, value in settings.items() if name not in omitted})
 
     def differences(self, other: "TrainConfig") -> list[tuple[str, Any, Any]]:
         """Return the settings that differ, each with both values.
@@ -227,6 +242,14 @@ def nest_method_settings(data: object) -> object:
     for name, value in method_settings.items():
         declared[name].check_type(value)
     return own | {"method_settings": method_settings}
+
+
+def add_implied(data: object) -> object:
+    """Return stored settings with those that the file lacks and implies."""
+    if not isinstance(data, Mapping):
+        return data
+    declared = settings_of(TrainConfig).items()
+    return {name: one.implied for name, one in declared if one.implied is not None} | dict(data)
 
 
 def check_values(values: Mapping[str, Any]) -> None:

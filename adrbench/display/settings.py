@@ -10,7 +10,7 @@ from adrbench.config.resolve import GIVEN
 from adrbench.config.settings import TrainConfig
 
 #: The general settings that introduce a run, beside those of its method and those that were given.
-INTRODUCED = ("eps", "steps", "epochs", "batch_size", "lr", "precision")
+INTRODUCED = ("eps", "steps", "epochs", "batch_size", "lr", "precision", "compile")
 #: The width of the table.
 WIDTH = 80
 

@@ -146,13 +146,15 @@ class AttackRecord:
 class Session:
     """A part of a training run without interruption, beginning at step `first_step` (from 0).
 
-    `device` is that of rank 0; `started` is in UTC.
+    `device` is that of rank 0; `started` is in UTC. `compiled` is whether the networks of its steps
+    ran compiled.
     """
 
     first_step: int
     processes: int
     device: str
     started: str
+    compiled: bool = False
 
 
 def count_processes(sessions: Sequence[Session]) -> int:

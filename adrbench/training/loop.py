@@ -127,6 +127,8 @@ def start_session(run: Run, state: TrainState) -> None:
             logger.warning(f"device now: {session.device}, before: {former.device}.")
     if run.config.sync_batch_norm and session.processes == 1:
         logger.warning(f"{argument('sync_batch_norm')} has no effect with one process.")
+    if run.config.compile == "on" and session.processes > 1:
+        logger.warning(f"{argument('compile', 'on')} has no effect with several processes.")
     kept = [earlier for earlier in state.sessions if earlier.first_step < session.first_step]
     state.sessions = [*kept, session]
 
@@ -141,7 +143,7 @@ def run_epoch(
     """Train the rest of an epoch, validate and save; return its history row."""
     take_steps(run, state, stepper, checkpointer, callbacks)
     began = time.perf_counter()
-    with checkpointer.saved_if_interrupted(state):
+    with checkpointer.saved_if_interrupted(state), stepper.uncompiled():
         counts = validate(run, state, callbacks)
     last_step = state.steps_done - 1
     row = HistoryRow(

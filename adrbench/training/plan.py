@@ -9,7 +9,7 @@ from adrbench.config.component_plugins import load_plugin_components
 from adrbench.config.presets import Source
 from adrbench.config.resolve import TrainRequest
 from adrbench.config.settings import SAVE_MINUTES, TrainConfig
-from adrbench.data import Dataset, load_dataset
+from adrbench.data import Dataset, load_dataset, steps_per_epoch
 from adrbench.errors import UsageError, argument
 from adrbench.models.architectures import Architecture, find_activation, find_architecture
 from adrbench.models.foreign import Builder
@@ -133,7 +133,12 @@ def make_plan(
         config = adopt(config, stored)
     return Plan(
         request=request,
-        config=decide(config, context.device),
+        config=decide(
+            config,
+            context.device,
+            steps_per_epoch=steps_per_epoch(len(loaded.train), config.batch_size),
+            processes=context.process_group.size,
+        ),
         dataset=loaded,
         architecture=architecture,
         name=name,

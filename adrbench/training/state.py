@@ -129,6 +129,11 @@ class TrainState:
         self.losses = LossBuffer(self.losses.num_steps, self.losses.device)
         self.seconds = 0.0
 
+    def note_compiled(self) -> None:
+        """Record that the steps of the current session are compiled."""
+        if self.sessions:
+            self.sessions[-1] = replace(self.sessions[-1], compiled=True)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain values and tensors, the weights by name under "models"."""
         return {
@@ -204,7 +209,12 @@ def prepare_run(
     num_steps = steps_per_epoch(len(dataset.train), config.batch_size)
     check_shares(config.batch_size, context.process_group.size)
     return Run(
-        config=decide(config, context.device),
+        config=decide(
+            config,
+            context.device,
+            steps_per_epoch=num_steps,
+            processes=context.process_group.size,
+        ),
         architecture=architecture,
         dataset=replace(
             dataset,

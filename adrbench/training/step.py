@@ -1,6 +1,6 @@
 """One training step, written like the method, and how a run executes it on its device."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from adrbench.runtime import seeds
 from adrbench.runtime.arithmetic import computing_in
 from adrbench.runtime.cuda_graphs import GraphedCall, Inputs
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
+from adrbench.training.compiled_step import CompiledStep
 from adrbench.training.state import Run, TrainState
 
 
@@ -51,15 +52,26 @@ def train_step(
     by the perturbation, BatchNorm statistics here, so that all ranks keep the same models.
     """
     with arithmetic or nullcontext():
-        targets = slots.targets(x, y, values)  # (N, C)
-        x_adv = slots.objective.craft(model, x, targets, noise)  # (N, C, H, W)
-        loss = slots.perturbation.backward(  # (), gradients in .grad
-            model, lambda: slots.objective.loss(model, x, x_adv, targets)
-        )
-    update_parameters(optimizer, lr=values["lr"], loss=loss)
+        result = run_passes(model, slots, x, y, noise=noise, values=values)
+    update_parameters(optimizer, lr=values["lr"], loss=result.loss)
     if statistics := running_statistics(model):
         process_group.all_reduce_mean(statistics)
     slots.averaging.update(model)
+    return result
+
+
+def run_passes(
+    model: nn.Module, slots: Slots, x: Tensor, y: Tensor, *, noise: Tensor, values: Values
+) -> StepResult:
+    """Run the forward and backward passes of a step, which leave the gradients in `.grad`.
+
+    The arguments are those of `train_step`. BatchNorm statistics change, parameters do not.
+    """
+    targets = slots.targets(x, y, values)  # (N, C)
+    x_adv = slots.objective.craft(model, x, targets, noise)  # (N, C, H, W)
+    loss = slots.perturbation.backward(  # (), gradients in .grad
+        model, lambda: slots.objective.loss(model, x, x_adv, targets)
+    )
     return StepResult(loss=loss, targets=targets, x_adv=x_adv)
 
 
@@ -77,15 +89,21 @@ def update_parameters(
 class Stepper:
     """Takes the steps of a run: on a GPU as one CUDA graph, captured once for the whole run.
 
-    With several ranks the kernels are launched one by one, with communication between them.
+    The networks are compiled if the run's settings say so. With several ranks they are not, and the
+    kernels are launched one by one, with communication between them.
     """
 
     def __init__(self, run: Run, state: TrainState) -> None:
         self.run = run
         self.state = state
         self.generator = torch.Generator(run.context.device)
-        work = partial(take_step, run, state)
-        is_graph = run.context.device.type == "cuda" and run.context.process_group.size == 1
+        work: Callable[[Inputs], Tensor] = partial(take_step, run, state)
+        is_single = run.context.process_group.size == 1
+        self.compiled: CompiledStep | None = None
+        if run.config.compile == "on" and is_single:
+            passes = partial(take_passes, run, state)
+            work = self.compiled = CompiledStep(run, state, passes=passes, step=work)
+        is_graph = run.context.device.type == "cuda" and is_single
         self.take = GraphedCall(work, run.context.device) if is_graph else work
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
@@ -109,6 +127,13 @@ class Stepper:
         ):
             return self.take(inputs)
 
+    def uncompiled(self) -> AbstractContextManager[Any]:
+        """Return a context in which passes of the networks are not compiled, nor run compiled."""
+        if self.compiled is None:
+            return nullcontext()
+        force_eager: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+        return force_eager
+
     def _draw_noise(self, x: Tensor, step: int) -> Tensor:
         """Return this rank's share of the noise, which is drawn for the whole batch."""
         process_group = self.run.context.process_group
@@ -124,7 +149,7 @@ BATCH = ("x", "y", "noise")
 
 def take_step(run: Run, state: TrainState, inputs: Inputs) -> Tensor:
     """Take a step on `inputs`: x, y, noise, and the scheduled numbers; return its loss."""
-    batch: Mapping[str, Any] = inputs
+    batch, values = split_inputs(inputs)
     return train_step(
         state.model,
         state.slots,
@@ -132,7 +157,32 @@ def take_step(run: Run, state: TrainState, inputs: Inputs) -> Tensor:
         batch["x"],
         batch["y"],
         noise=batch["noise"],
-        values={name: value for name, value in inputs.items() if name not in BATCH},
-        arithmetic=computing_in(run.arithmetic, run.context.device.type),
+        values=values,
+        arithmetic=arithmetic(run),
         process_group=run.context.process_group,
     ).loss
+
+
+def take_passes(run: Run, state: TrainState, inputs: Inputs) -> None:
+    """Run the forward and backward passes of a step on `inputs`, without an update."""
+    batch, values = split_inputs(inputs)
+    with arithmetic(run):
+        run_passes(
+            state.model,
+            state.slots,
+            batch["x"],
+            batch["y"],
+            noise=batch["noise"],
+            values=values,
+        )
+
+
+def split_inputs(inputs: Inputs) -> tuple[Mapping[str, Any], Values]:
+    """Return the tensors of a batch, and the scheduled numbers, both by name."""
+    values = {name: value for name, value in inputs.items() if name not in BATCH}
+    return {name: inputs[name] for name in BATCH}, values
+
+
+def arithmetic(run: Run) -> AbstractContextManager[Any]:
+    """Return the context of the passes of a step."""
+    return computing_in(run.arithmetic, run.context.device.type)

@@ -105,6 +105,16 @@ def test_fingerprints_survive_new_settings_and_depend_on_the_number_of_processes
     assert synchronized.sha256(8) == synchronized.sha256()
 
 
+def test_compiling_changes_no_fingerprint_and_stored_settings_without_it_mean_off() -> None:
+    off, on = (config("at", compile=choice) for choice in ("off", "on"))
+    assert off.sha256() == on.sha256()
+    assert off.differences(on) == [("compile", "off", "on")]
+    stored = on.to_json()
+    assert TrainConfig.from_json(stored) == on
+    del stored["compile"]
+    assert TrainConfig.from_json(stored) == off
+
+
 def test_runs_with_one_split_seed_are_seeds_of_the_same_settings() -> None:
     plain, one, other = (config("at", seed=k, split_seed=s) for k, s in ((0, None), (1, 7), (2, 7)))
     assert one.sha256() == other.sha256() != plain.sha256()
