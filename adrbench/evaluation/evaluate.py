@@ -24,7 +24,7 @@ from adrbench.evaluation.reliability import assess_reliability
 from adrbench.evaluation.search import RECHECK, Recheck, Search, make_search
 from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks, StageRunner
 from adrbench.models.chunked import ChunkedModel
-from adrbench.models.frozen import FORMATS, Freezer, Frozen, formats_for
+from adrbench.models.frozen import FORMATS, Freezer, Frozen, ModelFreezer, formats_for
 from adrbench.models.modes import in_mode, restored_buffers, without_parameter_gradients
 from adrbench.registry import calling_user_code
 from adrbench.results.records import StageResult
@@ -94,7 +94,7 @@ def evaluate(
     progress_store: ProgressStore | None = None,
     example_store: ExampleStore | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
-    freezer: Freezer | None = None,
+    freezer: ModelFreezer | None = None,
 ) -> Evaluation:
     """Attack `model` on `images`, on the device both are on, and judge the outcomes in float32.
 
@@ -115,8 +115,8 @@ def evaluate(
     evaluation resumes, and its adversarial examples in `example_store`. Where memory does not
     suffice for a batch, the passes of the model are split, and the batch stays as it is. Every
     rank of `process_group` calls this and returns the whole evaluation; the ranks share the
-    batches, which do not depend on the number of ranks. Evaluations of the same model one after
-    another can share the `freezer`.
+    batches, which do not depend on the number of ranks. Evaluations one after another can share a
+    `freezer`: of one model a `Freezer`, of one whose weights change a `RefillingFreezer`.
 
     Raises:
         NonFiniteLogitsError: after the clean pass, on all ranks, if a logit was not finite there.
@@ -268,7 +268,7 @@ def _freeze_alike(
     optimize_model: bool,
     *,
     process_group: ProcessGroup,
-    freezer: Freezer,
+    freezer: ModelFreezer,
 ) -> Frozen:
     """Freeze the model on every rank, in the memory format that rank 0 chooses.
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -79,6 +79,15 @@ def freeze(
     return Frozen(model=model, folded=False, memory_format="")
 
 
+class ModelFreezer(Protocol):
+    """What freezes the model of an evaluation."""
+
+    def freeze(
+        self, model: nn.Module, x: Tensor, formats: Sequence[torch.memory_format] = (IMAGE_FORMAT,)
+    ) -> Frozen:
+        """Return the frozen form of `model`, as the function `freeze` does."""
+
+
 class Freezer:
     """Freezes a model once for several evaluations, between which it does not change."""
 
@@ -114,9 +123,17 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
     Raises any exception from a model that cannot be traced, such as one that branches on values.
     """
+    return fuse(fx.GraphModule(*trace(model)), inplace=True, no_trace=True).eval()
+
+
+def trace(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
+    """Return a copy of `model` in eval mode, and the graph of its forward pass.
+
+    Raises any exception from a model that cannot be traced.
+    """
     tracer = _OneThreadTracer()
     graph = tracer.trace(copy.deepcopy(model).eval())
-    return fuse(fx.GraphModule(tracer.root, graph), inplace=True, no_trace=True).eval()
+    return tracer.root, graph
 
 
 class _OneThreadTracer(fx.Tracer):
@@ -149,9 +166,12 @@ class _OneThreadTracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
-def is_equivalent(model: nn.Module, other: nn.Module, x: Tensor) -> bool:
+def is_equivalent(
+    model: nn.Module, other: nn.Module, x: Tensor, comparisons: int = COMPARISONS
+) -> bool:
     """Return whether two models in eval mode have the same logits and gradients on `x`.
 
+    Logits are compared `comparisons` times, since those of a randomized model differ each time.
     Equal logits do not imply equal gradients: a trace drops custom backward passes and ignores
     `torch.no_grad`.
     """
@@ -163,7 +183,7 @@ def is_equivalent(model: nn.Module, other: nn.Module, x: Tensor) -> bool:
         return relative_difference(logits, other_logits) <= TOLERANCE and all(
             relative_difference(logits, logits_and_gradient(each, x)[0]) <= TOLERANCE
             for each in (model, other)
-            for _ in range(1, COMPARISONS)
+            for _ in range(1, comparisons)
         )
 
 

@@ -16,6 +16,8 @@ from adrbench.errors import AdrbenchError, NonFiniteLogitsError, argument
 from adrbench.evaluation.evaluate import evaluate
 from adrbench.evaluation.stage_runner import OnBatch, ProgressCallbacks
 from adrbench.models.architectures import Architecture
+from adrbench.models.frozen import ModelFreezer
+from adrbench.models.refill import RefillingFreezer
 from adrbench.results.history import Counts, HistoryRow
 from adrbench.results.provenance import describe_device, now
 from adrbench.results.records import Session, TrainRecord
@@ -84,10 +86,11 @@ def train(
             checkpointer.write_config(state)
             epoch = state.epochs_done + 1
             callbacks.begin(config, run.steps_per_epoch, epoch, state.losses.recorded)
-        stepper = Stepper(run, state)
+        stepper, freezer = Stepper(run, state), RefillingFreezer()
         with context.stop.deferred():
             while state.epochs_done < config.epochs:
-                callbacks.epoch(run_epoch(run, state, stepper, checkpointer, callbacks))
+                row = run_epoch(run, state, stepper, checkpointer, callbacks, freezer=freezer)
+                callbacks.epoch(row)
             finished = make_record(run, state)
             if record and is_rank_zero:
                 finished = write_own_record(record, finished)
@@ -139,12 +142,14 @@ def run_epoch(
     stepper: Stepper,
     checkpointer: Checkpointer,
     callbacks: Callbacks,
+    *,
+    freezer: ModelFreezer,
 ) -> HistoryRow:
-    """Train the rest of an epoch, validate and save; return its history row."""
+    """Train the rest of an epoch, validate with `freezer` and save; return its history row."""
     take_steps(run, state, stepper, checkpointer, callbacks)
     began = time.perf_counter()
     with checkpointer.saved_if_interrupted(state), stepper.uncompiled():
-        counts = validate(run, state, callbacks)
+        counts = validate(run, state, callbacks, freezer)
     last_step = state.steps_done - 1
     row = HistoryRow(
         epoch=state.epochs_done + 1,
@@ -204,10 +209,13 @@ def take_steps(
     check_finite(run, state)
 
 
-def validate(run: Run, state: TrainState, callbacks: Callbacks) -> dict[Weights, Counts]:
+def validate(
+    run: Run, state: TrainState, callbacks: Callbacks, freezer: ModelFreezer
+) -> dict[Weights, Counts]:
     """Measure clean and PGD accuracy of each set of weights on the split that selects the best.
 
-    The attack is that of training, with noise drawn per image, the same in every epoch.
+    The attack is that of training, with noise drawn per image, the same in every epoch. The form of
+    the networks that is attacked, in float32, is that of `freezer`.
 
     Raises:
         AdrbenchError: where the logits on clean images are not finite.
@@ -235,6 +243,7 @@ def validate(run: Run, state: TrainState, callbacks: Callbacks) -> dict[Weights,
                     batch_size=attack.batch_size,
                     callbacks=ProgressCallbacks(on_batch=report_validation(callbacks, weights)),
                     process_group=run.context.process_group,
+                    freezer=freezer,
                 )
         except NonFiniteLogitsError as error:
             where = explain(run, state.steps_done - 1)

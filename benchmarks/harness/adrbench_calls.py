@@ -15,6 +15,7 @@ from adrbench.data import Dataset, Images
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.models.frozen import formats_for, freeze
 from adrbench.models.graphed import GraphedModel
+from adrbench.models.refill import RefillingFreezer
 from adrbench.runtime.arithmetic import Arithmetic
 from adrbench.runtime.context import Context
 from adrbench.training.callbacks import NoCallbacks
@@ -50,7 +51,8 @@ def make_epoch(run: Run, step: Step) -> Callable[[], object]:
     """Return a function that trains, validates and saves an epoch; `step` is from `make_step`."""
     assert isinstance(step, Stepper)
     checkpointer = Checkpointer(run, save_seconds=math.inf)
-    return lambda: run_epoch(run, step.state, step, checkpointer, NoCallbacks())
+    freezer = RefillingFreezer()
+    return lambda: run_epoch(run, step.state, step, checkpointer, NoCallbacks(), freezer=freezer)
 
 
 def make_attacked(model: nn.Module, x: Tensor) -> nn.Module:

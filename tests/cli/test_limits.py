@@ -40,11 +40,11 @@ def test_a_disk_that_fills_up_during_a_run(empty: Path, monkeypatch: pytest.Monk
     succeed(*LINE, "--out", "whole")
     run_epoch = training.run_epoch
 
-    def run_epoch_on_full_disk(run: Run, state: TrainState, *others: Any) -> Any:
+    def run_epoch_on_full_disk(run: Run, state: TrainState, *others: Any, **named: Any) -> Any:
         if state.epochs_done == 0:
-            return run_epoch(run, state, *others)
+            return run_epoch(run, state, *others, **named)
         with disk_of(50_000):
-            return run_epoch(run, state, *others)
+            return run_epoch(run, state, *others, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "run_epoch", run_epoch_on_full_disk)

@@ -28,7 +28,7 @@ from adrbench.runtime.context import Context
 from adrbench.runtime.signals import Interrupted, StopRequest
 from adrbench.training import checkpointer
 from adrbench.training import loop as training
-from adrbench.training.callbacks import Callbacks, NoCallbacks
+from adrbench.training.callbacks import NoCallbacks
 from adrbench.training.checkpointer import CONFIG, FILES, HISTORY, Checkpointer
 from adrbench.training.state import Run, TrainState, build_state, prepare_run
 from logs import logged
@@ -144,10 +144,10 @@ def test_a_run_interrupted_during_its_validation(
     directory = tmp_path / "run"
     validate, stop = training.validate, StopRequest()
 
-    def interrupted(run: Run, state: TrainState, callbacks: Callbacks) -> dict[Weights, Counts]:
+    def interrupted(run: Run, state: TrainState, *rest: Any) -> dict[Weights, Counts]:
         if state.epochs_done == 1:
             signal.raise_signal(signal.SIGTERM)
-        return validate(run, state, callbacks)
+        return validate(run, state, *rest)
 
     monkeypatch.setattr(training, "validate", interrupted)
     with (
@@ -626,8 +626,8 @@ def test_a_stop_requested_in_the_last_validation_is_ignored(
     stop, path = StopRequest(), tmp_path / "record.json"
     run_validate = training.validate
 
-    def validate(run: Run, state: TrainState, callbacks: Callbacks) -> dict[Weights, Counts]:
-        counts = run_validate(run, state, callbacks)
+    def validate(run: Run, state: TrainState, *rest: Any) -> dict[Weights, Counts]:
+        counts = run_validate(run, state, *rest)
         if state.epochs_done + 1 == EPOCHS:
             stop.number = signal.SIGTERM
         return counts
