@@ -21,7 +21,13 @@ from adrbench.errors import RecordError
 from adrbench.evaluation.adversarial import AdversarialExamples, ExampleStore, assemble
 from adrbench.evaluation.progress import NoProgressStore, Progress, ProgressStore, begin, unique
 from adrbench.evaluation.reliability import assess_reliability
-from adrbench.evaluation.search import RECHECK, Recheck, Search, make_search
+from adrbench.evaluation.search import (
+    RECHECK,
+    Recheck,
+    Search,
+    is_worth_compiling,
+    make_search,
+)
 from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks, StageRunner
 from adrbench.models.chunked import ChunkedModel
 from adrbench.models.frozen import FORMATS, Freezer, Frozen, ModelFreezer, formats_for
@@ -44,8 +50,9 @@ class Evaluation:
 
     `clean` and `robust` are per-example outcomes in test-set order, (n,) booleans on the CPU.
     `folded` is whether BatchNorm was folded into convolutions in the model that was attacked,
-    `rechecked` the number of images that were attacked again in float32, `seconds` the time taken
-    over all sessions, and `adversarial` the examples, if they were kept.
+    `compiled` whether passes of its largest batches were compiled, `rechecked` the number of images
+    that were attacked again in float32, `seconds` the time taken over all sessions, and
+    `adversarial` the examples, if they were kept.
     """
 
     clean: Tensor
@@ -53,6 +60,7 @@ class Evaluation:
     stages: tuple[StageResult, ...]
     warnings: tuple[str, ...]
     folded: bool
+    compiled: bool
     rechecked: int
     seconds: float
     adversarial: AdversarialExamples | None = None
@@ -104,12 +112,12 @@ def evaluate(
     is checked on a few images for what makes attacks fail, unless `check_reliability` is false.
 
     The attacks run on the frozen form of the model. `optimize_model` spends time on making that
-    form fast, which pays off over many batches: its memory format is chosen with more care, and
-    on a GPU its passes are replayed as CUDA graphs where possible. `searched` is the arithmetic
-    of the attacks; images that they fool only in that are attacked again in float32 (see
-    `Recheck`). The model itself is returned to its state before the call, and so is torch's random
-    state. Calls from several threads run one after another, since they would change that state for
-    each other.
+    form fast, which pays off over many batches: its memory format is chosen with more care, and on
+    a GPU its passes are replayed as CUDA graphs where possible, in long evaluations compiled.
+    `searched` is the arithmetic of the attacks; images that they fool only in that are attacked
+    again in float32 (see `Recheck`). The model itself is returned to its state before the call, and
+    so is torch's random state. Calls from several threads run one after another, since they would
+    change that state for each other.
 
     After every batch the progress is saved in `progress_store`, from which an interrupted
     evaluation resumes, and its adversarial examples in `example_store`. Where memory does not
@@ -168,7 +176,14 @@ def evaluate(
             progress.warnings = unique([*progress.warnings, *collected()])
             progress_store.save(progress)
 
-        search = make_search(frozen.model, searched, x, graphed=optimize_model and x.is_cuda)
+        is_graphed = optimize_model and x.is_cuda
+        search = make_search(
+            frozen.model,
+            searched,
+            x,
+            graphed=is_graphed,
+            compiled=is_graphed and is_worth_compiling(frozen.model, suite.stages, x, len(images)),
+        )
         judge = search.model if searched == "float32" else ChunkedModel(frozen.model)
         in_float32 = Search(model=judge, arithmetic="float32")
         runner = StageRunner(
@@ -220,6 +235,7 @@ def evaluate(
         stages=tuple(progress.stages[1:]),
         warnings=(*suite.left_out, *unique(text for of_rank in texts for text in of_rank)),
         folded=frozen.folded,
+        compiled=search.is_compiled,
         rechecked=progress.rechecked,
         seconds=earlier_seconds + time.perf_counter() - started,
         adversarial=None

@@ -187,6 +187,7 @@ def make_record(job: Job, evaluation: Evaluation, context: Context) -> AttackRec
         device=describe_device(context.device),
         rechecked=evaluation.rechecked,
         folded=evaluation.folded,
+        compiled=evaluation.compiled,
         processes=context.process_group.size,
         created=now(),
         seconds=evaluation.seconds,

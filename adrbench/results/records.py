@@ -79,11 +79,12 @@ class AttackRecord:
     `searched` is the arithmetic of the attacks, `judged` and `precision` are that in which the
     outcomes were determined. `rechecked` images were fooled by an attack only in the arithmetic
     of its search, and attacked again in float32. `folded` is true if the attacks ran on a form
-    of the model with BatchNorm folded into its convolutions; `processes` shared the work, which
-    does not change the outcomes. `verdicts` holds the per-example outcomes. `clean_logits` are
-    those of the first 8 images, which identify the code of the model (null in records of early
-    versions); `model_code` is a fingerprint of the user's source code behind it ("" if there is
-    none, null in records of early versions).
+    of the model with BatchNorm folded into its convolutions, and `compiled` if passes of the
+    largest batches were compiled; `processes` shared the work, which does not change the
+    outcomes. `verdicts` holds the per-example outcomes. `clean_logits` are those of the first 8
+    images, which identify the code of the model (null in records of early versions);
+    `model_code` is a fingerprint of the user's source code behind it ("" if there is none, null
+    in records of early versions).
     """
 
     kind: Literal["attack"] = "attack"
@@ -127,6 +128,7 @@ class AttackRecord:
     judged: str = FLOAT32
     rechecked: int = 0
     folded: bool = False
+    compiled: bool = False
     processes: int = 1
     created: str
     seconds: float

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from adrbench.errors import first_line
+from adrbench.models.compiled import find_reason
 from adrbench.models.modes import restored_buffers
 from adrbench.runtime import seeds
 from adrbench.runtime.cuda_graphs import Inputs
@@ -100,12 +100,3 @@ class CompiledStep:
                     torch.compiler.set_stance(stance),
                 ):
                     self.passes(inputs)
-
-
-def find_reason(error: Exception) -> str:
-    """Return why a compilation failed, for use in a sentence.
-
-    PyTorch's errors contain the one that a backend raised.
-    """
-    cause = getattr(error, "inner_exception", error)
-    return f"torch.compile raised {type(cause).__name__} ({first_line(cause)})"

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 import adrbench
 from adrbench.attacks.early_exit import EarlyExit
+from adrbench.attacks.find_suite import build_suite
 from adrbench.attacks.suites import Suite
+from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError
 from adrbench.evaluation import search
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.progress import ProgressFiles
+from adrbench.models.architectures import build_model
 from adrbench.runtime.arithmetic import Arithmetic, arithmetic_of_search, searching_in
 from killed_store import KilledAfter
 from tiny import Linear, labelled_by, make_images
@@ -177,6 +180,16 @@ class Huge(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.linear(self.scale(x).flatten(1) / 1e6)
         return logits
+
+
+def test_only_long_evaluations_are_worth_compiling() -> None:
+    """AutoAttack on a ResNet-18 is, on 10,000 images and not on 1,000."""
+    model = build_model("resnet18", num_classes=10).eval()
+    suite = build_suite(AttackConfig(suite="autoattack"), THREAT, 10)
+    x = torch.zeros(2, 3, 32, 32)
+    assert search.is_worth_compiling(model, suite.stages, x, 10_000)
+    assert not search.is_worth_compiling(model, suite.stages, x, 1_000)
+    assert not search.is_worth_compiling(model, (Stepping(),), x, 10_000), "its length is unknown"
 
 
 def test_margins_of_early_exit_go_with_the_arithmetic() -> None:

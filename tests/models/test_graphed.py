@@ -13,49 +13,11 @@ from adrbench.evaluation.evaluate import evaluate
 from adrbench.models.frozen import freeze
 from adrbench.models.graphed import SMALLEST_BATCH, GraphedModel, Passes, batch_sizes
 from adrbench.runtime.arithmetic import full_precision
+from graph_stand_in import SharedMemory
 from logs import logged
 from tiny import build_trained, make_images, train_small_net
 
 MAX_BYTES = 40
-
-
-class SharedMemory:
-    """Imitates CUDA graphs that share a pool: a backward pass uses the latest forward pass.
-
-    It consumes that pass's intermediate results, as graphs overwrite their shared memory.
-    """
-
-    def __init__(self) -> None:
-        self.intermediate: tuple[Tensor, Tensor] | None = None
-        self.sizes: list[int] = []
-
-    def __call__(self, model: nn.Module, x: Tensor) -> Passes:
-        self.sizes.append(len(x))
-        static = x.clone()
-        logits = torch.empty_like(model(x)).detach()
-        d_logits, d_x = torch.empty_like(logits), torch.empty_like(x)
-
-        def forward() -> None:
-            with torch.enable_grad():
-                leaf = static.clone().requires_grad_()
-                self.intermediate = leaf, model(leaf)
-            logits.copy_(self.intermediate[1].detach())
-
-        def backward() -> None:
-            assert self.intermediate is not None, "no intermediate results of a forward pass"
-            leaf, output = self.intermediate
-            assert output.shape == logits.shape, "intermediate results of another forward pass"
-            d_x.copy_(torch.autograd.grad(output, leaf, d_logits)[0])
-            self.intermediate = None
-
-        return Passes(
-            x=static,
-            logits=logits,
-            d_logits=d_logits,
-            d_x=d_x,
-            forward=forward,
-            backward=backward,
-        )
 
 
 @pytest.fixture(scope="module")
