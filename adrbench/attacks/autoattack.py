@@ -1,7 +1,8 @@
 """The official AutoAttack, one attack at a time (Croce and Hein 2020).
 
-Each stage runs the attack object that the official package configures, so hyperparameters, code and
-random draws are the official ones; only the loop over batches of survivors is ours.
+Each stage runs the attack object that the official package configures, so hyperparameters, random
+draws and outcomes are the official ones. The loop over batches of survivors is ours, and so are
+loops inside attacks that would keep a GPU waiting.
 """
 
 import inspect
@@ -17,6 +18,7 @@ from adrbench.attacks.autoattack_package import describe_package, import_package
 from adrbench.attacks.early_exit import add_early_exit
 from adrbench.attacks.finite_logits import FiniteLogits
 from adrbench.attacks.pgd import LabelLoss, cross_entropy_sum, margin
+from adrbench.attacks.square import replace_square_loop
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError, unknown_name
 
@@ -142,7 +144,10 @@ class OfficialAttack:
         """
         del indices
         with isolated(x.device), torch.no_grad():
-            attack = configure(self, FiniteLogits(model, x, y), x.device)
+            finite = FiniteLogits(model, x, y)
+            attack = configure(self, finite, x.device)
+            if self.name == "square":
+                replace_square_loop(attack, finite)
             # With several passes per gradient, one misclassification does not decide the outcome.
             if getattr(attack, "eot_iter", None) == 1:
                 add_early_exit(attack)

@@ -4,10 +4,13 @@ The package reseeds torch's generator, clears the trace function of debuggers an
 counts calls in module globals, and issues warnings as plain UserWarnings.
 """
 
+import hashlib
+import inspect
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
@@ -35,6 +38,18 @@ def describe_package() -> str:
     """Return the name and version of the installed AutoAttack, in the form that records store."""
     name = import_package().__name__
     return f"{name} {package_version(name)}"
+
+
+@cache
+def is_known_source(modules: tuple[str, ...], fingerprint: str) -> bool:
+    """Return whether the source code of these modules of the package has this fingerprint.
+
+    Code of ours that replaces code of the package reproduces one version of it, and runs only in
+    place of that one.
+    """
+    package = import_package().__name__
+    sources = [inspect.getsource(import_module(f"{package}.{name}")) for name in modules]
+    return hashlib.sha256("\0".join(sources).encode()).hexdigest()[:16] == fingerprint
 
 
 @contextmanager

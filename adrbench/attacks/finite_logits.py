@@ -20,7 +20,8 @@ class FiniteLogits(nn.Module):
     distance between two images, that may be the wrong image, and the row may then predict its true
     label.
 
-    Each pass synchronizes with the device once, as the attacks do to read predictions.
+    Each pass synchronizes with the device once, as the attacks do to read predictions. A caller
+    that can see by itself that logits are finite calls `model`, and `replace_nonfinite` otherwise.
     """
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -31,7 +32,10 @@ class FiniteLogits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes); a row that was replaced has a gradient of zero."""
-        logits: Tensor = self.model(x)
+        return self.replace_nonfinite(x, self.model(x))
+
+    def replace_nonfinite(self, x: Tensor, logits: Tensor) -> Tensor:
+        """Return the logits (N, num_classes) of `x` with all rows finite; see `forward`."""
         finite = is_finite(logits.detach())
         if bool(finite.all()):
             return logits
