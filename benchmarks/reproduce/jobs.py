@@ -16,6 +16,7 @@ from adrbench.config.settings import TrainConfig
 from adrbench.errors import RecordError
 from adrbench.report.run_settings import fingerprint, read_config
 from adrbench.results.records import AttackRecord, TrainRecord, read_records
+from adrbench.training.automatic import adopt
 from benchmarks.reproduce.keep_weights import AVERAGE
 from benchmarks.reproduce.matrix import Attack, Settings, Study, Training
 from benchmarks.reproduce.subsets import find_dataset
@@ -184,7 +185,10 @@ def make_flags(settings: Settings) -> Iterator[str]:
 
 
 def find_training(training: Training, index: RecordIndex) -> tuple[TrainRecord, TrainConfig] | None:
-    """Return the record and configuration of a run if `adrbench train` would train it so now."""
+    """Return the record and configuration of a run if `adrbench train` would train it so now.
+
+    A setting that is "auto" counts as it was decided for the run.
+    """
     record = index.trainings.get(training.run)
     config = record and read_config(record)
     if not record or not config:
@@ -194,7 +198,7 @@ def find_training(training: Training, index: RecordIndex) -> tuple[TrainRecord, 
         num_train=record.num_train + record.num_val,
         val_size=record.num_val,
     )
-    return None if wanted.differences(config) else (record, config)
+    return None if adopt(wanted, config).differences(config) else (record, config)
 
 
 def complete_settings(training: Training, *, num_train: int, val_size: int) -> TrainConfig:
