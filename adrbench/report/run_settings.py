@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from adrbench.config.declare import flag
+from adrbench.config.declare import flag, settings_of
 from adrbench.config.method import parse_method
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, naming_flags
@@ -14,8 +14,11 @@ from adrbench.results.records import TrainRecord, count_processes
 #: By the fingerprint of the settings without the seed, which attack records store too.
 Settings = Mapping[str, TrainConfig]
 
-#: Settings that identify a run and do not change how it trains.
-IDENTITY = ("dataset", "method", "seed", "preset")
+#: Settings that identify a run and do not change how it trains, or change nothing but rounding.
+IDENTITY = (
+    *("dataset", "method", "seed", "preset"),
+    *(name for name, one in settings_of(TrainConfig).items() if not one.is_fingerprinted),
+)
 UNRECORDED_IMAGES = "training images not recorded"
 
 

@@ -8,7 +8,8 @@ import dataclasses
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from adrbench.results.history import HistoryRow
 from adrbench.results.records import Session
 from adrbench.runtime.context import Context
 from adrbench.runtime.cuda_graphs import GraphedCall
+from adrbench.runtime.process_group import ProcessGroup
 from adrbench.runtime.signals import Interrupted, StopRequest
 from adrbench.training import compiled_step
 from adrbench.training import loop as training
@@ -342,6 +344,21 @@ def test_an_interruption_of_the_rehearsal_takes_no_step(
     assert counting.graphs == 0
     for key, value in tensors(stepper).items():
         assert torch.equal(value, before[key]), key
+
+
+def test_with_several_processes_steps_are_plain_after_a_warning(
+    digits: Dataset, counting: Counting
+) -> None:
+    group = SimpleNamespace(size=2, rank=0, is_rank_zero=True)
+    run = start(digits, "at").run
+    run = dataclasses.replace(
+        run, context=Context(device=CPU, process_group=cast(ProcessGroup, group))
+    )
+    state = build_state(run)
+    with logged() as messages:
+        training.start_session(run, state)
+    assert messages == ["--compile on has no effect with several processes."]
+    assert Stepper(run, state).compiled is None
 
 
 @pytest.mark.gpu
