@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from adrbench.errors import first_line
 from adrbench.models.frozen import relative_difference
-from adrbench.runtime.arithmetic import TOLERANCES, arithmetic_of_search
+from adrbench.runtime.arithmetic import TOLERANCES, Arithmetic, arithmetic_of_search
 from adrbench.runtime.cuda_graphs import PLAIN_CALLS, capture_graph, side_stream
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,8 @@ class GraphedModel(nn.Module):
         self.example = x[:1].detach().clone()
         self.sizes = batch_sizes(largest)
         self.make_passes = make_passes or GraphedPasses(x.device)
-        self.passes: dict[int, Passes] = {}
+        #: By arithmetic and size: a graph replays the arithmetic in which it was captured.
+        self.passes: dict[tuple[Arithmetic, int], Passes] = {}
         #: Identifies the forward pass whose intermediate results are in the graphs' shared memory.
         self.holder: object = None
 
@@ -75,9 +76,10 @@ class GraphedModel(nn.Module):
         size = next((size for size in self.sizes if size >= len(x)), None)
         if size is None or len(x) == 0 or x.shape[1:] != self.example.shape[1:]:
             return self._run_eagerly(x)
-        if size not in self.passes and not self._capture(size, x):
+        key = (arithmetic_of_search(), size)
+        if key not in self.passes and not self._capture(*key, x):
             return self._run_eagerly(x)
-        logits: Tensor = _Call.apply(x, self.passes[size], self)
+        logits: Tensor = _Call.apply(x, self.passes[key], self)
         return logits
 
     def run_forward(self, x: Tensor, passes: Passes) -> object:
@@ -91,21 +93,21 @@ class GraphedModel(nn.Module):
         logits: Tensor = self.model(x)
         return logits
 
-    def _capture(self, size: int, x: Tensor) -> bool:
+    def _capture(self, arithmetic: Arithmetic, size: int, x: Tensor) -> bool:
         batch = self.example.repeat(size, *(1 for _ in self.example.shape[1:]))
         try:
             with torch.enable_grad():
-                passes = self.passes[size] = self.make_passes(self.model, batch)
+                passes = self.make_passes(self.model, batch)
         except RuntimeError as error:
             self._give_up(f"they cannot be captured ({first_line(error)})")
             return False
         with torch.no_grad():
             expected = self.model(x)
             self.run_forward(x, passes)
-        tolerance = TOLERANCES[arithmetic_of_search()]
-        if relative_difference(expected, passes.logits[: len(x)]) > tolerance:
+        if relative_difference(expected, passes.logits[: len(x)]) > TOLERANCES[arithmetic]:
             self._give_up("an image's logits depend on the others in its batch")
             return False
+        self.passes[arithmetic, size] = passes
         return True
 
     def _give_up(self, reason: str) -> None:

@@ -21,6 +21,7 @@ from adrbench.models.refill import RefillingFreezer
 from adrbench.results.history import Counts, HistoryRow
 from adrbench.results.provenance import describe_device, now
 from adrbench.results.records import Session, TrainRecord
+from adrbench.runtime.arithmetic import AUTO, FLOAT32, choose_for_search
 from adrbench.runtime.context import Context
 from adrbench.runtime.locks import exclusive
 from adrbench.runtime.process_group import check_on_rank_zero
@@ -214,8 +215,9 @@ def validate(
 ) -> dict[Weights, Counts]:
     """Measure clean and PGD accuracy of each set of weights on the split that selects the best.
 
-    The attack is that of training, with noise drawn per image, the same in every epoch. The form of
-    the networks that is attacked, in float32, is that of `freezer`.
+    The attack is that of training, with noise drawn per image, the same in every epoch. It searches
+    in TF32 where attacks do by default, unless the run trains in float32. The form of the networks
+    that is attacked is that of `freezer`.
 
     Raises:
         AdrbenchError: where the logits on clean images are not finite.
@@ -229,6 +231,8 @@ def validate(
         seed=run.config.seed,
     )
     suite = build_suite(attack, threat, run.dataset.num_classes)
+    full = run.arithmetic == FLOAT32
+    searched = choose_for_search(FLOAT32 if full else AUTO, run.context.device)
     counts: dict[Weights, Counts] = {}
     for weights, model in state.models().items():
         try:
@@ -244,6 +248,7 @@ def validate(
                     callbacks=ProgressCallbacks(on_batch=report_validation(callbacks, weights)),
                     process_group=run.context.process_group,
                     freezer=freezer,
+                    searched=searched,
                 )
         except NonFiniteLogitsError as error:
             where = explain(run, state.steps_done - 1)

@@ -12,7 +12,7 @@ from adrbench.config.threat import ThreatModel
 from adrbench.evaluation.evaluate import evaluate
 from adrbench.models.frozen import freeze
 from adrbench.models.graphed import SMALLEST_BATCH, GraphedModel, Passes, batch_sizes
-from adrbench.runtime.arithmetic import full_precision
+from adrbench.runtime.arithmetic import full_precision, searching_in
 from graph_stand_in import SharedMemory
 from logs import logged
 from tiny import build_trained, make_images, train_small_net
@@ -89,6 +89,17 @@ def check_any_order(model: nn.Module, frozen: nn.Module, device: torch.device) -
         )
 
 
+def test_each_arithmetic_of_a_search_has_its_own_passes(frozen: nn.Module) -> None:
+    model, memory = replayed(frozen)
+    model(batch(20))
+    with searching_in("tf32"):
+        model(batch(20))
+        model(batch(20))
+    model(batch(20))
+    assert memory.sizes == [23, 23]
+    assert set(model.passes) == {("float32", 23), ("tf32", 23)}
+
+
 @pytest.mark.usefixtures("nothing_logged")
 def test_changing_returned_logits_in_place_does_not_affect_later_ones(frozen: nn.Module) -> None:
     model, _ = replayed(frozen)
@@ -148,7 +159,7 @@ def test_cuda_graphs_give_the_logits_and_gradients_of_the_model(arch: str) -> No
                 found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
             )
         check_any_order(model, frozen, torch.device("cuda"))
-    assert set(model.passes) == {16, 30, 40}
+    assert {size for _, size in model.passes} == {16, 30, 40}
 
 
 @pytest.mark.gpu
