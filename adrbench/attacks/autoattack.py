@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from adrbench.attacks.autoattack_package import describe_package, import_package, isolated
 from adrbench.attacks.early_exit import add_early_exit
+from adrbench.attacks.fab import replace_fab_loop
 from adrbench.attacks.finite_logits import FiniteLogits
 from adrbench.attacks.pgd import LabelLoss, cross_entropy_sum, margin
 from adrbench.attacks.square import replace_square_loop
@@ -148,6 +149,8 @@ class OfficialAttack:
             attack = configure(self, finite, x.device)
             if self.name == "square":
                 replace_square_loop(attack, finite)
+            elif self.name in ("fab", "fab-t"):
+                replace_fab_loop(attack, finite)
             # With several passes per gradient, one misclassification does not decide the outcome.
             if getattr(attack, "eot_iter", None) == 1:
                 add_early_exit(attack)
