@@ -30,7 +30,7 @@ from adrbench.registry import calling_user_code
 from adrbench.results.history import HistoryRow
 from adrbench.results.records import Session
 from adrbench.runtime import seeds
-from adrbench.runtime.arithmetic import AUTO, Arithmetic
+from adrbench.runtime.arithmetic import AUTO, FLOAT32, Arithmetic
 from adrbench.runtime.context import Context
 from adrbench.runtime.devices import IMAGE_FORMAT
 from adrbench.runtime.typed_json import from_json, to_json
@@ -78,7 +78,12 @@ class Run:
         if self.architecture.is_built_in and not foreign_tokens(self.config.method):
             return nullcontext()
         code = f"{self.config.arch} with method {self.config.method}"
-        return calling_user_code(lambda raised: f"{code} {raised} {when}; any saved state is kept.")
+        advice = ""
+        if self.arithmetic == "bfloat16":
+            advice = f" If it needs float32, give {argument('precision', FLOAT32)}."
+        return calling_user_code(
+            lambda raised: f"{code} {raised} {when}; any saved state is kept.{advice}"
+        )
 
 
 @dataclass(kw_only=True)

@@ -175,6 +175,24 @@ def test_a_network_that_fails_in_training_is_one_sentence(here: Path) -> None:
     assert str(caught.value).endswith(" of the run; any saved state is kept.")
 
 
+class OnlyFloat32(Net):
+    """A network with an operation that does not take bfloat16."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(x)
+        if logits.dtype != torch.float32:
+            raise TypeError("float32 only")
+        return logits
+
+
+def test_a_network_that_fails_in_bfloat16_gets_advice(here: Path) -> None:
+    with pytest.raises(UserCodeError) as caught:
+        adrbench.train("digits", method="standard", arch=OnlyFloat32, precision="bfloat16", **QUICK)
+    assert str(caught.value).endswith("If it needs float32, give precision='float32'.")
+    run = adrbench.train("digits", method="standard", arch=OnlyFloat32, **QUICK)
+    assert run.record.precision == "float32"
+
+
 def test_too_little_memory_has_advice_for_python(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
