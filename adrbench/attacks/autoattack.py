@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from adrbench.attacks.apgd import replace_apgd_loop
 from adrbench.attacks.autoattack_package import describe_package, import_package, isolated
 from adrbench.attacks.early_exit import add_early_exit
 from adrbench.attacks.fab import replace_fab_loop
@@ -151,6 +152,8 @@ class OfficialAttack:
                 replace_square_loop(attack, finite)
             elif self.name in ("fab", "fab-t"):
                 replace_fab_loop(attack, finite)
+            else:
+                replace_apgd_loop(attack)
             # With several passes per gradient, one misclassification does not decide the outcome.
             if getattr(attack, "eot_iter", None) == 1:
                 add_early_exit(attack)
