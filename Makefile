@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ONE_THREAD := OMP_NUM_THREADS=1
 DEMO := checkpoints/digits-small-cnn-standard-seed0 checkpoints/digits-small-cnn-adr-seed0
 
-.PHONY: install demo test lint bench reproduce clean
+.PHONY: install demo test lint bench bench-gpu reproduce clean
 
 install: $(VENV)/installed
 
@@ -39,6 +39,10 @@ test: lint
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.all $(QUICK)
+
+bench-gpu: $(VENV)/installed
+	$(BIN)/python -m benchmarks.gpu $(QUICK) $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
+		$(if $(IMAGES),--images "$(IMAGES)")
 
 reproduce: $(VENV)/installed
 	$(BIN)/python -m benchmarks.reproduce $(STUDIES)

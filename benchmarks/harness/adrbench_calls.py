@@ -13,12 +13,13 @@ from adrbench.config.settings import AttackConfig, TrainConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Dataset, Images
 from adrbench.evaluation.evaluate import Evaluation, evaluate
-from adrbench.models.frozen import formats_for, freeze
+from adrbench.models.frozen import ModelFreezer, formats_for, freeze
 from adrbench.models.graphed import GraphedModel
 from adrbench.models.refill import RefillingFreezer
-from adrbench.runtime.arithmetic import Arithmetic
+from adrbench.results.history import HistoryRow
+from adrbench.runtime.arithmetic import Arithmetic, Precision
 from adrbench.runtime.context import Context
-from adrbench.training.callbacks import NoCallbacks
+from adrbench.training.callbacks import Callbacks, NoCallbacks
 from adrbench.training.checkpointer import Checkpointer
 from adrbench.training.loop import run_epoch
 from adrbench.training.state import Run, build_state, prepare_run
@@ -27,12 +28,10 @@ from adrbench.training.step import Stepper
 #: The arithmetics that are compared by default.
 ARITHMETICS: tuple[Arithmetic, ...] = ("float32", "bfloat16")
 
-Step = Callable[[Tensor, Tensor, int], Tensor]
-
 
 def new_run(
     config: TrainConfig,
-    precision: Arithmetic,
+    precision: Precision,
     dataset: Dataset,
     directory: Path,
     device: torch.device,
@@ -42,17 +41,18 @@ def new_run(
     return prepare_run(config, dataset, directory / precision, Context(device=device))
 
 
-def make_step(run: Run) -> Step:
+def make_step(run: Run) -> Stepper:
     """Return a function of images (N, C, H, W), labels (N,) and step that trains; the loss."""
     return Stepper(run, build_state(run))
 
 
-def make_epoch(run: Run, step: Step) -> Callable[[], object]:
+def make_epoch(
+    run: Run, step: Stepper, callbacks: Callbacks | None = None
+) -> Callable[[], HistoryRow]:
     """Return a function that trains, validates and saves an epoch; `step` is from `make_step`."""
-    assert isinstance(step, Stepper)
     checkpointer = Checkpointer(run, save_seconds=math.inf)
-    freezer = RefillingFreezer()
-    return lambda: run_epoch(run, step.state, step, checkpointer, NoCallbacks(), freezer=freezer)
+    callbacks, freezer = callbacks or NoCallbacks(), RefillingFreezer()
+    return lambda: run_epoch(run, step.state, step, checkpointer, callbacks, freezer=freezer)
 
 
 def make_attacked(model: nn.Module, x: Tensor) -> nn.Module:
@@ -62,9 +62,25 @@ def make_attacked(model: nn.Module, x: Tensor) -> nn.Module:
 
 
 def run_suite(
-    model: nn.Module, images: Images, name: str, threat: ThreatModel, batch_size: int
+    model: nn.Module,
+    images: Images,
+    name: str,
+    threat: ThreatModel,
+    batch_size: int,
+    *,
+    searched: Arithmetic = "float32",
+    freezer: ModelFreezer | None = None,
 ) -> Evaluation:
     """Evaluate a model of ten classes as `adrbench attack` does."""
     config = AttackConfig(suite=name, batch_size=batch_size, seed=0)
     suite = build_suite(config, threat, num_classes=10)
-    return evaluate(model, images, suite, threat, batch_size=batch_size, optimize_model=True)
+    return evaluate(
+        model,
+        images,
+        suite,
+        threat,
+        batch_size=batch_size,
+        optimize_model=True,
+        searched=searched,
+        freezer=freezer,
+    )

@@ -81,7 +81,7 @@ def render_hardware(hardware: Mapping[str, Any]) -> str:
 def render_software(software: Mapping[str, Any]) -> str:
     """Return the main versions and the commit in one line."""
     versions = software["versions"]
-    shown = ("python", "torch", "adrbench", "pyautoattack")
+    shown = ("python", "torch", "cuda", "cudnn", "adrbench", "pyautoattack")
     parts = [f"{name} {versions[name]}" for name in shown if name in versions]
     if software["commit"]:
         parts.append(f"commit {software['commit'][:7]}{' (changed)' if software['dirty'] else ''}")

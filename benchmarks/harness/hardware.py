@@ -57,9 +57,15 @@ def read_cpuinfo(name: str) -> str:
 
 
 def describe_versions() -> dict[str, Any]:
-    """Return the versions of adrbench and the packages it uses, and the commit of this project."""
+    """Return the versions of adrbench and the packages it uses, and the commit of this project.
+
+    Where there is a GPU, the versions of CUDA and cuDNN are those that PyTorch uses.
+    """
     software: dict[str, Any] = asdict(describe_software())
-    software["versions"].setdefault("adrbench", adrbench.__version__)
+    software["versions"]["adrbench"] = adrbench.__version__
+    if torch.cuda.is_available():
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        software["versions"] |= {"cuda": torch.version.cuda, "cudnn": str(cudnn)}
     return software
 
 
