@@ -156,7 +156,7 @@ class OfficialAttack:
                 replace_apgd_loop(attack)
             # With several passes per gradient, one misclassification does not decide the outcome.
             if getattr(attack, "eot_iter", None) == 1:
-                add_early_exit(attack)
+                add_early_exit(attack, finite)
             x_adv: Tensor = attack.perturb(x.clone(), y.clone())
         return x_adv
 

@@ -7,6 +7,7 @@ independently, and its random draws depend only on the batch's shape. Per-exampl
 of the whole batch, up to the rounding of a forward pass at another batch size.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adrbench.attacks.finite_logits import FiniteLogits, read_highest
 from adrbench.attacks.pgd import margins
 from adrbench.models.frozen import relative_difference
 from adrbench.runtime.arithmetic import TOLERANCES, Arithmetic, arithmetic_of_search
@@ -37,7 +39,7 @@ class EarlyExit(nn.Module):
     batch, no image is removed.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: FiniteLogits) -> None:
         super().__init__()
         self.model = model
         self.exit_margin = EXIT_MARGINS[arithmetic_of_search()]
@@ -62,39 +64,52 @@ class EarlyExit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes); an inactive image has its one-hot label, no gradient."""
         labels = self.labels
-        logits: Tensor
         if labels is None or len(labels) != len(x) or self.is_batch_independent is False:
-            logits = self.model(x)
+            logits: Tensor = self.model(x)
             return logits
         if len(self.active) == len(x):
-            logits = self.model(x)
+            logits = self._run(x, labels)
             self.full_logits = logits.detach()
-        else:
-            logits = self._run_active(x, labels)
-        is_clear = margins(logits.detach(), labels) > self.exit_margin
-        self.active = self.active[~is_clear[self.active]]
+            return logits
+        return self._run_active(x, labels)
+
+    def _run(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Return the logits of the active images, and remove those that are clearly misclassified.
+
+        It synchronizes with the device once, and another time when images are removed.
+        """
+        logits: Tensor = self.model.model(x)
+        leads = margins(logits.detach(), labels)
+        highest = read_highest(leads, logits.detach())
+        if math.isnan(highest):
+            logits = self.model.replace_nonfinite(x, logits)
+            leads = margins(logits.detach(), labels)
+            highest = leads.amax().item()
+        if highest > self.exit_margin:
+            self.active = self.active[leads <= self.exit_margin]
         return logits
 
     def _run_active(self, x: Tensor, labels: Tensor) -> Tensor:
+        active = self.active
         one_hot = F.one_hot(labels, self.full_logits.shape[1]).to(self.full_logits)
-        if len(self.active) == 0:
+        if len(active) == 0:
             # Depends on x, with a gradient of zero even where x is not finite.
             never = torch.zeros((), dtype=torch.bool, device=x.device)
             unused = x.flatten(1).sum(1, keepdim=True).to(self.full_logits)
             return torch.where(never, unused, one_hot)
-        active_logits: Tensor = self.model(x[self.active])
+        active_logits = self._run(x[active], labels[active])
         if self.is_batch_independent is None:
             logits: Tensor = self.model(x)
-            difference = relative_difference(logits[self.active], active_logits)
+            difference = relative_difference(logits[active], active_logits)
             self.is_batch_independent = difference <= self.tolerance
             if not self.is_batch_independent:
                 return logits
-        return one_hot.index_put((self.active,), active_logits)
+        return one_hot.index_put((active,), active_logits)
 
 
-def add_early_exit(attack: Any) -> None:
-    """Make an official APGD object skip images that are clearly misclassified, in each run."""
-    model = EarlyExit(attack.model)
+def add_early_exit(attack: Any, finite: FiniteLogits) -> None:
+    """Make an official APGD object on `finite` skip clearly misclassified images in each run."""
+    model = EarlyExit(finite)
     run: Callable[..., Any] = attack.attack_single_run
 
     def run_with_early_exit(x: Tensor, y: Tensor, x_init: Tensor | None = None) -> Any:

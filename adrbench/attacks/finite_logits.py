@@ -20,8 +20,8 @@ class FiniteLogits(nn.Module):
     distance between two images, that may be the wrong image, and the row may then predict its true
     label.
 
-    Each pass synchronizes with the device once, as the attacks do to read predictions. A caller
-    that can see by itself that logits are finite calls `model`, and `replace_nonfinite` otherwise.
+    Each pass synchronizes with the device once. A caller that reads a value after each pass can
+    call `model`, read the value with `read_highest`, and call `replace_nonfinite` where needed.
     """
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -49,3 +49,11 @@ class FiniteLogits(nn.Module):
         if len(x) == len(self.x):
             return self.y
         return self.y[torch.cdist(x.flatten(1), self.x.flatten(1)).argmin(1)]
+
+
+def read_highest(values: Tensor, logits: Tensor) -> float:
+    """Return the highest of `values` (N,), or NaN if the sum of all `logits` is not finite.
+
+    This is one synchronization for both.
+    """
+    return torch.add(values.amax(), logits.sum(), alpha=0).item()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adrbench.attacks.autoattack_package import is_known_source
-from adrbench.attacks.finite_logits import FiniteLogits
+from adrbench.attacks.finite_logits import FiniteLogits, read_highest
 from adrbench.attacks.pgd import margins
 
 #: The official code that this loop reproduces (pyautoattack 0.2.0).
@@ -114,25 +114,17 @@ def _run(attack: Any, model: FiniteLogits, x: Tensor, y: Tensor) -> Tensor:
         candidates = search.propose(attack.p_selection(query))
         logits = model.model(candidates)
         reached = margins(logits, y)
-        highest = _highest(lead, reached, logits)
+        highest_lead = torch.maximum(lead, reached)
+        highest = read_highest(highest_lead, logits)
         if math.isnan(highest):
-            logits = model.replace_nonfinite(candidates, logits)
-            reached = margins(logits, y)
-            highest = torch.maximum(lead, reached).amax().item()
+            reached = margins(model.replace_nonfinite(candidates, logits), y)
+            highest_lead = torch.maximum(lead, reached)
+            highest = highest_lead.amax().item()
         search.settle(reached > lead)
-        lead = torch.maximum(lead, reached)
+        lead = highest_lead
         is_some_fooled = not highest < 0
     found[active] = search.best
     return found
-
-
-def _highest(lead: Tensor, reached: Tensor, logits: Tensor) -> float:
-    """Return the highest of both (N,), or NaN if the sum of the logits is not finite.
-
-    This is the only value of a query that is copied from the device.
-    """
-    highest = torch.maximum(lead, reached).amax()
-    return torch.add(highest, logits.sum(), alpha=0).item()
 
 
 class _LinfSearch:

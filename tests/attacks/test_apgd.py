@@ -34,12 +34,12 @@ def replace_loop(official: Any, model: FiniteLogits) -> None:
 
 
 def exit_early(official: Any, model: FiniteLogits) -> None:
-    add_early_exit(official)
+    add_early_exit(official, model)
 
 
 def replace_and_exit_early(official: Any, model: FiniteLogits) -> None:
     replace_apgd_loop(official)
-    add_early_exit(official)
+    add_early_exit(official, model)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -133,10 +133,10 @@ def test_the_loop_replaces_only_the_version_that_it_reproduces(
 @pytest.mark.parametrize(
     ("name", "norm", "official", "ours"),
     [
-        ("apgd-ce", "Linf", (76.7, 4.2, 0), (39.3, 2, 0)),
-        ("apgd-ce", "L2", (102.7, 4.2, 0), (62.3, 2, 0)),
-        ("apgd-t", "Linf", (104.7, 4.2, 1), (65.3, 2, 0)),
-        ("apgd-t", "L2", (131.3, 5.3, 1), (88.3, 2, 0)),
+        ("apgd-ce", "Linf", (69.7, 3.2, 0), (32.3, 1, 0)),
+        ("apgd-ce", "L2", (95.7, 3.2, 0), (55.3, 1, 0)),
+        ("apgd-t", "Linf", (97.7, 3.2, 1), (58.3, 1, 0)),
+        ("apgd-t", "L2", (124.3, 4.3, 1), (81.3, 1, 0)),
     ],
 )
 def test_launches_waits_and_transfers_of_an_iteration(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from adrbench.attacks import autoattack, early_exit
 from adrbench.attacks.autoattack import OfficialAttack, Version, configure
 from adrbench.attacks.early_exit import EarlyExit, add_early_exit
+from adrbench.attacks.finite_logits import FiniteLogits
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, load_dataset, to_float
 from tiny import Linear, labelled_by, make_images, train_small_net
@@ -42,10 +43,12 @@ def attack(
 ) -> tuple[Tensor, int]:
     """Return whether each image is still correct, and how many images the model processed."""
     counting = Counting(model)
-    official = configure(stage, counting, torch.device("cpu"))
+    x = to_float(images.pixels)
+    finite = FiniteLogits(counting, x, images.labels)
+    official = configure(stage, finite, torch.device("cpu"))
     if exit_early:
-        add_early_exit(official)
-    x_adv: Tensor = official.perturb(to_float(images.pixels), images.labels)
+        add_early_exit(official, finite)
+    x_adv: Tensor = official.perturb(x, images.labels)
     with torch.no_grad():
         return model(x_adv).argmax(1) == images.labels, counting.num_images
 
@@ -89,8 +92,8 @@ class BatchDependent(nn.Module):
 
 def test_no_image_leaves_the_batch_of_a_batch_dependent_model() -> None:
     inner = Counting(BatchDependent(Linear(classes=3)))
-    model = EarlyExit(inner)
     x = make_images(6).pixels / 255
+    model = EarlyExit(FiniteLogits(inner, x, torch.zeros(6)))
     labels = inner.model(x).argmax(1)
     labels[1] = (labels[1] + 1) % 3
     with model.tracking(labels):
@@ -111,16 +114,17 @@ def test_an_image_that_is_barely_misclassified_stays_in_the_batch() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.tensor([[0.0, next(leads)]])
 
-    model = EarlyExit(Leading())
-    with model.tracking(torch.tensor([0])):
-        predictions = [model(torch.zeros(1, 1, 2, 2)).argmax(1).item() for _ in range(4)]
+    x, labels = torch.zeros(1, 1, 2, 2), torch.tensor([0])
+    model = EarlyExit(FiniteLogits(Leading(), x, labels))
+    with model.tracking(labels):
+        predictions = [model(x).argmax(1).item() for _ in range(4)]
     assert predictions == [1, 1, 0, 0]
 
 
 def test_pixels_that_are_not_finite_do_not_affect_inactive_images() -> None:
     inner = Linear(classes=3)
-    model = EarlyExit(inner)
     x = make_images(2).pixels / 255
+    model = EarlyExit(FiniteLogits(inner, x, torch.zeros(2)))
     labels = (inner(x).argmax(1) + 1) % 3
     with model.tracking(labels):
         model(x)
@@ -134,8 +138,8 @@ def test_pixels_that_are_not_finite_do_not_affect_inactive_images() -> None:
 def test_an_inactive_image_predicts_its_label_and_has_no_gradient() -> None:
     """The second of three images is misclassified: later passes run only on the other two."""
     inner = Counting(Linear(classes=3))
-    model = EarlyExit(inner)
     x = make_images(3).pixels / 255
+    model = EarlyExit(FiniteLogits(inner, x, torch.zeros(3)))
     labels = inner.model(x).argmax(1)
     labels[1] = (labels[1] + 1) % 3
     with model.tracking(labels):
@@ -157,7 +161,7 @@ def test_randomized_models_have_no_early_exit(
 ) -> None:
     """Where a gradient is a mean over several passes, one misclassification decides nothing."""
     attacks: list[Any] = []
-    monkeypatch.setattr(autoattack, "add_early_exit", attacks.append)
+    monkeypatch.setattr(autoattack, "add_early_exit", lambda attack, finite: attacks.append(attack))
     model, images = digits[0], digits[1].first(2)
     x, y = to_float(images.pixels), images.labels
     versions: tuple[Version, ...] = ("rand", "standard")

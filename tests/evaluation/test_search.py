@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import adrbench
 from adrbench.attacks.early_exit import EarlyExit
 from adrbench.attacks.find_suite import build_suite
+from adrbench.attacks.finite_logits import FiniteLogits
 from adrbench.attacks.suites import Suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
@@ -193,9 +194,10 @@ def test_only_long_evaluations_are_worth_compiling() -> None:
 
 
 def test_margins_of_early_exit_go_with_the_arithmetic() -> None:
-    assert EarlyExit(MODEL).exit_margin == 0.01
+    finite = FiniteLogits(MODEL, IMAGES.pixels / 255, IMAGES.labels)
+    assert EarlyExit(finite).exit_margin == 0.01
     with searching_in("bfloat16"):
-        assert EarlyExit(MODEL).exit_margin == 0.1
+        assert EarlyExit(finite).exit_margin == 0.1
 
 
 def attack(precision: Any) -> adrbench.Result:
