@@ -164,8 +164,8 @@ def evaluate(
         frozen = _freeze_alike(
             model,
             x,
-            progress.memory_format,
-            optimize_model,
+            FORMATS.get(progress.memory_format),
+            formats_for(x, searched) if optimize_model else (IMAGE_FORMAT,),
             process_group=process_group,
             freezer=freezer or Freezer(),
         )
@@ -280,20 +280,17 @@ def _check_examples(examples: ExampleStore, progress: Progress) -> None:
 def _freeze_alike(
     model: nn.Module,
     x: Tensor,
-    resumed_format: str,
-    optimize_model: bool,
+    resumed: torch.memory_format | None,
+    formats: Sequence[torch.memory_format],
     *,
     process_group: ProcessGroup,
     freezer: ModelFreezer,
 ) -> Frozen:
-    """Freeze the model on every rank, in the memory format that rank 0 chooses.
+    """Freeze the model on every rank, in that of the memory `formats` that rank 0 chooses.
 
     A resumed evaluation keeps the format that it began with.
     """
-    if resumed_format:
-        formats: Sequence[torch.memory_format] = (FORMATS.get(resumed_format, IMAGE_FORMAT),)
-    else:
-        formats = formats_for(x) if optimize_model else (IMAGE_FORMAT,)
+    formats = formats if resumed is None else (resumed,)
     frozen = freezer.freeze(model, x, formats) if process_group.is_rank_zero else None
     chosen = process_group.broadcast(frozen.memory_format if frozen else "")
     return frozen or freezer.freeze(model, x, (FORMATS.get(chosen, IMAGE_FORMAT),))

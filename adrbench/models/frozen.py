@@ -17,7 +17,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from adrbench.models.modes import in_mode
-from adrbench.runtime.arithmetic import TOLERANCES
+from adrbench.runtime.arithmetic import FLOAT32, TOLERANCES, Arithmetic
 from adrbench.runtime.devices import IMAGE_FORMAT
 
 T = TypeVar("T")
@@ -107,14 +107,15 @@ class Freezer:
         return self._frozen
 
 
-def formats_for(x: Tensor) -> tuple[torch.memory_format, ...]:
+def formats_for(x: Tensor, arithmetic: Arithmetic = FLOAT32) -> tuple[torch.memory_format, ...]:
     """Return the memory formats to try for many passes over batches of the size of `x`.
 
-    On a GPU the faster format depends on the kernels available without TF32. On a CPU the format
-    is fixed, so that repeated evaluations perform the same computation.
+    On a GPU, the faster format for passes in float32 depends on the kernels available without TF32;
+    for others it is that of the tensor cores. On a CPU the format is fixed, so that repeated
+    evaluations perform the same computation.
     """
     if x.is_cuda:
-        return (IMAGE_FORMAT, torch.contiguous_format)
+        return (IMAGE_FORMAT, torch.contiguous_format) if arithmetic == FLOAT32 else (IMAGE_FORMAT,)
     return (torch.contiguous_format if len(x) < SMALL_BATCH else IMAGE_FORMAT,)
 
 

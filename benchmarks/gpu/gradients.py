@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from adrbench.evaluation.search import make_search
 from adrbench.models.frozen import (
-    Frozen,
     formats_for,
     freeze,
     logits_and_gradient,
@@ -51,8 +50,7 @@ def list_gradients(bench: Bench) -> Iterator[Measurement]:
     model = evaluation_model(bench.sizes.arch).to(bench.device)
     with full_precision():
         operations = count_operations(lambda: run_forward(model, x, y))
-        frozen = freeze(model, x, formats_for(x))
-    network = Network(bench=bench, frozen=frozen, x=x, y=y, operations=operations)
+    network = Network(bench=bench, model=model, x=x, y=y, operations=operations)
     for arithmetic in ARITHMETICS:
         if arithmetic != "tf32" or has_tensor_cores(bench.device):
             name = f"{bench.sizes.arch} {arithmetic}"
@@ -61,13 +59,13 @@ def list_gradients(bench: Bench) -> Iterator[Measurement]:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A frozen model in float32, and a batch of images (N, C, H, W) and labels (N,) for it.
+    """A model in float32, and a batch of images (N, C, H, W) and labels (N,) for it.
 
     `operations` are the floating-point operations of a forward pass.
     """
 
     bench: Bench
-    frozen: Frozen
+    model: nn.Module
     x: Tensor
     y: Tensor
     operations: int
@@ -76,8 +74,9 @@ class Network:
         """Return the row of an arithmetic."""
         x, device = self.x, self.bench.device
         with full_precision():
-            exact = logits_and_gradient(self.frozen.model, x)
-            model = make_search(self.frozen.model, arithmetic, x, graphed=x.is_cuda).model
+            frozen = freeze(self.model, x, formats_for(x, arithmetic))
+            exact = logits_and_gradient(frozen.model, x)
+            model = make_search(frozen.model, arithmetic, x, graphed=x.is_cuda).model
 
         def build(run: Pass) -> Work:
             return lambda: run(model, x, self.y)
@@ -98,20 +97,18 @@ class Network:
             "logits": relative_difference(exact[0], found[0]),
             "gradients": float((found[1] - exact[1]).norm() / exact[1].norm()),
         }
-        is_reduced = arithmetic in ("bfloat16", "float16")
-        layout = LAYOUTS["channels_last" if is_reduced else self.frozen.memory_format]
         return Row(
             name=name,
             cells={
                 "": name,
-                "layout": layout,
+                "layout": LAYOUTS[frozen.memory_format],
                 **{one: render_seconds(timing.median) for one, timing in timings.items()},
                 "TFLOP/s": " / ".join(f"{rate:.3g}" for rate in rates.values()),
                 **{one: f"{difference:.0e}" for one, difference in differences.items()},
             },
             facts={
                 "arithmetic": arithmetic,
-                "layout": layout,
+                "layout": LAYOUTS[frozen.memory_format],
                 "batch_size": len(x),
                 "forward_operations": self.operations,
                 "teraflops": rates,
