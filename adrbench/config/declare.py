@@ -192,7 +192,8 @@ def convert(declared: Setting, value: object) -> Any:
         numbers = list(value)
         if all(map(is_number, numbers)):
             return tuple(map(float, numbers))
-    raise wrong_type(declared.name, value, KINDS[declared.kind])
+    allowed = " or ".join(map(repr, declared.choices)) or KINDS[declared.kind]
+    raise wrong_type(declared.name, value, allowed)
 
 
 def wrong_type(name: str, value: object, allowed: str) -> UsageError:

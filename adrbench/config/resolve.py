@@ -17,7 +17,7 @@ GIVEN = Source(name="given", text="given")
 DEFAULT = Source(name="default", text="default")
 AUTOMATIC = Source(
     name="automatic",
-    text="chosen for the device and the length of the run, and kept when the run is resumed",
+    text="chosen for the device and the length of a new run; a resumed run keeps its own",
 )
 
 

@@ -16,7 +16,7 @@ from adrbench.config.declare import (
 from adrbench.config.method import Method, parse_method
 from adrbench.config.threat import ThreatModel, check_eps
 from adrbench.errors import AdrbenchError, UsageError, argument
-from adrbench.runtime.arithmetic import AUTO, PRECISIONS, Precision
+from adrbench.runtime.arithmetic import AUTO, PRECISIONS, TRAINING_PRECISIONS, Precision
 from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.typed_json import from_json, to_json
 
@@ -98,7 +98,7 @@ class TrainConfig:
     )
     precision: Precision = setting(
         default=AUTO,
-        choices=PRECISIONS,
+        choices=TRAINING_PRECISIONS,
         help="Arithmetic of training: float32 (TF32 off), tf32, bfloat16, or auto, which is "
         "bfloat16 on a GPU that has it and float32 elsewhere.",
     )

@@ -49,7 +49,7 @@ def training_table(trained: Iterable[TrainRecord]) -> Table:
             arch=with_activation(record.arch, config.activation if config else "relu"),
             method=record.method,
             label="" if record.training_images_sha256 else record.label,
-            precision=record.precision,
+            precision=_arithmetic(record),
             device=record.device,
             settings=fingerprint(config, record) if config else record.run,
             training_images=record.training_images_sha256 or "",
@@ -129,6 +129,12 @@ def evaluation_table(grouped: Mapping[Task, Sequence[SeedGroup]]) -> Table:
         ),
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _arithmetic(record: TrainRecord) -> str:
+    """Return the arithmetic of a run, and whether its steps were compiled in any session."""
+    is_compiled = any(session.compiled for session in record.sessions)
+    return f"{record.precision}, compiled" if is_compiled else record.precision
 
 
 def _device(record: AttackRecord) -> str:

@@ -26,6 +26,8 @@ from adrbench.results.records import AttackRecord
 from adrbench.runtime.arithmetic import FLOAT32, RANKED
 
 FINAL_PRECISION = FLOAT32
+#: What follows the arithmetic of a search whose outcomes were judged in another.
+SEARCH = " search"
 SELECTIONS = ("best", "last", "file")
 #: The suite without an attack: its records have a clean accuracy and no robust one.
 CLEAN_SUITE = "clean"
@@ -198,7 +200,7 @@ def _identity(record: AttackRecord) -> ModelIdentity:
         num_test=record.num_test,
         published_test_set=record.published_test_set,
         data_sha256=record.data_sha256,
-        precision=record.precision if record.searched in RANKED else f"{record.searched} search",
+        precision=record.precision if record.searched in RANKED else record.searched + SEARCH,
         training=record.training_sha256 or "",
         training_images=record.training_images_sha256 or "",
         weights="+".join(filter(None, (record.weights_sha256, record.model_code)))

@@ -20,6 +20,8 @@ FLOAT32: Literal["float32"] = "float32"
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 AUTO: Literal["auto"] = "auto"
 PRECISIONS: tuple[Precision, ...] = (AUTO, *ARITHMETICS)
+#: Gradients of weights underflow in float16, and training in it is no faster than in bfloat16.
+TRAINING_PRECISIONS: tuple[Precision, ...] = (AUTO, "float32", "tf32", "bfloat16")
 
 #: The largest relative difference that rounding causes between two ways to compute the same logits,
 #: such as at two batch sizes. A ResNet-18 has 1e-6, 1e-3, 1e-3 and 5e-3 (2026).
@@ -50,16 +52,11 @@ def choose_for_training(precision: Precision, device: "torch.device") -> Arithme
     """Return the arithmetic of training steps on `device`: for "auto", bfloat16 if it is fast.
 
     Raises:
-        UsageError: for an arithmetic that the device lacks, or in which training would not learn.
+        UsageError: for an arithmetic that the device lacks.
 
     """
     if precision == AUTO:
         return "bfloat16" if has_tensor_cores(device) else "float32"
-    if precision == "float16":
-        raise UsageError(
-            f"{argument('precision')} is 'float16': its gradients would underflow, and it is no "
-            "faster than bfloat16: train in bfloat16, tf32 or float32."
-        )
     return _checked(precision, device)
 
 
@@ -80,7 +77,7 @@ def _checked(arithmetic: Arithmetic, device: "torch.device") -> Arithmetic:
     if arithmetic == "tf32" and not has_tensor_cores(device):
         raise UsageError(
             f"{argument('precision')} is 'tf32': {device} does not have it, only NVIDIA GPUs from "
-            "Ampere on do: choose float32 or auto."
+            "Ampere on do: choose auto or another."
         )
     return arithmetic
 

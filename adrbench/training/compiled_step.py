@@ -63,6 +63,7 @@ class CompiledStep:
     def _compile(self, inputs: Inputs) -> bool:
         """Compile the networks for the passes on `inputs`; return whether that succeeded."""
         models = self.state.models().values()
+        logger.info("compiling the networks of the training step.")
         try:
             with self.run.context.stop.immediate():
                 for model in models:

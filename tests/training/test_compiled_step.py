@@ -34,6 +34,7 @@ from logs import logged
 from training_runs import CONTEXT, CPU, assert_same_run, make_config
 
 STEPS = 3
+COMPILING = "compiling the networks of the training step."
 METHODS = ("at", "adr+wa+awp", "trades")
 BACKENDS = ("aot_eager", pytest.param("inductor", marks=pytest.mark.slow))
 
@@ -120,9 +121,17 @@ def is_compiled(stepper: Stepper) -> bool:
     return session.compiled
 
 
+@pytest.fixture
+def only_compiling() -> Iterator[None]:
+    """Fail a test in which anything but the start of a compilation is logged."""
+    with logged() as messages:
+        yield
+    assert set(messages) == {COMPILING}
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.usefixtures("nothing_logged")
+@pytest.mark.usefixtures("only_compiling")
 def test_compiled_steps_equal_plain_steps(
     method: str, backend: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,7 +314,8 @@ def test_where_the_compiler_fails_steps_are_plain_after_one_warning(
     with logged() as messages:
         losses = take(stepper)
     assert messages == [
-        "running without a compiled step: torch.compile raised RuntimeError (no compiler found)."
+        COMPILING,
+        "running without a compiled step: torch.compile raised RuntimeError (no compiler found).",
     ]
     assert not is_compiled(stepper)
     assert torch.equal(losses, expected)
@@ -319,7 +329,8 @@ def test_a_network_that_would_be_compiled_in_every_step_is_not(
     stepper = start(digits, "standard", architecture=find_architecture(Numbered))
     with logged() as messages:
         take(stepper)
-    (message,) = messages
+    first, message = messages
+    assert first == COMPILING
     assert "Detected recompile" in message
     assert "\n" not in message
     assert not is_compiled(stepper)
@@ -362,7 +373,7 @@ def test_with_several_processes_steps_are_plain_after_a_warning(
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["at", "adr+awp"])
-@pytest.mark.usefixtures("nothing_logged")
+@pytest.mark.usefixtures("only_compiling")
 def test_a_compiled_step_is_captured_as_a_cuda_graph(
     method: str, precision: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
