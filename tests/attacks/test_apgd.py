@@ -53,8 +53,8 @@ def test_examples_and_batches_are_the_official_ones(
     x = make_images(n, 3, 16, 16, seed=seed)
     y = net(x).argmax(1)
     for threat in THREATS[norm]:
-        restarts = 1 if name == "apgd-t" else 2
-        assert_same(make_stage(name, threat, seed), net, x, y, replace_loop, n_restarts=restarts)
+        settings = {"n_iter": 50} if name == "apgd-t" else {"n_restarts": 2}
+        assert_same(make_stage(name, threat, seed), net, x, y, replace_loop, **settings)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -71,18 +71,22 @@ def test_means_over_several_passes_are_the_official_ones(name: str, norm: str) -
 @pytest.mark.parametrize("name", NAMES)
 def test_some_images_are_fooled_and_some_are_not(name: str, norm: str) -> None:
     """With and without early exit; the first is misclassified without an attack."""
+    settings = {"n_iter": 50}
     net = make_net(3, 16, 16)
     x = make_images(12, 3, 16, 16, seed=4)
     y = net(x).argmax(1)
     y[0] = (y[0] + 1) % 5
     stage = make_stage(name, THREATS[norm][0])
-    assert_same(stage, net, x, y, replace_loop)
+    assert_same(stage, net, x, y, replace_loop, **settings)
     with torch.no_grad():
-        survivors = int((net(attack(stage, net, x, y, replace_loop)).argmax(1) == y).sum())
+        survivors = int(
+            (net(attack(stage, net, x, y, replace_loop, **settings)).argmax(1) == y).sum()
+        )
     assert 0 < survivors < 11
 
     theirs, ours = (
-        attack(stage, net, x, y, replace) for replace in (exit_early, replace_and_exit_early)
+        attack(stage, net, x, y, replace, **settings)
+        for replace in (exit_early, replace_and_exit_early)
     )
     assert torch.equal(theirs, ours)
 
@@ -101,7 +105,7 @@ def test_logits_that_are_not_finite_fool_their_image_alone(name: str, value: flo
     net = Unstable(make_net(3, 16, 16), value)
     x = make_images(9, 3, 16, 16, seed=6)
     y = net.model(x).argmax(1)
-    assert_same(make_stage(name, THREATS["Linf"][0]), net, x, y, replace_loop)
+    assert_same(make_stage(name, THREATS["Linf"][0]), net, x, y, replace_loop, n_iter=40)
 
 
 class Flat(nn.Module):
