@@ -48,9 +48,16 @@ class Search:
 
 
 def is_worth_compiling(frozen: nn.Module, stages: Sequence[Stage], x: Tensor, n: int) -> bool:
-    """Return whether the attacks on `n` images like `x` (N, C, H, W) are long enough to compile."""
+    """Return whether the attacks on `n` images like `x` (N, C, H, W) are long enough to compile.
+
+    They are not if their passes, or the operations of a pass, cannot be counted.
+    """
     num_passes = sum(getattr(stage, "num_passes", 0) for stage in stages)
-    return n * num_passes * count_operations(frozen, x[:1]) >= WORTH_COMPILING
+    try:
+        operations = count_operations(frozen, x[:1])
+    except Exception:  # counting runs the model's code in a mode that it may not support
+        return False
+    return n * num_passes * operations >= WORTH_COMPILING
 
 
 def make_search(

@@ -17,6 +17,7 @@ from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError
 from adrbench.evaluation import search
+from adrbench.evaluation.adversarial import KINDS, SUCCESS, ExamplesInMemory
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.models.architectures import build_model
@@ -120,6 +121,31 @@ def test_an_image_that_a_later_attack_fools_is_not_attacked_again() -> None:
 
 
 @pytest.mark.usefixtures("coarse")
+def test_the_examples_of_the_second_attack_are_kept() -> None:
+    result = run(Stepping(), example_store=ExamplesInMemory())
+    examples = result.adversarial
+    assert examples is not None
+    assert examples.stage_names == ("clean", "stepping", "recheck")
+    is_fooled = result.clean & ~result.robust
+    with torch.no_grad():
+        predicted = MODEL(examples.x_adv).argmax(1)
+    assert torch.equal(
+        predicted[result.clean] != IMAGES.labels[result.clean], is_fooled[result.clean]
+    )
+    of_recheck = (examples.stages == 2) & (examples.kinds == KINDS.index(SUCCESS))
+    assert int(of_recheck.sum()) == counts(result)["stepping"] - counts(result)["recheck"]
+
+
+class Uncountable(Linear):
+    """A model that does not run while its operations are counted."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.utils._python_dispatch._get_current_dispatch_mode() is not None:
+            raise RuntimeError("not in this mode")
+        return super().forward(x)
+
+
+@pytest.mark.usefixtures("coarse")
 def test_a_killed_search_ends_in_the_same_outcomes(tmp_path: Path) -> None:
     whole = run(Stepping(), Stepping(name="back", direction=-1))
     assert whole.rechecked > 0
@@ -191,6 +217,9 @@ def test_only_long_evaluations_are_worth_compiling() -> None:
     assert search.is_worth_compiling(model, suite.stages, x, 10_000)
     assert not search.is_worth_compiling(model, suite.stages, x, 1_000)
     assert not search.is_worth_compiling(model, (Stepping(),), x, 10_000), "its length is unknown"
+    images = torch.zeros(2, 1, 4, 4)
+    assert search.is_worth_compiling(Linear(), suite.stages, images, 10**12)
+    assert not search.is_worth_compiling(Uncountable(), suite.stages, images, 10**12)
 
 
 def test_margins_of_early_exit_go_with_the_arithmetic() -> None:
