@@ -108,7 +108,7 @@ class TrainConfig:
         implied="off",
         is_fingerprinted=False,
         help="Compile the networks of training steps: on, off, or auto, which is on for a long run "
-        "on a GPU.",
+        "on one GPU.",
     )
     sync_batch_norm: bool = setting(
         default=False, is_later=True, help="With torchrun on GPUs: BatchNorm over the global batch."

@@ -29,12 +29,11 @@ from adrbench.evaluation.search import (
     make_search,
 )
 from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks, StageRunner
-from adrbench.models.chunked import ChunkedModel
 from adrbench.models.frozen import FORMATS, Freezer, Frozen, ModelFreezer, formats_for
 from adrbench.models.modes import in_mode, restored_buffers, without_parameter_gradients
 from adrbench.registry import calling_user_code
 from adrbench.results.records import StageResult
-from adrbench.runtime.arithmetic import Arithmetic, full_precision
+from adrbench.runtime.arithmetic import FLOAT32, Arithmetic, full_precision
 from adrbench.runtime.devices import IMAGE_FORMAT
 from adrbench.runtime.locks import GLOBAL_STATE
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
@@ -98,7 +97,7 @@ def evaluate(
     num_classes: int | None = None,
     check_reliability: bool = True,
     optimize_model: bool = False,
-    searched: Arithmetic = "float32",
+    searched: Arithmetic = FLOAT32,
     progress_store: ProgressStore | None = None,
     example_store: ExampleStore | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
@@ -140,7 +139,7 @@ def evaluate(
     ) or begin(len(images))
     earlier_seconds = progress.seconds
     recheck = Recheck(suite.stages, threat)
-    all_stages = (CleanPass(), *suite.stages, *([] if searched == "float32" else [recheck]))
+    all_stages = (CleanPass(), *suite.stages, *([] if searched == FLOAT32 else [recheck]))
     stages = all_stages[len(progress.stages) :]
     finished = [done.name for done in progress.stages]
     if finished != [stage.name for stage in all_stages[: len(finished)]]:
@@ -174,20 +173,18 @@ def evaluate(
         def save() -> None:
             progress.seconds = earlier_seconds + time.perf_counter() - started
             progress.warnings = unique([*progress.warnings, *collected()])
+            progress.compiled |= search.is_compiled
             progress_store.save(progress)
 
         is_graphed = optimize_model and x.is_cuda
-        search = make_search(
-            frozen.model,
-            searched,
-            x,
-            graphed=is_graphed,
-            compiled=is_graphed and is_worth_compiling(frozen.model, suite.stages, x, len(images)),
-        )
-        judge = search.model if searched == "float32" else ChunkedModel(frozen.model)
-        in_float32 = Search(model=judge, arithmetic="float32")
+        search = in_float32 = make_search(frozen.model, FLOAT32, x, graphed=is_graphed)
+        if searched != FLOAT32:
+            num_left = int(progress.survivors.sum())
+            is_long = is_graphed and is_worth_compiling(frozen.model, suite.stages, x, num_left)
+            search = make_search(frozen.model, searched, x, graphed=is_graphed, compiled=is_long)
         runner = StageRunner(
-            judge=judge,
+            judge=in_float32.model,
+            is_frozen=frozen.model is not model,
             label=label,
             num_classes=num_classes,
             suite=suite.name,
@@ -235,7 +232,7 @@ def evaluate(
         stages=tuple(progress.stages[1:]),
         warnings=(*suite.left_out, *unique(text for of_rank in texts for text in of_rank)),
         folded=frozen.folded,
-        compiled=search.is_compiled,
+        compiled=any(process_group.all_gather(progress.compiled)),
         rechecked=progress.rechecked,
         seconds=earlier_seconds + time.perf_counter() - started,
         adversarial=None

@@ -19,7 +19,7 @@ from adrbench.evaluation.identity import NUM_IMAGES, EvaluationKey, Identity, fi
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
 from adrbench.registry import calling_user_code
-from adrbench.runtime.arithmetic import AUTO, Arithmetic, choose_for_search
+from adrbench.runtime.arithmetic import AUTO, FLOAT32, Arithmetic, choose_for_search
 from adrbench.runtime.files import check_name
 from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.locks import GLOBAL_STATE
@@ -53,7 +53,7 @@ class Job:
     @property
     def title(self) -> str:
         """The label, and the arithmetic."""
-        how = "in float32" if self.searched == "float32" else f"searched in {self.searched}"
+        how = "in float32" if self.searched == FLOAT32 else f"searched in {self.searched}"
         return f"{self.label}, {how}"
 
     @property
@@ -105,7 +105,7 @@ def plan(
 
     """
     info = replace(info, num_classes=clean_logits.shape[1])
-    config = replace(config, precision=choose_for_search(config.precision, device))
+    searched = choose_for_search(config.precision, device)
     if config.n is not None and config.n > len(test):
         logger.warning(
             f"{info.name} has {len(test):,} test images, fewer than {config.n:,}: all of them are "
@@ -117,6 +117,7 @@ def plan(
         warn_of_ignored(config, suite)
     else:
         suite = bind_own(suite, target_model.threat_model, info.num_classes, config.seed)
+    config = replace(config, precision=searched if suite.stages else FLOAT32)
     identity = identify(target_model, config, images, suite, info=info, num_test=len(test))
     job = Job(
         target_model=target_model,

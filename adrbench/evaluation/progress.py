@@ -42,6 +42,7 @@ class Progress:
     `stage_seconds`, and the whole evaluation `seconds`. `memory_format` is the name of that of the
     frozen model, "" before it is chosen. `unconfirmed` are images that an attack fooled in the
     arithmetic of its search but not in float32, of which `rechecked` were attacked again.
+    `compiled` is whether passes were compiled in any session.
     """
 
     entered: Tensor
@@ -56,6 +57,7 @@ class Progress:
     memory_format: str = ""
     unconfirmed: set[int] = field(default_factory=set)
     rechecked: int = 0
+    compiled: bool = False
 
     @property
     def has_begun(self) -> bool:
@@ -108,6 +110,7 @@ def combine(parts: Sequence[Progress]) -> Progress:
         whole.nonfinite |= part.nonfinite
         whole.unconfirmed |= part.unconfirmed
         whole.rechecked = max(whole.rechecked, part.rechecked)
+        whole.compiled |= part.compiled
         whole.seconds = max(whole.seconds, part.seconds)
         whole.stage_seconds = max(whole.stage_seconds, part.stage_seconds)
     whole.warnings = warnings
@@ -163,6 +166,7 @@ class _State:
     nonfinite: tuple[int, ...] = ()
     unconfirmed: tuple[int, ...] = ()
     rechecked: int = 0
+    compiled: bool = False
     schema: int = SCHEMA
 
 
@@ -211,6 +215,7 @@ class ProgressFiles:
             nonfinite=tuple(sorted(progress.nonfinite)),
             unconfirmed=tuple(sorted(progress.unconfirmed)),
             rechecked=progress.rechecked,
+            compiled=progress.compiled,
         )
         data = to_json(state)
         content = json.dumps({"sha256": hash_json(data), "state": data})
@@ -288,6 +293,7 @@ def _to_progress(state: _State) -> Progress:
         nonfinite=set(state.nonfinite),
         unconfirmed=set(state.unconfirmed),
         rechecked=state.rechecked,
+        compiled=state.compiled,
     )
     clean = progress.entered if progress.clean is None else progress.clean
     num_entered = state.stages[-1].survivors if state.stages else state.n

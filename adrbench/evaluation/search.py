@@ -34,17 +34,21 @@ RECHECK = "recheck"
 class Search:
     """A frozen model, as attacks run on it, and the arithmetic in which it computes.
 
-    `compilation` has the batch sizes for which it was compiled; it is None if it never is.
+    `graphed` is the part of it that replays CUDA graphs, and `compilation` has the batch sizes for
+    which it was compiled; they are None where neither is done.
     """
 
     model: ChunkedModel
     arithmetic: Arithmetic
+    graphed: GraphedModel | None = None
     compilation: CompiledPasses | None = None
 
     @property
     def is_compiled(self) -> bool:
-        """Whether passes of the largest batches were compiled."""
-        return self.compilation is not None and bool(self.compilation.sizes)
+        """Whether passes of the largest batches are compiled."""
+        if self.graphed is None or self.compilation is None:
+            return False
+        return any(size in self.compilation.sizes for _, size in self.graphed.passes)
 
 
 def is_worth_compiling(frozen: nn.Module, stages: Sequence[Stage], x: Tensor, n: int) -> bool:
@@ -72,13 +76,14 @@ def make_search(
         UsageError: when the model cannot compute in `arithmetic`.
 
     """
-    model, exact = frozen, frozen
+    model: nn.Module = frozen
+    graph: GraphedModel | None = None
     if arithmetic in ("bfloat16", "float16"):
         try:
             model = reduce_precision(frozen, getattr(torch, arithmetic), x)
         except ValueError as error:
             raise UsageError(
-                f"the attack cannot search in {arithmetic}, since of the model {error}: give "
+                f"the model cannot be attacked in {arithmetic}: {error}; give "
                 f"{argument('precision', 'float32')}."
             ) from error
     compilation = None
@@ -86,10 +91,12 @@ def make_search(
         make_passes: MakePasses = GraphedPasses(x.device)
         if compiled:
             make_passes = compilation = CompiledPasses(make_passes, len(x))
-        model = GraphedModel(model, x, len(x), make_passes)
+        model = graph = GraphedModel(model, x, len(x), make_passes)
     if arithmetic in ("bfloat16", "float16"):
-        model = Fallback(model, exact)
-    return Search(model=ChunkedModel(model), arithmetic=arithmetic, compilation=compilation)
+        model = Fallback(model, frozen)
+    return Search(
+        model=ChunkedModel(model), arithmetic=arithmetic, graphed=graph, compilation=compilation
+    )
 
 
 class Recheck:

@@ -50,10 +50,13 @@ SILENT = ProgressCallbacks()
 class StageRunner:
     """Runs stages one after the other on the survivors in `progress`, calling `save` per batch.
 
-    Outcomes are judged by `judge`, the model in float32.
+    Outcomes are judged by `judge`, the model in float32. `is_frozen` is false for a model that
+    could not be copied, such as a randomized one, whose passes may differ for other reasons than
+    rounding.
     """
 
     judge: ChunkedModel
+    is_frozen: bool
     label: str
     num_classes: int | None
     suite: str
@@ -182,7 +185,7 @@ class StageRunner:
         self, stage: Stage, search: Search, x_adv: Tensor, y: Tensor, judged: Judged
     ) -> Tensor:
         """Return which examples fool the model of the search, but not the judge, (N,)."""
-        if search.model is self.judge:
+        if search.model is self.judge or not self.is_frozen:
             return torch.zeros_like(judged.survives)
         with self._calling(stage), searching_in(search.arithmetic), torch.no_grad():
             return judged.survives & judged.is_allowed & ~is_correct(search.model(x_adv), y)

@@ -6,6 +6,8 @@ sizes at which most of their passes run.
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ logger = logging.getLogger(__name__)
 #: Batches smaller than this part of the largest batch are not compiled. The sizes from here on are
 #: three (see `graphed.SIZE_RATIO`).
 SMALLEST_PART = 0.5
+#: How many variants of a network a process can compile.
+MAX_VARIANTS = 1000
 
 
 class CompiledPasses:
@@ -43,14 +47,29 @@ class CompiledPasses:
         logger.info(f"compiling the model for batches of {len(x)} images.")
         try:
             with warnings.catch_warnings(action="ignore"):
-                compiled = torch.compile(model, backend=self.backend, dynamic=False)
-                passes = self.make_passes(compiled, x.detach().clone())  # type: ignore[arg-type]
+                compiled = torch.compile(model, backend=self.backend, dynamic=False, fullgraph=True)
+                with many_variants():
+                    passes = self.make_passes(compiled, x.detach().clone())  # type: ignore[arg-type]
         except Exception as error:  # the compiler runs the code of the model: either may raise
             self.has_failed = True
             logger.warning(f"running without a compiled model: {find_reason(error)}.")
             return self.make_passes(model, x)
         self.sizes.append(len(x))
         return passes
+
+
+@contextmanager
+def many_variants() -> Iterator[None]:
+    """Let PyTorch compile as many variants of a network as this process needs.
+
+    By default it compiles 8, such as for 8 batch sizes, and runs all others uncompiled.
+    """
+    # Only the first call of a process takes a moment, so what does not compile avoids it.
+    import torch._dynamo
+
+    limits = {"recompile_limit": MAX_VARIANTS, "accumulated_recompile_limit": MAX_VARIANTS}
+    with torch._dynamo.config.patch(limits):
+        yield
 
 
 def find_reason(error: Exception) -> str:

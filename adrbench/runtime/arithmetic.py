@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from adrbench.errors import UsageError, argument
@@ -35,17 +34,28 @@ TOLERANCES: Mapping[Arithmetic, float] = {
 #: differ by no more than those of two memory layouts.
 RANKED: frozenset[str] = frozenset({FLOAT32, "tf32"})
 
-_searched_in: ContextVar[Arithmetic] = ContextVar("searched_in", default=FLOAT32)
+
+class _Search:
+    """The arithmetic of the current search.
+
+    Like the switches of TF32, it is the same in all threads of the process: autograd runs the
+    backward passes of a GPU in threads of its own.
+    """
+
+    arithmetic: Arithmetic = FLOAT32
+
 
 #: The compute capability of the first NVIDIA GPUs with TF32 and bfloat16, Ampere.
 AMPERE = (8, 0)
 
 
 def has_tensor_cores(device: "torch.device") -> bool:
-    """Return whether `device` is a GPU that computes in TF32 and bfloat16."""
+    """Return whether `device` is an NVIDIA GPU that computes in TF32 and bfloat16."""
     import torch
 
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) >= AMPERE
 
 
 def choose_for_training(precision: Precision, device: "torch.device") -> Arithmetic:
@@ -77,7 +87,7 @@ def _checked(arithmetic: Arithmetic, device: "torch.device") -> Arithmetic:
     if arithmetic == "tf32" and not has_tensor_cores(device):
         raise UsageError(
             f"{argument('precision')} is 'tf32': {device} does not have it, only NVIDIA GPUs from "
-            "Ampere on do: choose auto or another."
+            "Ampere on do: choose auto, float32 or bfloat16."
         )
     return arithmetic
 
@@ -106,17 +116,17 @@ def searching_in(arithmetic: Arithmetic) -> Iterator[None]:
 
     Models in 16 bits convert their inputs themselves; what else the attack computes is in float32.
     """
-    token = _searched_in.set(arithmetic)
+    before, _Search.arithmetic = _Search.arithmetic, arithmetic
     try:
         with _tf32(allowed=arithmetic == "tf32"):
             yield
     finally:
-        _searched_in.reset(token)
+        _Search.arithmetic = before
 
 
 def arithmetic_of_search() -> Arithmetic:
     """Return the arithmetic of the current search, float32 outside of one."""
-    return _searched_in.get()
+    return _Search.arithmetic
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 """The settings of a run that are "auto": decided once, stored, and kept when it is resumed."""
 
+from pathlib import Path
+
 import torch
 
 from adrbench.config.settings import Compile, TrainConfig
+from adrbench.errors import UsageError, argument
 from adrbench.runtime.arithmetic import AUTO, choose_for_training
 
 #: Steps of a run from which on compiling saves time. It takes about 50 s, which a ResNet-18 at
@@ -16,6 +19,17 @@ def adopt(config: TrainConfig, stored: TrainConfig) -> TrainConfig:
     undecided = [name for name in values if name in declared and declared[name].is_automatic]
     kept = {name: getattr(stored, name) for name in undecided if values[name] == AUTO}
     return config.with_settings(**kept)
+
+
+def check_resumable(config: TrainConfig, device: torch.device, directory: Path) -> None:
+    """Raise UsageError if `device` lacks what the run in `directory` was begun with."""
+    try:
+        choose_for_training(config.precision, device)
+    except UsageError:
+        raise UsageError(
+            f"the run in {directory} trains in {config.precision}, which {device} does not have: "
+            f"resume it on a GPU that has it, or give {argument('force', True)} to start over."
+        ) from None
 
 
 def decide(

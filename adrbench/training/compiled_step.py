@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from adrbench.models.compiled import find_reason
+from adrbench.models.compiled import find_reason, many_variants
 from adrbench.models.modes import restored_buffers
 from adrbench.runtime import seeds
 from adrbench.runtime.cuda_graphs import Inputs
@@ -21,9 +21,6 @@ from adrbench.training.state import Run, TrainState
 logger = logging.getLogger(__name__)
 
 BACKEND = "inductor"
-#: How many variants of a network a process can compile, such as for the runs of a notebook. By
-#: default PyTorch compiles 8, and runs all others uncompiled.
-MAX_VARIANTS = 1000
 
 
 class CompiledStep:
@@ -84,17 +81,13 @@ class CompiledStep:
         Raises whatever the compiler does, and RuntimeError if the second time, too, something would
         have to be compiled, as it would in every step.
         """
-        # Only the first call of a process takes a moment, so runs that do not compile avoid it.
-        import torch._dynamo
-
         config, device = self.run.config, self.run.context.device
-        limits = {"recompile_limit": MAX_VARIANTS, "accumulated_recompile_limit": MAX_VARIANTS}
         with ExitStack() as restored:
             for model in self.state.models().values():
                 restored.enter_context(restored_buffers(model))
             restored.callback(self.state.model.zero_grad)
             restored.enter_context(warnings.catch_warnings(action="ignore"))
-            restored.enter_context(torch._dynamo.config.patch(limits))
+            restored.enter_context(many_variants())
             for stance in ("default", "fail_on_recompile"):
                 with (
                     seeds.global_generators(device, config.seed, "rehearsal"),

@@ -15,7 +15,7 @@ from adrbench.models.architectures import Architecture, find_activation, find_ar
 from adrbench.models.foreign import Builder
 from adrbench.runtime.context import Context
 from adrbench.runtime.launch import rank_zero_first
-from adrbench.training.automatic import adopt, decide
+from adrbench.training.automatic import adopt, check_resumable, decide
 from adrbench.training.checkpointer import read_settings
 from adrbench.training.run_names import check_run_name, run_name
 from adrbench.training.state import Run, prepare_run
@@ -131,6 +131,8 @@ def make_plan(
     stored = None if force else read_settings(directory)
     if stored:
         config = adopt(config, stored)
+        if config.precision == stored.precision:
+            check_resumable(config, context.device, directory)
     return Plan(
         request=request,
         config=decide(

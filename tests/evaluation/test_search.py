@@ -136,6 +136,27 @@ def test_the_examples_of_the_second_attack_are_kept() -> None:
     assert int(of_recheck.sum()) == counts(result)["stepping"] - counts(result)["recheck"]
 
 
+class Noisy(Linear):
+    """A model whose logits vary from pass to pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 0.5 * torch.randn(len(x), 3)
+
+
+def test_a_randomized_model_is_not_attacked_again() -> None:
+    """Its passes differ for other reasons than the arithmetic."""
+    suite = Suite(name="made", stages=(Stepping(),), parameters={})
+    result = evaluate(Noisy(), IMAGES, suite, THREAT, batch_size=7, searched="tf32")
+    assert (result.rechecked, list(counts(result))) == (0, ["stepping"])
+
+
+def test_a_suite_without_an_attack_does_not_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adrbench.runtime.arithmetic.has_tensor_cores", lambda device: True)
+    x, y = IMAGES.pixels / 255, IMAGES.labels
+    result = adrbench.evaluate(MODEL, x, y, suite="clean", precision="tf32")
+    assert result.record.searched == "float32"
+
+
 class Uncountable(Linear):
     """A model that does not run while its operations are counted."""
 
@@ -189,9 +210,7 @@ def test_tf32_is_allowed_in_the_search_and_off_for_the_judge() -> None:
 def test_a_model_without_a_coarse_form_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 1, 1), Huge())
     suite = Suite(name="made", stages=(Stepping(),), parameters={})
-    with pytest.raises(
-        UsageError, match=r"cannot search in float16, since .*: give --precision fl"
-    ):
+    with pytest.raises(UsageError, match=r"cannot be attacked in float16: .*; give --precision fl"):
         evaluate(model, IMAGES, suite, THREAT, batch_size=20, searched="float16")
 
 

@@ -12,7 +12,7 @@ from adrbench.config.threat import ThreatModel
 from adrbench.evaluation.evaluate import evaluate
 from adrbench.models.frozen import freeze
 from adrbench.models.graphed import SMALLEST_BATCH, GraphedModel, Passes, batch_sizes
-from adrbench.runtime.arithmetic import full_precision, searching_in
+from adrbench.runtime.arithmetic import Arithmetic, full_precision, searching_in
 from graph_stand_in import SharedMemory
 from logs import logged
 from tiny import build_trained, make_images, train_small_net
@@ -164,12 +164,14 @@ def test_cuda_graphs_give_the_logits_and_gradients_of_the_model(arch: str) -> No
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("nothing_logged")
-def test_autoattack_gives_the_same_outcomes_with_cuda_graphs() -> None:
+@pytest.mark.parametrize("searched", ["float32", "tf32", "float16"])
+def test_autoattack_gives_the_same_outcomes_with_cuda_graphs(searched: Arithmetic) -> None:
     images = make_images(60, classes=5, size=8)
     model = train_small_net(images, classes=5).cuda()
     threat = ThreatModel(eps=0.05)
     config = AttackConfig(suite="autoattack", batch_size=25)
     suite = build_suite(config, threat, 5)
+    forms: tuple[tuple[bool, Arithmetic], ...] = ((False, "float32"), (True, searched))
     evaluations = [
         evaluate(
             model,
@@ -178,8 +180,9 @@ def test_autoattack_gives_the_same_outcomes_with_cuda_graphs() -> None:
             threat,
             batch_size=25,
             optimize_model=graphs,
+            searched=arithmetic,
         )
-        for graphs in (False, True)
+        for graphs, arithmetic in forms
     ]
     without_graphs, with_graphs = evaluations
     num_different = (without_graphs.robust != with_graphs.robust).sum()

@@ -1,15 +1,19 @@
 """The choice of an arithmetic, and the contexts that switch to it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
 from adrbench.errors import UsageError
 from adrbench.runtime import arithmetic
 from adrbench.runtime.arithmetic import (
+    arithmetic_of_search,
     choose_for_search,
     choose_for_training,
     computing_in,
     full_precision,
+    searching_in,
 )
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -56,6 +60,15 @@ def test_contexts_set_tf32_and_restore_it() -> None:
             assert [switch.allow_tf32 for switch in switches] == [False, False]
         assert [switch.allow_tf32 for switch in switches] == [True, True]
     assert [switch.allow_tf32 for switch in switches] == before
+
+
+def test_the_threads_of_backward_passes_know_the_arithmetic_of_the_search() -> None:
+    with ThreadPoolExecutor() as threads, searching_in("tf32"):
+        assert threads.submit(arithmetic_of_search).result() == "tf32"
+        with searching_in("float16"):
+            assert threads.submit(arithmetic_of_search).result() == "float16"
+        assert arithmetic_of_search() == "tf32"
+    assert arithmetic_of_search() == "float32"
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float16"])

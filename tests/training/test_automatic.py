@@ -46,6 +46,14 @@ def test_a_resumed_run_keeps_its_arithmetic(damaged: bool) -> None:
         adrbench.train("digits", method="at", precision="float32", **QUICK)
 
 
+def test_a_run_that_this_device_cannot_continue_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(arithmetic, "has_tensor_cores", lambda device: True)
+        adrbench.train("digits", method="at", precision="tf32", **QUICK)
+    with pytest.raises(AdrbenchError, match="trains in tf32, which cpu does not have: resume"):
+        adrbench.train("digits", method="at", **QUICK)
+
+
 def test_force_decides_again() -> None:
     adrbench.train("digits", method="at", precision="bfloat16", **QUICK)
     assert adrbench.train("digits", method="at", force=True, **QUICK).record.precision == "float32"
