@@ -75,7 +75,8 @@ def test_a_finished_run_is_not_trained_again_and_a_note_names_its_record(empty: 
     first = succeed(*line)
     assert first.lines[0] == (
         "digits-small-cnn-at-seed0: given: epochs 1, steps 1; ours: batch size 64, "
-        "lr 0.05, eps 0.1; automatic: precision float32 (adrbench train ... --dry-run shows all)"
+        "lr 0.05, eps 0.1; automatic: precision float32, compile off "
+        "(adrbench train ... --dry-run shows all)"
     )
     assert first.lines[1].startswith("epoch 1/1  loss ")
     assert len(first.lines) == 2
@@ -235,7 +236,7 @@ def test_a_signal_while_libraries_are_imported(empty: Path, seconds: float) -> N
 def test_a_run_that_ends_without_saving_promises_only_what_is_saved(
     is_saved: bool, message: str, empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*args: object) -> None:
+    def interrupt(*args: object, **options: object) -> None:
         if is_saved:
             Path("checkpoints/run/last.pt").touch()
         raise KeyboardInterrupt

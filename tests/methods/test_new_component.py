@@ -225,4 +225,6 @@ def test_nothing_outside_a_component_names_it() -> None:
             for word in re.split(r"[^a-z_]+", node.value)
         }
         attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        assert not names & {*words, *attributes}, path
+        # FAB's own beta, an attribute of the official attack.
+        others = {"beta"} if path.name == "fab.py" else set()
+        assert not (names - others) & {*words, *attributes}, path

@@ -79,4 +79,4 @@ def test_products_are_in_16_bits_and_see_changed_weights(name: str) -> None:
         layer.weight += 1
         second = layer(x)
     assert first.dtype == getattr(torch, name)
-    torch.testing.assert_close(second, first + 2)
+    torch.testing.assert_close(second, first + 2, rtol=0.02, atol=0.02)
