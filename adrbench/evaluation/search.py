@@ -20,7 +20,7 @@ from adrbench.models.chunked import ChunkedModel
 from adrbench.models.compiled import CompiledPasses, count_operations
 from adrbench.models.graphed import GraphedModel, GraphedPasses, MakePasses
 from adrbench.models.reduced import Fallback, reduce_precision
-from adrbench.runtime.arithmetic import Arithmetic
+from adrbench.runtime.arithmetic import SIXTEEN_BITS, Arithmetic
 
 #: Operations of forward passes, as many as the attacks can make, from which on compiling saves
 #: time. It takes about 45 s for the three largest batch sizes, and makes passes 15 to 20 % faster
@@ -78,9 +78,10 @@ def make_search(
     """
     model: nn.Module = frozen
     graph: GraphedModel | None = None
-    if arithmetic in ("bfloat16", "float16"):
+    is_reduced = arithmetic in SIXTEEN_BITS
+    if is_reduced:
         try:
-            model = reduce_precision(frozen, getattr(torch, arithmetic), x)
+            model = reduce_precision(frozen, arithmetic, x)
         except ValueError as error:
             raise UsageError(
                 f"the model cannot be attacked in {arithmetic}: {error}; give "
@@ -92,7 +93,7 @@ def make_search(
         if compiled:
             make_passes = compilation = CompiledPasses(make_passes, len(x))
         model = graph = GraphedModel(model, x, len(x), make_passes)
-    if arithmetic in ("bfloat16", "float16"):
+    if is_reduced:
         model = Fallback(model, frozen)
     return Search(
         model=ChunkedModel(model), arithmetic=arithmetic, graphed=graph, compilation=compilation

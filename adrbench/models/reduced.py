@@ -5,6 +5,7 @@ model.
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,15 +15,15 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from adrbench.errors import first_line
 from adrbench.models.frozen import COMPARED_IMAGES, logits_and_gradient, relative_difference
+from adrbench.runtime.arithmetic import TOLERANCES, Arithmetic
 from adrbench.runtime.devices import IMAGE_FORMAT
 
 #: Layers that compute in the type of their weights. All other weights and buffers stay in float32,
 #: such as those of BatchNorm, which accepts inputs of a reduced type, and of the normalization.
 REDUCED_LAYERS = (_ConvNd, nn.Linear, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
-#: dtype -> the largest differences from float32 of logits, see `relative_difference`, and of image
-#: gradients, relative to their L2 norm. They are over ten times those of a ResNet-18: 4e-4 and 1e-2
-#: in float16, 2e-3 and 3e-2 in bfloat16.
-TOLERANCES = {torch.float16: (1e-2, 0.2), torch.bfloat16: (5e-2, 0.5)}
+#: The largest differences of image gradients from those in float32, relative to their L2 norm. They
+#: are over ten times those of a ResNet-18: 1e-2 in float16, 3e-2 in bfloat16.
+GRADIENT_TOLERANCES: Mapping[Arithmetic, float] = {"float16": 0.2, "bfloat16": 0.5}
 
 #: The largest entry of an image's logit gradient is scaled to [2^TARGET_EXPONENT, twice that). In
 #: a ResNet-18, most entries of the gradients inside are then 1e-3 or more and the largest below
@@ -95,7 +96,7 @@ class Fallback(nn.Module):
         return gradient
 
 
-def reduce_precision(frozen: nn.Module, dtype: torch.dtype, x: Tensor) -> GradientScaling:
+def reduce_precision(frozen: nn.Module, arithmetic: Arithmetic, x: Tensor) -> GradientScaling:
     """Return a copy of a frozen float32 model that computes in float16 or bfloat16.
 
     Convolutions are in channels last. A linear layer whose outputs are the logits computes in
@@ -104,24 +105,34 @@ def reduce_precision(frozen: nn.Module, dtype: torch.dtype, x: Tensor) -> Gradie
 
     Raises:
         ValueError: with the reason, a clause such as "its logits in float16 are not finite", when
-            the model cannot be copied or computed in `dtype`, or its logits or gradients differ
-            too much; attacks must then search in float32.
+            the model cannot be copied or computed in `arithmetic`, or its logits or gradients
+            differ too much; attacks must then search in float32.
 
     """
     compared = x[:COMPARED_IMAGES]
     try:
         network = copy.deepcopy(frozen)
-        _convert_layers(network, dtype, find_last_linear(network, x[:1]))
+        _convert_layers(network, getattr(torch, arithmetic), find_last_linear(network, x[:1]))
         reduced = GradientScaling(convert_conv2d_weight_memory_format(network, IMAGE_FORMAT)).eval()
         found = logits_and_gradient(reduced, compared)
         exact = logits_and_gradient(frozen, compared)
     except Exception as error:  # this runs the model's code, which may raise anything
-        raise ValueError(f"it cannot compute in {_name(dtype)} ({first_line(error)})") from error
+        raise ValueError(f"it cannot compute in {arithmetic} ({first_line(error)})") from error
     if not all(_is_finite(one) for one in found):
-        raise ValueError(f"its logits or gradients in {_name(dtype)} are not finite")
-    logits, gradient = TOLERANCES[dtype]
-    _check_near("logits", dtype, relative_difference(exact[0], found[0]), logits)
-    _check_near("gradients", dtype, float((found[1] - exact[1]).norm() / exact[1].norm()), gradient)
+        raise ValueError(f"its logits or gradients in {arithmetic} are not finite")
+    differences = {
+        "logits": (relative_difference(exact[0], found[0]), TOLERANCES),
+        "gradients": (
+            float((found[1] - exact[1]).norm() / exact[1].norm()),
+            GRADIENT_TOLERANCES,
+        ),
+    }
+    for what, (difference, tolerances) in differences.items():
+        if not difference <= tolerances[arithmetic]:
+            raise ValueError(
+                f"its {what} in {arithmetic} differ from those in float32 by {difference:.2g} of "
+                f"their size, more than {tolerances[arithmetic]:g}"
+            )
     return reduced
 
 
@@ -156,14 +167,6 @@ def _cast_inputs(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     if not isinstance(weight, Tensor):
         return inputs
     return tuple(one.to(weight.dtype) if isinstance(one, Tensor) else one for one in inputs)
-
-
-def _check_near(what: str, dtype: torch.dtype, difference: float, tolerance: float) -> None:
-    if not difference <= tolerance:
-        raise ValueError(
-            f"its {what} in {_name(dtype)} differ from those in float32 by {difference:.2g} of "
-            f"their size, more than {tolerance:g}"
-        )
 
 
 class _UnscaleGradient(torch.autograd.Function):
@@ -214,7 +217,3 @@ def _per_row(scale: Tensor, like: Tensor) -> Tensor:
 
 def _is_finite(x: Tensor) -> bool:
     return bool(x.isfinite().all())
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

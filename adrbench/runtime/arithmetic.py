@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Arithmetic = Literal["float32", "tf32", "bfloat16", "float16"]
 ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
 FLOAT32: Literal["float32"] = "float32"
+SIXTEEN_BITS: frozenset[Arithmetic] = frozenset({"bfloat16", "float16"})
 #: What a user can ask for: an arithmetic, or the one that suits the device.
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 AUTO: Literal["auto"] = "auto"
@@ -65,9 +66,7 @@ def choose_for_training(precision: Precision, device: "torch.device") -> Arithme
         UsageError: for an arithmetic that the device lacks.
 
     """
-    if precision == AUTO:
-        return "bfloat16" if has_tensor_cores(device) else "float32"
-    return _checked(precision, device)
+    return _choose(precision, device, automatic="bfloat16")
 
 
 def choose_for_search(precision: Precision, device: "torch.device") -> Arithmetic:
@@ -77,19 +76,20 @@ def choose_for_search(precision: Precision, device: "torch.device") -> Arithmeti
         UsageError: for an arithmetic that the device lacks.
 
     """
+    return _choose(precision, device, automatic="tf32")
+
+
+def _choose(precision: Precision, device: "torch.device", automatic: Arithmetic) -> Arithmetic:
+    """Return an arithmetic of `device`: for "auto", `automatic` if it has that, else float32."""
+    is_ampere = has_tensor_cores(device)
     if precision == AUTO:
-        return "tf32" if has_tensor_cores(device) else "float32"
-    return _checked(precision, device)
-
-
-def _checked(arithmetic: Arithmetic, device: "torch.device") -> Arithmetic:
-    """Return `arithmetic`; UsageError if it needs a GPU that `device` is not."""
-    if arithmetic == "tf32" and not has_tensor_cores(device):
+        return automatic if is_ampere else FLOAT32
+    if precision == "tf32" and not is_ampere:
         raise UsageError(
             f"{argument('precision')} is 'tf32': {device} does not have it, only NVIDIA GPUs from "
             "Ampere on do: choose auto, float32 or bfloat16."
         )
-    return arithmetic
+    return precision
 
 
 @contextmanager
@@ -101,12 +101,12 @@ def computing_in(arithmetic: Arithmetic, device_type: str) -> Iterator[None]:
     """
     import torch
 
-    if arithmetic in ("float32", "tf32"):
-        with _tf32(allowed=arithmetic == "tf32"):
-            yield
-    else:
+    if arithmetic in SIXTEEN_BITS:
         dtype = getattr(torch, arithmetic)
         with torch.autocast(device_type, dtype=dtype, cache_enabled=False):
+            yield
+    else:
+        with _tf32(allowed=arithmetic == "tf32"):
             yield
 
 

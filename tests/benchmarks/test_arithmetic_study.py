@@ -14,6 +14,7 @@ from adrbench.data import to_float
 from adrbench.evaluation.evaluate import evaluate
 from adrbench.models.frozen import freeze
 from adrbench.models.reduced import reduce_precision
+from adrbench.runtime.arithmetic import Arithmetic
 from benchmarks import arithmetic
 from benchmarks.arithmetic import (
     REFERENCE,
@@ -32,11 +33,11 @@ PARTS = {0: 20, 20: 10}
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
-def test_the_emulated_search_has_the_logits_of_the_real_one(name: str) -> None:
+def test_the_emulated_search_has_the_logits_of_the_real_one(name: Arithmetic) -> None:
     """Gradients are not compared: on a CPU, those of convolutions are rounded more than once."""
     x, model = pixels(), build_trained("small-cnn").eval()
     frozen = freeze(model, x).model
-    real = reduce_precision(frozen, getattr(torch, name), x)(x)
+    real = reduce_precision(frozen, name, x)(x)
     difference = (SEARCHES[name](model, x)(x) - real).norm()
     assert difference < 0.1 * (frozen(x) - real).norm()
 

@@ -73,7 +73,7 @@ class Nervous(nn.Module):
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = IMAGES.pixels / 255
     monkeypatch.setattr(
-        search, "reduce_precision", lambda frozen, dtype, x: Nervous(frozen, pixels)
+        search, "reduce_precision", lambda frozen, arithmetic, x: Nervous(frozen, pixels)
     )
 
 

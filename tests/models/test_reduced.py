@@ -17,14 +17,14 @@ from adrbench.evaluation.judge import judge
 from adrbench.models.frozen import freeze, logits_and_gradient, relative_difference
 from adrbench.models.graphed import GraphedModel
 from adrbench.models.reduced import (
-    TOLERANCES,
+    GRADIENT_TOLERANCES,
     Fallback,
     GradientScaling,
     find_last_linear,
     find_scale,
     reduce_precision,
 )
-from adrbench.runtime.arithmetic import Arithmetic, full_precision, searching_in
+from adrbench.runtime.arithmetic import TOLERANCES, Arithmetic, full_precision, searching_in
 from tiny import build_trained, make_images, train_small_net
 
 ARCHS = ("small-cnn", "preact-resnet18", "wrn-10-1")
@@ -44,7 +44,7 @@ def frozen() -> nn.Module:
 @pytest.fixture(scope="module")
 def half(frozen: nn.Module) -> GradientScaling:
     """Return the same model in float16."""
-    return reduce_precision(frozen, torch.float16, batch())
+    return reduce_precision(frozen, "float16", batch())
 
 
 def gradient_of(model: nn.Module, x: Tensor, d_logits: Tensor) -> Tensor:
@@ -63,24 +63,24 @@ def relative_errors(found: Tensor, expected: Tensor) -> Tensor:
     return errors
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
 @pytest.mark.parametrize("arch", ARCHS)
-def test_logits_and_gradients_are_near_those_of_float32(arch: str, dtype: torch.dtype) -> None:
+def test_logits_and_gradients_are_near_those_of_float32(arch: str, name: Arithmetic) -> None:
     x = batch()
     frozen = freeze(build_trained(arch), x).model
     before = copy.deepcopy(frozen.state_dict())
-    reduced = reduce_precision(frozen, dtype, x)
+    reduced = reduce_precision(frozen, name, x)
     others = batch(6, seed=1)
     logits, gradient = logits_and_gradient(reduced, others)
     exact_logits, exact_gradient = logits_and_gradient(frozen, others)
     assert logits.dtype == gradient.dtype == torch.float32
-    logits_tolerance, gradient_tolerance = TOLERANCES[dtype]
+    logits_tolerance, gradient_tolerance = TOLERANCES[name], GRADIENT_TOLERANCES[name]
     assert 0 < relative_difference(exact_logits, logits) < logits_tolerance
     assert (gradient - exact_gradient).norm() < gradient_tolerance * exact_gradient.norm()
     assert {p.dtype for p in frozen.parameters()} == {torch.float32}
     assert all(torch.equal(value, before[key]) for key, value in frozen.state_dict().items())
     convolutions = [module for module in reduced.modules() if isinstance(module, nn.Conv2d)]
-    assert {layer.weight.dtype for layer in convolutions} == {dtype}
+    assert {layer.weight.dtype for layer in convolutions} == {getattr(torch, name)}
 
 
 def test_the_last_linear_layer_computes_in_float32(frozen: nn.Module, half: nn.Module) -> None:
@@ -207,7 +207,7 @@ def test_batches_that_overflow_are_repeated_in_float32() -> None:
     torch.manual_seed(0)
     exact = Amplified().eval().requires_grad_(False)
     dark = batch() / 8
-    search = reduce_precision(exact, torch.float16, dark)
+    search = reduce_precision(exact, "float16", dark)
     model = Fallback(search, exact)
     x, d_logits = batch(), random_d_logits()
     assert not search(x).isfinite().all()
@@ -284,7 +284,7 @@ def test_models_that_cannot_be_reduced_are_refused_with_a_reason(
     model: nn.Module, reason: str
 ) -> None:
     with pytest.raises(ValueError, match=reason):
-        reduce_precision(model.eval().requires_grad_(False), torch.float16, batch())
+        reduce_precision(model.eval().requires_grad_(False), "float16", batch())
 
 
 @pytest.mark.parametrize("suite", ["pgd-20", "apgd-ce"])
@@ -296,7 +296,7 @@ def test_attacks_have_the_outcomes_of_float32(suite: str) -> None:
     config = AttackConfig(suite=suite, batch_size=len(x))
     (stage,) = build_suite(config, threat, 5).stages
     survives = survivors(stage, exact, exact, threat, x, y)
-    search = Fallback(reduce_precision(exact, torch.float16, x), exact)
+    search = Fallback(reduce_precision(exact, "float16", x), exact)
     assert torch.equal(survivors(stage, search, exact, threat, x, y), survives)
     assert 0 < survives.sum() < len(x)
 
@@ -312,11 +312,11 @@ def survivors(
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 @pytest.mark.usefixtures("nothing_logged")
 def test_cuda_graphs_replay_reduced_models(name: Arithmetic) -> None:
-    x, dtype = batch(20).cuda(), getattr(torch, name)
+    x = batch(20).cuda()
     with full_precision():
         for arch in ARCHS:
             exact = freeze(build_trained(arch).cuda(), x).model
-            reduced = reduce_precision(exact, dtype, x)
+            reduced = reduce_precision(exact, name, x)
             graphed = GraphedModel(reduced, x, len(x))
             model = Fallback(graphed, exact)
             sizes = torch.logspace(-12, 8, len(x)).view(-1, 1)
