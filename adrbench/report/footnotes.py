@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from adrbench.config.components import DEFAULTS
 from adrbench.report.datasets import TEST_SIZES
-from adrbench.report.grouping import FINAL_PRECISION, SEARCH, Attack, SeedGroup
+from adrbench.report.grouping import FINAL_PRECISION, Attack, SeedGroup
 from adrbench.report.naming import is_known
 from adrbench.report.statistics import Figure
 from adrbench.report.tables import Cell, Row
@@ -137,9 +137,9 @@ def _data_footnotes(group: SeedGroup) -> list[str]:
     if group.selection == "best" and group.selected_on == "test":
         found.append("best epoch chosen on the test split: optimistic")
     if identity.precision != FINAL_PRECISION:
-        searched = identity.precision.removesuffix(SEARCH)
-        how = "attacks searched in" if searched != identity.precision else "evaluated in"
-        found.append(f"{how} {searched}, not {FINAL_PRECISION}")
+        found.append(f"evaluated in {identity.precision}, not {FINAL_PRECISION}")
+    if identity.searched != FINAL_PRECISION:
+        found.append(f"attacks searched in {identity.searched}, not {FINAL_PRECISION}")
     return found
 
 

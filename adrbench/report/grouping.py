@@ -26,8 +26,6 @@ from adrbench.results.records import AttackRecord
 from adrbench.runtime.arithmetic import FLOAT32, RANKED
 
 FINAL_PRECISION = FLOAT32
-#: What follows the arithmetic of a search whose outcomes were judged in another.
-SEARCH = " search"
 SELECTIONS = ("best", "last", "file")
 #: The suite without an attack: its records have a clean accuracy and no robust one.
 CLEAN_SUITE = "clean"
@@ -63,6 +61,7 @@ class ModelIdentity(NamedTuple):
     published_test_set: bool
     data_sha256: str
     precision: str
+    searched: str
     training: str
     training_images: str
     weights: str
@@ -77,7 +76,11 @@ class ModelIdentity(NamedTuple):
     def is_on_full_published_test_set(self) -> bool:
         """Whether the figures are comparable with published ones."""
         whole = self.split == "test" and self.n == self.num_test
-        return self.published_test_set and whole and self.precision == FINAL_PRECISION
+        return (
+            self.published_test_set
+            and whole
+            and {self.precision, self.searched} == {FINAL_PRECISION}
+        )
 
 
 class Attack(NamedTuple):
@@ -200,7 +203,8 @@ def _identity(record: AttackRecord) -> ModelIdentity:
         num_test=record.num_test,
         published_test_set=record.published_test_set,
         data_sha256=record.data_sha256,
-        precision=record.precision if record.searched in RANKED else record.searched + SEARCH,
+        precision=record.precision,
+        searched=FLOAT32 if record.searched in RANKED else record.searched,
         training=record.training_sha256 or "",
         training_images=record.training_images_sha256 or "",
         weights="+".join(filter(None, (record.weights_sha256, record.model_code)))
@@ -310,6 +314,7 @@ def row_order(group: SeedGroup) -> tuple[object, ...]:
         group.selected_on != "val",
         -identity.n,
         identity.precision,
+        identity.searched,
         identity.data_sha256,
         identity.training,
         identity.training_images,

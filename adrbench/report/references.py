@@ -98,7 +98,8 @@ class References:
         arch = "" if group.selection == "file" else identity.arch
         images = (identity.split, identity.n, identity.num_test, identity.data_sha256)
         trained = shared_settings(config, methods, apart) if config else identity.label
-        evaluated = (*images, identity.precision, group.selection, group.selected_on)
+        arithmetics = (identity.precision, identity.searched)
+        evaluated = (*images, *arithmetics, group.selection, group.selected_on)
         return (arch, *evaluated, identity.training_images, trained)
 
 
