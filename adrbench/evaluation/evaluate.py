@@ -248,10 +248,10 @@ def evaluate(
 def repeat_unconfirmed(runner: StageRunner, recheck: Recheck, in_float32: Search) -> None:
     """Attack the survivors again that an attack fooled only in the arithmetic of its search."""
     progress = runner.progress
-    survivors = set(progress.entered.nonzero().flatten().tolist())
-    if unconfirmed := progress.unconfirmed & survivors:
+    survivors = progress.entered.nonzero().flatten().tolist()
+    if unconfirmed := [index for index in survivors if index in progress.unconfirmed]:
         progress.rechecked = len(unconfirmed)
-        runner.run(recheck, in_float32, only=unconfirmed)
+        runner.run(recheck, in_float32, torch.tensor(unconfirmed))
 
 
 def _call_user_code(check: Callable[[], list[str]], label: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -69,11 +69,11 @@ class StageRunner:
     save: Callable[[], None]
     process_group: ProcessGroup
 
-    def run(self, stage: Stage, search: Search, only: Set[int] | None = None) -> None:
+    def run(self, stage: Stage, search: Search, indices: Tensor | None = None) -> None:
         """Run the batches of a stage that are not done, and remove the images it fools.
 
-        It attacks the model of `search`, on the survivors of the last stage, or `only` on those of
-        them at some positions.
+        It attacks the model of `search`, on the survivors of the last stage, or only on those of
+        them at `indices` (K,).
 
         Raises:
             NonFiniteLogitsError: where the stage is the clean pass.
@@ -81,9 +81,7 @@ class StageRunner:
         """
         progress = self.progress
         started = time.perf_counter() - progress.stage_seconds
-        entered = progress.entered.nonzero().squeeze(1)
-        if only is not None:
-            entered = torch.tensor([i for i in entered.tolist() if i in only], dtype=torch.int64)
+        entered = progress.entered.nonzero().squeeze(1) if indices is None else indices
         batches = torch.split(entered, self.batch_size) if len(entered) else ()
         remaining = [index for index in range(len(batches)) if index not in progress.done]
 

@@ -154,9 +154,7 @@ def take_step(run: Run, state: TrainState, inputs: Inputs) -> Tensor:
         state.model,
         state.slots,
         state.optimizer,
-        batch["x"],
-        batch["y"],
-        noise=batch["noise"],
+        **batch,
         values=values,
         arithmetic=arithmetic(run),
         process_group=run.context.process_group,
@@ -167,14 +165,7 @@ def take_passes(run: Run, state: TrainState, inputs: Inputs) -> None:
     """Run the forward and backward passes of a step on `inputs`, without an update."""
     batch, values = split_inputs(inputs)
     with arithmetic(run):
-        run_passes(
-            state.model,
-            state.slots,
-            batch["x"],
-            batch["y"],
-            noise=batch["noise"],
-            values=values,
-        )
+        run_passes(state.model, state.slots, **batch, values=values)
 
 
 def split_inputs(inputs: Inputs) -> tuple[Mapping[str, Any], Values]:
