@@ -1,13 +1,15 @@
 """Loops of official attacks and those of ours that replace them, on the same images."""
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from adrbench.attacks.autoattack import OfficialAttack, configure
-from adrbench.attacks.autoattack_package import isolated
+from adrbench.attacks.autoattack_package import is_known_source, isolated
 from adrbench.attacks.finite_logits import FiniteLogits
 from device_work import DeviceWork, LinearUncounted, per_step
 
@@ -102,6 +104,19 @@ def assert_same(
     assert len(expected) == len(batches)
     assert all(torch.equal(one, other) for one, other in zip(expected, batches, strict=True))
     return [len(batch) for batch in batches]
+
+
+def assert_replaces_only(
+    module: ModuleType, stage: OfficialAttack, replace: Replace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Assert that the loop of `module` is for the installed package, and for no other version."""
+    is_known = is_known_source(module.MODULES, module.FINGERPRINT)
+    assert is_known, "compare the new version's loop with ours"
+    monkeypatch.setattr(module, "FINGERPRINT", "another")
+    model = LinearUncounted(5, 4, lead=1)
+    official = configure(stage, model, CPU)
+    replace(official, FiniteLogits(model, torch.zeros(0), torch.zeros(0)))
+    assert official.attack_single_run.__func__ is type(official).attack_single_run
 
 
 def count_per_step(

@@ -6,15 +6,13 @@ from pyautoattack import fab_projections as official_projections
 from torch import Tensor
 
 from adrbench.attacks import fab
-from adrbench.attacks.autoattack import OfficialAttack, Version, configure
-from adrbench.attacks.autoattack_package import is_known_source
-from adrbench.attacks.fab import FINGERPRINT, MODULES, replace_fab_loop
+from adrbench.attacks.autoattack import OfficialAttack, Version
+from adrbench.attacks.fab import replace_fab_loop
 from adrbench.attacks.fab_projections import project_l2, project_linf
-from adrbench.attacks.finite_logits import FiniteLogits
 from adrbench.config.threat import ThreatModel
 from attack_loops import (
-    CPU,
     Unstable,
+    assert_replaces_only,
     assert_same,
     attack,
     count_per_step,
@@ -22,7 +20,6 @@ from attack_loops import (
     make_net,
     record,
 )
-from device_work import LinearUncounted
 
 THREATS = {
     "Linf": (ThreatModel(eps=0.01), ThreatModel(eps=0.08)),
@@ -134,12 +131,9 @@ def test_a_projection_reaches_the_hyperplane() -> None:
 def test_the_loop_replaces_only_the_version_that_it_reproduces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert is_known_source(MODULES, FINGERPRINT), "compare the new version's loop with ours"
-    monkeypatch.setattr(fab, "FINGERPRINT", "another")
-    model = LinearUncounted(5, 4, lead=1)
-    official = configure(make_stage("fab-t", THREATS["Linf"][0]), model, CPU)
-    replace_fab_loop(official, FiniteLogits(model, torch.zeros(0), torch.zeros(0)))
-    assert official.attack_single_run.__func__ is type(official).attack_single_run
+    assert_replaces_only(
+        fab, make_stage("fab-t", THREATS["Linf"][0]), replace_fab_loop, monkeypatch
+    )
 
 
 @pytest.mark.parametrize(

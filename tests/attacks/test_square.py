@@ -7,13 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from adrbench.attacks import square
-from adrbench.attacks.autoattack import OfficialAttack, Version, configure
-from adrbench.attacks.autoattack_package import is_known_source, isolated
-from adrbench.attacks.finite_logits import FiniteLogits
-from adrbench.attacks.square import FINGERPRINT, MODULES, UniformNumbers, replace_square_loop
+from adrbench.attacks.autoattack import OfficialAttack, Version
+from adrbench.attacks.autoattack_package import isolated
+from adrbench.attacks.square import UniformNumbers, replace_square_loop
 from adrbench.config.threat import ThreatModel
-from attack_loops import CPU, Unstable, assert_same, count_per_step, make_images, make_net
-from device_work import LinearUncounted
+from attack_loops import (
+    CPU,
+    Unstable,
+    assert_replaces_only,
+    assert_same,
+    count_per_step,
+    make_images,
+    make_net,
+)
 
 THREATS = {
     "Linf": (ThreatModel(eps=0.004), ThreatModel(eps=0.08)),
@@ -113,13 +119,8 @@ def test_numbers_are_those_of_single_draws() -> None:
 def test_the_loop_replaces_only_the_version_that_it_reproduces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert is_known_source(MODULES, FINGERPRINT), "compare the new version's loop with ours"
-    monkeypatch.setattr(square, "FINGERPRINT", "another")
     stage = OfficialAttack("square", threat=ThreatModel(eps=0.1), num_classes=5, seed=0)
-    model = LinearUncounted(5, 4, lead=1)
-    official = configure(stage, model, CPU)
-    replace_square_loop(official, FiniteLogits(model, torch.zeros(0), torch.zeros(0)))
-    assert official.attack_single_run.__func__ is type(official).attack_single_run
+    assert_replaces_only(square, stage, replace_square_loop, monkeypatch)
 
 
 @pytest.mark.parametrize(
