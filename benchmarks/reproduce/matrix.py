@@ -207,6 +207,16 @@ AUTOATTACK_ON_FEW = (
 SHARP, LESS_LAMBDA = adr((1.0, 0.7), (0.30, 0.90)), adr((1.0, 0.7), (0.10, 0.50))
 
 of_adr = partial(on_digits, methods=("adr+wa",), seeds=THREE_SEEDS)
+on_4500 = partial(
+    cross,
+    "cifar10-first-4500",
+    "small-cnn",
+    seeds=THREE_SEEDS,
+    epochs=20,
+    steps=5,
+    alpha=3 / 255,
+    precision="float32",
+)
 
 STUDIES = {
     "digits": Study(
@@ -257,6 +267,19 @@ STUDIES = {
             "cifar10-first-4500", methods=COMPARED_METHODS, seeds=THREE_SEEDS, epochs=23
         ),
         attacks=(PGD, MARGIN, *AUTOATTACK_ON_FEW),
+    ),
+    "digits-calibration": Study(
+        summary="are the outputs calibrated, and do attacks change them? the digits, three seeds",
+        trainings=on_digits(methods=COMPARED_METHODS, seeds=THREE_SEEDS, label="outputs"),
+        attacks=(PGD,),
+    ),
+    "cifar10-calibration": Study(
+        summary="the same with 4,500 images of CIFAR-10, also with labels as sharp as the digits'",
+        trainings=(
+            *on_4500(methods=COMPARED_METHODS, label="outputs"),
+            *on_4500(methods=("adr+wa",), label="outputs-sharper", **SHARP),
+        ),
+        attacks=(PGD,),
     ),
     "cifar10-jpeg": Study(
         summary="all of CIFAR-10 as JPEG files, 30 of the published 200 epochs; needs a GPU",
