@@ -16,6 +16,7 @@ from adrbench.config.threat import ThreatModel
 from adrbench.errors import RecordError
 from adrbench.results.history import HistoryRow
 from adrbench.results.migrations import MIGRATIONS
+from adrbench.results.outputs import OutputsFile
 from adrbench.runtime.arithmetic import FLOAT32
 from adrbench.runtime.files import check_regular_file, write_atomically
 from adrbench.runtime.typed_json import from_json, to_json
@@ -84,7 +85,8 @@ class AttackRecord:
     outcomes. `verdicts` holds the per-example outcomes. `clean_logits` are those of the first 8
     images, which identify the code of the model (null in records of early versions);
     `model_code` is a fingerprint of the user's source code behind it ("" if there is none, null
-    in records of early versions).
+    in records of early versions). `outputs` is the file of the model's outputs on all images,
+    clean and attacked, if they were kept.
     """
 
     kind: Literal["attack"] = "attack"
@@ -130,6 +132,7 @@ class AttackRecord:
     folded: bool = False
     compiled: bool = False
     processes: int = 1
+    outputs: OutputsFile | None = None
     created: str
     seconds: float
     schema: int = SCHEMA

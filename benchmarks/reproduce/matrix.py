@@ -177,6 +177,13 @@ on_digits = partial(cross, "digits", "small-cnn", precision="float32")
 on_1000 = partial(on_cifar10, FIRST_1000)
 
 
+def on_4500(*methods: str, label: str, **settings: Any) -> Trainings:
+    """Return runs of a small network on 4,500 images of CIFAR-10, 20 epochs, with `settings`."""
+    values = {"epochs": 20, "steps": 5, "alpha": 3 / 255, "precision": "float32", **settings}
+    dataset, arch = "cifar10-first-4500", "small-cnn"
+    return cross(dataset, arch, methods=methods, seeds=THREE_SEEDS, label=label, **values)
+
+
 def on_300_digits(method: str, label: str = "", **settings: Any) -> Trainings:
     """Return runs on 300 digits with the preset of all digits, 120 epochs, and `settings`."""
     preset = find_preset("digits", "small-cnn", parse_method(method), num_train=300).values
@@ -207,16 +214,6 @@ AUTOATTACK_ON_FEW = (
 SHARP, LESS_LAMBDA = adr((1.0, 0.7), (0.30, 0.90)), adr((1.0, 0.7), (0.10, 0.50))
 
 of_adr = partial(on_digits, methods=("adr+wa",), seeds=THREE_SEEDS)
-on_4500 = partial(
-    cross,
-    "cifar10-first-4500",
-    "small-cnn",
-    seeds=THREE_SEEDS,
-    epochs=20,
-    steps=5,
-    alpha=3 / 255,
-    precision="float32",
-)
 
 STUDIES = {
     "digits": Study(
@@ -276,8 +273,8 @@ STUDIES = {
     "cifar10-calibration": Study(
         summary="the same with 4,500 images of CIFAR-10, also with labels as sharp as the digits'",
         trainings=(
-            *on_4500(methods=COMPARED_METHODS, label="outputs"),
-            *on_4500(methods=("adr+wa",), label="outputs-sharper", **SHARP),
+            *on_4500(*COMPARED_METHODS, label="outputs"),
+            *on_4500("adr+wa", label="outputs-sharper", **SHARP),
         ),
         attacks=(PGD,),
     ),
