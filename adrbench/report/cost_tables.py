@@ -3,17 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from adrbench.config.settings import TrainConfig
 from adrbench.report import columns as c
 from adrbench.report.attack_labels import at_relative_step, label_dated, newest_date
 from adrbench.report.grouping import Attack, SeedGroup, Task
-from adrbench.report.naming import common_label, method_order, with_activation, with_label
-from adrbench.report.run_settings import (
-    describe_differences,
-    distinguish_images,
-    fingerprint,
-    read_config,
-)
+from adrbench.report.runs import Runs, distinguish_runs, group_runs, name_runs
 from adrbench.report.statistics import spread
 from adrbench.report.tables import Cell, Row, Table
 from adrbench.results.records import AttackRecord, TrainRecord
@@ -25,44 +18,10 @@ EVALUATIONS_NOTE = (
 )
 
 
-class _Runs(NamedTuple):
-    """The identity of the runs in one row of the training table; `label` as in ModelIdentity."""
-
-    dataset: str
-    arch: str
-    method: str
-    label: str
-    precision: str
-    device: str
-    settings: str
-    training_images: str
-
-
 def training_table(trained: Iterable[TrainRecord]) -> Table:
     """Return a row for each set of runs that differ only in the seed."""
-    rows: dict[_Runs, list[TrainRecord]] = {}
-    configs: dict[tuple[str, str, str], dict[str, TrainConfig]] = {}
-    for record in trained:
-        config = read_config(record)
-        key = _Runs(
-            dataset=record.dataset,
-            arch=with_activation(record.arch, config.activation if config else "relu"),
-            method=record.method,
-            label="" if record.training_images_sha256 else record.label,
-            precision=_arithmetic(record),
-            device=record.device,
-            settings=fingerprint(config, record) if config else record.run,
-            training_images=record.training_images_sha256 or "",
-        )
-        rows.setdefault(key, []).append(record)
-        if config:
-            configs.setdefault(key[:3], {})[key.settings] = config
-    by_settings = {kind: describe_differences(known) for kind, known in configs.items()}
-    by_images = {
-        kind: distinguish_images(key.training_images for key in rows if key[:3] == kind)
-        for kind in {key[:3] for key in rows}
-    }
-    in_order = sorted(rows, key=lambda key: (*key[:2], method_order(key.method), *key[2:]))
+    rows = group_runs(trained)
+    footnotes = distinguish_runs(rows)
     return Table(
         name="training",
         title="Training",
@@ -71,10 +30,9 @@ def training_table(trained: Iterable[TrainRecord]) -> Table:
         rows=tuple(
             Row(
                 cells=_training_cells(key, rows[key]),
-                footnotes=by_settings.get(key[:3], {}).get(key.settings, ())
-                + by_images[key[:3]].get(key.training_images, ()),
+                footnotes=footnotes[key],
             )
-            for key in in_order
+            for key in rows
         ),
         notes=(RUNS_NOTE,) if any(len(own) > 1 for own in rows.values()) else (),
     )
@@ -131,23 +89,17 @@ def evaluation_table(grouped: Mapping[Task, Sequence[SeedGroup]]) -> Table:
     )
 
 
-def _arithmetic(record: TrainRecord) -> str:
-    """Return the arithmetic of a run, and whether its steps were compiled in any session."""
-    is_compiled = any(session.compiled for session in record.sessions)
-    return f"{record.precision}, compiled" if is_compiled else record.precision
-
-
 def _device(record: AttackRecord) -> str:
     """Return the device of an evaluation, with the arithmetic of its attacks if not float32."""
     in_float32 = record.searched == FLOAT32
     return record.device if in_float32 else f"{record.device}, {record.searched}"
 
 
-def _training_cells(key: _Runs, records: Sequence[TrainRecord]) -> dict[str, Cell]:
+def _training_cells(key: Runs, records: Sequence[TrainRecord]) -> dict[str, Cell]:
     return {
         c.DATASET.key: key.dataset,
         c.ARCH.key: key.arch,
-        c.METHOD.key: with_label(key.method, common_label(record.label for record in records)),
+        c.METHOD.key: name_runs(key, records),
         c.PRECISION.key: key.precision,
         c.DEVICE.key: key.device,
         "runs": len(records),
