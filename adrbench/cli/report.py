@@ -2,12 +2,18 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adrbench.errors import unknown_name
+
+if TYPE_CHECKING:
+    from adrbench.report import Report
+    from adrbench.report.figures import Chart
+    from adrbench.results.records import Record
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +27,18 @@ def report(
         typer.Argument(help="Directories of records, or single records.", show_default="results"),
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="terminal, markdown, csv, json or latex.")
+        str, typer.Option("--format", help="terminal, markdown, html, csv, json or latex.")
     ] = "terminal",
     out: Annotated[
         Path | None,
         typer.Option(help="File to write the report to.", show_default="standard output"),
+    ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also save the figures of the page in this directory, as SVG, PDF and PNG.",
+            show_default=False,
+        ),
     ] = None,
     dataset: Annotated[
         list[str] | None,
@@ -43,7 +56,8 @@ def report(
     table: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only these tables: accuracy, radius, overfitting, comparison, baselines, cost."
+            help="Only these tables: accuracy, radius, attacks, overfitting, comparison, "
+            "baselines, cost."
         ),
     ] = None,
     against: Annotated[
@@ -60,35 +74,16 @@ def report(
         bool, typer.Option("--intervals", help="Show 95 % Wilson intervals of accuracies.")
     ] = False,
 ) -> None:
-    """Print tables of results: robust accuracy, robust overfitting, comparisons, cost."""
-    from adrbench.report import (
-        DEFAULT,
-        FORMATS,
-        build_report,
-        read_results,
-        render,
-        select_datasets,
-        select_latest,
-        select_tables,
-    )
-    from adrbench.results.records import Skipped
-    from adrbench.runtime.files import write_atomically
+    """Report results as tables or as a page: accuracy, overfitting, comparisons, cost."""
+    from adrbench.report import FORMATS, build_report, select_tables
+    from adrbench.report.figures import collect_charts, save_charts
+    from adrbench.runtime.files import check_writable
 
     if form not in FORMATS:
         raise unknown_name("format", form, FORMATS)
-    skipped = Skipped()
-    try:
-        records = read_results(results or [DEFAULT], skipped)
-    finally:
-        for reason in list(skipped.reasons.values())[:MOST_NOTED]:
-            logger.warning(f"left out: {reason}")
-        num_others = len(skipped.reasons) - MOST_NOTED
-        if num_others > 0:
-            logger.warning(f"left out: {num_others:,} more files that are not records.")
-    if dataset:
-        records = select_datasets(records, dataset)
-    if latest:
-        records = select_latest(records)
+    if plots is not None:
+        check_writable(plots)
+    records = _read(results, dataset, latest=latest)
     built = build_report(records, baselines=baselines, intervals=intervals, against=against)
     if against is not None and not select_tables(built, ["comparison"]).tables:
         logger.warning(
@@ -99,8 +94,55 @@ def report(
         built = select_tables(built, table)
         if not built.tables:
             logger.warning(f"there are no results for the {' or '.join(table)} table.")
+    charts = collect_charts(records, built) if form == "html" or plots is not None else ()
+    _write(_render(records, built, charts, form, out), out)
+    if plots is not None:
+        saved = save_charts(charts, plots)
+        logger.info(f"{len(charts)} figures are in {plots}, as {len(saved)} files.")
+
+
+def _read(
+    results: Sequence[Path] | None, datasets: Sequence[str] | None, *, latest: bool
+) -> "list[Record]":
+    """Return the selected records, and note the files that are not records."""
+    from adrbench.report import DEFAULT, read_results, select_datasets, select_latest
+    from adrbench.results.records import Skipped
+
+    skipped = Skipped()
+    try:
+        records = read_results(results or [DEFAULT], skipped)
+    finally:
+        for reason in list(skipped.reasons.values())[:MOST_NOTED]:
+            logger.warning(f"left out: {reason}")
+        num_others = len(skipped.reasons) - MOST_NOTED
+        if num_others > 0:
+            logger.warning(f"left out: {num_others:,} more files that are not records.")
+    if datasets:
+        records = select_datasets(records, datasets)
+    return select_latest(records) if latest else records
+
+
+def _render(
+    records: "Sequence[Record]",
+    built: "Report",
+    charts: "Sequence[Chart]",
+    form: str,
+    out: Path | None,
+) -> str:
+    """Return the report in a format; on a terminal in color."""
+    if form == "html":
+        from adrbench.report.page import build_page, render_page
+
+        return render_page(build_page(records, built, charts))
+    from adrbench.report import render
+
     is_terminal = out is None and form == "terminal" and sys.stdout.isatty()
-    shown = render(built, form, color=is_terminal)
+    return render(built, form, color=is_terminal)
+
+
+def _write(shown: str, out: Path | None) -> None:
+    from adrbench.runtime.files import write_atomically
+
     if out is None:
         typer.echo(shown, nl=False)
     else:

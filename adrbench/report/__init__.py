@@ -18,6 +18,7 @@ from adrbench.report.naming import canonical_name
 from adrbench.report.radius_table import RADIUS, RadiusTables
 from adrbench.report.reading import DEFAULT, read_results, select_datasets, select_latest
 from adrbench.report.run_settings import read_runs
+from adrbench.report.survivor_table import SURVIVORS, survivor_tables
 from adrbench.report.tables import Report, Table
 from adrbench.results.baselines import Leaderboard, paper, robustbench
 from adrbench.results.records import AttackRecord, Record, TrainRecord
@@ -26,6 +27,7 @@ __all__ = [
     "DEFAULT",
     "FORMATS",
     "TABLES",
+    "TABLE_FORMATS",
     "Report",
     "Table",
     "build_report",
@@ -39,11 +41,14 @@ __all__ = [
 ]
 
 PAGE_NOTE = "Notes and footnotes are explained in docs/statistics.md."
-FORMATS = ("terminal", "markdown", "csv", "json", "latex")
+#: The formats of tables alone; a page has figures too (see `adrbench.report.page`).
+TABLE_FORMATS = ("terminal", "markdown", "csv", "json", "latex")
+FORMATS = (*TABLE_FORMATS, "html")
 #: The names by which a user selects tables, and the tables of each.
 TABLES = {
     "accuracy": ("robust accuracy",),
     "radius": (RADIUS,),
+    "attacks": (SURVIVORS,),
     "overfitting": ("robust overfitting",),
     "comparison": ("paired",),
     "baselines": ("robustbench", "paper"),
@@ -82,6 +87,7 @@ def build_report(
         leaderboard = Leaderboard(tuple(entries))
         accuracies = accuracy_table(task, groups, leaderboard, intervals, settings)
         tables.append(replace(accuracies, is_repeated=by_radius.repeats(accuracies, groups)))
+        tables += survivor_tables(task, groups, intervals)
         further = (
             overfitting_table(task, groups, intervals, settings),
             paired_table(task, groups, intervals, settings, splits, against=against),
@@ -112,11 +118,12 @@ def select_tables(report: Report, names: Sequence[str]) -> Report:
             raise unknown_name("table", name, TABLES)
         selected.update(TABLES[name])
     tables = tuple(
-        replace(one, is_repeated=one.is_repeated and RADIUS in selected)
+        replace(one, is_repeated=one.is_repeated and RADIUS in selected, is_detail=False)
         for one in report.tables
         if one.name in selected
     )
-    return replace(report, tables=tables, notes=_refer_to_page(tables))
+    notes = _refer_to_page(tables)
+    return replace(report, tables=tables, notes=notes, is_selection=True)
 
 
 def _find_method(given: str, tasks: Iterable[Iterable[SeedGroup]]) -> str:
@@ -135,7 +142,7 @@ def _refer_to_page(tables: Iterable[Table]) -> tuple[str, ...]:
 
 
 def render(report: Report, format: str, *, width: int | None = None, color: bool = False) -> str:  # noqa: A002
-    """Return `report` as text in one of FORMATS; `width` and `color` are for the terminal.
+    """Return `report` as text in one of TABLE_FORMATS; `width` and `color` are for the terminal.
 
     Raises:
         UsageError: for an unknown format.
@@ -153,4 +160,4 @@ def render(report: Report, format: str, *, width: int | None = None, color: bool
         from adrbench.report import export
 
         return export.as_csv(report) if format == "csv" else export.as_json(report)
-    raise unknown_name("format", format, FORMATS)
+    raise unknown_name("format", format, TABLE_FORMATS)

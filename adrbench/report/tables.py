@@ -49,7 +49,7 @@ class Table:
 
     `unnumbered` are footnotes of some rows whose text says of which; they need no numbers. A table
     that `is_repeated` shows only values that another table also shows, and is exported only to the
-    machine-readable formats.
+    machine-readable formats. One that `is_detail` is too, unless it is selected by name.
     """
 
     name: str
@@ -60,20 +60,23 @@ class Table:
     notes: tuple[str, ...] = ()
     unnumbered: tuple[str, ...] = ()
     is_repeated: bool = False
+    is_detail: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """All tables; with `intervals`, the human-readable formats include Wilson intervals.
 
-    `notes` apply to all tables and appear once, after them.
+    `notes` apply to all tables and appear once, after them. A report `is_selection` if its tables
+    were selected by name.
     """
 
     tables: tuple[Table, ...]
     intervals: bool = False
     notes: tuple[str, ...] = ()
+    is_selection: bool = False
 
     @property
     def shown_tables(self) -> tuple[Table, ...]:
         """The tables in the human-readable formats."""
-        return tuple(table for table in self.tables if not table.is_repeated)
+        return tuple(one for one in self.tables if not (one.is_repeated or one.is_detail))

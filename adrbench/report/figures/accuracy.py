@@ -1,0 +1,143 @@
+"""Figures of accuracies: by attack, best beside last epoch, by radius."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from adrbench.config.declare import format_eps
+from adrbench.report import columns as c
+from adrbench.report.figures.chart import Chart
+from adrbench.report.figures.rows import MOST_ROWS, describe_cut, figures_of, name_rows
+from adrbench.report.figures.style import INK, MARKERS, MUTED, SERIES, label_rows, plain
+from adrbench.report.statistics import Figure
+from adrbench.report.tables import Column, Row, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+#: Inches of a row, and of the axis, title and legend of a figure of rows.
+ROW, FRAME = 0.24, 1.15
+#: More lines than this cannot be told apart.
+MOST_LINES = len(SERIES)
+
+
+def accuracy_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart | None:
+    """Return clean and robust accuracies as points with their intervals; None without an attack."""
+    rows = table.rows[:MOST_ROWS]
+    columns = [c.CLEAN, *(column for column in table.columns if column.suite)][:MOST_LINES]
+    if len(columns) < 2:
+        return None
+
+    def draw(canvas: "Canvas") -> None:
+        axes = canvas.subplots()
+        for column, color, marker in zip(columns, SERIES, MARKERS, strict=False):
+            is_clean = column is c.CLEAN
+            _draw_points(axes, figures_of(rows, column), column, INK if is_clean else color, marker)
+        label_rows(axes, name_rows(table, rows))
+        axes.set_xlabel("accuracy (%)")
+        axes.set_xlim(left=0)
+        canvas.legend(loc="outside upper left", ncols=4, handletextpad=0.2, columnspacing=1)
+
+    return Chart(
+        name=name,
+        table="accuracy",
+        place=place,
+        title="Clean and robust accuracy",
+        description="Points are means over training seeds, lines 95 % intervals over test images."
+        + describe_cut(len(table.rows)),
+        draw=draw,
+        height=FRAME + ROW * len(rows),
+    )
+
+
+def _draw_points(
+    axes: "Axes", figures: Sequence[Figure | None], column: Column, color: str, marker: str
+) -> None:
+    places = [i for i, figure in enumerate(figures) if figure is not None]
+    known = [figure for figure in figures if figure is not None]
+    lows = [figure.interval[0] if figure.interval else figure.mean for figure in known]
+    highs = [figure.interval[1] if figure.interval else figure.mean for figure in known]
+    axes.hlines(places, lows, highs, color=color, linewidth=1.2, alpha=0.6)
+    means = [figure.mean for figure in known]
+    axes.plot(means, places, marker, color=color, label=plain(column.label))
+
+
+def overfitting_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart:
+    """Return the best and the last epoch of each row, joined by a line."""
+    rows = table.rows[:MOST_ROWS]
+
+    def draw(canvas: "Canvas") -> None:
+        axes = canvas.subplots()
+        best, last = (figures_of(rows, column) for column in (_BEST, _LAST))
+        for i, (one, other) in enumerate(zip(best, last, strict=True)):
+            if one and other:
+                axes.plot([one.mean, other.mean], [i, i], color=MUTED, linewidth=1.2)
+        _draw_points_only(axes, best, "best epoch", SERIES[0], MARKERS[0])
+        _draw_points_only(axes, last, "last epoch", SERIES[1], MARKERS[1])
+        label_rows(axes, name_rows(table, rows))
+        axes.set_xlabel("robust accuracy (%)")
+        canvas.legend(loc="outside upper left", ncols=2, handletextpad=0.2, columnspacing=1)
+
+    return Chart(
+        name=name,
+        table="overfitting",
+        place=place,
+        title="Robust overfitting",
+        description="Robust accuracy at the best and at the last epoch; a last epoch to the left "
+        "of the best one has overfitted." + describe_cut(len(table.rows)),
+        draw=draw,
+        height=FRAME + ROW * len(rows),
+    )
+
+
+def _draw_points_only(
+    axes: "Axes", figures: Sequence[Figure | None], label: str, color: str, marker: str
+) -> None:
+    known = [(i, figure.mean) for i, figure in enumerate(figures) if figure is not None]
+    axes.plot([mean for _, mean in known], [i for i, _ in known], marker, color=color, label=label)
+
+
+def radius_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart:
+    """Return robust accuracy against the radius, a line for each row."""
+    rows = table.rows[:MOST_LINES]
+    columns = [column for column in table.columns if column.eps is not None]
+    names = name_rows(table, rows)
+
+    def draw(canvas: "Canvas") -> None:
+        axes = canvas.subplots()
+        for row, label, color, marker in zip(rows, names, SERIES, MARKERS, strict=False):
+            look = {"color": color, "marker": marker, "label": plain(label)}
+            _draw_radii(axes, row, columns, look)
+        radii = [column.eps for column in columns if column.eps is not None]
+        axes.set_xticks([0, *radii], ["0", *map(format_eps, radii)])
+        axes.set_xlabel("eps")
+        axes.set_ylabel("accuracy (%)")
+        axes.set_ylim(bottom=0)
+        canvas.legend(loc="outside upper left", ncols=2, columnspacing=1)
+
+    left = len(table.rows) - len(rows)
+    return Chart(
+        name=name,
+        table="radius",
+        place=place,
+        title="Accuracy against eps",
+        description="Bands are 95 % intervals over test images; at 0, the clean accuracy."
+        + (f" The other {left} rows are in the table." if left > 0 else ""),
+        draw=draw,
+        height=3.6,
+    )
+
+
+def _draw_radii(axes: "Axes", row: Row, columns: Sequence[Column], look: Mapping[str, Any]) -> None:
+    cells = [(0.0, row.cells.get(c.CLEAN.key))]
+    cells += [(column.eps or 0.0, row.cells.get(column.key)) for column in columns]
+    known = [(eps, cell) for eps, cell in cells if isinstance(cell, Figure)]
+    radii = [eps for eps, _ in known]
+    axes.plot(radii, [cell.mean for _, cell in known], **look)
+    bounds = [cell.interval or (cell.mean, cell.mean) for _, cell in known]
+    lows, highs = [low for low, _ in bounds], [high for _, high in bounds]
+    axes.fill_between(radii, lows, highs, color=look["color"], alpha=0.15, linewidth=0)
+
+
+_BEST = next(column for column in c.OVERFITTING if column.key == "best")
+_LAST = next(column for column in c.OVERFITTING if column.key == "last")

@@ -1,0 +1,31 @@
+"""A figure that is not drawn yet, with what a reader needs who cannot see it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+#: Inches of an ordinary figure; it stays legible at the width of a phone.
+WIDTH, HEIGHT = 5.0, 3.3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chart:
+    """One figure: `draw` draws it into an empty matplotlib figure of `width` by `height` inches.
+
+    `name` is unique among the charts of a report, and that of its files. `table` is the key of
+    `adrbench.report.TABLES` with which it is selected; `place` is the data set, norm and eps (as
+    text) that it belongs to, empty where it belongs to none. `description` says in a sentence or
+    two what it shows.
+    """
+
+    name: str
+    table: str
+    place: tuple[str, ...] = ()
+    title: str
+    description: str
+    draw: "Callable[[Canvas], None]"
+    width: float = WIDTH
+    height: float = HEIGHT

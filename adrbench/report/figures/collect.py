@@ -1,0 +1,150 @@
+"""The charts of a report: which figures its tables and records give."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from adrbench.config.declare import format_eps
+from adrbench.config.method import Weights, parse_method
+from adrbench.errors import AdrbenchError
+from adrbench.report import columns as c
+from adrbench.report.figures.accuracy import accuracy_chart, overfitting_chart, radius_chart
+from adrbench.report.figures.chart import Chart
+from adrbench.report.figures.differences import difference_chart
+from adrbench.report.figures.plane import Point, plane_chart
+from adrbench.report.figures.survivors import survivors_chart
+from adrbench.report.figures.training import Curves, training_chart
+from adrbench.report.runs import distinguish_runs, group_runs, name_runs
+from adrbench.report.statistics import Figure
+from adrbench.report.tables import Report, Row, Table
+from adrbench.results.baselines import robustbench
+from adrbench.results.history import HistoryRow
+from adrbench.results.records import Record, TrainRecord
+
+#: Runs whose curves are drawn; more would make a page slow to open.
+MOST_CURVES = 60
+_UNSAFE = re.compile(r"[^A-Za-z0-9.]+")
+
+
+class _Names:
+    """Names of charts that can be those of files, each given once."""
+
+    def __init__(self) -> None:
+        self.given: set[str] = set()
+
+    def make(self, *parts: str) -> str:
+        stem = "-".join(_UNSAFE.sub("-", part).strip("-.")[:40] for part in parts if part)
+        name, number = stem, 1
+        while name.lower() in self.given:
+            number += 1
+            name = f"{stem}-{number}"
+        self.given.add(name.lower())
+        return name
+
+
+def collect_charts(records: Sequence[Record], report: Report) -> tuple[Chart, ...]:
+    """Return the charts of the tables of `report`, and of the training runs among `records`.
+
+    Training curves belong to the tables of overfitting: where some tables are selected, they are
+    drawn if these are.
+    """
+    names = _Names()
+    charts = [chart for table in report.tables for chart in _chart_table(table, names)]
+    if not report.is_selection or any(one.name == "robust overfitting" for one in report.tables):
+        trained = [record for record in records if isinstance(record, TrainRecord)]
+        charts += _chart_training(trained, names)
+    return tuple(charts)
+
+
+def place_of(table: Table) -> tuple[str, ...]:
+    """Return the data set, norm and eps of a table, as far as its rows share them."""
+    eps = table.context.get("eps")
+    shared = [table.context.get("dataset"), table.context.get("norm")]
+    if isinstance(eps, float):
+        shared.append(format_eps(eps))
+    return tuple(str(one) for one in shared if one is not None)
+
+
+def _chart_table(table: Table, names: _Names) -> Iterator[Chart]:
+    place = place_of(table)
+    if table.name == "robust accuracy":
+        if not table.is_repeated and (
+            chart := accuracy_chart(table, names.make("accuracy", *place), place)
+        ):
+            yield chart
+        yield from _chart_plane(table, names.make("robustbench", *place), place)
+    elif table.name == "robust accuracy by radius":
+        yield radius_chart(table, names.make("radius", *place), place)
+    elif table.name == "survivors":
+        suite = str(table.context["suite"])
+        yield survivors_chart(table, names.make("attacks", *place, suite), place)
+    elif table.name == "robust overfitting":
+        yield overfitting_chart(table, names.make("overfitting", *place), place)
+    elif table.name == "paired":
+        for (epoch, suite), rows in _families(table).items():
+            yield difference_chart(
+                table,
+                rows,
+                names.make("differences", *place, epoch, suite),
+                place,
+                f"Differences under {suite}" + (f", {epoch} epoch" if epoch != "file" else ""),
+            )
+
+
+def _families(table: Table) -> dict[tuple[str, str], list[Row]]:
+    """Return the rows of a table of comparisons by epoch and suite, in its order."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in table.rows:
+        key = (str(row.cells[c.CHECKPOINT.key]), str(row.cells[c.SUITE.key]))
+        found.setdefault(key, []).append(row)
+    return found
+
+
+def _chart_plane(table: Table, name: str, place: tuple[str, ...]) -> Iterator[Chart]:
+    """Yield our ranked rows beside RobustBench's entries, if there are any."""
+    robust = [column for column in table.columns if column.suite == "autoattack"]
+    points: list[Point] = []
+    for row in table.rows:
+        clean = row.cells.get(c.CLEAN.key)
+        figures = [row.cells.get(column.key) for column in robust]
+        if row.cells.get(c.RANK.key) and isinstance(clean, Figure):
+            method = str(row.cells[c.METHOD.key])
+            points += [(method, clean, figure) for figure in figures if isinstance(figure, Figure)]
+    if points:
+        dataset, norm, _ = place
+        eps = table.context["eps"]
+        assert isinstance(eps, float)
+        yield plane_chart(robustbench(dataset, norm, eps), points, name, place)
+
+
+def _chart_training(trained: Iterable[TrainRecord], names: _Names) -> Iterator[Chart]:
+    """Yield the curves of the runs that have a readable history."""
+    grouped = group_runs(trained)
+    footnotes = distinguish_runs(grouped)
+    for key in list(grouped)[:MOST_CURVES]:
+        histories = [rows for record in grouped[key] if (rows := _read_history(record))]
+        if not histories:
+            continue
+        method = name_runs(key, grouped[key])
+        settings = "".join(f" {text[0].upper()}{text[1:]}." for text in footnotes[key])
+        yield training_chart(
+            Curves(histories=histories, selected=_deployed(key.method)),
+            names.make("training", key.dataset, key.arch, method),
+            (key.dataset,),
+            f"{method}, {key.arch}",
+            settings,
+        )
+
+
+def _read_history(record: TrainRecord) -> list[HistoryRow]:
+    try:
+        rows = record.rows()
+    except ValueError:
+        return []
+    return rows
+
+
+def _deployed(method: str) -> Weights:
+    try:
+        return parse_method(method).deployed
+    except AdrbenchError:
+        return "student"

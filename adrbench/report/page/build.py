@@ -1,0 +1,97 @@
+"""What the page of a report contains, and in which order."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from adrbench.report.figures.chart import Chart
+from adrbench.report.figures.collect import place_of
+from adrbench.report.page.answers import answer
+from adrbench.report.page.content import Block, Page, Section
+from adrbench.report.page.provenance import describe_records, provenance_blocks
+from adrbench.report.tables import Report, Table
+from adrbench.results.records import Record
+
+#: The blocks of the section of a data set and threat model: the names of their tables, the keys by
+#: which their charts are selected, and whether the tables are unfolded.
+BLOCKS = (
+    ("Robust accuracy", ("robust accuracy", "robust accuracy by radius"), "accuracy radius", True),
+    ("What fooled the images", ("survivors",), "attacks", False),
+    ("Robust overfitting", ("robust overfitting",), "overfitting", False),
+    ("Comparisons", ("paired",), "comparison", False),
+    ("Published baselines", ("robustbench", "paper"), "baselines", False),
+)
+
+
+def build_page(
+    records: Sequence[Record],
+    report: Report,
+    charts: Sequence[Chart],
+    *,
+    now: datetime | None = None,
+) -> Page:
+    """Return the page of `report`, whose tables and `charts` are of `records`."""
+    written = now or datetime.now(UTC)
+    places = dict.fromkeys(place for table in report.tables if len(place := place_of(table)) == 3)
+    seen: set[tuple[str, ...]] = set()
+    sections = []
+    for place in places:
+        shared = (place[:2],) if place[:2] not in seen else ()
+        seen.add(place[:2])
+        sections.append(_place_section((place, *shared), report, charts))
+    sections += _training_sections(charts)
+    sections += _cost_sections(report)
+    sections.append(Section(title="Provenance", blocks=provenance_blocks(records)))
+    return Page(
+        title="Robustness report",
+        facts=describe_records(records, written),
+        sections=tuple(sections),
+    )
+
+
+def _place_section(
+    places: Sequence[tuple[str, ...]], report: Report, charts: Sequence[Chart]
+) -> Section:
+    """Return the section of a data set, norm and eps; further `places` have no eps."""
+    tables = [table for table in report.tables if place_of(table) in places]
+    own = [chart for chart in charts if chart.place in places]
+    blocks = [_make_block(*block, tables=tables, charts=own) for block in BLOCKS]
+    dataset, norm, eps = places[0]
+    return Section(
+        title=f"{dataset}, {norm} {eps}",
+        answers=answer(tables),
+        blocks=tuple(block for block in blocks if block is not None),
+    )
+
+
+def _make_block(
+    title: str,
+    names: Sequence[str],
+    keys: str,
+    is_unfolded: bool,
+    *,
+    tables: Sequence[Table],
+    charts: Sequence[Chart],
+) -> Block | None:
+    shown = tuple(table for table in tables if table.name in names and not table.is_repeated)
+    drawn = tuple(chart for chart in charts if chart.table in keys.split())
+    if not shown and not drawn:
+        return None
+    descriptions = {chart.description for chart in drawn}
+    text = descriptions.pop() if len(drawn) > 1 and len(descriptions) == 1 else ""
+    return Block(title=title, text=text, charts=drawn, tables=shown, is_unfolded=is_unfolded)
+
+
+def _training_sections(charts: Iterable[Chart]) -> list[Section]:
+    """Return the section of training curves, a block for each data set."""
+    by_dataset: dict[str, list[Chart]] = {}
+    for chart in charts:
+        if len(chart.place) == 1:
+            by_dataset.setdefault(chart.place[0], []).append(chart)
+    blocks = tuple(Block(title=dataset, charts=tuple(own)) for dataset, own in by_dataset.items())
+    return [Section(title="Training curves", blocks=blocks)] if blocks else []
+
+
+def _cost_sections(report: Report) -> list[Section]:
+    tables = [table for table in report.tables if table.name in ("training", "evaluation")]
+    blocks = tuple(Block(title=table.title, tables=(table,), is_unfolded=False) for table in tables)
+    return [Section(title="Cost", blocks=blocks)] if blocks else []

@@ -1,0 +1,60 @@
+"""The content of a page: sections of tables, charts and galleries, independent of HTML."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from adrbench.report.figures.chart import Chart
+from adrbench.report.tables import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image before and after an attack, as data URIs of PNG files, with what the model says."""
+
+    clean: str
+    adversarial: str
+    difference: str
+    label: str
+    before: str
+    after: str
+    is_fooled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Pictures of one model under one attack; `magnified` is the factor of the differences."""
+
+    title: str
+    magnified: float
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Block:
+    """A heading with charts, galleries and tables, which are folded away unless `is_unfolded`."""
+
+    title: str
+    text: str = ""
+    charts: tuple[Chart, ...] = ()
+    galleries: tuple[Gallery, ...] = ()
+    tables: tuple[Table, ...] = ()
+    is_unfolded: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Section:
+    """A part of the page that its navigation links to; `answers` stand first."""
+
+    title: str
+    answers: tuple[str, ...] = ()
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Page:
+    """A whole page: its title, facts by name, and sections."""
+
+    title: str
+    facts: Mapping[str, str]
+    sections: Sequence[Section]
+    warnings: tuple[str, ...] = ()
