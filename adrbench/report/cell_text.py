@@ -38,7 +38,7 @@ def grid(table: Table, intervals: bool) -> Grid:
     columns = [column for column in table.columns if not _is_absent(column, table.rows)]
     return Grid(
         title=_plain(table.title),
-        columns=tuple(replace(column, label=_cut(column.label)) for column in columns),
+        columns=tuple(replace(column, label=cut(column.label)) for column in columns),
         cells=tuple(
             tuple(_cell(row, column, intervals, numbers) for column in columns)
             for row in table.rows
@@ -99,16 +99,17 @@ def _difference(figure: Figure, decimals: int) -> str:
 
 
 def _cell(row: Row, column: Column, intervals: bool, numbers: dict[str, int]) -> str:
-    text = _cut(format_cell(row.cells.get(column.key), column, intervals))
+    text = cut(format_cell(row.cells.get(column.key), column, intervals))
     own = sorted(numbers[note] for note in row.footnotes if note in numbers)
     if column.carries_footnotes and own:
         text += f" [{','.join(map(str, own))}]"
     return text
 
 
-def _cut(text: str) -> str:
+def cut(text: str, most: int = MOST_CHARACTERS) -> str:
+    """Return `text` on one line, without control characters and of at most `most` characters."""
     plain = _plain(text)
-    return plain if len(plain) <= MOST_CHARACTERS else f"{plain[: MOST_CHARACTERS - 1]}…"
+    return plain if len(plain) <= most else f"{plain[: most - 1]}…"
 
 
 def _plain(text: str) -> str:

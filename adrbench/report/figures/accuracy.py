@@ -7,7 +7,7 @@ from adrbench.config.declare import format_eps
 from adrbench.report import columns as c
 from adrbench.report.figures.chart import Chart
 from adrbench.report.figures.rows import MOST_ROWS, describe_cut, figures_of, name_rows
-from adrbench.report.figures.style import INK, MARKERS, MUTED, SERIES, label_rows, plain
+from adrbench.report.figures.style import INK, MARKERS, MUTED, SERIES, label_rows, shorten
 from adrbench.report.statistics import Figure
 from adrbench.report.tables import Column, Row, Table
 
@@ -59,7 +59,7 @@ def _draw_points(
     highs = [figure.interval[1] if figure.interval else figure.mean for figure in known]
     axes.hlines(places, lows, highs, color=color, linewidth=1.2, alpha=0.6)
     means = [figure.mean for figure in known]
-    axes.plot(means, places, marker, color=color, label=plain(column.label))
+    axes.plot(means, places, marker, color=color, label=shorten(column.label))
 
 
 def overfitting_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart:
@@ -106,7 +106,7 @@ def radius_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart:
     def draw(canvas: "Canvas") -> None:
         axes = canvas.subplots()
         for row, label, color, marker in zip(rows, names, SERIES, MARKERS, strict=False):
-            look = {"color": color, "marker": marker, "label": plain(label)}
+            look = {"color": color, "marker": marker, "label": shorten(label)}
             _draw_radii(axes, row, columns, look)
         radii = [column.eps for column in columns if column.eps is not None]
         axes.set_xticks([0, *radii], ["0", *map(format_eps, radii)])

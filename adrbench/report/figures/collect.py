@@ -7,6 +7,7 @@ from adrbench.config.declare import format_eps
 from adrbench.config.method import Weights, parse_method
 from adrbench.errors import AdrbenchError
 from adrbench.report import columns as c
+from adrbench.report.cell_text import cut
 from adrbench.report.figures.accuracy import accuracy_chart, overfitting_chart, radius_chart
 from adrbench.report.figures.chart import Chart
 from adrbench.report.figures.differences import difference_chart
@@ -86,7 +87,7 @@ def _chart_table(table: Table, names: _Names) -> Iterator[Chart]:
                 rows,
                 names.make("differences", *place, epoch, suite),
                 place,
-                f"Differences under {suite}" + (f", {epoch} epoch" if epoch != "file" else ""),
+                f"Differences under {cut(suite)}" + (f", {epoch} epoch" if epoch != "file" else ""),
             )
 
 
@@ -125,12 +126,12 @@ def _chart_training(trained: Iterable[TrainRecord], names: _Names) -> Iterator[C
         if not histories:
             continue
         method = name_runs(key, grouped[key])
-        settings = "".join(f" {text[0].upper()}{text[1:]}." for text in footnotes[key])
+        settings = "".join(f" {text[0].upper()}{cut(text[1:])}." for text in footnotes[key])
         yield training_chart(
             Curves(histories=histories, selected=_deployed(key.method)),
             names.make("training", key.dataset, key.arch, method),
             (key.dataset,),
-            f"{method}, {key.arch}",
+            cut(f"{method}, {key.arch}"),
             settings,
         )
 

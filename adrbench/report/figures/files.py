@@ -78,6 +78,9 @@ def _theme(text: str, chart: Chart) -> str:
         for name in ("d", "x", "y", "transform"):
             if value := element.get(name):
                 element.set(name, _DECIMALS.sub(r"\1", value))
+    for parent in root.iter(f"{{{SVG}}}defs"):
+        for style in parent.findall(f"{{{SVG}}}style"):  # it would apply to the whole page
+            parent.remove(style)
     root.attrib.pop("version", None)
     root.set("role", "img")
     root.set("aria-label", f"{chart.title}. {chart.description}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adrbench.report.figures.chart import Chart
-from adrbench.report.figures.style import GRAY, MARKERS, SERIES, plain
+from adrbench.report.figures.style import GRAY, MARKERS, SERIES, shorten
 from adrbench.report.statistics import Figure
 from adrbench.results.baselines import Baseline
 
@@ -42,7 +42,7 @@ def plane_chart(
                 color=color,
                 markersize=8,
                 capsize=2,
-                label=plain(method),
+                label=shorten(method),
             )
         axes.set_xlabel("clean accuracy (%)")
         axes.set_ylabel("robust accuracy (%), AutoAttack")

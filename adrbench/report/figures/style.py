@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from adrbench.report.cell_text import cut
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -80,15 +82,14 @@ def styled(**changes: Any) -> Iterator[None]:
         yield
 
 
-def plain(text: str, most: int = MOST_CHARACTERS) -> str:
-    """Return text from outside on one line, printable, and at most `most` characters long."""
-    shown = "".join(c if c.isprintable() else " " for c in text)
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+def shorten(text: str) -> str:
+    """Return text from outside as a label: on one line, printable and short."""
+    return cut(text, MOST_CHARACTERS)
 
 
 def label_rows(axes: "Axes", labels: Sequence[str]) -> None:
     """Label the rows of a chart of horizontal marks, the first on top."""
-    axes.set_yticks(range(len(labels)), [plain(label) for label in labels])
+    axes.set_yticks(range(len(labels)), [shorten(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)

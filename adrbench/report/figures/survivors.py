@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from adrbench.report.figures.accuracy import FRAME, ROW
 from adrbench.report.figures.chart import Chart
 from adrbench.report.figures.rows import MOST_ROWS, describe_cut, figures_of, name_rows
-from adrbench.report.figures.style import GRID, PAPER, SERIES, label_rows, plain
+from adrbench.report.figures.style import GRID, PAPER, SERIES, label_rows, shorten
 from adrbench.report.tables import Table
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def survivors_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart:
                 color=color,
                 edgecolor=PAPER,
                 linewidth=0.6,
-                label=plain(column.label),
+                label=shorten(column.label),
             )
             left = [start + width for start, width in zip(left, widths, strict=True)]
         label_rows(axes, name_rows(table, rows))

@@ -6,6 +6,7 @@ Of rows on fewer images or training seeds than others, none is called the best.
 from collections.abc import Iterable, Iterator, Sequence
 
 from adrbench.report import columns as c
+from adrbench.report.cell_text import cut
 from adrbench.report.figures.differences import LEVEL, is_significant
 from adrbench.report.statistics import Figure, PValue
 from adrbench.report.tables import Column, Row, Table
@@ -45,7 +46,7 @@ def _name_best(table: Table, paired: Table | None) -> Iterator[str]:
     epoch = _text(best, c.CHECKPOINT)
     where = f" at the {epoch} epoch" if epoch in ("best", "last") else ""
     sentence = (
-        f"{_name(best)} has the highest robust accuracy under {attack.label}{where}: "
+        f"{_name(best)} has the highest robust accuracy under {cut(attack.label)}{where}: "
         f"{_figure(best, attack)} ({largest[0]:,} images, {_seeds(best)})"
     )
     if others:
@@ -124,7 +125,9 @@ def _describe_overfitting(table: Table) -> Iterator[str]:
         return
     ordered = sorted(rows, key=lambda row: -_mean(row, _GAP))
     most, least = ordered[0], ordered[-1]
-    sentence = f"From the best to the last epoch, under {suite}, {_name(most)} {_change(most)}"
+    sentence = (
+        f"From the best to the last epoch, under {cut(str(suite))}, {_name(most)} {_change(most)}"
+    )
     if len(rows) > 1:
         sentence += f", the most of {len(rows)} rows, and {_name(least)} {_change(least)}"
     yield f"{sentence}."
@@ -160,7 +163,7 @@ def _name(row: Row) -> str:
 
 
 def _text(row: Row, column: Column) -> str:
-    return str(row.cells.get(column.key) or "")
+    return cut(str(row.cells.get(column.key) or ""))
 
 
 def _find(columns: Iterable[Column], key: str) -> Column:

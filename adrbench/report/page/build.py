@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from adrbench.report.cell_text import cut
 from adrbench.report.figures.chart import Chart
 from adrbench.report.figures.collect import place_of
 from adrbench.report.page.answers import answer
@@ -18,6 +19,8 @@ BLOCKS = (
     ("What fooled the images", ("survivors",), "attacks", False),
     ("Robust overfitting", ("robust overfitting",), "overfitting", False),
     ("Comparisons", ("paired",), "comparison", False),
+    ("Calibration and consistency", ("calibration", "consistency"), "calibration", False),
+    ("Classes", ("per-class robust accuracy", "confusion"), "classes", False),
     ("Published baselines", ("robustbench", "paper"), "baselines", False),
 )
 
@@ -57,7 +60,7 @@ def _place_section(
     blocks = [_make_block(*block, tables=tables, charts=own) for block in BLOCKS]
     dataset, norm, eps = places[0]
     return Section(
-        title=f"{dataset}, {norm} {eps}",
+        title=f"{cut(dataset)}, {norm} {eps}",
         answers=answer(tables),
         blocks=tuple(block for block in blocks if block is not None),
     )
@@ -87,7 +90,9 @@ def _training_sections(charts: Iterable[Chart]) -> list[Section]:
     for chart in charts:
         if len(chart.place) == 1:
             by_dataset.setdefault(chart.place[0], []).append(chart)
-    blocks = tuple(Block(title=dataset, charts=tuple(own)) for dataset, own in by_dataset.items())
+    blocks = tuple(
+        Block(title=cut(dataset), charts=tuple(own)) for dataset, own in by_dataset.items()
+    )
     return [Section(title="Training curves", blocks=blocks)] if blocks else []
 
 

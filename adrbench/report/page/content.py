@@ -9,23 +9,22 @@ from adrbench.report.tables import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An image before and after an attack, as data URIs of PNG files, with what the model says."""
+    """Images side by side, as data URIs of PNG files by what they show, and lines of text.
 
-    clean: str
-    adversarial: str
-    difference: str
-    label: str
-    before: str
-    after: str
-    is_fooled: bool
+    A picture that `is_marked` has a colored edge.
+    """
+
+    images: Mapping[str, str]
+    lines: tuple[str, ...]
+    is_marked: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Pictures of one model under one attack; `magnified` is the factor of the differences."""
+    """Pictures with a title, and a sentence on what they show."""
 
     title: str
-    magnified: float
+    text: str
     pictures: tuple[Picture, ...]
 
 

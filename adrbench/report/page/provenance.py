@@ -6,6 +6,7 @@ from datetime import datetime
 
 from adrbench import __version__
 from adrbench.config.declare import format_eps
+from adrbench.report.cell_text import cut
 from adrbench.report.page.content import Block
 from adrbench.report.tables import Cell, Column, Row, Table
 from adrbench.results.records import AttackRecord, Record, TrainRecord
@@ -35,7 +36,7 @@ def describe_records(records: Sequence[Record], written: datetime) -> dict[str, 
         "Measured": _span(created[0][:10], created[-1][:10]) if created else "",
         "Written": f"{written:%Y-%m-%d %H:%M} UTC by adrbench {__version__}",
     }
-    return {name: fact for name, fact in facts.items() if fact}
+    return {name: cut(fact) for name, fact in facts.items() if fact}
 
 
 def provenance_blocks(records: Sequence[Record]) -> tuple[Block, ...]:

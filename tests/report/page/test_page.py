@@ -1,0 +1,194 @@
+"""The page: what it contains, that it is one safe file, and how it behaves in a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from adrbench.report import build_report
+from adrbench.report.figures import collect_charts
+from adrbench.report.page import build_page, render_page
+from adrbench.results.records import Record
+from page_records import ParsedPage, hostile_records, page_records
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+#: What a page is made of; nothing else may be in it.
+ALLOWED = {
+    *("html", "head", "meta", "title", "style", "script", "body", "header", "nav", "main"),
+    *("footer", "section", "h1", "h2", "h3", "dl", "div", "dt", "dd", "ul", "li", "p", "a"),
+    *("code", "strong", "span", "br", "figure", "figcaption", "details", "summary", "label"),
+    *("input", "button", "table", "caption", "thead", "tbody", "tr", "th", "td", "img"),
+    *("svg", "defs", "clippath", "g", "path", "use", "text", "rect"),
+}
+
+
+def make_page(records: list[Record]) -> str:
+    report = build_report(records)
+    return render_page(build_page(records, report, collect_charts(records, report), now=NOW))
+
+
+@cache
+def plain_page() -> str:
+    return make_page(page_records())
+
+
+@cache
+def hostile_page() -> str:
+    return make_page(hostile_records())
+
+
+def test_every_part_is_there() -> None:
+    page = ParsedPage(plain_page())
+    headings = page.text_of("h3")
+    for title in (
+        *("Robust accuracy", "What fooled the images", "Robust overfitting", "Comparisons"),
+        *("Published baselines", "Warnings", "Software and hardware"),
+    ):
+        assert title in headings
+    names = {value for tag, name, value in page.attributes if (tag, name) == ("figure", "id")}
+    for kind in ("accuracy", "radius", "attacks", "overfitting", "differences", "robustbench"):
+        assert any(name.startswith(f"figure-{kind}-") for name in names), kind
+    assert "figure-training-digits-small-cnn-at-wa" in names
+
+
+def test_the_answer_names_the_best_row_and_its_comparison() -> None:
+    answers = ParsedPage(plain_page()).text_of("li")
+    assert "at has the highest robust accuracy under autoattack at the best epoch: 47.3" in answers
+    assert "10,000 images, 3 seeds" in answers
+    assert "at loses" in answers
+
+
+def test_a_row_of_fewer_seeds_is_never_called_the_best() -> None:
+    """The zoo's 51.06 % and the 50.1 % of one seed are higher than the 47.3 % of three seeds."""
+    answers = ParsedPage(plain_page()).text_of("li")
+    assert "adr+wa has the highest" not in answers
+
+
+def test_ids_are_unique_and_every_reference_has_its_target() -> None:
+    page = ParsedPage(plain_page())
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    targets = {value[1:] for _, name, value in page.attributes if value.startswith("#")}
+    targets |= set(re.findall(r"url\(#([^)]+)\)", plain_page()))
+    assert targets <= set(ids)
+
+
+def test_every_figure_has_a_description() -> None:
+    page = ParsedPage(plain_page())
+    labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert len(labels) == page.tags.count("svg") > 5
+    assert all(len(label) > 40 for label in labels)
+
+
+def test_figures_take_their_colors_from_the_page() -> None:
+    svg = "".join(re.findall(r"<svg.*?</svg>", plain_page(), re.DOTALL))
+    declared = set(re.findall(r"(--c[0-9a-f]{6}): #", plain_page()))
+    assert set(re.findall(r"var\((--c[0-9a-f]{6})\)", svg)) <= declared
+    assert not re.findall(r"(?:fill|stroke): #", svg)
+
+
+def test_hostile_names_are_text() -> None:
+    page = ParsedPage(hostile_page())
+    assert set(page.tags) <= ALLOWED
+    assert page.tags.count("script") == page.tags.count("style") == 1
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    links = [value for _, name, value in page.attributes if name in ("href", "src", "xlink:href")]
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+    assert "49" not in page.text_of("h2")  # {{ 7 * 7 }}
+    assert '<script>alert("x")</script>' in page.text_of("td")
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", hostile_page())
+
+
+def test_hostile_names_are_cut_in_figures_and_tables() -> None:
+    assert "A" * 10_000 not in hostile_page()
+    assert len(hostile_page()) < 3 * len(plain_page())
+
+
+def test_nothing_is_fetched() -> None:
+    for page in (plain_page(), hostile_page()):
+        policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
+        assert policy
+        assert "default-src &#39;none&#39;" in policy[1] or "default-src 'none'" in policy[1]
+        assert not re.findall(r"(?:src|href)=\"https?:", page)
+
+
+def browse(html: str, directory: Path, *flags: str) -> tuple[str, str, list[str]]:
+    """Return the page after its script ran, the log of the browser, and the URLs it asked for."""
+    assert CHROMIUM
+    path, network = directory / "page.html", directory / "network.json"
+    path.write_text(html, "utf-8")
+    done = subprocess.run(
+        [
+            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-extensions"),
+            *("--disable-background-networking", "--disable-component-update", "--no-first-run"),
+            *("--enable-logging=stderr", f"--user-data-dir={directory / 'profile'}"),
+            *(f"--log-net-log={network}", "--virtual-time-budget=2000", "--dump-dom", *flags),
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    log = network.read_text("utf-8")
+    urls = [
+        str(event["params"]["url"])
+        for event in json.loads(log)["events"]
+        if "url" in event.get("params", {})
+    ]
+    return done.stdout, done.stderr, urls
+
+
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [plain_page, hostile_page])
+def test_no_console_message_and_no_request(make: object, tmp_path: Path) -> None:
+    html = plain_page() if make is plain_page else hostile_page()
+    _, log, urls = browse(html, tmp_path)
+    assert "CONSOLE" not in log
+    assert [url for url in urls if not OF_BROWSER.match(url)] == []
+
+
+#: What Chromium asks for by itself.
+OF_BROWSER = re.compile(r"file:|data:|chrome|https?://[\w.-]+\.(google|googleapis|gvt1)\.com/")
+
+#: Sorts the first table by its first column of accuracies, then filters it.
+PROBE = """
+const box = document.querySelector(".table:has(input)");
+const clean = [...box.querySelectorAll("th")].find((one) => one.textContent.includes("clean"));
+clean.querySelector("button").click();
+const read = () => [...box.querySelector("tbody").rows]
+  .filter((row) => !row.hidden).map((row) => row.cells[clean.cellIndex].textContent.trim());
+document.body.dataset.sorted = JSON.stringify(read());
+clean.querySelector("button").click();
+document.body.dataset.again = JSON.stringify(read());
+const input = box.querySelector("input");
+input.value = "adr+wa";
+input.dispatchEvent(new Event("input"));
+document.body.dataset.left = String(read().length);
+"""
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_tables_sort_and_filter(tmp_path: Path) -> None:
+    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", plain_page())
+    html = html.replace("</body>", f"<script>{PROBE}</script></body>")
+    dom, log, _ = browse(html, tmp_path)
+    assert "CONSOLE" not in log
+    found = {
+        name: json.loads(value.replace("&quot;", '"'))
+        for name, value in re.findall(r'data-(sorted|again|left)="([^"]*)"', dom)
+    }
+    numbers = [float(text.split()[0]) for text in found["sorted"]]
+    assert numbers == sorted(numbers, reverse=True)
+    assert len(numbers) > 3
+    assert found["again"] == found["sorted"][::-1]
+    assert 0 < found["left"] < len(numbers)
