@@ -18,7 +18,7 @@ class Chart:
     `name` is unique among the charts of a report, and that of its files. `table` is the key of
     `adrbench.report.TABLES` with which it is selected; `place` is the data set, norm and eps (as
     text) that it belongs to, empty where it belongs to none. `description` says in a sentence or
-    two what it shows.
+    two what it shows, and `caption` what is peculiar to it, where others have the same description.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Chart:
     place: tuple[str, ...] = ()
     title: str
     description: str
+    caption: str = ""
     draw: "Callable[[Canvas], None]"
     width: float = WIDTH
     height: float = HEIGHT

@@ -79,11 +79,11 @@ def _theme(text: str, chart: Chart) -> str:
             if value := element.get(name):
                 element.set(name, _DECIMALS.sub(r"\1", value))
     for parent in root.iter(f"{{{SVG}}}defs"):
-        for style in parent.findall(f"{{{SVG}}}style"):  # it would apply to the whole page
-            parent.remove(style)
+        for rules in parent.findall(f"{{{SVG}}}style"):  # they would apply to the whole page
+            parent.remove(rules)
     root.attrib.pop("version", None)
     root.set("role", "img")
-    root.set("aria-label", f"{chart.title}. {chart.description}")
+    root.set("aria-label", f"{chart.title}. {chart.description} {chart.caption}".strip())
     root.set("width", width)
     root.set("height", height)
     return ET.tostring(root, encoding="unicode")

@@ -1,6 +1,6 @@
 """Names of the rows of a table where it becomes a figure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from adrbench.report import columns as c
 from adrbench.report.statistics import Figure
@@ -11,6 +11,7 @@ MOST_ROWS = 40
 #: The columns that name a row, in the order of its name.
 _NAMES = (c.METHOD, c.AGAINST, c.ARCH, c.CHECKPOINT, c.SUITE)
 _COUNTS = (c.N,)
+VERSUS = "vs "
 
 
 def name_rows(table: Table, rows: Sequence[Row], without: Sequence[Column] = ()) -> list[str]:
@@ -24,7 +25,11 @@ def name_rows(table: Table, rows: Sequence[Row], without: Sequence[Column] = ())
         and column.key not in skipped
         and (column is c.METHOD or len({row.cells.get(column.key) for row in rows}) > 1)
     ]
-    return [", ".join(filter(None, (_spell(row, column) for column in shown))) for row in rows]
+    return [_join(_spell(row, column) for column in shown) for row in rows]
+
+
+def _join(parts: Iterable[str]) -> str:
+    return ", ".join(filter(None, parts)).replace(f", {VERSUS}", f" {VERSUS}")
 
 
 def _spell(row: Row, column: Column) -> str:
@@ -32,7 +37,7 @@ def _spell(row: Row, column: Column) -> str:
     if cell in (None, "", column.absent):
         return ""
     if column is c.AGAINST:
-        return f"against {cell}"
+        return f"{VERSUS}{cell}"
     return f"n {cell}" if column is c.N else str(cell)
 
 

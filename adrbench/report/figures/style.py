@@ -33,7 +33,7 @@ DARK = {
     GRAY: "#8c959f",
 }
 #: Longer labels are cut in figures; tables have them in full.
-MOST_CHARACTERS = 32
+MOST_CHARACTERS = 40
 
 _SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",

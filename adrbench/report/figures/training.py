@@ -59,8 +59,9 @@ def training_chart(
 ) -> Chart:
     """Return accuracies above the training loss, with the best epochs and the last marked."""
     num_runs, best = len(curves.histories), curves.find_best()
+    epochs = f"{min(best)}" if len(set(best)) == 1 else f"{min(best)} to {max(best)}"
     select = curves.histories[0][0].select
-    split = "test images" if select == "test" else "validation images"
+    split = " Chosen on test images." if select == "test" else ""
 
     def draw(canvas: "Canvas") -> None:
         upper, lower = canvas.subplots(2, 1, sharex=True, height_ratios=(2, 1))
@@ -73,21 +74,22 @@ def training_chart(
         for epoch in best:
             upper.axvline(epoch, color=INK, linewidth=0.8, linestyle=":")
         upper.set_ylabel("accuracy (%)")
+        upper.set_ylim(bottom=0)
         _draw_band(lower, curves.stack(lambda row: row.train_loss), GREEN, "-", "")
         lower.set_ylabel("loss")
         lower.set_xlabel("epoch")
         canvas.legend(loc="outside upper left", ncols=2, columnspacing=1)
 
-    epochs = f"{min(best)}" if len(set(best)) == 1 else f"{min(best)} to {max(best)}"
+    runs = "one run" if num_runs == 1 else f"{num_runs} runs"
     return Chart(
         name=name,
         table="overfitting",
         place=place,
         title=title,
-        description=f"{num_runs} {'run' if num_runs == 1 else 'runs'}, accuracy on {split}: "
-        f"dashed without an attack, solid under PGD. Dotted lines mark the best epochs ({epochs})"
-        + (", bands the range over seeds." if num_runs > 1 else ".")
-        + settings,
+        description="Accuracy during training, dashed without an attack and solid under PGD, and "
+        "below it the training loss. Dotted lines mark the best epochs, bands the range over "
+        "seeds.",
+        caption=f"{runs[0].upper()}{runs[1:]}; best epoch {epochs}.{split}{settings}",
         draw=draw,
         height=4.2,
     )

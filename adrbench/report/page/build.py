@@ -79,9 +79,14 @@ def _make_block(
     drawn = tuple(chart for chart in charts if chart.table in keys.split())
     if not shown and not drawn:
         return None
-    descriptions = {chart.description for chart in drawn}
-    text = descriptions.pop() if len(drawn) > 1 and len(descriptions) == 1 else ""
+    text = _share_description(drawn)
     return Block(title=title, text=text, charts=drawn, tables=shown, is_unfolded=is_unfolded)
+
+
+def _share_description(charts: Sequence[Chart]) -> str:
+    """Return the description that several charts have in common, or ""."""
+    found = {chart.description for chart in charts}
+    return found.pop() if len(charts) > 1 and len(found) == 1 else ""
 
 
 def _training_sections(charts: Iterable[Chart]) -> list[Section]:
@@ -91,7 +96,8 @@ def _training_sections(charts: Iterable[Chart]) -> list[Section]:
         if len(chart.place) == 1:
             by_dataset.setdefault(chart.place[0], []).append(chart)
     blocks = tuple(
-        Block(title=cut(dataset), charts=tuple(own)) for dataset, own in by_dataset.items()
+        Block(title=cut(dataset), text=_share_description(own), charts=tuple(own))
+        for dataset, own in by_dataset.items()
     )
     return [Section(title="Training curves", blocks=blocks)] if blocks else []
 

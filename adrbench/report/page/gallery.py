@@ -1,10 +1,13 @@
-"""The first images of an evaluation before and after the attack, as data URIs of PNG files."""
+"""Images in a page: before and after an attack, and those whose labels ADR moved the furthest."""
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from adrbench.report.figures.labels import name_classes
 from adrbench.report.page.content import Gallery, Picture
+from adrbench.results.inspection import InspectRecord, LabelledImage, unpack_pixels
 from adrbench.results.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -35,17 +38,50 @@ def make_gallery(title: str, outputs: Outputs) -> Gallery | None:
     )
     pictures = [
         Picture(
-            clean=to_data_uri(images[i]),
-            adversarial=to_data_uri(attacked[i]),
-            difference=to_data_uri(0.5 + factor * differences[i]),
-            label=_name(outputs, int(outputs.labels[i])),
-            before=f"before: {before[i]}",
-            after=f"after: {after[i]}",
-            is_fooled=bool(outputs.adversarial_logits[i].argmax() != outputs.labels[i]),
+            images={
+                "original": to_data_uri(images[i]),
+                "adversarial": to_data_uri(attacked[i]),
+                "difference, magnified": to_data_uri(0.5 + factor * differences[i]),
+            },
+            lines=(
+                f"{_name(outputs, int(outputs.labels[i]))}",
+                f"before: {before[i]}",
+                f"after: {after[i]}",
+            ),
+            is_marked=bool(outputs.adversarial_logits[i].argmax() != outputs.labels[i]),
         )
         for i in range(len(images))
     ]
-    return Gallery(title=title, magnified=factor, pictures=tuple(pictures))
+    return Gallery(
+        title=title,
+        text=f"Original, adversarial, and their difference magnified {factor:.3g} times; a colored "
+        "edge marks images that the model misclassifies after the attack.",
+        pictures=tuple(pictures),
+    )
+
+
+def make_label_gallery(
+    title: str, text: str, record: InspectRecord, images: Sequence[LabelledImage]
+) -> Gallery | None:
+    """Return images of an inspected run with their labels and the class that its teacher sees."""
+    import numpy as np
+
+    if not images or record.image_shape[0] not in (1, 3):
+        return None
+    names = name_classes(record)
+    pictures = []
+    for one in images[:MOST_PICTURES]:
+        pixels = unpack_pixels(one.pixels, record.image_shape)
+        pictures.append(
+            Picture(
+                images={"image": to_data_uri(pixels.astype(np.float32) / 255)},
+                lines=(
+                    f"{names[one.label]}: {100 * one.label_probability:.0f} % of the label",
+                    f"teacher: {names[one.predicted]} {100 * one.predicted_probability:.0f} %",
+                ),
+            )
+        )
+    return Gallery(title=title, text=text, pictures=tuple(pictures))
 
 
 def to_data_uri(image: "Image") -> str:
