@@ -19,7 +19,7 @@ from benchmarks.harness import command_line, document
 from benchmarks.harness.hardware import describe_hardware
 from benchmarks.harness.processes import ROOT
 
-NAMES = ("train_step", "epoch", "attack_gradient", "autoattack", "report", "startup")
+NAMES = ("train_step", "epoch", "attack_gradient", "autoattack", "report", "page", "startup")
 RESULTS = ROOT / "benchmarks" / "results"
 SHARED_FLAGS = ("device", "rounds", "threads", "quick", "cudnn_benchmark")
 AUTOATTACK_FLAGS = ("npz", "weights")

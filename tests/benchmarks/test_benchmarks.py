@@ -62,6 +62,7 @@ def test_tables_line_up() -> None:
         "attack_gradient --arch small-cnn",
         "autoattack --n 2 --stage apgd-ce,square",
         "report",
+        "page",
         "startup",
     ],
     ids=lambda line: line.split()[0],
