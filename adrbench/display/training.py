@@ -64,6 +64,7 @@ class TrainingDisplay:
         self.began = self.epoch_began = time.perf_counter()
         self.started = True
         print_line(self.console, f"{self.name}: {self.settings}", style="dim")
+        print_line(self.console, explain_epoch_line(config), style="dim")
         if self.first_step:
             text = f"resuming at epoch {epoch} of {config.epochs}"
             if steps:
@@ -80,24 +81,16 @@ class TrainingDisplay:
         self.validating = (f"validating {weights} {stage}", done, total)
 
     def epoch(self, row: HistoryRow) -> None:
-        """Show a finished epoch as one line."""
-        accuracies = "; ".join(
-            f"{weights} clean {row.accuracy(weights, 'clean'):.1f}"
-            f" robust {row.accuracy(weights, 'robust'):.1f}"
+        """Show a finished epoch as one line of at most 80 columns (see `explain_epoch_line`)."""
+        accuracies = "  ".join(
+            f"{weights} {row.accuracy(weights, 'clean'):.1f}/{row.accuracy(weights, 'robust'):.1f}"
             for weights in row.counts
         )
         self.accuracies = f"{row.select}: {accuracies}"
-        parts = [
-            f"epoch {row.epoch}/{self.config.epochs}",
-            f"loss {row.train_loss:.3f}",
-            *self._spell(row.annealed),
-            self.accuracies,
-            f"{row.images_per_second:,.0f} img/s",
-            f"{row.seconds:.1f} s",
-        ]
         self.validating = None
         self.epoch_began = time.perf_counter()
-        print_line(self.console, "  ".join(parts))
+        place, loss = f"epoch {row.epoch}/{self.config.epochs}", f"loss {row.train_loss:.3f}"
+        print_line(self.console, f"{place}  {loss}  {accuracies}  {row.seconds:.1f} s")
 
     def acknowledge(self, number: int) -> None:
         """Show that the run will stop because of the signal `number`; its handler calls this.
@@ -163,3 +156,9 @@ class TrainingDisplay:
         """Return each annealed number as text, under its symbol where its component has one."""
         symbols = self.config.parsed_method().symbols
         return [f"{symbols.get(name, name)} {value:.2f}" for name, value in annealed.items()]
+
+
+def explain_epoch_line(config: TrainConfig) -> str:
+    """Return what the numbers of an epoch's line are."""
+    split = {"val": "validation", "test": "test"}[config.select]
+    return f"each epoch: mean loss; {split} accuracy (%), clean/PGD-{config.steps}; seconds"

@@ -124,7 +124,7 @@ def test_callbacks_follow_the_run_beside_the_display(capsys: pytest.CaptureFixtu
     assert log.steps == 2 * log.steps_per_epoch
     shown = capsys.readouterr()
     assert shown.out == ""
-    introduction, *epochs = shown.err.splitlines()
+    introduction, _, *epochs = shown.err.splitlines()
     assert introduction.startswith("digits-small-cnn-standard-seed0: given: epochs 2")
     assert [line.partition("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
 

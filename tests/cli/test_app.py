@@ -78,8 +78,8 @@ def test_a_finished_run_is_not_trained_again_and_a_note_names_its_record(empty: 
         "lr 0.05, eps 0.1; automatic: precision float32, compile off "
         "(adrbench train ... --dry-run shows all)"
     )
-    assert first.lines[1].startswith("epoch 1/1  loss ")
-    assert len(first.lines) == 2
+    assert first.lines[2].startswith("epoch 1/1  loss ")
+    assert len(first.lines) == 3
     before = tree(empty)
     again = succeed(*line)
     assert again.out == first.out
@@ -90,7 +90,7 @@ def test_a_finished_run_is_not_trained_again_and_a_note_names_its_record(empty: 
     )
     assert tree(empty) == before
     forced = succeed(*line, "--force")
-    assert forced.lines[1].startswith("epoch 1/1  loss ")
+    assert forced.lines[2].startswith("epoch 1/1  loss ")
     assert tree(empty).keys() == before.keys()
 
 

@@ -18,7 +18,7 @@ from adrbench.display import attack, live_lines, training
 from adrbench.display.attack import AttackDisplay
 from adrbench.display.live_lines import FREE_COLUMNS
 from adrbench.display.training import TrainingDisplay
-from adrbench.results.history import HistoryRow
+from adrbench.results.history import Counts, HistoryRow
 
 ROW = HistoryRow.from_json(
     {
@@ -103,8 +103,7 @@ def test_a_terminal_shows_the_progress_of_training(width: int, clock: Clock) -> 
     place = [index for index, line in enumerate(lines) if "step 17/390" in line][-1]
     assert re.fullmatch(r"epoch 4/200  step 17/390 [━╸╺ ]+ 1,280 img/s  2:17:27 left", lines[place])
     assert lines[place + 1] == "loss 1.500  tau 2.20  lambda 0.80"
-    accuracies = "student clean 81.1 robust 52.2; average clean 82.3 robust 53.4"
-    assert lines[place + 2] == f"val: {accuracies}"
+    assert lines[place + 2] == "val: student 81.1/52.2  average 82.3/53.4"
 
 
 @pytest.mark.parametrize("width", [20, 40])
@@ -120,19 +119,38 @@ def test_elsewhere_an_epoch_is_one_line(clock: Clock) -> None:
     show_training(console, clock)
     assert drawn(console) == [
         "a run: eps 8/255",
+        "each epoch: mean loss; validation accuracy (%), clean/PGD-10; seconds",
         "resuming at epoch 3 of 200",
-        "epoch 3/200  loss 1.250  tau 2.25  lambda 0.75  val: student clean 81.1 robust 52.2; "
-        "average clean 82.3 robust 53.4  1,164 img/s  42.0 s",
+        "epoch 3/200  loss 1.250  student 81.1/52.2  average 82.3/53.4  42.0 s",
     ]
 
 
-def test_a_method_without_adr_has_no_annealed_numbers() -> None:
+def test_without_an_average_an_epoch_has_the_accuracies_of_the_student() -> None:
     console = make_console(80, is_terminal=False)
-    plain = replace(ROW, annealed={})
     with TrainingDisplay(console, "a run") as display:
-        display.begin(config(), 390, 1, 0)
-        display.epoch(plain)
-    assert drawn(console)[1].startswith("epoch 3/200  loss 1.250  val: student")
+        display.begin(replace(config(), select="test"), 390, 1, 0)
+        display.epoch(replace(ROW, counts={"student": ROW.counts["student"]}))
+    explanation, epoch = drawn(console)[1:]
+    assert "test accuracy" in explanation
+    assert epoch == "epoch 3/200  loss 1.250  student 81.1/52.2  42.0 s"
+
+
+def test_the_longest_line_of_an_epoch_fits_80_columns() -> None:
+    console = make_console(80, is_terminal=False)
+    all_correct = Counts(clean_correct=1000, robust_correct=1000)
+    longest = replace(
+        ROW,
+        epoch=1000,
+        train_loss=12.3456,
+        counts={"student": all_correct, "average": all_correct},
+        seconds=1234.5,
+    )
+    with TrainingDisplay(console, "a run") as display:
+        display.begin(replace(config(), epochs=1000), 390, 1, 0)
+        display.epoch(longest)
+    lines = drawn(console)[1:]
+    assert lines[-1].endswith("average 100.0/100.0  1234.5 s")
+    assert max(map(len, lines)) <= 80
 
 
 def test_before_the_first_step_the_elapsed_time_is_shown(clock: Clock) -> None:
