@@ -8,8 +8,10 @@ from adrbench.config.settings import TrainConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.report import Report, Table, build_report
 from adrbench.report.statistics import Figure
+from adrbench.results.inspection import AnnealedEpoch, ClassPair, InspectRecord, LabeledImage
 from adrbench.results.migrations import label_from_run_name
-from adrbench.results.records import AttackRecord, Outcomes, Record, Software, TrainRecord
+from adrbench.results.records import AttackRecord, Outcomes, Record, TrainRecord
+from adrbench.results.software import Software
 
 SOFTWARE = Software(versions={"adrbench": "0.1.0"}, commit="0123abc", dirty=False)
 EPS = 8 / 255
@@ -197,3 +199,52 @@ def accuracy_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
 def figure(cell: object) -> Figure:
     assert isinstance(cell, Figure)
     return cell
+
+
+def inspect_record(**changes: Any) -> InspectRecord:
+    """Return an inspection of three classes and three images of two pixels by one."""
+    image: dict[str, Any] = {
+        "label": 0,
+        "predicted": 1,
+        "label_probability": 0.75,
+        "predicted_probability": 0.5,
+    }
+    values: dict[str, Any] = {
+        "run": "digits-small-cnn-adr+wa-seed0",
+        "run_id": "0123abcd",
+        "dataset": "digits",
+        "arch": "small-cnn",
+        "method": "adr+wa",
+        "seed": 0,
+        "selection": "best",
+        "epoch": 2,
+        "steps": 40,
+        "total_steps": 60,
+        "num_classes": 3,
+        "data_sha256": "d" * 64,
+        "checkpoint_sha256": "c" * 64,
+        "num_train": 1294,
+        "n": 3,
+        "temperature": 0.8,
+        "interpolation": 0.6,
+        "schedule": tuple(
+            AnnealedEpoch(epoch=epoch, temperature=1 - epoch / 10, interpolation=epoch / 5)
+            for epoch in (1, 2, 3)
+        ),
+        "class_counts": (2, 1, 0),
+        "mean_labels": ((0.75, 0.125, 0.125), (0.125, 0.75, 0.125), (0.0, 0.0, 0.0)),
+        "mean_entropy": 0.7,
+        "mean_label_probability": 0.75,
+        "pairs": (
+            ClassPair(first=0, second=1, first_to_second=0.125, second_to_first=0.125, mass=0.125),
+        ),
+        "num_disagreeing": 1,
+        "image_shape": (1, 2, 1),
+        "moved": tuple(LabeledImage(index=index, pixels="AP8=", **image) for index in (1, 0)),
+        "disagreeing": (LabeledImage(index=1, pixels="AP8=", **image),),
+        "software": SOFTWARE,
+        "device": "cpu",
+        "created": "2026-01-02T03:04:05+00:00",
+        "seconds": 6.0,
+    }
+    return InspectRecord(**(values | changes))

@@ -50,7 +50,7 @@ def find_blocks(page: Path, language: str) -> list[str]:
 def find_commands(page: Path) -> list[list[str]]:
     """Return the arguments of every `adrbench` in the shell code of a page."""
     joined = re.sub(r"\$\w+", "0", "\n".join(find_blocks(page, "")).replace("\\\n", ""))
-    found = re.findall(r"(?:^|\s)adrbench ((?:train|attack|report|list)\b[^\n|;]*)", joined)
+    found = re.findall(r"(?:^|\s)adrbench ((?:train|attack|inspect|report|list)\b[^\n|;]*)", joined)
     return [shlex.split(one, comments=True) for one in found]
 
 

@@ -1,4 +1,4 @@
-"""The command line: `adrbench train`, `attack`, `report` and `list`."""
+"""The command line: `adrbench train`, `attack`, `inspect`, `report` and `list`."""
 
 from adrbench.cli.app import main
 

@@ -14,6 +14,7 @@ import typer
 
 from adrbench.cli.attack import attack
 from adrbench.cli.exit_codes import exit_on_signal, handle_errors
+from adrbench.cli.inspect import inspect
 from adrbench.cli.list import list_
 from adrbench.cli.options import takes_settings
 from adrbench.cli.report import report
@@ -75,6 +76,7 @@ def declare_options(
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": takes_settings(train_settings())(train),
     "attack": attack,
+    "inspect": inspect,
     "report": report,
     "list": list_,
 }

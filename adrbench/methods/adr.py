@@ -165,12 +165,17 @@ def rectify(
     l P + (1 - l) onehot(y), where l = clamp(interpolation - (max P - P_y), 0, 1) (Wu, Wang and
     Chen, ICLR 2024).
     """
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    teacher = F.softmax(logits.detach().to(dtype) / temperature, dim=1)
+    teacher = soften(logits, temperature)
     label_probability = teacher.gather(1, y[:, None])  # (N, 1)
     excess = teacher.amax(1, keepdim=True) - label_probability  # (N, 1)
     factor = (interpolation - excess).clamp(0, 1)  # (N, 1)
-    return factor * teacher + (1 - factor) * F.one_hot(y, logits.shape[1]).to(dtype)
+    return factor * teacher + (1 - factor) * F.one_hot(y, logits.shape[1]).to(teacher.dtype)
+
+
+def soften(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """Return the softmax of `logits` (N, C) at a temperature, in float32 or better."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return F.softmax(logits.detach().to(dtype) / temperature, dim=1)
 
 
 class Rectified:

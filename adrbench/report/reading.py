@@ -7,11 +7,13 @@ from adrbench.config.declare import format_eps
 from adrbench.errors import UsageError
 from adrbench.report.attack_labels import at_relative_step
 from adrbench.report.grouping import attack_of
+from adrbench.results.inspection import InspectRecord
 from adrbench.results.records import (
     PUBLISHED,
     AttackRecord,
     Record,
     Skipped,
+    TrainRecord,
     check_exists,
     read_record,
     read_records,
@@ -64,7 +66,7 @@ def select_datasets(records: Sequence[Record], names: Sequence[str]) -> list[Rec
 
 
 def select_latest(records: Sequence[Record]) -> list[Record]:
-    """Return the newest record of each training run, and the newest version of each evaluation.
+    """Return the newest record of each run, inspected checkpoint and version of an evaluation.
 
     Evaluations are distinguished by the names of the model and its data set, the checkpoint and
     weights, the suite's name and the norm. Of these, only the records of the newest version are
@@ -73,8 +75,11 @@ def select_latest(records: Sequence[Record]) -> list[Record]:
     """
     newest: dict[tuple[object, ...], dict[str, Record]] = {}
     for record in sorted(records, key=lambda record: record.created):
-        if not isinstance(record, AttackRecord):
+        if isinstance(record, TrainRecord):
             newest[record.kind, record.run, record.dataset] = {"": record}
+            continue
+        if isinstance(record, InspectRecord):
+            newest[record.kind, record.run, record.dataset, record.selection] = {"": record}
             continue
         threat = record.threat_model
         names = (record.run, record.dataset, record.selection, record.weights)

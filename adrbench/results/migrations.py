@@ -4,6 +4,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+#: The schema of new records.
+SCHEMA = 4
+
 
 def label_from_run_name(
     run: str, *, dataset: str, arch: str, activation: str, method: str, seed: int | None

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from adrbench.registry import Kind, describe_plugins
-from adrbench.results.records import Software
+from adrbench.results.software import Software
 
 if TYPE_CHECKING:
     import torch

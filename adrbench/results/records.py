@@ -1,4 +1,4 @@
-"""Records: one JSON file per finished training run or evaluation.
+"""Records: one JSON file per finished training run, evaluation or inspection.
 
 Records store counts and how they were obtained; reports derive the percentages. Each record has a
 schema number: an older record is migrated when it is read, a newer one is refused.
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import RecordError
 from adrbench.results.history import HistoryRow
-from adrbench.results.migrations import MIGRATIONS
+from adrbench.results.inspection import InspectRecord
+from adrbench.results.migrations import MIGRATIONS, SCHEMA
 from adrbench.results.outputs import OutputsFile
+from adrbench.results.software import Software
 from adrbench.runtime.arithmetic import FLOAT32
 from adrbench.runtime.files import check_regular_file, write_atomically
 from adrbench.runtime.typed_json import from_json, to_json
@@ -24,8 +26,6 @@ from adrbench.runtime.typed_json import from_json, to_json
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-SCHEMA = 4
 
 #: A subdirectory of a results directory that is read only when it is given itself.
 PUBLISHED = "published"
@@ -40,20 +40,6 @@ class StageResult:
     name: str
     survivors: int
     seconds: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Software:
-    """Package versions, and the commit of this project where it is known.
-
-    `plugins` maps each name in use that a plugin provided, such as "suites:NAME", to its
-    distribution and version.
-    """
-
-    versions: dict[str, str]
-    commit: str | None
-    dirty: bool | None
-    plugins: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,10 +191,11 @@ class TrainRecord:
         return [HistoryRow.from_json(row) for row in self.history]
 
 
-Record = AttackRecord | TrainRecord
-KINDS: dict[str, type[AttackRecord] | type[TrainRecord]] = {
+Record = AttackRecord | TrainRecord | InspectRecord
+KINDS: dict[str, type[AttackRecord] | type[TrainRecord] | type[InspectRecord]] = {
     "attack": AttackRecord,
     "train": TrainRecord,
+    "inspect": InspectRecord,
 }
 
 

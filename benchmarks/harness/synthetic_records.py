@@ -20,11 +20,11 @@ from adrbench.results.history import Counts, HistoryRow
 from adrbench.results.records import (
     AttackRecord,
     Outcomes,
-    Software,
     StageResult,
     TrainRecord,
     pack_outcomes,
 )
+from adrbench.results.software import Software
 
 SOFTWARE = Software(versions={"adrbench": adrbench.__version__}, commit=None, dirty=None)
 NUM_TEST, NUM_TRAIN, NUM_VAL = 10_000, 50_000, 1_000

@@ -53,7 +53,7 @@ def read_index(directory: Path) -> RecordIndex:
     for record in records:
         if isinstance(record, TrainRecord):
             index.trainings[record.run] = record
-        else:
+        elif isinstance(record, AttackRecord):
             index.attacks.setdefault(record.run, []).append(record)
     return index
 

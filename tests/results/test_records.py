@@ -16,10 +16,12 @@ import adrbench.results.records
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import RecordError
 from adrbench.report.run_settings import fingerprint
+from adrbench.results.inspection import InspectRecord
+from adrbench.results.migrations import SCHEMA
 from adrbench.results.records import (
-    SCHEMA,
     AttackRecord,
     Outcomes,
+    Record,
     Session,
     Skipped,
     StageResult,
@@ -176,6 +178,7 @@ def test_records_of_schema_1_are_read() -> None:
 def test_records_of_schema_2_get_a_label_from_their_run_and_no_training_images() -> None:
     attack, train = read_records_named("attack-2.json", "train-2.json")
     for record in (attack, train):
+        assert not isinstance(record, InspectRecord)
         assert record.run == "digits-short-adr+wa-seed0"
         assert (record.schema, record.label) == (SCHEMA, "short")
         assert record.training_images_sha256 is None
@@ -189,7 +192,7 @@ def test_third_party_weights_get_no_label(tmp_path: Path) -> None:
     assert read_record(tmp_path / "record.json").label == ""
 
 
-def read_records_named(*names: str) -> list[AttackRecord | TrainRecord]:
+def read_records_named(*names: str) -> list[Record]:
     return [read_record(KEPT / name) for name in names]
 
 
