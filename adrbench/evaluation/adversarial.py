@@ -1,14 +1,10 @@
-"""The adversarial examples of an evaluation: which one is kept for each image, and where.
-
-They are saved batch by batch, so an interrupted evaluation keeps those of its finished batches.
-"""
+"""The adversarial examples of an evaluation: which one is kept for each image, and its file."""
 
 import io
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adrbench.errors import RecordError, UsageError
-from adrbench.runtime.files import matching_files, write_atomically
+from adrbench.runtime.files import write_atomically
 
 #: What stands for an image: an example on which the attack succeeded; an example on which it did
 #: not; or the image itself, where the attack returns it instead of a failed example.
@@ -52,119 +48,6 @@ class AdversarialExamples:
     kinds: Tensor
     stages: Tensor
     stage_names: tuple[str, ...]
-
-
-class ExampleStore(Protocol):
-    """Storage for the examples of the batches of one evaluation; its clean pass is stage 0."""
-
-    def save(self, stage: int, batch: int, examples: BatchExamples) -> None:
-        """Save the examples of a batch."""
-
-    def load(self) -> Iterator[tuple[int, BatchExamples]]:
-        """Yield the examples of every saved batch with their stage, stages in order."""
-
-    def has(self, stage: int, batch: int) -> bool:
-        """Return whether the examples of a batch were saved."""
-
-
-@dataclass(frozen=True)
-class ExamplesInMemory:
-    """A store in memory."""
-
-    batches: dict[tuple[int, int], BatchExamples] = field(default_factory=dict)
-
-    def save(self, stage: int, batch: int, examples: BatchExamples) -> None:
-        """Keep the examples of a batch."""
-        self.batches[stage, batch] = examples
-
-    def load(self) -> Iterator[tuple[int, BatchExamples]]:
-        """Yield the examples of every batch with their stage, stages in order."""
-        for stage, batch in sorted(self.batches):
-            yield stage, self.batches[stage, batch]
-
-    def has(self, stage: int, batch: int) -> bool:
-        """Return whether the examples of a batch are kept."""
-        return (stage, batch) in self.batches
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExampleFiles:
-    """Files `<stem>.<stage>-<batch>.npz`, which the ranks that share an evaluation write.
-
-    Each contains the `fingerprint` of the evaluation; a file of another one is an error, whose text
-    ends with the `remedy`.
-    """
-
-    stem: Path
-    fingerprint: str
-    remedy: str = "start the evaluation over"
-
-    def save(self, stage: int, batch: int, examples: BatchExamples) -> None:
-        """Write the file of a batch atomically."""
-        buffer = io.BytesIO()
-        arrays = {name: value.numpy() for name, value in vars(examples).items()}
-        np.savez(buffer, fingerprint=np.array(self.fingerprint), **arrays)
-        write_atomically(self._path(stage, batch), buffer.getvalue())
-
-    def load(self) -> Iterator[tuple[int, BatchExamples]]:
-        """Yield the examples of every batch with their stage, stages in order.
-
-        Raises:
-            RecordError: when a file is damaged or belongs to another evaluation.
-
-        """
-        for (stage, _), path in sorted(self._files().items()):
-            yield stage, BatchExamples(**self._read(path, BatchExamples.__dataclass_fields__))
-
-    def has(self, stage: int, batch: int) -> bool:
-        """Return whether the file of a batch was written.
-
-        Raises:
-            RecordError: when it is damaged or belongs to another evaluation.
-
-        """
-        path = self._path(stage, batch)
-        if not path.exists():
-            return False
-        self._read(path)
-        return True
-
-    def remove(self) -> None:
-        """Remove the files of all ranks, whatever evaluation they belong to."""
-        for path in self._files().values():
-            path.unlink(missing_ok=True)
-
-    def _read(self, path: Path, names: Iterable[str] = ()) -> dict[str, Tensor]:
-        """Return the tensors called `names` from a file of this evaluation.
-
-        Raises:
-            RecordError: when the file is damaged or belongs to another evaluation.
-
-        """
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                fingerprint = str(arrays["fingerprint"]) if "fingerprint" in arrays else None
-                tensors = {name: torch.from_numpy(arrays[name]) for name in names}
-        except Exception as error:  # numpy may raise anything for a damaged file
-            raise RecordError(
-                f"the adversarial examples in {path} are damaged: {self.remedy}."
-            ) from error
-        if fingerprint != self.fingerprint:
-            raise RecordError(
-                f"the adversarial examples in {path} belong to another evaluation: {self.remedy}."
-            )
-        return tensors
-
-    def _path(self, stage: int, batch: int) -> Path:
-        return self.stem.with_name(f"{self.stem.name}.{stage}-{batch}.npz")
-
-    def _files(self) -> dict[tuple[int, int], Path]:
-        pattern = re.compile(re.escape(self.stem.name) + r"\.(\d+)-(\d+)\.npz")
-        found = {}
-        for path in matching_files(self.stem.parent, pattern):
-            stage, batch = path.stem.rpartition(".")[2].split("-")
-            found[int(stage), int(batch)] = path
-        return found
 
 
 def select_examples(

@@ -18,7 +18,8 @@ from adrbench.attacks.suites import Suite
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
 from adrbench.errors import RecordError
-from adrbench.evaluation.adversarial import AdversarialExamples, ExampleStore, assemble
+from adrbench.evaluation.adversarial import AdversarialExamples, BatchExamples, assemble
+from adrbench.evaluation.batch_files import BatchStore
 from adrbench.evaluation.progress import NoProgressStore, Progress, ProgressStore, begin, unique
 from adrbench.evaluation.reliability import assess_reliability
 from adrbench.evaluation.search import (
@@ -99,7 +100,7 @@ def evaluate(
     optimize_model: bool = False,
     searched: Arithmetic = FLOAT32,
     progress_store: ProgressStore | None = None,
-    example_store: ExampleStore | None = None,
+    example_store: BatchStore[BatchExamples] | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
     freezer: ModelFreezer | None = None,
 ) -> Evaluation:
@@ -260,7 +261,7 @@ def _call_user_code(check: Callable[[], list[str]], label: str) -> list[str]:
         return check()
 
 
-def _check_examples(examples: ExampleStore, progress: Progress) -> None:
+def _check_examples(examples: BatchStore[BatchExamples], progress: Progress) -> None:
     """Raise RecordError unless the examples of every batch that is done were saved."""
     stage = len(progress.stages)
     earlier = [

@@ -14,7 +14,8 @@ from adrbench.config.declare import format_eps
 from adrbench.config.settings import AttackConfig
 from adrbench.data import Images, Source
 from adrbench.errors import UsageError, argument
-from adrbench.evaluation.adversarial import ExampleFiles
+from adrbench.evaluation.adversarial import BatchExamples
+from adrbench.evaluation.batch_files import BatchFiles
 from adrbench.evaluation.identity import NUM_IMAGES, EvaluationKey, Identity, first_logits
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
@@ -281,11 +282,15 @@ def beside_record(job: Job) -> StateLocation:
     )
 
 
-def example_files(job: Job, location: StateLocation | None = None) -> ExampleFiles:
+def example_files(job: Job, location: StateLocation | None = None) -> BatchFiles[BatchExamples]:
     """Return the files that store the adversarial examples of an unfinished evaluation."""
     location = location or beside_record(job)
-    return ExampleFiles(
-        stem=location.stem, fingerprint=job.state_fingerprint, remedy=location.remedy
+    return BatchFiles(
+        stem=location.stem,
+        content=BatchExamples,
+        fingerprint=job.state_fingerprint,
+        what="adversarial examples",
+        remedy=location.remedy,
     )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from adrbench.config.component_plugins import foreign_tokens
-from adrbench.evaluation.adversarial import ExamplesInMemory, ExampleStore, write_examples
+from adrbench.evaluation.adversarial import BatchExamples, write_examples
+from adrbench.evaluation.batch_files import BatchesInMemory, BatchStore
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.finished import remove_foreign_record
 from adrbench.evaluation.jobs import Job, StateLocation, beside_record
@@ -93,7 +94,7 @@ def run_in_memory(
         state = None
         if location is not None:
             state = stack.enter_context(saved_state(job, location, context.process_group))
-        examples = state.examples if state else ExamplesInMemory()
+        examples: BatchStore[BatchExamples] = state.examples if state else BatchesInMemory()
         evaluation = perform(
             job,
             context,
@@ -111,7 +112,7 @@ def perform(
     callbacks: ProgressCallbacks = SILENT,
     *,
     progress_store: ProgressStore | None = None,
-    example_store: ExampleStore | None = None,
+    example_store: BatchStore[BatchExamples] | None = None,
     freezer: Freezer | None = None,
 ) -> Evaluation:
     """Run an evaluation on the device of `context`; the model is moved back afterwards."""

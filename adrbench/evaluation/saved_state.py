@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adrbench.errors import NonFiniteLogitsError, UsageError
-from adrbench.evaluation.adversarial import ExampleFiles
+from adrbench.evaluation.adversarial import BatchExamples
+from adrbench.evaluation.batch_files import BatchFiles
 from adrbench.evaluation.jobs import Job, StateLocation, example_files, progress_files
 from adrbench.evaluation.progress import SUFFIX, ProgressFiles
 from adrbench.runtime.files import check_name, check_writable
@@ -19,7 +20,7 @@ class SavedState:
     """The files of an unfinished evaluation."""
 
     progress: ProgressFiles
-    examples: ExampleFiles
+    examples: BatchFiles[BatchExamples]
 
     def remove(self) -> None:
         """Remove the files of all ranks.

@@ -14,7 +14,8 @@ from adrbench.attacks.stages import Stage
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
 from adrbench.errors import NonFiniteLogitsError, is_out_of_memory
-from adrbench.evaluation.adversarial import ExampleStore, select_examples
+from adrbench.evaluation.adversarial import BatchExamples, select_examples
+from adrbench.evaluation.batch_files import BatchStore
 from adrbench.evaluation.judge import Judged, judge
 from adrbench.evaluation.progress import Progress
 from adrbench.evaluation.search import Search
@@ -65,7 +66,7 @@ class StageRunner:
     batch_size: int
     progress: Progress
     callbacks: ProgressCallbacks
-    examples: ExampleStore | None
+    examples: BatchStore[BatchExamples] | None
     save: Callable[[], None]
     process_group: ProcessGroup
 

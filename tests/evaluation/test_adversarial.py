@@ -15,12 +15,11 @@ from adrbench.errors import RecordError, UsageError
 from adrbench.evaluation.adversarial import (
     KINDS,
     BatchExamples,
-    ExampleFiles,
-    ExamplesInMemory,
     assemble,
     check_destination,
     write_examples,
 )
+from adrbench.evaluation.batch_files import BatchesInMemory, BatchFiles, BatchStore
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.stage_runner import ProgressCallbacks
@@ -38,8 +37,18 @@ SUITE = Suite(
 )
 
 
-def run(store: ExamplesInMemory | ExampleFiles, **more: object) -> Evaluation:
+def run(store: BatchStore[BatchExamples], **more: object) -> Evaluation:
     return evaluate(MODEL, IMAGES, SUITE, THREAT, batch_size=7, example_store=store, **more)  # type: ignore[arg-type]
+
+
+def make_files(directory: Path, fingerprint: str = "f", **more: str) -> BatchFiles[BatchExamples]:
+    return BatchFiles(
+        stem=directory / ".run",
+        content=BatchExamples,
+        fingerprint=fingerprint,
+        what="adversarial examples",
+        **more,
+    )
 
 
 def counts(x: torch.Tensor) -> torch.Tensor:
@@ -49,7 +58,7 @@ def counts(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_judging_the_examples_again_gives_the_outcomes() -> None:
-    evaluation = run(ExamplesInMemory())
+    evaluation = run(BatchesInMemory())
     adversarial = evaluation.adversarial
     assert adversarial is not None
     assert 0 < evaluation.robust_correct < evaluation.clean_correct
@@ -61,7 +70,7 @@ def test_judging_the_examples_again_gives_the_outcomes() -> None:
 
 
 def test_every_image_says_what_stands_for_it() -> None:
-    evaluation = run(ExamplesInMemory())
+    evaluation = run(BatchesInMemory())
     adversarial = evaluation.adversarial
     assert adversarial is not None
     kinds = np.array(KINDS)[adversarial.kinds.numpy()]
@@ -106,9 +115,9 @@ class StopError(Exception):
 def test_an_evaluation_that_is_killed_keeps_the_examples_of_its_finished_batches(
     tmp_path: Path,
 ) -> None:
-    whole = run(ExamplesInMemory()).adversarial
+    whole = run(BatchesInMemory()).adversarial
     progress = ProgressFiles(stem=tmp_path / ".run", fingerprint="f", n=40, rank=0)
-    files = ExampleFiles(stem=tmp_path / ".run", fingerprint="f")
+    files = make_files(tmp_path)
     calls = 0
 
     def stop(*_: object) -> None:
@@ -153,11 +162,11 @@ def test_progress_without_examples_is_refused_when_they_are_to_be_kept(tmp_path:
             callbacks=stopping,
         )
     with pytest.raises(RecordError, match="did not keep its adversarial examples"):
-        run(ExampleFiles(stem=tmp_path / ".run", fingerprint="f"), progress_store=progress)
+        run(make_files(tmp_path), progress_store=progress)
 
 
 def test_a_damaged_file_of_examples_is_one_error(tmp_path: Path) -> None:
-    files = ExampleFiles(stem=tmp_path / ".run", fingerprint="f")
+    files = make_files(tmp_path)
     run(files)
     next(iter(tmp_path.iterdir())).write_bytes(b"PK")
     with pytest.raises(RecordError, match="are damaged"):
@@ -165,10 +174,10 @@ def test_a_damaged_file_of_examples_is_one_error(tmp_path: Path) -> None:
 
 
 def test_a_file_of_examples_of_another_evaluation_is_refused(tmp_path: Path) -> None:
-    files = ExampleFiles(stem=tmp_path / ".run", fingerprint="f")
+    files = make_files(tmp_path)
     run(files)
     assert files.has(0, 0)
-    other = ExampleFiles(stem=tmp_path / ".run", fingerprint="g", remedy="use others")
+    other = make_files(tmp_path, "g", remedy="use others")
     for read in (lambda: other.has(0, 0), lambda: next(other.load())):
         with pytest.raises(RecordError, match="belong to another evaluation: use others"):
             read()
@@ -176,7 +185,7 @@ def test_a_file_of_examples_of_another_evaluation_is_refused(tmp_path: Path) -> 
 
 
 def test_both_forms_of_the_file(tmp_path: Path) -> None:
-    evaluation = run(ExamplesInMemory())
+    evaluation = run(BatchesInMemory())
     assert evaluation.adversarial is not None
     for name in ("a.npz", "a.pt"):
         write_examples(
@@ -207,7 +216,7 @@ def test_a_model_that_fails_on_no_image_leaves_the_clean_ones() -> None:
     images = labelled_by(model, make_images(5))
     suite = Suite(name="none", stages=[])
     evaluation = evaluate(
-        model, images, suite, THREAT, batch_size=5, example_store=ExamplesInMemory()
+        model, images, suite, THREAT, batch_size=5, example_store=BatchesInMemory()
     )
     assert evaluation.adversarial is not None
     assert torch.equal(evaluation.adversarial.x_adv, to_float(images.pixels))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import adrbench
 from adrbench.attacks import PGD, Suite
 from adrbench.errors import AdrbenchError, NonFiniteLogitsError, RecordError
-from adrbench.evaluation.adversarial import ExampleFiles
+from adrbench.evaluation.batch_files import BatchFiles
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.runtime.files import write_atomically
 from messages import assert_one_line
@@ -89,7 +89,7 @@ def test_they_are_removed_also_where_examples_are_not_kept_at_first(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("store", "eps"), [(ProgressFiles, SMALL_EPS), (ExampleFiles, SMALL_EPS), (ExampleFiles, 0.1)]
+    ("store", "eps"), [(ProgressFiles, SMALL_EPS), (BatchFiles, SMALL_EPS), (BatchFiles, 0.1)]
 )
 def test_a_kill_while_the_state_is_removed_loses_nothing(
     store: type, eps: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,8 @@ from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError
 from adrbench.evaluation import search
-from adrbench.evaluation.adversarial import KINDS, SUCCESS, ExamplesInMemory
+from adrbench.evaluation.adversarial import KINDS, SUCCESS
+from adrbench.evaluation.batch_files import BatchesInMemory
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.models.architectures import build_model
@@ -122,7 +123,7 @@ def test_an_image_that_a_later_attack_fools_is_not_attacked_again() -> None:
 
 @pytest.mark.usefixtures("coarse")
 def test_the_examples_of_the_second_attack_are_kept() -> None:
-    result = run(Stepping(), example_store=ExamplesInMemory())
+    result = run(Stepping(), example_store=BatchesInMemory())
     examples = result.adversarial
     assert examples is not None
     assert examples.stage_names == ("clean", "stepping", "recheck")
