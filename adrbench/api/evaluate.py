@@ -60,6 +60,7 @@ def evaluate(
     seed: int = ...,
     precision: Precision = ...,
     keep_adversarial: bool = ...,
+    keep_outputs: bool = ...,
     progress: bool = ...,
     state_path: str | Path | None = ...,
 ) -> Result: ...
@@ -81,6 +82,7 @@ def evaluate(
     seed: int = ...,
     precision: Precision = ...,
     keep_adversarial: bool = ...,
+    keep_outputs: bool = ...,
     progress: bool = ...,
 ) -> list[Result]: ...
 
@@ -100,6 +102,7 @@ def evaluate(
     seed: int = 0,
     precision: Precision = "auto",
     keep_adversarial: bool = False,
+    keep_outputs: bool = False,
     progress: bool = False,
     state_path: str | Path | None = None,
 ) -> Result | list[Result]:
@@ -132,10 +135,13 @@ def evaluate(
             judged in float32; images that an attack fools only in its own arithmetic are attacked
             again in float32.
         keep_adversarial: Whether to return the adversarial examples in the result.
+        keep_outputs: Whether to attack all images, also misclassified ones, and to return the
+            model's logits in the result; for suites of one attack that maximizes a loss: `fgsm`,
+            `pgd`, `pgd-K`, `cw`, `apgd-ce`, or an attack that has `maximize`.
         progress: Whether to show the progress on stderr, as the command line does.
         state_path: Where to save the progress of the evaluation until it is finished: outcomes in
-            `<state_path>.0.state`, examples in `<state_path>.*.npz`. The same call resumes it.
-            No other process can use it meanwhile, which `<state_path>.lock` ensures.
+            `<state_path>.0.state`, examples and outputs in `<state_path>.*.npz`. The same call
+            resumes it. No other process can use it meanwhile, which `<state_path>.lock` ensures.
 
     Raises:
         DataError: for images or labels of a wrong type, shape or range.
@@ -177,6 +183,9 @@ def evaluate(
         name=name,
         dataset=UNNAMED_DATASET if dataset is None else dataset,
     )
+    if keep_outputs:
+        for job in planned:
+            jobs.check_outputs(job)
     freezer = Freezer()
     results = [
         _run(
@@ -184,6 +193,7 @@ def evaluate(
             context,
             freezer,
             keep_adversarial=keep_adversarial,
+            keep_outputs=keep_outputs,
             progress=progress,
             location=location,
         )
@@ -212,6 +222,7 @@ def _run(
     freezer: Freezer,
     *,
     keep_adversarial: bool,
+    keep_outputs: bool,
     progress: bool,
     location: StateLocation | None,
 ) -> Result:
@@ -226,6 +237,7 @@ def _run(
             ProgressCallbacks(on_batch=display.batch, on_pass=display.passes),
             location=location,
             keep_adversarial=keep_adversarial,
+            keep_outputs=keep_outputs,
             freezer=freezer,
         )
     examples = evaluation.adversarial
@@ -233,6 +245,7 @@ def _run(
         clean=evaluation.clean.numpy(),
         robust=evaluation.robust.numpy(),
         adversarial=examples.x_adv if examples else None,
+        outputs=evaluation.outputs,
         record=record,
         _key=job.key,
         _file_name=job.path.name,

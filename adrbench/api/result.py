@@ -1,6 +1,6 @@
 """The result of `adrbench.evaluate`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ from torch import Tensor
 from adrbench.config.declare import format_eps
 from adrbench.errors import RecordError, UsageError
 from adrbench.evaluation.adversarial import AdversarialExamples, write_examples
-from adrbench.evaluation.finished import read_own_record
+from adrbench.evaluation.finished import has_outputs, read_own_record
 from adrbench.evaluation.identity import EvaluationKey
+from adrbench.results.outputs import Outputs, outputs_path, write_outputs
 from adrbench.results.records import AttackRecord, StageResult, write_record
 
 
@@ -23,13 +24,15 @@ class Result:
     `clean` and `robust` are per-example outcomes, (n,) booleans in the order of the images:
     whether the model classifies the image correctly, and whether it still does under every attack
     of the suite. `adversarial` holds the adversarial examples, (n, C, H, W) float32 in [0, 1], or
-    None if they were not kept. `record` is the record that `adrbench attack` would write. A result
-    can be pickled; the model is not part of it.
+    None if they were not kept, and `outputs` those of the model on all images, clean and attacked,
+    or None. `record` is the record that `adrbench attack` would write; `save` adds the file of the
+    outputs to it. A result can be pickled; the model is not part of it.
     """
 
     clean: npt.NDArray[np.bool_]
     robust: npt.NDArray[np.bool_]
     adversarial: Tensor | None
+    outputs: Outputs | None
     record: AttackRecord
     _key: EvaluationKey
     _file_name: str
@@ -59,20 +62,27 @@ class Result:
     def save(self, directory: str | Path = "results", *, force: bool = False) -> Path:
         """Write the record to `directory`, where `adrbench report` finds it; return its path.
 
+        Outputs, if they were kept, are written beside it, in a file called as the record with the
+        ending `.npz`.
+
         Raises:
             RecordError: when the file contains another record, unless `force` is true.
 
         """
         path = Path(directory) / self._file_name
+        record = self.record
         if path.exists() and not force:
-            held = read_own_record(self._key, path)
-            if held.verdicts != self.record.verdicts:
+            record = read_own_record(self._key, path)
+            if record.verdicts != self.record.verdicts:
                 raise RecordError(
                     f"{path} contains the same evaluation with different outcomes: give "
                     "another directory, or force=True to replace it."
                 )
-            return path
-        write_record(path, self.record)
+            if self.outputs is None or has_outputs(path, record):
+                return path
+        if self.outputs is not None:
+            record = replace(record, outputs=write_outputs(outputs_path(path), self.outputs))
+        write_record(path, record)
         return path
 
     def save_adversarial(self, path: str | Path) -> Path:

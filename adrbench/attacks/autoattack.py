@@ -146,19 +146,46 @@ class OfficialAttack:
         """
         del indices
         with isolated(x.device), torch.no_grad():
-            finite = FiniteLogits(model, x, y)
-            attack = configure(self, finite, x.device)
-            if self.name == "square":
-                replace_square_loop(attack, finite)
-            elif self.name in ("fab", "fab-t"):
-                replace_fab_loop(attack, finite)
-            else:
-                replace_apgd_loop(attack)
+            attack, finite = self._prepare(model, x, y)
             # With several passes per gradient, one misclassification does not decide the outcome.
             if getattr(attack, "eot_iter", None) == 1:
                 add_early_exit(attack, finite)
             x_adv: Tensor = attack.perturb(x.clone(), y.clone())
         return x_adv
+
+    @property
+    def maximize(self) -> Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor] | None:
+        """The search for iterates of the highest loss, of APGD on cross-entropy alone.
+
+        The other attacks follow several losses, minimize a distance, or end with a success.
+        """
+        return self._maximize if self.name == "apgd-ce" else None
+
+    def _maximize(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        """Return the iterate of the highest loss for each image; arguments as in `perturb`.
+
+        This is the official code's `best_loss` mode, without early exit. That mode draws from the
+        current state of torch's generator; here, it draws the noise of an attack on the whole
+        batch.
+        """
+        del indices
+        with isolated(x.device), torch.no_grad():
+            attack, _ = self._prepare(model, x, y)
+            torch.random.manual_seed(attack.seed)
+            x_adv: Tensor = attack.perturb(x.clone(), y.clone(), best_loss=True)
+        return x_adv
+
+    def _prepare(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Any, FiniteLogits]:
+        """Return the official attack on images `x` with our loop, and the model that it calls."""
+        finite = FiniteLogits(model, x, y)
+        attack = configure(self, finite, x.device)
+        if self.name == "square":
+            replace_square_loop(attack, finite)
+        elif self.name in ("fab", "fab-t"):
+            replace_fab_loop(attack, finite)
+        else:
+            replace_apgd_loop(attack)
+        return attack, finite
 
 
 def configure(stage: OfficialAttack, model: nn.Module, device: torch.device) -> Any:

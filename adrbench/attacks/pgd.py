@@ -162,6 +162,11 @@ class PGD:
         """The maximum number of forward passes on a batch."""
         return self.restarts * self.steps + self.restarts - 1
 
+    @property
+    def perturb_maximizes(self) -> bool:
+        """Whether `perturb` returns what `maximize` does: restarts end with the first success."""
+        return self.restarts == 1
+
     def bind(self, threat: ThreatModel, num_classes: int, seed: int) -> "PGD":
         """Return this attack with missing threat model, step size and seed filled in."""
         own = self.threat or threat
@@ -174,14 +179,13 @@ class PGD:
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """Attack images `x` (N, C, H, W) with labels `y` at test-set positions `indices` (N,)."""
-        if self.threat is None:
-            raise UsageError(f"{self.name} has no threat model: bind it, or give it to evaluate().")
+        threat = self._bound_threat()
         x_adv = x.clone()
         remaining = torch.arange(len(x), device=x.device)
         for restart in range(self.restarts):
             images, labels = x[remaining], y[remaining]
-            start = self._start(self.threat, images, indices[remaining], restart)
-            found = self._maximize(self.threat, model, images, labels, start)
+            start = self._start(threat, images, indices[remaining], restart)
+            found = self._ascend(threat, model, images, labels, start)
             x_adv[remaining] = found
             if restart + 1 == self.restarts:
                 break
@@ -191,7 +195,35 @@ class PGD:
                 break
         return x_adv
 
-    def _maximize(
+    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        """Return the last iterate for each image; of several restarts, that of the highest loss.
+
+        The arguments are those of `perturb`. A loss that is not a number counts as infinite.
+        """
+        threat = self._bound_threat()
+        x_adv, highest = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
+        for restart in range(self.restarts):
+            start = self._start(threat, x, indices, restart)
+            found = self._ascend(threat, model, x, y, start)
+            if self.restarts == 1:
+                return found
+            with torch.no_grad():
+                losses = self._losses(model(found), y).nan_to_num(nan=torch.inf)
+            is_higher = losses > highest
+            x_adv[is_higher], highest[is_higher] = found[is_higher], losses[is_higher]
+        return x_adv
+
+    def _bound_threat(self) -> ThreatModel:
+        if self.threat is None:
+            raise UsageError(f"{self.name} has no threat model: bind it, or give it to evaluate().")
+        return self.threat
+
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of each image, (N,): a `LabelLoss` may be a sum or a mean of them."""
+        pairs = zip(logits[:, None], labels[:, None], strict=True)
+        return torch.stack([self.label_loss(one, label) for one, label in pairs]).float()
+
+    def _ascend(
         self, threat: ThreatModel, model: nn.Module, x: Tensor, y: Tensor, start: Tensor
     ) -> Tensor:
         return ascend(

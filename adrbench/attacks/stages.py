@@ -31,6 +31,11 @@ class Stage(Protocol):
     * `inspect(model, x)` and `review(accuracies)`, which may issue `ReliabilityWarning`s based on a
       few images before the attacks, and on the accuracies after them.
     * `num_passes`, the number of forward passes on a batch, for the progress display.
+    * `maximize(model, x, y, indices)`, which takes and returns what `perturb` does but ends the
+      search for no image: it returns the last iterate, or that of the highest loss. Outputs on
+      them say how sure the model is under attack; None if the attack has no such iterates.
+    * `perturb_maximizes`, whether `perturb` returns what `maximize` does, which then need not
+      repeat the attack; False by default.
     * `describe_parameters()`, the plain values that identify the attack in records; by default,
       these are its class, its attributes and the code behind them.
     """
@@ -79,6 +84,12 @@ def _check_optional(stage: Stage) -> None:
         raise UserCodeError(
             f"label_loss of {stage.name} is {loss!r:.40}: it must be a function (logits, labels) "
             "-> scalar, or None."
+        )
+    maximize = getattr(stage, "maximize", None)
+    if maximize is not None and not callable(maximize):
+        raise UserCodeError(
+            f"maximize of {stage.name} is {maximize!r:.40}: it must be a method (model, x, y, "
+            "indices) -> images, or None."
         )
     passes = getattr(stage, "num_passes", 0)
     if not isinstance(passes, int) or passes < 0:

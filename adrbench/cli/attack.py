@@ -1,7 +1,8 @@
 """`adrbench attack`: plan the evaluations, run each, print a line per record."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     import torch
 
     from adrbench.evaluation.jobs import Job
+    from adrbench.evaluation.stage_runner import ProgressCallbacks
     from adrbench.evaluation.targets import TargetModel, TargetOptions
     from adrbench.models.frozen import Freezer
     from adrbench.results.records import AttackRecord
     from adrbench.runtime.context import Context
+    from adrbench.runtime.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +105,14 @@ def attack(
             show_default=False,
         ),
     ] = None,
+    outputs: Annotated[
+        bool,
+        typer.Option(
+            "--outputs",
+            help="Also keep the logits on all images, clean and attacked to the end, in a file "
+            "beside the record; for suites that maximize one loss.",
+        ),
+    ] = False,
     device: Device = "auto",
     force: Annotated[bool, typer.Option("--force", help="Repeat finished evaluations.")] = False,
 ) -> None:
@@ -132,6 +143,7 @@ def attack(
             options=options,
             out=out,
             save_adversarial=save_adversarial,
+            keep_outputs=outputs,
             force=force,
         )
         run.run(targets, context)
@@ -178,6 +190,7 @@ class AttackRun:
     options: "TargetOptions"
     out: Path
     save_adversarial: Path | None
+    keep_outputs: bool
     force: bool
 
     def run(self, targets: Sequence[str], context: "Context") -> None:
@@ -205,9 +218,15 @@ class AttackRun:
         freezer = Freezer()
         try:
             for job in jobs:
-                records.append(
-                    attack_once(job, context, self.save_adversarial, freezer, force=force)
+                record = attack_once(
+                    job,
+                    context,
+                    self.save_adversarial,
+                    freezer,
+                    keep_outputs=self.keep_outputs,
+                    force=force,
                 )
+                records.append(record)
         finally:
             if records and group.is_rank_zero:
                 print_attacks(records)
@@ -252,6 +271,9 @@ class AttackRun:
                 f"--save-adversarial takes the examples of one evaluation, but this command "
                 f"has {len(jobs)}: name one checkpoint, set of weights, suite and radius."
             )
+        if self.keep_outputs:
+            for job in jobs:
+                evaluations.check_outputs(job, self.save_adversarial)
         return jobs
 
     def at_radii(self, target_model: "TargetModel") -> list["TargetModel"]:
@@ -265,19 +287,17 @@ def attack_once(
     save_adversarial: Path | None,
     freezer: "Freezer",
     *,
+    keep_outputs: bool,
     force: bool,
 ) -> "AttackRecord":
-    """Return the record of an evaluation, which is run unless it is already finished."""
-    from rich.console import Console
+    """Return the record of an evaluation, which is run unless it is already finished.
 
-    from adrbench.display.attack import AttackDisplay
-    from adrbench.evaluation.finished import check_saved_examples, find_finished
+    If only its outputs are missing, they are added to the record.
+    """
+    from adrbench.evaluation.finished import check_saved_examples, find_finished, has_outputs
     from adrbench.evaluation.jobs import progress_files
-    from adrbench.evaluation.run import run
-    from adrbench.evaluation.stage_runner import ProgressCallbacks
+    from adrbench.evaluation.run import add_outputs, run
     from adrbench.runtime.files import check_writable
-    from adrbench.runtime.memory_errors import explaining_memory_errors
-    from adrbench.runtime.signals import Interrupted
 
     group = context.process_group
     label = job.label
@@ -286,10 +306,13 @@ def attack_once(
         if save_adversarial is not None:
             check_saved_examples(save_adversarial, job, record)
         how = "" if record.searched == job.searched else f", searched in {record.searched}"
-        logger.info(f"{label} is already finished{how}, see {job.path}: --force repeats it.")
-        return record
+        finished = f"{label} is already finished{how}, see {job.path}"
+        if not keep_outputs or group.broadcast(has_outputs(job.path, record)):
+            logger.info(f"{finished}: --force repeats it.")
+            return record
+        logger.info(f"{finished}: only its outputs are computed.")
     # A kill between writing the examples and the record leaves both the file and the progress.
-    is_resumed = bool(progress_files(job, 0).files())
+    is_resumed = record is not None or bool(progress_files(job, 0).files())
     if save_adversarial and save_adversarial.exists() and not (is_resumed or force):
         raise AdrbenchError(
             f"{save_adversarial} exists: give another name, or --force to replace it."
@@ -297,25 +320,42 @@ def attack_once(
     if group.is_rank_zero:
         for path in filter(None, (job.path, save_adversarial)):
             check_writable(path.parent)
+    with displayed(job, group) as callbacks:
+        if record:
+            return add_outputs(job, record, context, callbacks, freezer=freezer)
+        return run(
+            job,
+            context,
+            callbacks,
+            force=force,
+            save_adversarial=save_adversarial,
+            keep_outputs=keep_outputs,
+            freezer=freezer,
+        )
+
+
+@contextmanager
+def displayed(job: "Job", group: "ProcessGroup") -> "Iterator[ProgressCallbacks]":
+    """Display an evaluation on rank 0; explain where an interruption leaves it."""
+    from rich.console import Console
+
+    from adrbench.display.attack import AttackDisplay
+    from adrbench.evaluation.jobs import output_files, progress_files
+    from adrbench.evaluation.stage_runner import ProgressCallbacks
+    from adrbench.runtime.memory_errors import explaining_memory_errors
+    from adrbench.runtime.signals import Interrupted
+
     console = Console(stderr=True, quiet=not group.is_rank_zero)
     try:
         with (
             AttackDisplay(console, job.title, num_images=len(job.images)) as display,
             explaining_memory_errors(job.config.batch_size),
         ):
-            callbacks = ProgressCallbacks(on_batch=display.batch, on_pass=display.passes)
-            return run(
-                job,
-                context,
-                callbacks,
-                force=force,
-                save_adversarial=save_adversarial,
-                freezer=freezer,
-            )
+            yield ProgressCallbacks(on_batch=display.batch, on_pass=display.passes)
     except Interrupted as interruption:
         number = interruption.number
-        if progress_files(job, 0).files():
-            where = f"in {label}; saved up to the last finished batch"
+        if progress_files(job, 0).files() or output_files(job).find():
+            where = f"in {job.label}; saved up to the last finished batch"
             raise Interrupted(number, where) from None
-        where = f"in {label}, before its first batch was finished"
+        where = f"in {job.label}, before its first batch was finished"
         raise Interrupted(number, where, resumes=False) from None

@@ -13,6 +13,7 @@ from rich.console import Console, Group, RenderableType
 
 from adrbench.display.lines import one_line, print_line
 from adrbench.display.live_lines import LiveLines, progress_line, spell_seconds
+from adrbench.evaluation.maximization import OUTPUTS
 
 #: A longer name of a stage is shortened.
 STAGE_WIDTH = 24
@@ -75,6 +76,8 @@ class AttackDisplay:
         now = time.perf_counter()
         outcome = "correct" if stage == "clean" else "robust"
         count = f"{num_robust:,}/{self.num_images:,} {outcome}"
+        if stage == OUTPUTS:
+            count = f"{done:,}/{total:,} images"
         former = self.stage if self.stage and self.stage.name == stage else None
         self.stage = StageProgress(
             name=stage,

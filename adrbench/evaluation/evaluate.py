@@ -20,6 +20,8 @@ from adrbench.data import Images, to_float
 from adrbench.errors import RecordError
 from adrbench.evaluation.adversarial import AdversarialExamples, BatchExamples, assemble
 from adrbench.evaluation.batch_files import BatchStore
+from adrbench.evaluation.maximization import attack_others
+from adrbench.evaluation.outputs import BatchOutputs, assemble_outputs
 from adrbench.evaluation.progress import NoProgressStore, Progress, ProgressStore, begin, unique
 from adrbench.evaluation.reliability import assess_reliability
 from adrbench.evaluation.search import (
@@ -33,6 +35,7 @@ from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks, StageRun
 from adrbench.models.frozen import FORMATS, Freezer, Frozen, ModelFreezer, formats_for
 from adrbench.models.modes import in_mode, restored_buffers, without_parameter_gradients
 from adrbench.registry import calling_user_code
+from adrbench.results.outputs import Outputs
 from adrbench.results.records import StageResult
 from adrbench.runtime.arithmetic import FLOAT32, Arithmetic, full_precision
 from adrbench.runtime.devices import IMAGE_FORMAT
@@ -51,8 +54,9 @@ class Evaluation:
     `clean` and `robust` are per-example outcomes in test-set order, (n,) booleans on the CPU.
     `folded` is whether BatchNorm was folded into convolutions in the model that was attacked,
     `compiled` whether passes of its largest batches were compiled, `rechecked` the number of images
-    that were attacked again in float32, `seconds` the time taken over all sessions, and
-    `adversarial` the examples, if they were kept.
+    that were attacked again in float32, and `seconds` the time taken over all sessions, without
+    that for outputs alone. `adversarial` are the examples and `outputs` the model's outputs, if
+    they were kept.
     """
 
     clean: Tensor
@@ -64,6 +68,7 @@ class Evaluation:
     rechecked: int
     seconds: float
     adversarial: AdversarialExamples | None = None
+    outputs: Outputs | None = None
 
     @property
     def clean_correct(self) -> int:
@@ -101,6 +106,7 @@ def evaluate(
     searched: Arithmetic = FLOAT32,
     progress_store: ProgressStore | None = None,
     example_store: BatchStore[BatchExamples] | None = None,
+    output_store: BatchStore[BatchOutputs] | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
     freezer: ModelFreezer | None = None,
 ) -> Evaluation:
@@ -120,11 +126,13 @@ def evaluate(
     change that state for each other.
 
     After every batch the progress is saved in `progress_store`, from which an interrupted
-    evaluation resumes, and its adversarial examples in `example_store`. Where memory does not
-    suffice for a batch, the passes of the model are split, and the batch stays as it is. Every
-    rank of `process_group` calls this and returns the whole evaluation; the ranks share the
-    batches, which do not depend on the number of ranks. Evaluations one after another can share a
-    `freezer`: of one model a `Freezer`, of one whose weights change a `RefillingFreezer`.
+    evaluation resumes, and its adversarial examples in `example_store`. With an `output_store`, for
+    a suite of one attack that has `maximize`, all images are attacked for the outputs of the model;
+    the store has what is finished of that. Where memory does not suffice for a batch, the passes of
+    the model are split, and the batch stays as it is. Every rank of `process_group` calls this and
+    returns the whole evaluation; the ranks share the batches, which do not depend on the number of
+    ranks. Evaluations one after another can share a `freezer`: of one model a `Freezer`, of one
+    whose weights change a `RefillingFreezer`.
 
     Raises:
         NonFiniteLogitsError: after the clean pass, on all ranks, if a logit was not finite there.
@@ -150,7 +158,7 @@ def evaluate(
         )
     if example_store is not None:
         _check_examples(example_store, progress)
-    if stages and progress.has_begun:
+    if stages and progress.done:
         logger.info(f"resuming {progress.describe(stages[0].name)}.")
     with (
         GLOBAL_STATE,
@@ -195,6 +203,7 @@ def evaluate(
             progress=progress,
             callbacks=callbacks,
             examples=example_store,
+            outputs=output_store,
             save=save,
             process_group=process_group,
         )
@@ -225,6 +234,8 @@ def evaluate(
                     if stage.name != RECHECK
                 }
             )
+        seconds = earlier_seconds + time.perf_counter() - started
+        outputs = None if output_store is None else _keep_outputs(runner, suite, search)
     assert progress.clean is not None
     texts = process_group.all_gather([*progress.warnings, *collected()])
     return Evaluation(
@@ -235,7 +246,8 @@ def evaluate(
         folded=frozen.folded,
         compiled=any(process_group.all_gather(progress.compiled)),
         rechecked=progress.rechecked,
-        seconds=earlier_seconds + time.perf_counter() - started,
+        seconds=seconds,
+        outputs=outputs,
         adversarial=None
         if example_store is None
         else assemble(
@@ -253,6 +265,15 @@ def repeat_unconfirmed(runner: StageRunner, recheck: Recheck, in_float32: Search
     if unconfirmed := [index for index in survivors if index in progress.unconfirmed]:
         progress.rechecked = len(unconfirmed)
         runner.run(recheck, in_float32, torch.tensor(unconfirmed))
+
+
+def _keep_outputs(runner: StageRunner, suite: Suite, search: Search) -> Outputs:
+    """Return the outputs on all images, attacking those whose outputs are not saved yet."""
+    assert runner.outputs is not None
+    (stage,) = suite.stages
+    attack_others(runner, stage, search, runner.outputs)
+    batches = [batch for _, batch in runner.outputs.load()]
+    return assemble_outputs(runner.images, batches, stage.name)
 
 
 def _call_user_code(check: Callable[[], list[str]], label: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The record of a finished evaluation: whether it exists and belongs to this evaluation."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,12 @@ from adrbench.evaluation.adversarial import read_examples
 from adrbench.evaluation.identity import EvaluationKey
 from adrbench.evaluation.jobs import Job, progress_files
 from adrbench.evaluation.judge import is_within
+from adrbench.evaluation.progress import Progress
+from adrbench.evaluation.search import RECHECK
+from adrbench.results.outputs import outputs_path, read_outputs
 from adrbench.results.records import (
     AttackRecord,
+    StageResult,
     find_contradiction,
     read_record,
     unpack_outcomes,
@@ -32,6 +37,41 @@ def find_finished(job: Job, context: Context) -> AttackRecord | None:
     )
     record = read_own_record(job.key, job.path) if exists else None
     return None if is_redone else record
+
+
+@dataclass(frozen=True)
+class FinishedProgress:
+    """The progress of a finished evaluation, from its record; there is nothing to save."""
+
+    record: AttackRecord
+
+    def load(self) -> Progress:
+        """Return the progress after the last attack."""
+        record = self.record
+        clean, robust = (
+            torch.from_numpy(unpack_outcomes(packed, record.n))
+            for packed in (record.verdicts.clean, record.verdicts.robust)
+        )
+        clean_pass = StageResult(name="clean", survivors=record.clean_correct, seconds=0.0)
+        attacks = [stage for stage in record.stages if stage.name != RECHECK]
+        return Progress(
+            entered=robust, survivors=robust.clone(), clean=clean, stages=[clean_pass, *attacks]
+        )
+
+    def save(self, progress: Progress) -> None:
+        """Do nothing."""
+
+
+def has_outputs(path: Path, record: AttackRecord) -> bool:
+    """Return whether the outputs of the `record` at `path` are in their file beside it."""
+    own, file = outputs_path(path), record.outputs
+    if file is None or file.name != own.name or not own.exists():
+        return False
+    try:
+        read_outputs(own, file)
+    except RecordError:
+        return False
+    return True
 
 
 def remove_foreign_record(job: Job) -> None:

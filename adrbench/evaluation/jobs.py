@@ -17,9 +17,11 @@ from adrbench.errors import UsageError, argument
 from adrbench.evaluation.adversarial import BatchExamples
 from adrbench.evaluation.batch_files import BatchFiles
 from adrbench.evaluation.identity import NUM_IMAGES, EvaluationKey, Identity, first_logits
+from adrbench.evaluation.outputs import AFTERWARDS, BatchOutputs, check_offers_outputs
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
 from adrbench.registry import calling_user_code
+from adrbench.results.outputs import outputs_path
 from adrbench.runtime.arithmetic import AUTO, FLOAT32, Arithmetic, choose_for_search
 from adrbench.runtime.files import check_name
 from adrbench.runtime.hashing import hash_json
@@ -247,6 +249,23 @@ def _advise(model: nn.Module) -> str:
     return f"give the {argument('dataset')} it was trained for, or correct the network"
 
 
+def check_outputs(job: Job, save_adversarial: Path | None = None) -> None:
+    """Check, before any attack, that an evaluation can keep the outputs of the model.
+
+    Raises:
+        UsageError: when its suite offers none, or the examples are to be saved in their file.
+        AdrbenchError: when the name of a file is too long.
+
+    """
+    check_offers_outputs(job.suite)
+    check_name(output_files(job).path_of(AFTERWARDS, len(job.images)))
+    if save_adversarial and save_adversarial.absolute() == outputs_path(job.path).absolute():
+        raise UsageError(
+            f"the adversarial examples cannot be saved as {save_adversarial}, which is the file of "
+            "the outputs: give another name."
+        )
+
+
 def warn_of_ignored(config: AttackConfig, suite: Suite) -> None:
     """Log a warning for each given setting that `suite` does not use."""
     builder = find_builtin(config.suite)
@@ -290,6 +309,18 @@ def example_files(job: Job, location: StateLocation | None = None) -> BatchFiles
         content=BatchExamples,
         fingerprint=job.state_fingerprint,
         what="adversarial examples",
+        remedy=location.remedy,
+    )
+
+
+def output_files(job: Job, location: StateLocation | None = None) -> BatchFiles[BatchOutputs]:
+    """Return the files that store the outputs of the batches of an unfinished evaluation."""
+    location = location or beside_record(job)
+    return BatchFiles(
+        stem=location.stem.with_name(f"{location.stem.name}.outputs"),
+        content=BatchOutputs,
+        fingerprint=job.state_fingerprint,
+        what="outputs",
         remedy=location.remedy,
     )
 

@@ -60,11 +60,6 @@ class Progress:
     compiled: bool = False
 
     @property
-    def has_begun(self) -> bool:
-        """Whether any batch is finished."""
-        return bool(self.stages or self.done)
-
-    @property
     def is_before_attacks(self) -> bool:
         """Whether the clean pass is finished and no batch of the first attack is."""
         return len(self.stages) == 1 and not self.done

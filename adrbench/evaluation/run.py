@@ -1,7 +1,7 @@
 """Running a planned evaluation and writing its record."""
 
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -10,14 +10,16 @@ from adrbench.config.component_plugins import foreign_tokens
 from adrbench.evaluation.adversarial import BatchExamples, write_examples
 from adrbench.evaluation.batch_files import BatchesInMemory, BatchStore
 from adrbench.evaluation.evaluate import Evaluation, evaluate
-from adrbench.evaluation.finished import remove_foreign_record
+from adrbench.evaluation.finished import FinishedProgress, remove_foreign_record
 from adrbench.evaluation.jobs import Job, StateLocation, beside_record
+from adrbench.evaluation.outputs import BatchOutputs
 from adrbench.evaluation.plausibility import Accuracy
-from adrbench.evaluation.progress import ProgressStore
+from adrbench.evaluation.progress import ProgressStore, unique
 from adrbench.evaluation.saved_state import saved_state
 from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks
 from adrbench.models.frozen import Freezer
 from adrbench.models.modes import on_device, without_inference_tensors
+from adrbench.results.outputs import OutputsFile, outputs_path, write_outputs
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import (
     AttackRecord,
@@ -37,13 +39,14 @@ def run(
     *,
     force: bool,
     save_adversarial: Path | None,
+    keep_outputs: bool = False,
     freezer: Freezer | None = None,
 ) -> AttackRecord:
     """Run an evaluation and write its record; resume an interrupted one unless `force`.
 
     Every rank calls this and returns the record; rank 0 writes it, and before it the adversarial
-    examples to `save_adversarial`, if given. Evaluations of one model after another can share the
-    `freezer`.
+    examples to `save_adversarial`, if given, and the outputs, if they are kept. Evaluations of one
+    model after another can share the `freezer`.
 
     Raises:
         AdrbenchError: when another process is writing the record.
@@ -62,14 +65,64 @@ def run(
             callbacks,
             progress_store=state.progress,
             example_store=state.examples if save_adversarial else None,
+            output_store=state.outputs if keep_outputs else None,
             freezer=freezer,
         )
-        record = make_record(job, evaluation, context)
+        file = save_outputs(job, evaluation, context)
+        record = replace(make_record(job, evaluation, context), outputs=file)
         if group.is_rank_zero:
             if save_adversarial is not None:
                 save_examples(save_adversarial, job, evaluation)
             write_record(job.path, record)
     return record
+
+
+def add_outputs(
+    job: Job,
+    record: AttackRecord,
+    context: Context,
+    callbacks: ProgressCallbacks = SILENT,
+    *,
+    freezer: Freezer | None = None,
+) -> AttackRecord:
+    """Compute the outputs of a finished evaluation, and add their file to its record.
+
+    What else the record contains does not change, except for warnings about the outputs. Every rank
+    calls this and returns the record.
+
+    Raises:
+        AdrbenchError: when another process is writing the record.
+
+    """
+    group = context.process_group
+    with saved_state(job, beside_record(job), group, is_finished=True) as state:
+        evaluation = perform(
+            job,
+            context,
+            callbacks,
+            progress_store=FinishedProgress(record),
+            output_store=state.outputs,
+            freezer=freezer,
+        )
+        record = replace(
+            record,
+            outputs=save_outputs(job, evaluation, context),
+            warnings=tuple(unique([*record.warnings, *evaluation.warnings])),
+        )
+        if group.is_rank_zero:
+            write_record(job.path, record)
+    return record
+
+
+def save_outputs(job: Job, evaluation: Evaluation, context: Context) -> OutputsFile | None:
+    """Write the outputs of an evaluation on rank 0; return their file on every rank.
+
+    It is None if they were not kept.
+    """
+    file, group = None, context.process_group
+    if evaluation.outputs is not None and group.is_rank_zero:
+        file = write_outputs(outputs_path(job.path), evaluation.outputs)
+    return group.broadcast(file)
 
 
 def run_in_memory(
@@ -79,6 +132,7 @@ def run_in_memory(
     *,
     location: StateLocation | None,
     keep_adversarial: bool,
+    keep_outputs: bool = False,
     freezer: Freezer | None = None,
 ) -> tuple[Evaluation, AttackRecord]:
     """Run an evaluation and return it with its record; write nothing but its state at `location`.
@@ -95,12 +149,14 @@ def run_in_memory(
         if location is not None:
             state = stack.enter_context(saved_state(job, location, context.process_group))
         examples: BatchStore[BatchExamples] = state.examples if state else BatchesInMemory()
+        outputs: BatchStore[BatchOutputs] = state.outputs if state else BatchesInMemory()
         evaluation = perform(
             job,
             context,
             callbacks,
             progress_store=state.progress if state else None,
             example_store=examples if keep_adversarial else None,
+            output_store=outputs if keep_outputs else None,
             freezer=freezer,
         )
         return evaluation, make_record(job, evaluation, context)
@@ -113,6 +169,7 @@ def perform(
     *,
     progress_store: ProgressStore | None = None,
     example_store: BatchStore[BatchExamples] | None = None,
+    output_store: BatchStore[BatchOutputs] | None = None,
     freezer: Freezer | None = None,
 ) -> Evaluation:
     """Run an evaluation on the device of `context`; the model is moved back afterwards."""
@@ -132,6 +189,7 @@ def perform(
                 searched=job.searched,
                 progress_store=progress_store,
                 example_store=example_store,
+                output_store=output_store,
                 process_group=context.process_group,
                 freezer=freezer,
             )

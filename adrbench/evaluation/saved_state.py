@@ -8,7 +8,14 @@ from pathlib import Path
 from adrbench.errors import NonFiniteLogitsError, UsageError
 from adrbench.evaluation.adversarial import BatchExamples
 from adrbench.evaluation.batch_files import BatchFiles
-from adrbench.evaluation.jobs import Job, StateLocation, example_files, progress_files
+from adrbench.evaluation.jobs import (
+    Job,
+    StateLocation,
+    example_files,
+    output_files,
+    progress_files,
+)
+from adrbench.evaluation.outputs import BatchOutputs
 from adrbench.evaluation.progress import SUFFIX, ProgressFiles
 from adrbench.runtime.files import check_name, check_writable
 from adrbench.runtime.locks import exclusive
@@ -21,6 +28,7 @@ class SavedState:
 
     progress: ProgressFiles
     examples: BatchFiles[BatchExamples]
+    outputs: BatchFiles[BatchOutputs]
 
     def remove(self) -> None:
         """Remove the files of all ranks.
@@ -30,17 +38,24 @@ class SavedState:
         """
         self.progress.remove()
         self.examples.remove()
+        self.outputs.remove()
 
 
 @contextmanager
 def saved_state(
-    job: Job, location: StateLocation, process_group: ProcessGroup, *, force: bool = False
+    job: Job,
+    location: StateLocation,
+    process_group: ProcessGroup,
+    *,
+    force: bool = False,
+    is_finished: bool = False,
 ) -> Iterator[SavedState]:
     """Yield the state from which an evaluation resumes; remove it once that is over.
 
     Within the context no other process uses the state. It is kept if the context raises, except for
     a NonFiniteLogitsError, after which there is nothing to resume. `force` discards what an earlier
-    process left, and so do examples without progress, since they may be of another evaluation.
+    process left. Examples and outputs without progress are discarded too, since they may be of
+    another evaluation, unless `is_finished`: then only the outputs of a record are computed.
 
     Raises:
         AdrbenchError: when another process uses the state.
@@ -57,9 +72,10 @@ def saved_state(
         state = SavedState(
             progress=progress_files(job, process_group.rank, location),
             examples=example_files(job, location),
+            outputs=output_files(job, location),
         )
         # Every rank loads the progress, so that all of them raise its errors.
-        is_resumed = not force and state.progress.load() is not None
+        is_resumed = not force and (is_finished or state.progress.load() is not None)
         if rank_zero and not is_resumed:
             state.remove()
         try:

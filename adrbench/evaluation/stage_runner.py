@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from adrbench.errors import NonFiniteLogitsError, is_out_of_memory
 from adrbench.evaluation.adversarial import BatchExamples, select_examples
 from adrbench.evaluation.batch_files import BatchStore
 from adrbench.evaluation.judge import Judged, judge
+from adrbench.evaluation.outputs import BatchOutputs
 from adrbench.evaluation.progress import Progress
 from adrbench.evaluation.search import Search
 from adrbench.models.chunked import ChunkedModel
@@ -27,6 +29,7 @@ from adrbench.runtime.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
 #: (stage, images done, images that entered the stage, survivors so far), called at the start of a
 #: stage and after every batch; a rank counts its own batches until the end of the stage.
@@ -67,6 +70,7 @@ class StageRunner:
     progress: Progress
     callbacks: ProgressCallbacks
     examples: BatchStore[BatchExamples] | None
+    outputs: BatchStore[BatchOutputs] | None
     save: Callable[[], None]
     process_group: ProcessGroup
 
@@ -113,16 +117,13 @@ class StageRunner:
         """Run a stage on its batch `index`, the images at `indices` (N,); record the outcomes."""
         batch = self.images.take(indices)
         x, y = to_float(batch.pixels), batch.labels
-        while True:
-            try:
-                x_adv = self._attack(stage, search, x, y, indices.to(y.device))
-                judged = self._judge(stage, x, x_adv, y)
-                is_unconfirmed = self._find_unconfirmed(stage, search, x_adv, y, judged)
-                break
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or not self._shrink(search, len(x)):
-                    raise
-            self._report_memory(search)
+
+        def compute() -> tuple[Tensor, Judged, Tensor]:
+            x_adv = self.attack(stage, search, x, y, indices.to(y.device))
+            judged = self._judge(stage, x, x_adv, y)
+            return x_adv, judged, self._find_unconfirmed(stage, search, x_adv, y, judged)
+
+        x_adv, judged, is_unconfirmed = self.within_memory(search, len(x), compute)
         survives, is_nonfinite = torch.stack([judged.survives, judged.is_nonfinite]).cpu()
         self.progress.survivors[indices] = survives
         self.progress.nonfinite.update(indices[is_nonfinite].tolist())
@@ -138,10 +139,30 @@ class StageRunner:
                 labels=y,
             )
             self.examples.save(len(self.progress.stages), index, examples)
+        if self.outputs is not None and getattr(stage, "perturb_maximizes", False):
+            outputs = BatchOutputs.of(
+                x,
+                x_adv,
+                indices=indices,
+                allowed=judged.is_allowed,
+                clean_logits=self.within_memory(
+                    search, len(x), lambda: self.compute_logits(stage, x)
+                ),
+                logits=judged.logits,
+            )
+            self.outputs.save(len(self.progress.stages), index, outputs)
 
-    def _attack(
-        self, stage: Stage, search: Search, x: Tensor, y: Tensor, indices: Tensor
-    ) -> Tensor:
+    def within_memory(self, search: Search, batch_size: int, compute: Callable[[], T]) -> T:
+        """Return what `compute` returns, in smaller chunks of the passes where memory is short."""
+        while True:
+            try:
+                return compute()
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or not self._shrink(search, batch_size):
+                    raise
+            self._report_memory(search)
+
+    def attack(self, stage: Stage, search: Search, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """Return the examples of a stage for a batch, (N, C, H, W) like `x`.
 
         Raises:
@@ -165,6 +186,12 @@ class StageRunner:
                     f"receives, {tuple(x.shape)}."
                 )
             return x_adv.detach().to(x)
+
+    def compute_logits(self, stage: Stage, x: Tensor) -> Tensor:
+        """Return the logits in float32, (N, num_classes), of images of a stage."""
+        with self._calling(stage), torch.no_grad():
+            logits: Tensor = self.judge(x)
+        return logits
 
     def _judge(self, stage: Stage, x: Tensor, x_adv: Tensor, y: Tensor) -> Judged:
         """Return the outcomes of the examples of a stage, in float32."""

@@ -83,6 +83,11 @@ class OutputsFile:
     sha256: str
 
 
+def outputs_path(record: Path) -> Path:
+    """Return the path of the file of outputs beside a record."""
+    return record.with_suffix(SUFFIX)
+
+
 def write_outputs(path: Path, outputs: Outputs) -> OutputsFile:
     """Write `outputs` to `path`, by rename."""
     import numpy as np
@@ -136,7 +141,7 @@ class OutputsFinder:
         """Return the files beside the records in `paths`, directories or single records."""
         found: dict[str, list[Path]] = {}
         for path in paths:
-            candidates = path.rglob(f"*{SUFFIX}") if path.is_dir() else [path.with_suffix(SUFFIX)]
+            candidates = path.rglob(f"*{SUFFIX}") if path.is_dir() else [outputs_path(path)]
             for one in candidates:
                 found.setdefault(one.name, []).append(one)
         return cls(paths=found)

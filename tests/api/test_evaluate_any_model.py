@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 import adrbench
 from adrbench.attacks import PGD, Suite
 from adrbench.data import Images
-from adrbench.errors import AdrbenchError, RecordError
+from adrbench.errors import AdrbenchError, RecordError, UsageError
 from adrbench.models import frozen as frozen_module
+from adrbench.registry import UserCodeError
+from adrbench.results.outputs import read_outputs
 from adrbench.results.records import AttackRecord, read_record
 from messages import assert_one_line
 from runner import QUICK, succeed
@@ -438,3 +441,83 @@ def test_the_examples_in_docstrings_run(module: str) -> None:
     outcome = doctest.testmod(importlib.import_module(module))
     assert outcome.attempted > 0
     assert outcome.failed == 0
+
+
+def test_outputs_are_returned_and_saved_beside_the_record(tmp_path: Path) -> None:
+    plain, result = evaluate(name="mine"), evaluate(name="mine", keep_outputs=True)
+    assert plain.outputs is None
+    assert (result.robust == plain.robust).all()
+    outputs = result.outputs
+    assert outputs is not None
+    with torch.no_grad():
+        np.testing.assert_allclose(outputs.clean_logits, MODEL(X).numpy(), rtol=1e-4, atol=1e-5)
+    path = plain.save(tmp_path)
+    assert [one.suffix for one in tmp_path.iterdir()] == [".json"]
+    result.save(tmp_path)
+    record = read_record(path)
+    assert isinstance(record, AttackRecord)
+    assert record.outputs is not None
+    assert replace(record, outputs=None) == plain.record, "only the file is added"
+    found = read_outputs(path.with_suffix(".npz"), record.outputs)
+    np.testing.assert_array_equal(found.adversarial_logits, outputs.adversarial_logits)
+    path.with_suffix(".npz").unlink()
+    plain.save(tmp_path)
+    assert read_record(path) == record
+    result.save(tmp_path)
+    assert path.with_suffix(".npz").exists()
+    assert result.save(tmp_path / "other").with_suffix(".npz").exists()
+
+
+def test_outputs_of_several_radii() -> None:
+    results = evaluate(eps=[0.02, 0.04], keep_outputs=True)
+    found = [float(one.outputs.linf.max()) for one in results]  # type: ignore[attr-defined]
+    assert found == pytest.approx([0.02, 0.04], abs=1e-5)
+
+
+def test_suites_without_outputs_are_refused() -> None:
+    with pytest.raises(UsageError, match="suite autoattack has no outputs to keep"):
+        evaluate(suite="autoattack", keep_outputs=True)
+    with pytest.raises(UsageError, match="suite hand has no outputs to keep"):
+        evaluate(suite=Hand(), keep_outputs=True)
+
+
+class Hand:
+    """An attack of a user's own, which is not said to maximize a loss."""
+
+    name = "hand"
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        return x
+
+
+#: The number of images in each batch that `Stopping` was called with.
+CALLS: list[int] = []
+
+
+class KilledError(Exception):
+    """The end of a process."""
+
+
+class Stopping(Hand):
+    """An attack that is killed on its third batch of outputs."""
+
+    name = "stopping"
+
+    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        CALLS.append(len(x))
+        if len(CALLS) == 3:
+            raise KilledError
+        return torch.where(x < 0.5, x + 0.01, x - 0.01)
+
+
+def test_interrupted_outputs_are_resumed_from_the_state(tmp_path: Path) -> None:
+    CALLS.clear()
+    settings: dict[str, Any] = {"suite": Stopping(), "keep_outputs": True, "batch_size": 10}
+    with pytest.raises(UserCodeError, match="KilledError"):
+        evaluate(**settings, state_path=tmp_path / "run")
+    assert len(list(tmp_path.glob("run.outputs.*.npz"))) == 2
+    result = evaluate(**settings, state_path=tmp_path / "run")
+    assert len(CALLS) == 5, "the batches that were finished are not repeated"
+    assert result.outputs is not None
+    assert result.outputs.linf == pytest.approx(np.full(40, 0.01), abs=1e-6)
+    assert list(tmp_path.iterdir()) == []

@@ -248,10 +248,11 @@ def test_two_processes_resume_to_the_same_weights_and_attack_to_the_same_outcome
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
     record = json.loads(Path("results/train-whole.json").read_text())
     assert [session["processes"] for session in record["sessions"]] == [2]
-    for suite in (("--suite", "pgd-5"), ("--suite", "autoattack", "--n", "40")):
+    outputs = ("--suite", "pgd-5,apgd-ce", "--outputs", "--n", "60")
+    for suite in (outputs, ("--suite", "autoattack", "--n", "40")):
         attack = ("attack", "checkpoints/whole/best.pt", *suite, "--batch-size", "16")
         out, _ = together(*attack, "--out", "two")
-        assert out.count("whole best") == 1
+        assert out.count("whole best") == suite[1].count(",") + 1
         succeed(*attack, "--out", "one")
     for path in Path("one").glob("*.json"):
         one, two = (json.loads(Path(place, path.name).read_text()) for place in ("one", "two"))
@@ -259,7 +260,9 @@ def test_two_processes_resume_to_the_same_weights_and_attack_to_the_same_outcome
         same = ("verdicts", "clean_correct", "robust_correct", "warnings", "parameters")
         assert {name: one[name] for name in same} == {name: two[name] for name in same}
         assert [s["survivors"] for s in one["stages"]] == [s["survivors"] for s in two["stages"]]
-    assert len(list(Path("two").iterdir())) == 2, "neither state nor lock is left"
+        assert one["outputs"] == two["outputs"], "the files have the same content"
+    assert len(list(Path("two").glob("*.npz"))) == 2
+    assert len(list(Path("two").iterdir())) == 5, "neither state nor lock is left"
 
 
 KILLED = ("train", "digits", "--method", "adr+wa", "--epochs", "30", "--steps", "2", "--lr", "0.02")
