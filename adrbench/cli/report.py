@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: Of more files that are not records, only the number is noted.
 MOST_NOTED = 10
+#: The format that has figures too.
+PAGE = "html"
 
 
 def report(
@@ -79,8 +81,8 @@ def report(
     from adrbench.report.figures import collect_charts, save_charts
     from adrbench.runtime.files import check_writable
 
-    if form not in FORMATS:
-        raise unknown_name("format", form, FORMATS)
+    if form not in (*FORMATS, PAGE):
+        raise unknown_name("format", form, (*FORMATS, PAGE))
     if plots is not None:
         check_writable(plots)
     records = _read(results, dataset, latest=latest)
@@ -94,7 +96,7 @@ def report(
         built = select_tables(built, table)
         if not built.tables:
             logger.warning(f"there are no results for the {' or '.join(table)} table.")
-    charts = collect_charts(records, built) if form == "html" or plots is not None else ()
+    charts = collect_charts(records, built) if form == PAGE or plots is not None else ()
     _write(_render(records, built, charts, form, out), out)
     if plots is not None:
         saved = save_charts(charts, plots)
@@ -130,7 +132,7 @@ def _render(
     out: Path | None,
 ) -> str:
     """Return the report in a format; on a terminal in color."""
-    if form == "html":
+    if form == PAGE:
         from adrbench.report.page import build_page, render_page
 
         return render_page(build_page(records, built, charts))

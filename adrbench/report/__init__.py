@@ -27,7 +27,6 @@ __all__ = [
     "DEFAULT",
     "FORMATS",
     "TABLES",
-    "TABLE_FORMATS",
     "Report",
     "Table",
     "build_report",
@@ -41,9 +40,8 @@ __all__ = [
 ]
 
 PAGE_NOTE = "Notes and footnotes are explained in docs/statistics.md."
-#: The formats of tables alone; a page has figures too (see `adrbench.report.page`).
-TABLE_FORMATS = ("terminal", "markdown", "csv", "json", "latex")
-FORMATS = (*TABLE_FORMATS, "html")
+#: The formats of tables alone; `adrbench.report.page` makes a page of tables and figures.
+FORMATS = ("terminal", "markdown", "csv", "json", "latex")
 #: The names by which a user selects tables, and the tables of each.
 TABLES = {
     "accuracy": ("robust accuracy",),
@@ -142,7 +140,7 @@ def _refer_to_page(tables: Iterable[Table]) -> tuple[str, ...]:
 
 
 def render(report: Report, format: str, *, width: int | None = None, color: bool = False) -> str:  # noqa: A002
-    """Return `report` as text in one of TABLE_FORMATS; `width` and `color` are for the terminal.
+    """Return `report` as text in one of FORMATS; `width` and `color` are for the terminal.
 
     Raises:
         UsageError: for an unknown format.
@@ -160,4 +158,4 @@ def render(report: Report, format: str, *, width: int | None = None, color: bool
         from adrbench.report import export
 
         return export.as_csv(report) if format == "csv" else export.as_json(report)
-    raise unknown_name("format", format, TABLE_FORMATS)
+    raise unknown_name("format", format, FORMATS)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from adrbench.report import columns as c
 from adrbench.report.attack_labels import label_attacks
-from adrbench.report.footnotes import figure_notes
+from adrbench.report.footnotes import figure_notes, group_footnotes
 from adrbench.report.grouping import Attack, SeedGroup, Task, context, describe, shown_groups
 from adrbench.report.statistics import accuracy
 from adrbench.report.tables import Cell, Column, Row, Table
@@ -66,8 +66,11 @@ def _column(key: str) -> Column:
 
 
 def _make_row(group: SeedGroup, attack: Attack) -> Row:
-    own = {c.CHECKPOINT.key: group.selection}
-    return Row(cells=c.identity(group) | own | _cells(group.records[attack], group.identity.n))
+    counts = _cells(group.records[attack], group.identity.n)
+    return Row(
+        cells=c.identity(group) | {c.CHECKPOINT.key: group.selection} | counts,
+        footnotes=group_footnotes(group, (attack,)),
+    )
 
 
 def _cells(records: Mapping[int | None, AttackRecord], n: int) -> dict[str, Cell]:

@@ -12,8 +12,8 @@ import torch
 
 import adrbench
 from adrbench.checkpoints import format as checkpoints
-from adrbench.cli.inspect_output import describe, tabulate
 from adrbench.evaluation import inspection
+from adrbench.report.inspection_tables import describe, tabulate
 from adrbench.report.terminal import render_table
 from adrbench.results.inspection import InspectRecord, unpack_pixels
 from adrbench.results.records import TrainRecord, read_record, write_record

@@ -11,6 +11,7 @@ from adrbench.report.cell_text import cut
 from adrbench.report.figures.accuracy import accuracy_chart, overfitting_chart, radius_chart
 from adrbench.report.figures.chart import Chart
 from adrbench.report.figures.differences import difference_chart
+from adrbench.report.figures.labels import matrix_chart, schedule_chart
 from adrbench.report.figures.plane import Point, plane_chart
 from adrbench.report.figures.survivors import survivors_chart
 from adrbench.report.figures.training import Curves, training_chart
@@ -19,6 +20,7 @@ from adrbench.report.statistics import Figure
 from adrbench.report.tables import Report, Row, Table
 from adrbench.results.baselines import robustbench
 from adrbench.results.history import HistoryRow
+from adrbench.results.inspection import InspectRecord
 from adrbench.results.records import Record, TrainRecord
 
 #: Runs whose curves are drawn; more would make a page slow to open.
@@ -53,7 +55,20 @@ def collect_charts(records: Sequence[Record], report: Report) -> tuple[Chart, ..
     if not report.is_selection or any(one.name == "robust overfitting" for one in report.tables):
         trained = [record for record in records if isinstance(record, TrainRecord)]
         charts += _chart_training(trained, names)
+    if not report.is_selection:
+        for record in records:
+            if isinstance(record, InspectRecord):
+                charts += _chart_inspection(record, names)
     return tuple(charts)
+
+
+def _chart_inspection(record: InspectRecord, names: _Names) -> Iterator[Chart]:
+    """Yield the charts of what ADR does to the labels of a run."""
+    parts = (record.dataset, record.arch, record.method, f"seed{record.seed}", record.selection)
+    place = (record.run, record.selection)
+    if chart := matrix_chart(record, names.make("labels", *parts), place):
+        yield chart
+    yield schedule_chart(record, names.make("annealing", *parts), place)
 
 
 def place_of(table: Table) -> tuple[str, ...]:

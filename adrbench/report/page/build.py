@@ -6,12 +6,17 @@ from datetime import UTC, datetime
 from adrbench.report.cell_text import cut
 from adrbench.report.figures.chart import Chart
 from adrbench.report.figures.collect import place_of
+from adrbench.report.inspection_tables import describe, tabulate_pairs
 from adrbench.report.page.answers import answer
 from adrbench.report.page.content import Block, Page, Section
+from adrbench.report.page.gallery import make_label_galleries
 from adrbench.report.page.provenance import describe_records, provenance_blocks
 from adrbench.report.tables import Report, Table
+from adrbench.results.inspection import InspectRecord
 from adrbench.results.records import Record
 
+#: Longer texts are cut.
+MOST_IN_TEXT = 1_000
 #: The blocks of the section of a data set and threat model: the names of their tables, the keys by
 #: which their charts are selected, and whether the tables are unfolded.
 BLOCKS = (
@@ -42,6 +47,7 @@ def build_page(
         seen.add(place[:2])
         sections.append(_place_section((place, *shared), report, charts))
     sections += _training_sections(charts)
+    sections += _label_sections(records, charts)
     sections += _cost_sections(report)
     sections.append(Section(title="Provenance", blocks=provenance_blocks(records)))
     return Page(
@@ -100,6 +106,26 @@ def _training_sections(charts: Iterable[Chart]) -> list[Section]:
         for dataset, own in by_dataset.items()
     )
     return [Section(title="Training curves", blocks=blocks)] if blocks else []
+
+
+def _label_sections(records: Sequence[Record], charts: Sequence[Chart]) -> list[Section]:
+    """Return the section of what ADR does to labels, a block for each inspected checkpoint."""
+    inspected = [record for record in records if isinstance(record, InspectRecord)]
+    blocks = []
+    for record in inspected:
+        own = [one for one in charts if one.place == (record.run, record.selection)]
+        title = f"{record.method}, {record.arch}, {record.dataset}"
+        blocks.append(
+            Block(
+                title=cut(f"{title}, seed {record.seed}, {record.selection} epoch"),
+                text=cut(f"{'; '.join(describe(record))}.", MOST_IN_TEXT),
+                charts=tuple(one for one in own if one.table == "labels"),
+                galleries=make_label_galleries(record),
+                tables=(tabulate_pairs(record),),
+                is_unfolded=False,
+            )
+        )
+    return [Section(title="What ADR does to labels", blocks=tuple(blocks))] if blocks else []
 
 
 def _cost_sections(report: Report) -> list[Section]:

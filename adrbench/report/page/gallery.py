@@ -5,9 +5,9 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from adrbench.report.figures.labels import name_classes
+from adrbench.report.inspection_tables import name_class
 from adrbench.report.page.content import Gallery, Picture
-from adrbench.results.inspection import InspectRecord, LabelledImage, unpack_pixels
+from adrbench.results.inspection import InspectRecord, LabeledImage, unpack_pixels
 from adrbench.results.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     Image = npt.NDArray[np.float32]
 
+#: Images of other numbers of channels are not shown.
+CHANNELS = (1, 3)
 #: Pictures of one model.
 MOST_PICTURES = 8
 #: Differences are magnified to this part of the range of pixels.
@@ -27,7 +29,7 @@ def make_gallery(title: str, outputs: Outputs) -> Gallery | None:
     import numpy as np
 
     images, attacked = outputs.images[:MOST_PICTURES], outputs.adversarial_images[:MOST_PICTURES]
-    if not len(images) or images.shape[1] not in (1, 3):
+    if not len(images) or images.shape[1] not in CHANNELS:
         return None
     differences = attacked - images
     largest = float(np.abs(differences).max())
@@ -60,28 +62,44 @@ def make_gallery(title: str, outputs: Outputs) -> Gallery | None:
     )
 
 
-def make_label_gallery(
-    title: str, text: str, record: InspectRecord, images: Sequence[LabelledImage]
-) -> Gallery | None:
+def make_label_galleries(record: InspectRecord) -> tuple[Gallery, ...]:
+    """Return the images whose labels moved the furthest, and those that the teacher sees apart."""
+    found = (
+        Gallery(
+            title="Labels that moved furthest",
+            text="Training images with the lowest probability of the true class in their labels.",
+            pictures=_picture_labels(record, record.moved),
+        ),
+        Gallery(
+            title="Teacher disagrees with the label",
+            text="Training images for which the teacher predicts another class, the most "
+            "confident first.",
+            pictures=_picture_labels(record, record.disagreeing),
+        ),
+    )
+    return tuple(gallery for gallery in found if gallery.pictures)
+
+
+def _picture_labels(record: InspectRecord, images: Sequence[LabeledImage]) -> tuple[Picture, ...]:
     """Return images of an inspected run with their labels and the class that its teacher sees."""
     import numpy as np
 
-    if not images or record.image_shape[0] not in (1, 3):
-        return None
-    names = name_classes(record)
+    if record.image_shape[0] not in CHANNELS:
+        return ()
     pictures = []
     for one in images[:MOST_PICTURES]:
-        pixels = unpack_pixels(one.pixels, record.image_shape)
+        pixels = unpack_pixels(one.pixels, record.image_shape).astype(np.float32) / np.float32(255)
+        share, confidence = 100 * one.label_probability, 100 * one.predicted_probability
         pictures.append(
             Picture(
-                images={"image": to_data_uri(pixels.astype(np.float32) / 255)},
+                images={"training image": to_data_uri(pixels)},
                 lines=(
-                    f"{names[one.label]}: {100 * one.label_probability:.0f} % of the label",
-                    f"teacher: {names[one.predicted]} {100 * one.predicted_probability:.0f} %",
+                    f"{name_class(record, one.label)}: {share:.0f} % of the label",
+                    f"teacher: {name_class(record, one.predicted)} {confidence:.0f} %",
                 ),
             )
         )
-    return Gallery(title=title, text=text, pictures=tuple(pictures))
+    return tuple(pictures)
 
 
 def to_data_uri(image: "Image") -> str:

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from adrbench import __version__
 from adrbench.config.declare import format_eps
 from adrbench.report.cell_text import cut
 from adrbench.report.page.content import Block
 from adrbench.report.tables import Cell, Column, Row, Table
+from adrbench.results.provenance import package_version
 from adrbench.results.records import AttackRecord, Record, TrainRecord
 
 #: Packages on which outcomes depend.
@@ -34,7 +34,7 @@ def describe_records(records: Sequence[Record], written: datetime) -> dict[str, 
         "Training runs": f"{len(trained):,}" if trained else "",
         "Devices": ", ".join(sorted({record.device for record in records})),
         "Measured": _span(created[0][:10], created[-1][:10]) if created else "",
-        "Written": f"{written:%Y-%m-%d %H:%M} UTC by adrbench {__version__}",
+        "Written": f"{written:%Y-%m-%d %H:%M} UTC by adrbench {package_version('adrbench')}",
     }
     return {name: cut(fact) for name, fact in facts.items() if fact}
 
@@ -62,6 +62,7 @@ def _software_table(records: Iterable[Record]) -> Table:
             record.precision,
         )
         for record in records
+        if isinstance(record, AttackRecord | TrainRecord)
     )
     keys = ("kind", *PACKAGES, "commit", "device", "precision")
     rows = []
@@ -79,7 +80,7 @@ def _software_table(records: Iterable[Record]) -> Table:
     )
 
 
-def _commit(record: Record) -> str:
+def _commit(record: AttackRecord | TrainRecord) -> str:
     commit = (record.software.commit or "")[:12]
     return f"{commit}+" if record.software.dirty else commit
 
