@@ -165,6 +165,7 @@ def make_attack_arguments(
         *make_flags({"suite": attack.suite, "n": attack.n}),
         *("--out", str(workspace.out), "--data-dir", str(workspace.data_dir)),
         *("--device", workspace.device),
+        *(("--outputs",) if attack.outputs else ()),
     )
 
 
@@ -235,6 +236,7 @@ def find_attack_seconds(
             and (threat.norm, threat.eps) == (config.norm, config.eps)
             and (record.suite, record.n) == (attack.suite, attack.n or record.num_test)
         )
-        if is_same and (record.selection, record.weights) in wanted:
+        has_outputs = record.outputs is not None or not attack.outputs
+        if is_same and has_outputs and (record.selection, record.weights) in wanted:
             seconds[record.selection, record.weights] = record.seconds
     return sum(seconds.values()) if len(seconds) == len(wanted) else None

@@ -65,7 +65,8 @@ class Attack:
     """A suite on the first `n` test images; None means all.
 
     It attacks the given checkpoints and `weights`, None meaning all weights of the run. It applies
-    to runs of the given `methods`, or of all methods if there are none.
+    to runs of the given `methods`, or of all methods if there are none. With `outputs`, the outputs
+    of the model on all images are kept.
     """
 
     suite: str
@@ -73,6 +74,7 @@ class Attack:
     checkpoints: tuple[str, ...] = ("best", "last")
     weights: str | None = None
     methods: tuple[str, ...] = ()
+    outputs: bool = False
 
     def applies_to(self, training: Training) -> bool:
         """Return whether `training` is attacked this way."""
@@ -202,6 +204,7 @@ FULL_CIFAR10 = cross(
     JPEG, "resnet18", methods=GPU_METHODS, seeds=(0,), epochs=30, precision="bfloat16"
 )
 PGD, MARGIN = Attack(suite="pgd-20"), Attack(suite="cw")
+PGD_OUTPUTS = replace(PGD, outputs=True)
 AUTOATTACK_LAST = Attack(suite="autoattack", checkpoints=("last",))
 #: AutoAttack on 200 images takes minutes per set of weights on one core.
 AUTOATTACK_200 = Attack(suite="autoattack", n=200, checkpoints=("best",))
@@ -268,7 +271,7 @@ STUDIES = {
     "digits-calibration": Study(
         summary="are the outputs calibrated, and do attacks change them? the digits, three seeds",
         trainings=on_digits(methods=COMPARED_METHODS, seeds=THREE_SEEDS, label="outputs"),
-        attacks=(PGD,),
+        attacks=(PGD_OUTPUTS,),
     ),
     "cifar10-calibration": Study(
         summary="the same with 4,500 images of CIFAR-10, also with labels as sharp as the digits'",
@@ -276,7 +279,7 @@ STUDIES = {
             *on_4500(*COMPARED_METHODS, label="outputs"),
             *on_4500("adr+wa", label="outputs-sharper", **SHARP),
         ),
-        attacks=(PGD,),
+        attacks=(PGD_OUTPUTS,),
     ),
     "cifar10-jpeg": Study(
         summary="all of CIFAR-10 as JPEG files, 30 of the published 200 epochs; needs a GPU",
