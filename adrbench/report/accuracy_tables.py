@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from adrbench.report import columns as c
 from adrbench.report.attack_labels import label_attacks
+from adrbench.report.distinctions import Distinctions
 from adrbench.report.footnotes import (
-    distinguish_test_images,
-    distinguish_weights,
     figure_notes,
     group_footnotes,
     shared_run_notes,
@@ -44,8 +43,7 @@ def accuracy_table(
     groups = shown_groups(groups)
     labels = label_attacks(groups)
     attacks = c.attack_columns(labels.labels)
-    by_data, by_training = distinguish_test_images(groups), distinguish_training(groups, settings)
-    by_weights = distinguish_weights(groups)
+    apart = Distinctions(groups, settings)
     rows = []
     for group in groups:
         cells: dict[str, Cell] = c.identity(group) | {
@@ -59,10 +57,7 @@ def accuracy_table(
         rows.append(
             Row(
                 cells=cells,
-                footnotes=group_footnotes(group)
-                + by_weights.get(group.identity.weights, ())
-                + by_data.get(group.identity.data_sha256, ())
-                + by_training.get(group.identity, ()),
+                footnotes=(*group_footnotes(group), *apart.of(group)),
             )
         )
     is_ranked = any(row.cells[c.RANK.key] for row in rows)

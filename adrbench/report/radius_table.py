@@ -10,16 +10,15 @@ from adrbench.report.attack_labels import (
     label_dated,
     newest_date,
 )
+from adrbench.report.distinctions import Distinctions
 from adrbench.report.footnotes import (
-    distinguish_test_images,
-    distinguish_weights,
     figure_notes,
     group_footnotes,
     shared_run_notes,
     superseded_notes,
 )
 from adrbench.report.grouping import Attack, SeedGroup, Task, row_order, shown_groups
-from adrbench.report.run_settings import Settings, distinguish_training
+from adrbench.report.run_settings import Settings
 from adrbench.report.tables import Cell, Row, Table
 
 RADIUS = "robust accuracy by radius"
@@ -120,7 +119,7 @@ def _make_table(
     eps_values = {eps: group.eps for line in lines for eps, (group, _) in line.cells.items()}
     columns = [c.radius_column(eps) for eps in sorted(eps_values.values())]
     named = _label(lines)
-    apart = _Apart(groups, settings)
+    apart = Distinctions(groups, settings)
     rows = [_make_row(line, named.labels[line.attack], apart) for line in lines]
     notes = figure_notes(rows, intervals) + superseded_notes(groups) + shared_run_notes(groups)
     return Table(
@@ -133,24 +132,7 @@ def _make_table(
     )
 
 
-class _Apart:
-    """The footnotes by which the rows of a table differ."""
-
-    def __init__(self, groups: Sequence[SeedGroup], settings: Settings) -> None:
-        self.by_data = distinguish_test_images(groups)
-        self.by_weights = distinguish_weights(groups)
-        self.by_training = distinguish_training(groups, settings)
-
-    def of(self, group: SeedGroup) -> tuple[str, ...]:
-        identity = group.identity
-        return (
-            *self.by_weights.get(identity.weights, ()),
-            *self.by_data.get(identity.data_sha256, ()),
-            *self.by_training.get(identity, ()),
-        )
-
-
-def _make_row(line: _Line, label: str, apart: _Apart) -> Row:
+def _make_row(line: _Line, label: str, apart: Distinctions) -> Row:
     groups = line.groups
     widest = max(groups, key=lambda group: len(group.seeds))
     cells: dict[str, Cell] = c.identity(widest) | {
