@@ -59,7 +59,7 @@ def report(
         list[str] | None,
         typer.Option(
             help="Only these tables: accuracy, radius, attacks, overfitting, comparison, "
-            "baselines, cost."
+            "calibration, classes, baselines, cost."
         ),
     ] = None,
     against: Annotated[
@@ -77,16 +77,24 @@ def report(
     ] = False,
 ) -> None:
     """Report results as tables or as a page: accuracy, overfitting, comparisons, cost."""
-    from adrbench.report import FORMATS, build_report, select_tables
+    from adrbench.report import DEFAULT, FORMATS, build_report, needs_outputs, select_tables
     from adrbench.report.figures import collect_charts, save_charts
+    from adrbench.results.outputs import OutputsFinder
     from adrbench.runtime.files import check_writable
 
     if form not in (*FORMATS, PAGE):
         raise unknown_name("format", form, (*FORMATS, PAGE))
     if plots is not None:
         check_writable(plots)
-    records = _read(results, dataset, latest=latest)
-    built = build_report(records, baselines=baselines, intervals=intervals, against=against)
+    paths = results or [DEFAULT]
+    records = _read(paths, dataset, latest=latest)
+    built = build_report(
+        records,
+        baselines=baselines,
+        intervals=intervals,
+        against=against,
+        outputs=OutputsFinder.search(paths) if needs_outputs(table) else None,
+    )
     if against is not None and not select_tables(built, ["comparison"]).tables:
         logger.warning(
             f"no method can be compared with {against}: none was evaluated on the same images, "
@@ -103,16 +111,14 @@ def report(
         logger.info(f"{len(charts)} figures are in {plots}, as {len(saved)} files.")
 
 
-def _read(
-    results: Sequence[Path] | None, datasets: Sequence[str] | None, *, latest: bool
-) -> "list[Record]":
+def _read(paths: Sequence[Path], datasets: Sequence[str] | None, *, latest: bool) -> "list[Record]":
     """Return the selected records, and note the files that are not records."""
-    from adrbench.report import DEFAULT, read_results, select_datasets, select_latest
+    from adrbench.report import read_results, select_datasets, select_latest
     from adrbench.results.records import Skipped
 
     skipped = Skipped()
     try:
-        records = read_results(results or [DEFAULT], skipped)
+        records = read_results(paths, skipped)
     finally:
         for reason in list(skipped.reasons.values())[:MOST_NOTED]:
             logger.warning(f"left out: {reason}")

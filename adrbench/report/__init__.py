@@ -4,8 +4,9 @@
 or imports torch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from adrbench.errors import unknown_name
 from adrbench.report.accuracy_tables import accuracy_table, overfitting_table
@@ -13,15 +14,19 @@ from adrbench.report.baseline_tables import paper_tables, robustbench_tables
 from adrbench.report.comparison_table import paired_table
 from adrbench.report.cost_tables import evaluation_table, training_table
 from adrbench.report.dataframe import load_results, results_frame
-from adrbench.report.grouping import SeedGroup, group_records
+from adrbench.report.grouping import SeedGroup, Task, group_records
 from adrbench.report.naming import canonical_name
 from adrbench.report.radius_table import RADIUS, RadiusTables
 from adrbench.report.reading import DEFAULT, read_results, select_datasets, select_latest
-from adrbench.report.run_settings import read_runs
+from adrbench.report.run_settings import Settings, read_runs
 from adrbench.report.survivor_table import SURVIVORS, survivor_tables
 from adrbench.report.tables import Report, Table
 from adrbench.results.baselines import Leaderboard, paper, robustbench
+from adrbench.results.outputs import OutputsFinder
 from adrbench.results.records import AttackRecord, Record, TrainRecord
+
+if TYPE_CHECKING:
+    from adrbench.report.outputs.statistics import OutputStatistics
 
 __all__ = [
     "DEFAULT",
@@ -31,6 +36,7 @@ __all__ = [
     "Table",
     "build_report",
     "load_results",
+    "needs_outputs",
     "read_results",
     "render",
     "results_frame",
@@ -49,9 +55,13 @@ TABLES = {
     "attacks": (SURVIVORS,),
     "overfitting": ("robust overfitting",),
     "comparison": ("paired",),
+    "calibration": ("calibration", "consistency"),
+    "classes": ("per-class robust accuracy", "confusion"),
     "baselines": ("robustbench", "paper"),
     "cost": ("training", "evaluation"),
 }
+#: Those that are computed from the files of outputs.
+OF_OUTPUTS = frozenset(("calibration", "classes"))
 
 
 def build_report(
@@ -60,12 +70,15 @@ def build_report(
     baselines: bool = True,
     intervals: bool = False,
     against: str | None = None,
+    outputs: OutputsFinder | None = None,
 ) -> Report:
     """Return the tables of `records`, one set for each data set and threat model.
 
     `baselines` adds the rows of RobustBench and the paper where they apply, and our ranks;
     `intervals` adds 95 % Wilson intervals to the human-readable formats (JSON and CSV always have
     them). `against` is the method that all others are compared with, instead of their controls.
+    `outputs` finds the files from which calibration, consistency and classes are computed; a file
+    that is not usable is left out with a warning.
 
     Raises:
         UsageError: when there is no evaluation of `against`.
@@ -78,6 +91,7 @@ def build_report(
     grouped = group_records(attacked)
     against = None if against is None else _find_method(against, grouped.values())
     by_radius = RadiusTables(grouped, intervals, settings)
+    statistics = _read_outputs(grouped, outputs)
     for task, groups in grouped.items():
         tables += by_radius.take(task)
         eps = groups[0].eps
@@ -91,6 +105,8 @@ def build_report(
             paired_table(task, groups, intervals, settings, splits, against=against),
         )
         tables += [table for table in further if table is not None]
+        if task in statistics:
+            tables += _output_tables(task, statistics[task], intervals, settings)
         if baselines and any(group.attacks for group in groups):
             published = paper(task.dataset, task.norm, eps)
             tables += robustbench_tables(task, groups, leaderboard, intervals)
@@ -100,7 +116,12 @@ def build_report(
     if attacked:
         evaluations = evaluation_table(grouped)
         tables += [evaluations] if evaluations.rows else []
-    return Report(tables=tuple(tables), intervals=intervals, notes=_refer_to_page(tables))
+    return Report(
+        tables=tuple(tables),
+        intervals=intervals,
+        notes=_refer_to_page(tables),
+        outputs=tuple(one for own in statistics.values() for one in own),
+    )
 
 
 def select_tables(report: Report, names: Sequence[str]) -> Report:
@@ -110,11 +131,7 @@ def select_tables(report: Report, names: Sequence[str]) -> Report:
         UsageError: for an unknown name.
 
     """
-    selected: set[str] = set()
-    for name in (part.strip() for given in names for part in given.split(",")):
-        if name not in TABLES:
-            raise unknown_name("table", name, TABLES)
-        selected.update(TABLES[name])
+    selected = {one for name in _split(names) for one in TABLES[name]}
     tables = tuple(
         replace(one, is_repeated=one.is_repeated and RADIUS in selected, is_detail=False)
         for one in report.tables
@@ -122,6 +139,58 @@ def select_tables(report: Report, names: Sequence[str]) -> Report:
     )
     notes = _refer_to_page(tables)
     return replace(report, tables=tables, notes=notes, is_selection=True)
+
+
+def needs_outputs(names: Sequence[str] | None) -> bool:
+    """Return whether `names`, as of `select_tables`, include tables of outputs; None means all.
+
+    Raises:
+        UsageError: for an unknown name.
+
+    """
+    return not names or not OF_OUTPUTS.isdisjoint(_split(names))
+
+
+def _split(names: Sequence[str]) -> list[str]:
+    """Return the keys of TABLES in `names`, each of which may list several by commas."""
+    found = [part.strip() for given in names for part in given.split(",")]
+    for name in found:
+        if name not in TABLES:
+            raise unknown_name("table", name, TABLES)
+    return found
+
+
+def _read_outputs(
+    grouped: Mapping[Task, Sequence[SeedGroup]], finder: OutputsFinder | None
+) -> dict[Task, tuple["OutputStatistics", ...]]:
+    """Return the statistics of the outputs of each task that has any."""
+    attacked = (
+        record.outputs
+        for groups in grouped.values()
+        for group in groups
+        for by_seed in group.records.values()
+        for record in by_seed.values()
+    )
+    if finder is None or not any(attacked):
+        return {}
+    from adrbench.report.outputs.reading import read_statistics  # numpy only where it is needed
+
+    found = {task: read_statistics(groups, finder) for task, groups in grouped.items()}
+    return {task: statistics for task, statistics in found.items() if statistics}
+
+
+def _output_tables(
+    task: Task,
+    statistics: Sequence["OutputStatistics"],
+    intervals: bool,
+    settings: Settings,
+) -> list[Table]:
+    """Return the tables of the outputs of one task."""
+    from adrbench.report.outputs.class_tables import class_table, confusion_table
+    from adrbench.report.outputs.tables import calibration_table, consistency_table
+
+    makers = (calibration_table, consistency_table, class_table, confusion_table)
+    return [make(task, statistics, intervals, settings) for make in makers]
 
 
 def _find_method(given: str, tasks: Iterable[Iterable[SeedGroup]]) -> str:

@@ -27,23 +27,21 @@ class Grid:
 
 def grid(table: Table, intervals: bool) -> Grid:
     """Return the text of `table`; footnotes of some rows are numbered, those of all are not."""
-    shared = _shared_footnotes(table.rows)
+    rows = [row for row in table.rows if row.is_shown]
+    shared = _shared_footnotes(rows)
     apart = {*shared, *table.unnumbered}
-    numbered = dict.fromkeys(
-        text for row in table.rows for text in row.footnotes if text not in apart
-    )
+    numbered = dict.fromkeys(text for row in rows for text in row.footnotes if text not in apart)
     numbers = {text: number for number, text in enumerate(numbered, start=1)}
     footnotes = [f"[{number}] {text}" for text, number in numbers.items()]
     on_all_rows = [f"all rows: {text}" for text in shared if text not in table.unnumbered]
-    columns = [column for column in table.columns if not _is_absent(column, table.rows)]
+    columns = [column for column in table.columns if not _is_absent(column, rows)]
     return Grid(
         title=_plain(table.title),
         columns=tuple(replace(column, label=cut(column.label)) for column in columns),
         cells=tuple(
-            tuple(_cell(row, column, intervals, numbers) for column in columns)
-            for row in table.rows
+            tuple(_cell(row, column, intervals, numbers) for column in columns) for row in rows
         ),
-        is_ours=tuple(row.is_ours for row in table.rows),
+        is_ours=tuple(row.is_ours for row in rows),
         notes=tuple(map(_plain, (*footnotes, *on_all_rows, *table.unnumbered, *table.notes))),
     )
 
@@ -85,7 +83,7 @@ def _figure(figure: Figure | Spread, column: Column, intervals: bool) -> str:
         text += f" ± {figure.std:,.{column.decimals}f}"
     if intervals and isinstance(figure, Figure) and figure.interval:
         low, high = figure.interval
-        text += f" [{low:.1f}, {high:.1f}]"
+        text += f" [{low:.{column.interval_decimals}f}, {high:.{column.interval_decimals}f}]"
     return text
 
 

@@ -17,6 +17,11 @@ def _value(key: str, label: str, *, suite: str = "", decimals: int = 2) -> Colum
     return Column(key=key, label=label, role="value", align="right", suite=suite, decimals=decimals)
 
 
+def _measure(key: str, label: str, decimals: int) -> Column:
+    """Return the column of a measure of outputs, whose intervals have the decimals of its mean."""
+    return replace(_value(key, label, decimals=decimals), interval_decimals=decimals)
+
+
 ARCH = Column(key="arch", label="arch")
 METHOD = Column(key="method", label="method", carries_footnotes=True)
 AGAINST = Column(key="against", label="against")
@@ -115,6 +120,56 @@ EVALUATION = (
     _detail("processes", "processes", align="right"),
     _value("evaluations", "evaluations", decimals=0),
     SECONDS,
+)
+CALIBRATION = (
+    ARCH,
+    METHOD,
+    CHECKPOINT,
+    SUITE,
+    Column(key="outputs", label="outputs"),
+    SEEDS,
+    N,
+    _measure("ece", "ECE", 1),
+    _measure("brier", "Brier", 3),
+    _measure("nll", "NLL", 2),
+    _measure("confidence_right", "right", 1),
+    _measure("confidence_wrong", "wrong", 1),
+)
+CONSISTENCY = (
+    ARCH,
+    METHOD,
+    CHECKPOINT,
+    SUITE,
+    SEEDS,
+    N,
+    _measure("kl", "KL", 3),
+    _measure("total_variation", "TV", 1),
+    _measure("linf", "Linf", 3),
+    _measure("l2", "L2", 3),
+)
+CLASS = Column(key="class", label="class")
+CLASSES = (
+    ARCH,
+    METHOD,
+    CHECKPOINT,
+    SUITE,
+    CLASS,
+    SEEDS,
+    N,
+    replace(CLEAN, decimals=1),
+    _value("robust", "robust", decimals=1),
+)
+CONFUSION = (
+    ARCH,
+    METHOD,
+    CHECKPOINT,
+    SUITE,
+    CLASS,
+    Column(key="predicted", label="predicted"),
+    SEEDS,
+    N,
+    _value("clean", "clean", decimals=1),
+    _value("adversarial", "adversarial", decimals=1),
 )
 
 

@@ -14,7 +14,7 @@ SCHEMA = 1
 #: The columns that together identify a line of the CSV.
 KEYS = (
     *("table", "dataset", "norm", "eps", "arch", "method", "against", "checkpoint", "chosen_on"),
-    *("precision", "device", "processes", "suite", "measure"),
+    *("precision", "device", "processes", "suite", "outputs", "class", "predicted", "measure"),
 )
 FIELDS = (*KEYS, "value", "std", "low", "high", "n", "seeds", "out_of", "ours", "source", "marks")
 

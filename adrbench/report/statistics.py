@@ -15,12 +15,13 @@ Z_95 = NormalDist().inv_cdf(0.975)  # 1.95996
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A mean over training seeds, in percent or points.
+    """A mean over training seeds, in percent, points, or the unit of a measure of outputs.
 
     `std` is the sample standard deviation over seeds, None for one seed. `correct` holds the
     count of each seed, in the order of `seeds`, each out of `n` images; a difference has no
     counts. `interval` is that of Wilson for an accuracy, that of `two_way_interval` for a
-    difference between methods; a gap has none. A seed is None for weights of unknown origin.
+    difference between methods, that of `outputs.bootstrap` for a measure of outputs; a gap has
+    none. A seed is None for weights of unknown origin.
     """
 
     mean: float

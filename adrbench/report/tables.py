@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from adrbench.report.statistics import Figure, PValue, Spread
 from adrbench.results.baselines import Rank
+
+if TYPE_CHECKING:
+    from adrbench.report.outputs.statistics import OutputStatistics
 
 #: None was not measured: it is shown as a dash, never as 0.
 Cell = Figure | Spread | PValue | Rank | str | int | float | None
@@ -19,7 +22,8 @@ class Column:
     that says nothing to a reader: human-readable formats show a dash, or no column if all rows
     have it; `carries_footnotes` marks the column
     whose text gets the numbers of the row's footnotes; `annotation` is what figures show beside
-    their mean: the deviation over seeds, the interval, or nothing.
+    their mean: the deviation over seeds, the interval, or nothing. `interval_decimals` are those of
+    an interval that is shown besides.
     """
 
     key: str
@@ -30,17 +34,22 @@ class Column:
     eps: float | None = None
     absent: str = ""
     decimals: int = 2
+    interval_decimals: int = 1
     carries_footnotes: bool = False
     annotation: Literal["deviation", "interval"] | None = "deviation"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Cells by column key, and footnotes: caveats on the values."""
+    """Cells by column key, and footnotes: caveats on the values.
+
+    A row that is not `is_shown` is only in the machine-readable formats.
+    """
 
     cells: Mapping[str, Cell]
     footnotes: tuple[str, ...] = ()
     is_ours: bool = True
+    is_shown: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +76,14 @@ class Table:
 class Report:
     """All tables; with `intervals`, the human-readable formats include Wilson intervals.
 
-    `notes` apply to all tables and appear once, after them. A report `is_selection` if its tables
-    were selected by name.
+    `notes` apply to all tables and appear once, after them. `outputs` are the statistics behind the
+    tables of outputs, for figures. A report `is_selection` if its tables were selected by name.
     """
 
     tables: tuple[Table, ...]
     intervals: bool = False
     notes: tuple[str, ...] = ()
+    outputs: "tuple[OutputStatistics, ...]" = ()
     is_selection: bool = False
 
     @property

@@ -63,15 +63,22 @@ def estimate_difference(d: "npt.NDArray[np.integer[Any]]") -> DifferenceEstimate
         raise ValueError(f"d should have at least 1 seed and 2 images, not shape {d.shape}")
     d = d.astype("int64")
     mean = int(d.sum()) / (k * n)
-    of_seeds, of_images, of_residual = _variances_of_mean(d)
+    error, freedom = combine_variances(_variances_of_mean(d), k, n)
+    return _infer(mean, error, freedom, has_seeds=k > 1)
+
+
+def combine_variances(terms: tuple[float, float, float], k: int, n: int) -> tuple[float, float]:
+    """Return the standard error of a mean over k seeds and n images, and its degrees of freedom.
+
+    `terms` are v_s / k, v_i / n and v_r / (k n); with one seed the first and the last are 0.
+    """
+    of_seeds, of_images, of_residual = terms
     squared = max(of_seeds + of_images - of_residual, of_seeds, of_images)
-    if squared > 0 and k > 1:
-        spread = of_seeds**2 / (k - 1) + of_images**2 / (n - 1)
-        spread += of_residual**2 / ((k - 1) * (n - 1))
-        freedom = max(squared**2 / spread, k - 1)
-    else:
-        freedom = k - 1 if k > 1 else n - 1
-    return _infer(mean, math.sqrt(squared), freedom, has_seeds=k > 1)
+    if k == 1 or not squared:
+        return math.sqrt(squared), k - 1 if k > 1 else n - 1
+    spread = of_seeds**2 / (k - 1) + of_images**2 / (n - 1)
+    spread += of_residual**2 / ((k - 1) * (n - 1))
+    return math.sqrt(squared), max(squared**2 / spread, k - 1)
 
 
 def _variances_of_mean(d: "npt.NDArray[np.integer[Any]]") -> tuple[float, float, float]:

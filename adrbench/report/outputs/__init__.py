@@ -1,0 +1,1 @@
+"""What reports compute from the outputs of models: calibration, consistency, and classes."""
