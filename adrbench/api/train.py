@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ from adrbench.runtime.launch import open_context
 from adrbench.training.callbacks import Callbacks, NoCallbacks, check_callbacks, combine
 from adrbench.training.plan import Plan, RunPlaces, make_plan
 from adrbench.training.run import run_plan
+from adrbench.training.tensorboard import TensorBoard
 
 F = TypeVar("F", bound=Callable[..., Any])
 #: selection -> its file.
@@ -126,6 +128,7 @@ def train(
     force: bool = False,
     progress: bool = False,
     callbacks: Callbacks | None = None,
+    tensorboard: str | Path | None = None,
     **settings: Any,
 ) -> TrainedRun:
     """Train a model as `adrbench train` does, or resume an interrupted run.
@@ -147,6 +150,8 @@ def train(
         progress: Whether to show the progress on stderr, as the command line does.
         callbacks: An object whose functions are called as the run progresses, for example to log
             it, in addition to the display of `progress` (see `adrbench.Callbacks`).
+        tensorboard: A directory for TensorBoard's logs, of which the run gets a subdirectory with
+            its name; needs the package tensorboard.
         **settings: Hyperparameters, named like their flags with underscores: `epochs=5`,
             `eps=8/255`, `milestones=(0.5, 0.75)`. A preset supplies those that are None or not
             given.
@@ -173,6 +178,7 @@ def train(
         out=(out, (str, Path), "a path"),
         results=(results, (str, Path), "a path"),
         data_dir=(data_dir, (str, Path), "a path"),
+        tensorboard=(tensorboard, (str, Path, type(None)), "a path"),
         device=(device, (str, torch.device), "'auto', 'cpu', 'cuda' or 'cuda:K'"),
         force=(force, (bool,), "True or False"),
         progress=(progress, (bool,), "True or False"),
@@ -201,7 +207,14 @@ def train(
             context=context,
             force=force,
         )
-        record = run_with_display(plan, context, force=force, progress=progress, callbacks=own)
+        record = run_with_display(
+            plan,
+            context,
+            force=force,
+            progress=progress,
+            callbacks=own,
+            tensorboard=None if tensorboard is None else Path(tensorboard),
+        )
     return TrainedRun(directory=plan.directory, record=record, arch=arch or plan.config.arch)
 
 
@@ -212,18 +225,22 @@ def run_with_display(
     force: bool,
     progress: bool = True,
     callbacks: Callbacks | None = None,
+    tensorboard: Path | None = None,
     hint: str = "",
 ) -> TrainRecord:
     """Train as `run_plan` does; with `progress`, rank 0 shows it on stderr.
 
-    The command line calls this too. `hint` follows the settings in the first line.
+    The command line calls this too. `tensorboard` is a directory to which rank 0 writes logs;
+    `hint` follows the settings in the first line.
     """
-    console = Console(stderr=True, quiet=not (progress and context.process_group.is_rank_zero))
+    is_rank_zero = context.process_group.is_rank_zero
+    log = TensorBoard(tensorboard, plan.directory) if tensorboard and is_rank_zero else None
+    console = Console(stderr=True, quiet=not (progress and is_rank_zero))
     settings = introduce(plan.config, plan.find_sources())
     display = TrainingDisplay(console, plan.name, f"{settings} {hint}".rstrip())
     context.stop.on_request = display.acknowledge
-    together = combine(display, callbacks or NoCallbacks())
-    with display:
+    together = combine(display, log or NoCallbacks(), callbacks or NoCallbacks())
+    with display, closing(log) if log else nullcontext():
         return run_plan(plan, context, force=force, callbacks=together)
 
 

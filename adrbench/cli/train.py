@@ -60,6 +60,13 @@ def train(
     ] = SAVE_MINUTES,
     device: Device = "auto",
     force: Annotated[bool, typer.Option("--force", help="Start over and replace the run.")] = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory for TensorBoard's logs, in which the run gets a subdirectory.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print every setting with its source, and exit."),
@@ -90,7 +97,7 @@ def train(
             choices = [one for one in CHOICES if is_on_command_line(context, one)]
             text = describe_plan(plan, opened, choices)
         else:
-            record = run_with_display(plan, opened, force=force, hint=HINT)
+            record = run_with_display(plan, opened, force=force, tensorboard=tensorboard, hint=HINT)
             text = summarize(record, plan.directory)
         if opened.process_group.is_rank_zero:
             typer.echo(text)

@@ -36,7 +36,7 @@ TRAIN_PARAMETERS = frozenset(
     {
         *("dataset", "method", "arch", "activation", "preset", "method_settings"),
         *("name", "out", "results", "data_dir", "save_minutes", "device", "force", "dry_run"),
-        *("progress", "callbacks", "given", "context", "debug", "help", "version"),
+        *("progress", "callbacks", "tensorboard", "given", "context", "debug", "help", "version"),
     }
 )
 
