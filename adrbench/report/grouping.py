@@ -18,6 +18,7 @@ from adrbench.report.naming import (
     method_name,
     method_order,
     network_name,
+    short_label,
     with_label,
 )
 from adrbench.report.statistics import Figure, accuracy
@@ -216,7 +217,7 @@ def _identity(record: AttackRecord) -> ModelIdentity:
 def _shown_label(record: AttackRecord) -> str:
     """Return a record's label, "" for weights that are shown by the name of their run."""
     has_own_row = record.weights == "file" or record.seed is None
-    return "" if has_own_row or method_name(record) == record.run else record.label
+    return "" if has_own_row or method_name(record) == record.run else short_label(record)
 
 
 def _separate_trainings(members: Sequence[_Member]) -> list[_Member]:

@@ -7,7 +7,8 @@ from adrbench.config.components import COMPONENTS, DEFAULTS
 from adrbench.config.method import WEIGHTS, parse_method
 from adrbench.errors import AdrbenchError
 from adrbench.results.baselines import zoo_architecture
-from adrbench.results.records import AttackRecord
+from adrbench.results.migrations import label_from_run_name
+from adrbench.results.records import AttackRecord, TrainRecord
 
 ZOO_PREFIX = "robustbench:"
 #: Characters between the parts of a label, such as "lr0.02-s0".
@@ -67,6 +68,21 @@ def with_activation(arch: str, activation: str) -> str:
 def with_label(method: str, label: str) -> str:
     """Return a method with the label of its runs, if they have one."""
     return f"{method} ({label})" if label else method
+
+
+def short_label(record: AttackRecord | TrainRecord) -> str:
+    """Return the label of a record without what rows show anyway: data set, method and seed.
+
+    It is "softer" for a run that the user called `digits-softer-adr+wa-seed0`.
+    """
+    return label_from_run_name(
+        record.label,
+        dataset=record.dataset,
+        arch=record.arch,
+        activation="",
+        method=record.method,
+        seed=record.seed,
+    )
 
 
 def common_label(labels: Iterable[str]) -> str:

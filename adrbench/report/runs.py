@@ -4,7 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from adrbench.config.settings import TrainConfig
-from adrbench.report.naming import common_label, method_order, with_activation, with_label
+from adrbench.report.naming import (
+    common_label,
+    method_order,
+    short_label,
+    with_activation,
+    with_label,
+)
 from adrbench.report.run_settings import (
     describe_differences,
     distinguish_images,
@@ -41,7 +47,7 @@ def group_runs(trained: Iterable[TrainRecord]) -> dict[Runs, list[TrainRecord]]:
             dataset=record.dataset,
             arch=with_activation(record.arch, config.activation if config else "relu"),
             method=record.method,
-            label="" if record.training_images_sha256 else record.label,
+            label="" if record.training_images_sha256 else short_label(record),
             precision=_arithmetic(record),
             device=record.device,
             settings=fingerprint(config, record) if config else record.run,
@@ -54,7 +60,7 @@ def group_runs(trained: Iterable[TrainRecord]) -> dict[Runs, list[TrainRecord]]:
 
 def name_runs(key: Runs, records: Iterable[TrainRecord]) -> str:
     """Return the method of runs as tables show it, with the label that they share, if any."""
-    return with_label(key.method, common_label(record.label for record in records))
+    return with_label(key.method, common_label(map(short_label, records)))
 
 
 def distinguish_runs(

@@ -40,7 +40,7 @@ def accuracy_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart | N
 
     return Chart(
         name=name,
-        table="accuracy",
+        kind="accuracy",
         place=place,
         title="Clean and robust accuracy",
         description="Points are means over training seeds, lines 95 % intervals over test images."
@@ -80,7 +80,7 @@ def overfitting_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart:
 
     return Chart(
         name=name,
-        table="overfitting",
+        kind="overfitting",
         place=place,
         title="Robust overfitting",
         description="Robust accuracy at the best and at the last epoch; a last epoch to the left "
@@ -118,7 +118,7 @@ def radius_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart:
     left = len(table.rows) - len(rows)
     return Chart(
         name=name,
-        table="radius",
+        kind="radius",
         place=place,
         title="Accuracy against eps",
         description="Bands are 95 % intervals over test images; at 0, the clean accuracy."

@@ -15,14 +15,14 @@ WIDTH, HEIGHT = 5.0, 3.3
 class Chart:
     """One figure: `draw` draws it into an empty matplotlib figure of `width` by `height` inches.
 
-    `name` is unique among the charts of a report, and that of its files. `table` is the key of
-    `adrbench.report.TABLES` with which it is selected; `place` is the data set, norm and eps (as
-    text) that it belongs to, empty where it belongs to none. `description` says in a sentence or
-    two what it shows, and `caption` what is peculiar to it, where others have the same description.
+    `name` is unique among the charts of a report, and that of its files; it begins with `kind`.
+    `place` is what it belongs to: a data set, norm and eps (as text), only the first of these, or a
+    run and its selected epoch. `description` says in a sentence or two what it shows, and `caption`
+    what is peculiar to it, where others have the same description.
     """
 
     name: str
-    table: str
+    kind: str
     place: tuple[str, ...] = ()
     title: str
     description: str

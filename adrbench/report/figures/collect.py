@@ -9,12 +9,20 @@ from adrbench.errors import AdrbenchError
 from adrbench.report import columns as c
 from adrbench.report.cell_text import cut
 from adrbench.report.figures.accuracy import accuracy_chart, overfitting_chart, radius_chart
+from adrbench.report.figures.calibration import (
+    confidence_chart,
+    consistency_chart,
+    ece_chart,
+    name_model,
+    reliability_chart,
+)
 from adrbench.report.figures.chart import Chart
 from adrbench.report.figures.differences import difference_chart
 from adrbench.report.figures.labels import matrix_chart, schedule_chart
 from adrbench.report.figures.plane import Point, plane_chart
 from adrbench.report.figures.survivors import survivors_chart
 from adrbench.report.figures.training import Curves, training_chart
+from adrbench.report.outputs.statistics import OutputStatistics
 from adrbench.report.runs import distinguish_runs, group_runs, name_runs
 from adrbench.report.statistics import Figure
 from adrbench.report.tables import Report, Row, Table
@@ -25,6 +33,8 @@ from adrbench.results.records import Record, TrainRecord
 
 #: Runs whose curves are drawn; more would make a page slow to open.
 MOST_CURVES = 60
+#: Models of a data set and threat model whose reliability diagrams are drawn.
+MOST_RELIABILITY = 12
 _UNSAFE = re.compile(r"[^A-Za-z0-9.]+")
 
 
@@ -52,6 +62,8 @@ def collect_charts(records: Sequence[Record], report: Report) -> tuple[Chart, ..
     """
     names = _Names()
     charts = [chart for table in report.tables for chart in _chart_table(table, names)]
+    if any(table.name == "calibration" for table in report.tables):
+        charts += _chart_outputs(report.outputs, names)
     if not report.is_selection or any(one.name == "robust overfitting" for one in report.tables):
         trained = [record for record in records if isinstance(record, TrainRecord)]
         charts += _chart_training(trained, names)
@@ -78,6 +90,27 @@ def place_of(table: Table) -> tuple[str, ...]:
     if isinstance(eps, float):
         shared.append(format_eps(eps))
     return tuple(str(one) for one in shared if one is not None)
+
+
+def place_of_outputs(statistics: OutputStatistics) -> tuple[str, str, str]:
+    """Return the data set, norm and eps of the outputs of a model."""
+    group = statistics.group
+    record = next(iter(group.records[statistics.attack].values()))
+    return group.dataset, record.threat_model.norm, format_eps(group.eps)
+
+
+def _chart_outputs(outputs: Iterable[OutputStatistics], names: _Names) -> Iterator[Chart]:
+    """Yield the charts of outputs: all models of a place together, then each on its own."""
+    by_place: dict[tuple[str, str, str], list[OutputStatistics]] = {}
+    for one in outputs:
+        by_place.setdefault(place_of_outputs(one), []).append(one)
+    for place, models in by_place.items():
+        yield ece_chart(models, names.make("calibration", *place), place)
+        yield confidence_chart(models, names.make("confidence", *place), place)
+        yield consistency_chart(models, names.make("consistency", *place), place)
+        for model in models[:MOST_RELIABILITY]:
+            parts = (*place, name_model(model, everything=True))
+            yield reliability_chart(model, names.make("reliability", *parts), place)
 
 
 def _chart_table(table: Table, names: _Names) -> Iterator[Chart]:

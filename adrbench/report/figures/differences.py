@@ -43,7 +43,7 @@ def difference_chart(
 
     return Chart(
         name=name,
-        table="comparison",
+        kind="differences",
         place=place,
         title=title,
         description="Points to the right of 0 favor the first method. Lines are 95 % intervals in "

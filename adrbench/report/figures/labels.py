@@ -4,7 +4,16 @@ from typing import TYPE_CHECKING
 
 from adrbench.report.cell_text import cut
 from adrbench.report.figures.chart import Chart
-from adrbench.report.figures.style import BLUE, GRID, INK, MARKERS, MUTED, ORANGE
+from adrbench.report.figures.style import (
+    BLUE,
+    GRID,
+    INK,
+    MARKERS,
+    MUTED,
+    ORANGE,
+    PAPER,
+    count_epochs,
+)
 from adrbench.report.inspection_tables import MOST_CLASSES, name_class
 from adrbench.results.inspection import InspectRecord
 
@@ -13,6 +22,8 @@ if TYPE_CHECKING:
 
 #: The cells of a matrix of more classes have no room for a number.
 MOST_NUMBERED = 12
+#: Cells of a darker blue than this have light numbers.
+DARK_FROM = 0.6
 #: Longer names of classes are cut.
 MOST_CHARACTERS = 12
 
@@ -39,7 +50,8 @@ def matrix_chart(record: InspectRecord, name: str, place: tuple[str, ...]) -> Ch
                 axes.add_patch(patch)
                 shown = f"{100 * value:.0f}"
                 if is_true or (shown != "0" and len(rows) <= MOST_NUMBERED):
-                    axes.text(j, i, shown, ha="center", va="center", fontsize=7.5, color=INK)
+                    ink = PAPER if alpha > DARK_FROM and not is_true else INK
+                    axes.text(j, i, shown, ha="center", va="center", fontsize=7.5, color=ink)
         axes.set_xlim(-0.5, len(rows) - 0.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xticks(range(len(rows)), names, rotation=90)
@@ -52,7 +64,7 @@ def matrix_chart(record: InspectRecord, name: str, place: tuple[str, ...]) -> Ch
 
     return Chart(
         name=name,
-        table="labels",
+        kind="labels",
         place=place,
         title=f"Mean rectified labels, {record.method}, {record.arch}",
         description="Row by row, the mean label of the training images of a class; gray is the "
@@ -72,14 +84,14 @@ def schedule_chart(record: InspectRecord, name: str, place: tuple[str, ...]) -> 
         upper.set_ylabel("temperature")
         lower.plot(epochs, [one.interpolation for one in record.schedule], color=ORANGE)
         lower.set_ylabel("interpolation factor")
-        lower.set_xlabel("epoch")
+        count_epochs(lower)
         for axes, value in ((upper, record.temperature), (lower, record.interpolation)):
             axes.axvline(record.epoch, color=MUTED, linewidth=0.8, linestyle=":")
             axes.plot([record.epoch], [value], MARKERS[0], color=INK)
 
     return Chart(
         name=name,
-        table="labels",
+        kind="annealing",
         place=place,
         title=f"Annealing, {record.method}, {record.arch}",
         description=f"The point is the inspected epoch, {record.epoch}: temperature "

@@ -51,7 +51,7 @@ def plane_chart(
     left = len(points) - len(shown)
     return Chart(
         name=name,
-        table="baselines",
+        kind="robustbench",
         place=place,
         title="Beside RobustBench",
         description=f"{len(entries)} entries of RobustBench and {len(shown)} models of this "

@@ -94,3 +94,11 @@ def label_rows(axes: "Axes", labels: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
+
+
+def count_epochs(axes: "Axes") -> None:
+    """Label an axis of epochs, which are whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.set_xlabel("epoch")

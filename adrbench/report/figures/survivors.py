@@ -43,7 +43,7 @@ def survivors_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart:
 
     return Chart(
         name=name,
-        table="attacks",
+        kind="attacks",
         place=place,
         title="What fooled the images first",
         description="Each bar divides the test images into robust ones, those that an attack "

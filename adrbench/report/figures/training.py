@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from adrbench.config.method import Weights
 from adrbench.report.figures.chart import Chart
-from adrbench.report.figures.style import BLUE, GREEN, INK, ORANGE
+from adrbench.report.figures.style import BLUE, GREEN, INK, ORANGE, count_epochs
 from adrbench.results.history import HistoryRow
 
 if TYPE_CHECKING:
@@ -77,13 +77,13 @@ def training_chart(
         upper.set_ylim(bottom=0)
         _draw_band(lower, curves.stack(lambda row: row.train_loss), GREEN, "-", "")
         lower.set_ylabel("loss")
-        lower.set_xlabel("epoch")
+        count_epochs(lower)
         canvas.legend(loc="outside upper left", ncols=2, columnspacing=1)
 
     runs = "one run" if num_runs == 1 else f"{num_runs} runs"
     return Chart(
         name=name,
-        table="overfitting",
+        kind="training",
         place=place,
         title=title,
         description="Accuracy during training, dashed without an attack and solid under PGD, and "

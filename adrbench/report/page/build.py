@@ -4,29 +4,36 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from adrbench.report.cell_text import cut
+from adrbench.report.figures.calibration import name_model
 from adrbench.report.figures.chart import Chart
-from adrbench.report.figures.collect import place_of
+from adrbench.report.figures.collect import place_of, place_of_outputs
+from adrbench.report.grouping import shown_groups
 from adrbench.report.inspection_tables import describe, tabulate_pairs
+from adrbench.report.outputs.statistics import OutputStatistics
 from adrbench.report.page.answers import answer
 from adrbench.report.page.content import Block, Page, Section
-from adrbench.report.page.gallery import make_label_galleries
+from adrbench.report.page.gallery import make_gallery, make_label_galleries
+from adrbench.report.page.output_answers import describe_outputs
 from adrbench.report.page.provenance import describe_records, provenance_blocks
 from adrbench.report.tables import Report, Table
 from adrbench.results.inspection import InspectRecord
 from adrbench.results.records import Record
 
+#: Models of a data set and threat model whose images are shown.
+MOST_GALLERIES = 8
 #: Longer texts are cut.
 MOST_IN_TEXT = 1_000
-#: The blocks of the section of a data set and threat model: the names of their tables, the keys by
-#: which their charts are selected, and whether the tables are unfolded.
+#: The blocks of the section of a data set and threat model: the names of their tables, the kinds of
+#: their charts, and whether the tables are unfolded.
 BLOCKS = (
     ("Robust accuracy", ("robust accuracy", "robust accuracy by radius"), "accuracy radius", True),
     ("What fooled the images", ("survivors",), "attacks", False),
     ("Robust overfitting", ("robust overfitting",), "overfitting", False),
-    ("Comparisons", ("paired",), "comparison", False),
+    ("Comparisons", ("paired",), "differences", False),
     ("Calibration and consistency", ("calibration", "consistency"), "calibration", False),
-    ("Classes", ("per-class robust accuracy", "confusion"), "classes", False),
-    ("Published baselines", ("robustbench", "paper"), "baselines", False),
+    ("Reliability", (), "reliability", False),
+    ("Classes", ("per-class robust accuracy", "confusion"), "", False),
+    ("Published baselines", ("robustbench", "paper"), "robustbench", False),
 )
 
 
@@ -64,10 +71,13 @@ def _place_section(
     tables = [table for table in report.tables if place_of(table) in places]
     own = [chart for chart in charts if chart.place in places]
     blocks = [_make_block(*block, tables=tables, charts=own) for block in BLOCKS]
+    blocks.append(
+        _gallery_block([one for one in report.outputs if place_of_outputs(one) in places])
+    )
     dataset, norm, eps = places[0]
     return Section(
         title=f"{cut(dataset)}, {norm} {eps}",
-        answers=answer(tables),
+        answers=(*answer(tables), *describe_outputs(models)),
         blocks=tuple(block for block in blocks if block is not None),
     )
 
@@ -75,14 +85,14 @@ def _place_section(
 def _make_block(
     title: str,
     names: Sequence[str],
-    keys: str,
+    kinds: str,
     is_unfolded: bool,
     *,
     tables: Sequence[Table],
     charts: Sequence[Chart],
 ) -> Block | None:
     shown = tuple(table for table in tables if table.name in names and not table.is_repeated)
-    drawn = tuple(chart for chart in charts if chart.table in keys.split())
+    drawn = tuple(chart for chart in charts if chart.kind in kinds.split())
     if not shown and not drawn:
         return None
     text = _share_description(drawn)
@@ -95,11 +105,24 @@ def _share_description(charts: Sequence[Chart]) -> str:
     return found.pop() if len(charts) > 1 and len(found) == 1 else ""
 
 
+def _gallery_block(models: Sequence[OutputStatistics]) -> Block | None:
+    """Return the images that were kept, of the epochs that main tables show."""
+    shown = shown_groups([model.group for model in models])
+    galleries = [
+        gallery
+        for model in models
+        if model.group in shown
+        and model.gallery
+        and (gallery := make_gallery(name_model(model, everything=True), model.gallery))
+    ]
+    return Block(title="Images", galleries=tuple(galleries[:MOST_GALLERIES])) if galleries else None
+
+
 def _training_sections(charts: Iterable[Chart]) -> list[Section]:
     """Return the section of training curves, a block for each data set."""
     by_dataset: dict[str, list[Chart]] = {}
     for chart in charts:
-        if len(chart.place) == 1:
+        if chart.kind == "training":
             by_dataset.setdefault(chart.place[0], []).append(chart)
     blocks = tuple(
         Block(title=cut(dataset), text=_share_description(own), charts=tuple(own))
@@ -113,13 +136,13 @@ def _label_sections(records: Sequence[Record], charts: Sequence[Chart]) -> list[
     inspected = [record for record in records if isinstance(record, InspectRecord)]
     blocks = []
     for record in inspected:
-        own = [one for one in charts if one.place == (record.run, record.selection)]
+        place = (record.run, record.selection)
         title = f"{record.method}, {record.arch}, {record.dataset}"
         blocks.append(
             Block(
                 title=cut(f"{title}, seed {record.seed}, {record.selection} epoch"),
                 text=cut(f"{'; '.join(describe(record))}.", MOST_IN_TEXT),
-                charts=tuple(one for one in own if one.table == "labels"),
+                charts=tuple(one for one in charts if one.place == place),
                 galleries=make_label_galleries(record),
                 tables=(tabulate_pairs(record),),
                 is_unfolded=False,

@@ -43,9 +43,10 @@ class HtmlTable:
 def make_html_table(table: Table) -> HtmlTable:
     """Return `table` with the text of the other human-readable formats."""
     text = grid(table, intervals=False)
-    scale = _find_scale(table)
+    shown_rows = [row for row in table.rows if row.is_shown]
+    scale = _find_scale(table) if "accuracy" in table.name else 0.0
     rows = []
-    for row, texts in zip(table.rows, text.cells, strict=True):
+    for row, texts in zip(shown_rows, text.cells, strict=True):
         cells = [row.cells.get(column.key) for column in text.columns]
         rows.append(
             tuple(

@@ -100,9 +100,9 @@ def test_names_are_unique_and_safe_as_those_of_files() -> None:
 
 def test_selected_tables_select_figures() -> None:
     selected = select_tables(REPORT, ["attacks"])
-    assert {one.table for one in collect_charts(page_records(), selected)} == {"attacks"}
+    assert {one.kind for one in collect_charts(page_records(), selected)} == {"attacks"}
     selected = select_tables(REPORT, ["overfitting"])
-    kinds = {one.name.split("-")[0] for one in collect_charts(page_records(), selected)}
+    kinds = {one.kind for one in collect_charts(page_records(), selected)}
     assert kinds == {"overfitting", "training"}
 
 
@@ -124,6 +124,6 @@ def test_a_dollar_and_markup_in_a_name_are_text() -> None:
     changed = replace(
         REPORT, tables=(replace(table("robust overfitting"), rows=rows),), is_selection=True
     )
-    (chart,) = (one for one in collect_charts([], changed) if one.table == "overfitting")
+    (chart,) = (one for one in collect_charts([], changed) if one.kind == "overfitting")
     texts = [element.text for element in ET.fromstring(to_inline_svg(chart)).iter()]
     assert any(text and text.startswith(r"a$\frac{1}{0}$<b>") for text in texts)
