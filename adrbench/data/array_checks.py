@@ -3,12 +3,15 @@
 Each function names the array by `where`, such as "x_train in images.npz".
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from adrbench.errors import DataError
+from adrbench.errors import DataError, one_line
 
 #: Color and transparency; an axis longer than this is not the channels.
 MAX_CHANNELS = 4
@@ -140,3 +143,26 @@ def check_counts(num_images: int, num_labels: int, images: str, labels: str) -> 
             f"{images} has {num_images} images but {labels} has {num_labels} labels: the numbers "
             "must be equal."
         )
+
+
+def check_class_names(names: object, num_classes: int, where: str) -> tuple[str, ...]:
+    """Return class names, which may be None, as a tuple; DataError unless there is one per class.
+
+    They may contain any characters; what cannot be encoded is replaced.
+    """
+    if names is None:
+        return ()
+    several: Any = names.tolist() if isinstance(names, np.ndarray) else names
+    is_list = isinstance(several, Sequence) and not isinstance(several, str | bytes)
+    texts = [one for one in several if isinstance(one, str)] if is_list else None
+    if texts is None or len(texts) < len(several):
+        raise DataError(
+            f"class_names of {where} is {one_line(repr(names))}: give a list of strings, one per "
+            "class."
+        )
+    if len(texts) != num_classes:
+        raise DataError(
+            f"class_names of {where} has {len(texts)} names, but there are {num_classes} "
+            "classes: give one name per class, in the order of the labels."
+        )
+    return tuple(text.encode(errors="replace").decode() for text in texts)

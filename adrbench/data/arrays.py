@@ -14,6 +14,7 @@ from adrbench.data.array_checks import (
     as_labels,
     as_tensor,
     check_channels_first,
+    check_class_names,
     check_counts,
     check_is_uint8,
     type_name,
@@ -37,6 +38,7 @@ def make_dataset(
     num_classes: int | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    class_names: Sequence[str] | None = None,
 ) -> Dataset:
     """Return a data set of these splits; arguments and errors are those of `from_arrays`."""
     check_dataset_name(name)
@@ -69,6 +71,7 @@ def make_dataset(
         train=parts.get("train", nothing),
         val=parts.get("val", nothing),
         test=parts["test"],
+        class_names=check_class_names(class_names, num_classes, f"data set {name!r}"),
     )
 
 

@@ -1,6 +1,7 @@
 """The table of built-in data sets, and the readers of digits and CIFAR."""
 
 import http.client
+import pickle
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,13 +13,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from adrbench.data.array_checks import check_class_names
 from adrbench.data.images import Images, Part, Source
 from adrbench.data.tiny_imagenet import NUM_CLASSES as NUM_TINY_IMAGENET_CLASSES
-from adrbench.data.tiny_imagenet import read_tiny_imagenet
+from adrbench.data.tiny_imagenet import read_tiny_imagenet, read_tiny_imagenet_names
 from adrbench.errors import DataError, one_line
 
 NUM_DIGITS_TEST = 360
 DOWNLOAD_TIMEOUT_SECONDS = 30.0
+CIFAR10_NAMES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 
 def read_digits(data_dir: Path, part: Part) -> Images | None:
@@ -67,6 +81,23 @@ def read_cifar(class_name: str, data_dir: Path, part: Part) -> Images | None:
     return Images(pixels, torch.tensor(dataset.targets, dtype=torch.int64))
 
 
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads only lists, dictionaries, texts and numbers: no class or function is looked up."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module}.{name} is not plain data")
+
+
+def read_cifar100_names(data_dir: Path) -> tuple[str, ...]:
+    """Return the names of CIFAR-100's fine classes in its own `meta`; () where it is not usable."""
+    try:
+        with (data_dir / "cifar-100-python" / "meta").open("rb") as file:
+            names = _PlainUnpickler(file).load()["fine_label_names"]
+        return check_class_names(names, 100, "CIFAR-100")
+    except Exception:  # a damaged pickle may raise anything, and nothing depends on the names
+        return ()
+
+
 @contextmanager
 def _connection_timeout() -> Iterator[None]:
     """Set a timeout for connections: torchvision passes none."""
@@ -89,6 +120,7 @@ DATASETS: dict[str, Source] = {
             std=(0.3753,),
             num_test=NUM_DIGITS_TEST,
             read=read_digits,
+            class_names=tuple("0123456789"),
         ),
         Source(
             name="cifar10",
@@ -99,6 +131,7 @@ DATASETS: dict[str, Source] = {
             published=True,
             num_test=10_000,
             read=partial(read_cifar, "CIFAR10"),
+            class_names=CIFAR10_NAMES,
         ),
         Source(
             name="cifar100",
@@ -109,6 +142,7 @@ DATASETS: dict[str, Source] = {
             published=True,
             num_test=10_000,
             read=partial(read_cifar, "CIFAR100"),
+            read_class_names=read_cifar100_names,
         ),
         Source(
             name="tiny-imagenet",
@@ -119,6 +153,7 @@ DATASETS: dict[str, Source] = {
             published=True,
             num_test=10_000,
             read=read_tiny_imagenet,
+            read_class_names=read_tiny_imagenet_names,
         ),
     )
 }

@@ -18,6 +18,7 @@ def source_of(dataset: Dataset, name: str) -> Source:
         std=dataset.std or None,
         published=dataset.published,
         read=partial(_read_part, dataset),
+        class_names=dataset.class_names,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from adrbench.data.array_checks import check_class_names
 from adrbench.data.decode import decode_images, readable_suffixes
 from adrbench.data.images import Images, Part, Source, check_num_classes
 from adrbench.errors import DataError
@@ -18,7 +19,8 @@ def open_folder(path: Path, name: str) -> Source:
     validation split, or the test split if there is no `test/`. For attacks, a test split is enough.
     Class indices follow the sorted names in `train/`, or else in the test split. Images are
     converted to RGB. Their order cycles through the classes (the first file of each class by name,
-    then the second of each, and so on), so that the first n images are balanced. Raises DataError
+    then the second of each, and so on), so that the first n images are balanced. The names of the
+    folders are those of the classes. Raises DataError
     for missing or empty splits; reading a split raises it for its files.
     """
     test = path / ("test" if (path / "test").is_dir() else "val")
@@ -33,6 +35,7 @@ def open_folder(path: Path, name: str) -> Source:
         summary=str(path),
         num_classes=num_classes,
         read=partial(_read_folder_part, path, test, classes),
+        class_names=check_class_names(classes, num_classes, str(path)),
     )
 
 

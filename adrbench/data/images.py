@@ -5,7 +5,7 @@ A `Source` reads a data set, built in or the user's own; a `Dataset` is one in m
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -77,7 +77,8 @@ class Source:
     for a user's own data, where they are computed from the training images. `published` means that
     the test split is a benchmark's official one, and `num_test` is then its size. Without
     `classes_are_known`, `num_classes` is only a lower bound derived from the labels of a test
-    split.
+    split. `class_names` are those of all classes, in order, and may be any text; they are empty
+    where unknown, or where `read_class_names(data_dir)` returns them.
     """
 
     name: str
@@ -89,6 +90,15 @@ class Source:
     published: bool = False
     num_test: int | None = None
     read: Callable[[Path, Part], Images | None]
+    class_names: tuple[str, ...] = ()
+    read_class_names: Callable[[Path], tuple[str, ...]] | None = None
+
+    def with_class_names(self, data_dir: Path) -> "Source":
+        """Return the source with its class names, where the files of the data set have them."""
+        if self.read_class_names is None:
+            return self
+        names = self.read_class_names(data_dir)
+        return replace(self, class_names=names if len(names) == self.num_classes else ())
 
     def read_part(self, data_dir: Path, part: Literal["train", "test"]) -> Images:
         """Return one split; DataError if it is missing, broken or incomplete."""
@@ -110,7 +120,7 @@ class Dataset:
     `val` may be empty; `val_is_drawn` means that it was drawn from the training images with a seed.
     `published` means that `test` is a benchmark's official test set. `training_images_sha256`
     identifies all training images, before any were held out, and the data set's own validation
-    images; it is None if unknown.
+    images; it is None if unknown. `class_names` are those of all classes, or empty where unknown.
 
     `Dataset.from_arrays` creates one from a user's arrays.
     """
@@ -125,6 +135,7 @@ class Dataset:
     test: Images
     training_images_sha256: str | None = None
     val_is_drawn: bool = False
+    class_names: tuple[str, ...] = ()
 
     @classmethod
     def from_arrays(
@@ -140,6 +151,7 @@ class Dataset:
         num_classes: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> "Dataset":
         """Create a data set from arrays.
 
@@ -148,7 +160,7 @@ class Dataset:
         Without a validation split, some of the training images are held out for validation. `name`
         is used in the names of runs and records. `num_classes` is by default the highest training
         label plus 1; `mean` and `std`, per channel and for pixels in [0, 1], are by default those
-        of the training images.
+        of the training images. `class_names` are one text per class, which reports show.
 
         Raises:
             DataError: for images or labels of another type, shape or range.
@@ -175,6 +187,7 @@ class Dataset:
             num_classes=num_classes,
             mean=mean,
             std=std,
+            class_names=class_names,
         )
 
     @property

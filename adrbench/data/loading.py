@@ -38,6 +38,7 @@ def load_dataset(
     for part, images in (("validation", val), ("test", test)):
         if images is not None:
             _check_same_shape(source, train, part, images)
+    source = source.with_class_names(data_dir)
     recognized = recognize(source, test)
     if recognized is not source:
         is_whole = val is None and are_published_training_images(train, recognized.name)
@@ -67,6 +68,7 @@ def load_dataset(
         test=test,
         training_images_sha256=training_images_sha256,
         val_is_drawn=has_no_val and len(val) > 0,
+        class_names=source.class_names,
     )
 
 
@@ -90,6 +92,7 @@ def load_split(
         raise unknown_name("split", str(split), ("train", "test"))
     source = find_source(dataset, data_dir)
     images = source.read_part(data_dir, split)
+    source = source.with_class_names(data_dir)
     return images, recognize(source, images) if split == "test" else source
 
 

@@ -17,6 +17,7 @@ import torch
 from adrbench.data.array_checks import (
     MAX_CHANNELS,
     MAX_CLASSES,
+    check_class_names,
     check_counts,
     check_is_uint8,
     check_label_range,
@@ -29,6 +30,8 @@ from adrbench.runtime.files import check_regular_file
 
 #: Enough for the header of any array that numpy reads, which is at most 10,000 characters.
 HEADER_BYTES = 16_384
+#: The key of the optional names of the classes.
+CLASS_NAMES = "class_names"
 
 
 class Header(NamedTuple):
@@ -43,22 +46,28 @@ def open_npz(path: Path, name: str) -> Source:
 
     Images are `x_train`, `x_test` and, optionally, `x_val`: uint8, (N, H, W, C) or (N, H, W).
     Labels are `y_...`: integers, (N,), from 0 to the maximum of `y_train`. For attacks, a test
-    split is enough; the maximum of `y_test` is then a lower bound of the highest class. Raises
-    DataError for an invalid file or invalid labels of the training split, or of the only split;
-    reading a split raises it for that split.
+    split is enough; the maximum of `y_test` is then a lower bound of the highest class, unless
+    there are `class_names`: strings, one per class. Raises DataError for an invalid file, invalid
+    names, or invalid labels of the training split, or of the only split; reading a split raises it
+    for that split.
     """
     keys = _list_keys(path)
     has_classes = "y_train" in keys
     part: Part = "train" if has_classes else "test"
     highest = int(_read_labels(path, part).max())
+    num_classes = highest + 1
+    names = _read_array(path, CLASS_NAMES, _check_names) if CLASS_NAMES in keys else None
+    if names is not None and not has_classes:
+        num_classes, has_classes = max(num_classes, len(names)), True
     if has_classes:
-        check_num_classes(highest + 1, f"y_train in {path}")
+        check_num_classes(num_classes, f"y_{part} in {path}")
     return Source(
         name=name,
         summary=str(path),
-        num_classes=highest + 1,
+        num_classes=num_classes,
         classes_are_known=has_classes,
-        read=partial(_read_npz_part, path, highest + 1 if has_classes else MAX_CLASSES),
+        read=partial(_read_npz_part, path, num_classes if has_classes else MAX_CLASSES),
+        class_names=check_class_names(names, num_classes, str(path)),
     )
 
 
@@ -108,6 +117,14 @@ def _check_labels(header: Header, name: str) -> None:
     check_label_type(str(header.dtype), header.shape, name, is_integer=is_integer)
 
 
+def _check_names(header: Header, name: str) -> None:
+    if header.dtype.kind != "U" or len(header.shape) != 1:
+        raise DataError(
+            f"{name} has type {header.dtype} and shape {header.shape}: it must be an array of "
+            "strings, one per class."
+        )
+
+
 def _read_labels(path: Path, part: Part) -> npt.NDArray[np.integer]:
     labels = _read_array(path, f"y_{part}", _check_labels)
     check_label_range(int(labels.min()), int(labels.max()), f"y_{part} in {path}")
@@ -117,7 +134,8 @@ def _read_labels(path: Path, part: Part) -> npt.NDArray[np.integer]:
 def _read_array(path: Path, key: str, check: Callable[[Header, str], None]) -> npt.NDArray[Any]:
     """Return an array of an `.npz` file, after passing its header and description to `check`."""
     name = f"{key} in {path}"
-    broken = f"{name} is broken or not a plain array: save it again as an array of numbers."
+    kind = "strings" if key == CLASS_NAMES else "numbers"
+    broken = f"{name} is broken or not a plain array: save it again as an array of {kind}."
     with _open_archive(path) as archive:
         members = _find_members(archive)
         if key not in members:

@@ -40,6 +40,18 @@ def read_tiny_imagenet(data_dir: Path, part: Part) -> Images | None:
     return Images(decode_images(files), torch.tensor(labels, dtype=torch.int64))
 
 
+def read_tiny_imagenet_names(data_dir: Path) -> tuple[str, ...]:
+    """Return the first name of each class in `words.txt`, or its id; () without that file."""
+    root = data_dir / "tiny-imagenet-200"
+    try:
+        lines = _read_text(root / "words.txt").splitlines()
+        wnids = sorted(set(_read_text(root / "wnids.txt").split()))
+    except DataError:
+        return ()
+    words = {wnid: text for wnid, _, text in (line.partition("\t") for line in lines)}
+    return tuple(words.get(wnid, wnid).partition(",")[0] for wnid in wnids)
+
+
 def _list_train(root: Path, classes: dict[str, int]) -> list[tuple[Path, int]]:
     examples = []
     for wnid, label in classes.items():

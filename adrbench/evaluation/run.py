@@ -176,7 +176,7 @@ def perform(
     with torch.inference_mode(False), GLOBAL_STATE:
         model = without_inference_tensors(job.target_model.model)
         with on_device(model, context.device):
-            return evaluate(
+            evaluation = evaluate(
                 model,
                 job.images.to(context.device),
                 job.suite,
@@ -193,6 +193,10 @@ def perform(
                 process_group=context.process_group,
                 freezer=freezer,
             )
+    if evaluation.outputs is None:
+        return evaluation
+    named = replace(evaluation.outputs, class_names=job.info.class_names)
+    return replace(evaluation, outputs=named)
 
 
 def save_examples(path: Path, job: Job, evaluation: Evaluation) -> None:

@@ -66,6 +66,7 @@ def test_each_record_has_a_file_of_its_own() -> None:
     ]
     assert sorted(round(float(one.linf.max()), 3) for one in kept) == [0.02, 0.02, 0.1, 0.1]
     assert all(one.clean_logits.shape == (60, 10) for one in kept)
+    assert all(one.class_names == tuple("0123456789") for one in kept)
     for path, record in found.items():
         correct = np.load(path.with_suffix(".npz"))["adversarial_logits"].argmax(1)
         assert (correct == kept[0].labels).sum() >= record.robust_correct
