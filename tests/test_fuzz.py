@@ -28,7 +28,7 @@ from adrbench.results.records import Record, Skipped, read_record, read_records
 from adrbench.runtime.typed_json import from_json, to_json
 from fuzzing import MEBIBYTE, fuzz
 from messages import assert_one_line
-from report_records import attack_record, foreign_record, train_record
+from report_records import attack_record, foreign_record, inspect_record, train_record
 from runner import command
 
 rarely = settings(fuzz, max_examples=40)
@@ -127,7 +127,9 @@ ATTACKS: list[Record] = [
 ]
 HISTORY = ({"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": None})
 TRAINED = train_record(config={"lr": 0.1, "milestones": [0.5]}, history=HISTORY)
-DOCUMENTS = [json.loads(json.dumps(to_json(record))) for record in (*ATTACKS, TRAINED)]
+DOCUMENTS = [
+    json.loads(json.dumps(to_json(record))) for record in (*ATTACKS, TRAINED, inspect_record())
+]
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def inspect(
     device: Device = "auto",
     force: Annotated[bool, typer.Option("--force", help="Repeat a finished inspection.")] = False,
 ) -> None:
-    """Show what ADR does to the labels of a run: mean labels, confusable pairs, outliers."""
+    """Show what ADR does to the labels of a run at a checkpoint."""
     if selection is not None and selection not in SELECTIONS:
         raise unknown_name("selection", selection, SELECTIONS)
     if batch_size < 1:

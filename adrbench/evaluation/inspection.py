@@ -41,13 +41,12 @@ ADR = "adr"
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """An inspection before it runs: the checkpoint at `path`, and ADR with its teacher.
+    """An inspection before it runs: the checkpoint, and ADR with its teacher.
 
     `images` are the first of the `num_train` images that the run was trained on. `record` is the
     file of the result.
     """
 
-    path: Path
     checkpoint: Checkpoint
     checkpoint_sha256: str
     images: Images
@@ -108,11 +107,7 @@ def plan_inspection(
     path = find_checkpoint(target, selection)
     checkpoint = checkpoints.load(path)
     config = checkpoint.config
-    if ADR not in config.parsed_method().tokens:
-        raise CheckpointError(
-            f"{path} was trained with method {config.method!r}, which leaves labels as they are: "
-            "give a run whose method has adr, such as adr+wa."
-        )
+    check_inspectable(path, checkpoint)
     if arch is not None and not needs_arch(checkpoint):
         logger.warning(f"{argument('arch')} is ignored: {path} specifies its own.")
         arch = None
@@ -127,7 +122,6 @@ def plan_inspection(
     )
     assert isinstance(slots.targets, Rectified)
     return Inspection(
-        path=path,
         checkpoint=checkpoint,
         checkpoint_sha256=hash_file(path),
         images=loaded.train if n is None else loaded.train.first(n),
@@ -138,6 +132,21 @@ def plan_inspection(
         steps_per_epoch=num_steps,
         record=out / f"inspect-{checkpoint.run}-{checkpoint.selection}.json",
     )
+
+
+def check_inspectable(path: Path, checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError unless a checkpoint has ADR, and a run's name for the record's file."""
+    run, method = checkpoint.run, checkpoint.config.method
+    if not run or Path(run).name != run or not run.isprintable():
+        raise CheckpointError(
+            f"{path} is of a run called {run!r:.60}, which cannot be part of the name of "
+            "a file: copy or train it again."
+        )
+    if ADR not in checkpoint.config.parsed_method().tokens:
+        raise CheckpointError(
+            f"{path} was trained with method {method!r}, which leaves labels as they are: give "
+            "a run whose method has adr, such as adr+wa."
+        )
 
 
 def find_checkpoint(target: Path, selection: Selection | None) -> Path:

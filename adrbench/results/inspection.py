@@ -118,6 +118,9 @@ class InspectRecord:
                 "counts should satisfy 1 <= n <= num_train and num_disagreeing <= n, not "
                 f"{self.n}, {self.num_train}, {self.num_disagreeing}"
             )
+        epochs = [one.epoch for one in self.schedule]
+        if not epochs or epochs != list(range(1, len(epochs) + 1)):
+            raise ValueError("schedule should have the epochs from 1 on")
         _check_classes(self)
         _check_images(self)
         _check_numbers(self)
@@ -126,6 +129,8 @@ class InspectRecord:
 def _check_classes(record: InspectRecord) -> None:
     """Raise ValueError unless everything about classes is about `num_classes` of them."""
     num_classes = record.num_classes
+    if num_classes < 2:
+        raise ValueError(f"num_classes should be at least 2, not {num_classes}")
     sizes = {len(record.class_counts), len(record.mean_labels), *map(len, record.mean_labels)}
     if sizes != {num_classes} or len(record.class_names) not in (0, num_classes):
         raise ValueError(

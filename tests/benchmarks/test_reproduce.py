@@ -24,7 +24,13 @@ from adrbench.config.method import parse_method
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Images
 from adrbench.errors import DataError
-from adrbench.results.records import AttackRecord, TrainRecord, read_record, read_records
+from adrbench.results.records import (
+    AttackRecord,
+    TrainRecord,
+    read_record,
+    read_records,
+    write_record,
+)
 from benchmarks.reproduce import __main__ as program
 from benchmarks.reproduce import jobs as reproduce_jobs
 from benchmarks.reproduce import subsets
@@ -33,6 +39,7 @@ from benchmarks.reproduce.matrix import JPEG, STUDIES, SUBSETS, Attack, Study, S
 from benchmarks.reproduce.process_pool import ProcessPool, RunningJob, explain_failure, find_error
 from benchmarks.reproduce.progress import Estimate
 from benchmarks.reproduce.runner import choose_pending, make_all_jobs, reproduce
+from report_records import inspect_record
 
 pytestmark = pytest.mark.xdist_group("reproduce")
 ROOT = Path(__file__).parents[2]
@@ -269,6 +276,12 @@ def test_an_interrupted_matrix_resumes(tmp_path: Path) -> None:
 def find_pending(where: Workspace, study: Study = TINY) -> list[str]:
     jobs = make_all_jobs({"tiny": study}, where)
     return [job.name for job in choose_pending(jobs, read_index(where.out))]
+
+
+def test_the_record_of_an_inspection_is_neither_a_training_nor_an_attack(tmp_path: Path) -> None:
+    write_record(tmp_path / "inspect.json", inspect_record())
+    index = read_index(tmp_path)
+    assert (index.trainings, index.attacks) == ({}, {})
 
 
 def everything() -> list[str]:

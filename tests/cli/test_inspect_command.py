@@ -179,6 +179,17 @@ def test_bad_input_is_one_sentence_and_changes_nothing(
     assert tree(workplace) == before
 
 
+@pytest.mark.parametrize("run", ["../elsewhere", "", "\x1b[2J"])
+def test_a_file_does_not_choose_where_the_record_goes(workplace: Path, run: str) -> None:
+    path = DIRECTORY / checkpoints.BEST
+    checkpoints.save(path, replace(checkpoints.load(path), run=run))
+    before = tree(workplace)
+    refused = command("inspect", path)
+    assert refused.code == 1
+    assert_one_sentence(refused.lines[0].removeprefix("error: "), "part of the name of a file")
+    assert tree(workplace) == before
+
+
 def test_a_data_set_with_validation_images_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from adrbench.checkpoints import format as checkpoints
 from adrbench.data import Source, loading
 from adrbench.data.find_source import find_source
 from adrbench.registry import load_import_path
+from adrbench.results.inspection import InspectRecord
 from adrbench.results.records import AttackRecord, read_record
 from runner import QUICK, command, succeed, tree
 from user_code import write_module
@@ -44,6 +45,17 @@ def test_a_network_of_ones_own_is_trained_and_attacked() -> None:
     records = [read_record(path) for path in Path("results").glob(f"{RUN}-*.json")]
     assert {record.arch for record in records} == {ARCH}
     assert {r.selection for r in records if isinstance(r, AttackRecord)} == {"best", "last"}
+
+
+def test_a_network_of_ones_own_is_inspected_when_it_is_named() -> None:
+    succeed("train", "digits", "--arch", ARCH, "--method", "adr+wa", *QUICK)
+    refused = command("inspect", Path("checkpoints", RUN))
+    assert refused.code == 1
+    assert refused.lines[-1].endswith(f"give --arch {ARCH} again.")
+    succeed("inspect", Path("checkpoints", RUN), "--arch", ARCH)
+    record = read_record(Path("results", f"inspect-{RUN}-best.json"))
+    assert isinstance(record, InspectRecord)
+    assert record.arch == ARCH
 
 
 def test_a_network_is_attacked_by_its_import_path() -> None:

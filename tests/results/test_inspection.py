@@ -41,6 +41,8 @@ def test_pixels_are_packed_row_by_row() -> None:
         ({"class_counts": [1, 1, 0]}, "should sum to n, 3"),
         ({"mean_labels": [[0.5, 0.5, 0.5]] * 2 + [[0.5]]}, "should be of 3 classes"),
         ({"mean_labels": [[0.5, 0.5, float("nan")]] * 3}, "from 0 to 1"),
+        ({"num_classes": 0, "class_counts": [], "mean_labels": []}, "num_classes should be at"),
+        ({"schedule": []}, "schedule should have the epochs from 1 on"),
         ({"image_shape": [1, 2, 2]}, "2 bytes of pixels are not an image of shape (1, 2, 2)"),
         ({"temperature": 0.0}, "temperatures should be finite and above 0"),
         ({"mean_entropy": float("inf")}, "mean_entropy should be finite"),
