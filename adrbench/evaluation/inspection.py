@@ -127,7 +127,7 @@ def plan_inspection(
         images=loaded.train if n is None else loaded.train.first(n),
         num_train=len(loaded.train),
         dataset=loaded.name,
-        class_names=(),
+        class_names=loaded.class_names,
         targets=slots.targets,
         steps_per_epoch=num_steps,
         record=out / f"inspect-{checkpoint.run}-{checkpoint.selection}.json",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from adrbench.report.cell_text import cut
 from adrbench.report.tables import Cell, Column, Row, Table
 from adrbench.results.inspection import InspectRecord, LabeledImage
 
@@ -16,7 +17,7 @@ def describe(record: InspectRecord) -> Iterator[str]:
     num_epochs = len(record.schedule)
     further = record.steps - record.epoch * (record.total_steps // num_epochs)
     steps = f" and {further:,} steps" if further else ""
-    yield f"{record.run}: {record.selection} checkpoint"
+    yield f"{cut(record.run)}: {record.selection} checkpoint"
     yield f"teacher: the average after {record.epoch} of {num_epochs} epochs{steps}"
     of = "" if record.n == record.num_train else f" of {record.num_train:,}"
     yield f"images: {record.n:,}{of} training images, clean and not augmented"
@@ -131,7 +132,8 @@ def tabulate_schedule(record: InspectRecord) -> Table:
 
 def name_class(record: InspectRecord, index: int) -> str:
     """Return the number of a class, with its name where it has one."""
-    return f"{index} {record.class_names[index]}" if record.class_names else str(index)
+    number, name = str(index), record.class_names[index] if record.class_names else ""
+    return number if name in ("", number) else f"{number} {name}"
 
 
 def _number(key: str, label: str | None = None, decimals: int = 2) -> Column:

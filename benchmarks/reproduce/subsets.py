@@ -45,9 +45,9 @@ def prepare_datasets(datasets: Iterable[str], data_dir: Path) -> None:
 
 def write_subset(subset: Subset, path: Path, data_dir: Path) -> None:
     """Write the images of `subset` as an .npz file that `adrbench train` takes."""
-    train, _ = load_split(subset.source, "train", data_dir=data_dir)
+    train, info = load_split(subset.source, "train", data_dir=data_dir)
     test, _ = load_split(subset.source, "test", data_dir=data_dir)
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, Any] = {"class_names": np.array(info.class_names)}
     for part, images, ranges in (
         ("train", train, subset.train),
         ("val", train, subset.val),

@@ -23,6 +23,8 @@ from adrbench.cli.app import app
 from adrbench.config.method import parse_method
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Images
+from adrbench.data.builtin import DATASETS
+from adrbench.data.images import Source
 from adrbench.errors import DataError
 from adrbench.results.records import (
     AttackRecord,
@@ -562,12 +564,12 @@ def test_the_last_error_of_a_log_is_found(tmp_path: Path) -> None:
 def small_cifar(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace CIFAR-10 by images whose pixels are their own number."""
 
-    def load_split(dataset: str, split: str, *, data_dir: Path) -> tuple[Images, None]:
+    def load_split(dataset: str, split: str, *, data_dir: Path) -> tuple[Images, Source]:
         assert dataset == "cifar10"
         n = {"train": 50, "test": 10}[split]
         numbers = torch.arange(n, dtype=torch.uint8) + (100 if split == "test" else 0)
         pixels = numbers.view(-1, 1, 1, 1).expand(n, 3, 32, 32).contiguous()
-        return Images(pixels, torch.arange(n) % 10), None
+        return Images(pixels, torch.arange(n) % 10), DATASETS[dataset]
 
     monkeypatch.setattr(subsets, "load_split", load_split)
 

@@ -71,9 +71,8 @@ def _place_section(
     tables = [table for table in report.tables if place_of(table) in places]
     own = [chart for chart in charts if chart.place in places]
     blocks = [_make_block(*block, tables=tables, charts=own) for block in BLOCKS]
-    blocks.append(
-        _gallery_block([one for one in report.outputs if place_of_outputs(one) in places])
-    )
+    models = [one for one in report.outputs if place_of_outputs(one) in places]
+    blocks.append(_gallery_block(models))
     dataset, norm, eps = places[0]
     return Section(
         title=f"{cut(dataset)}, {norm} {eps}",
