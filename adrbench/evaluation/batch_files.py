@@ -106,6 +106,14 @@ class BatchFiles(Generic[Content]):
         for path in self.find().values():
             path.unlink(missing_ok=True)
 
+    def remove_foreign(self) -> None:
+        """Remove the files that are damaged or belong to another evaluation."""
+        for path in self.find().values():
+            try:
+                self._read(path)
+            except RecordError:
+                path.unlink(missing_ok=True)
+
     def path_of(self, stage: int, batch: int) -> Path:
         """Return the path of the file of a batch."""
         return self.stem.with_name(f"{self.stem.name}.{stage}-{batch}.npz")

@@ -55,7 +55,8 @@ def saved_state(
     Within the context no other process uses the state. It is kept if the context raises, except for
     a NonFiniteLogitsError, after which there is nothing to resume. `force` discards what an earlier
     process left. Examples and outputs without progress are discarded too, since they may be of
-    another evaluation, unless `is_finished`: then only the outputs of a record are computed.
+    another evaluation. If it `is_finished`, only the outputs of its record are computed, and those
+    of its batches are kept, while others, such as those of another batch size, are discarded.
 
     Raises:
         AdrbenchError: when another process uses the state.
@@ -78,6 +79,8 @@ def saved_state(
         is_resumed = not force and (is_finished or state.progress.load() is not None)
         if rank_zero and not is_resumed:
             state.remove()
+        if rank_zero and is_finished:
+            state.outputs.remove_foreign()
         try:
             yield state
         except NonFiniteLogitsError:

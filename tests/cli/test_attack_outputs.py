@@ -117,9 +117,11 @@ def test_the_file_may_be_missing_or_damaged(content: bytes | None) -> None:
     )
 
 
+@pytest.mark.parametrize("batch_size", ["25", "20"])
 def test_a_kill_while_outputs_are_added_loses_neither_record_nor_batches(
-    monkeypatch: pytest.MonkeyPatch,
+    batch_size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Batches of another size are attacked again."""
     succeed(*LINE)
     ((path, _),) = records().items()
     before = path.read_text()
@@ -128,8 +130,9 @@ def test_a_kill_while_outputs_are_added_loses_neither_record_nor_batches(
         assert command(*LINE, "--batch-size", "25", "--outputs").code == 130
     assert path.read_text() == before
     assert len(list(Path("results").glob(".*.outputs.2-*.npz"))) == 3
-    succeed(*LINE, "--batch-size", "25", "--outputs")
-    only()
+    succeed(*LINE, "--batch-size", batch_size, "--outputs")
+    _, record, outputs = only()
+    assert len(outputs.labels) == record.n
     assert len(list(Path("results").iterdir())) == 2
 
 
