@@ -72,9 +72,7 @@ def report(
     baselines: Annotated[
         bool, typer.Option(help="Also show the results of RobustBench and of the ADR paper.")
     ] = True,
-    intervals: Annotated[
-        bool, typer.Option("--intervals", help="Show 95 % Wilson intervals of accuracies.")
-    ] = False,
+    intervals: Annotated[bool, typer.Option("--intervals", help="Show 95 % intervals.")] = False,
 ) -> None:
     """Report results as tables or as a page: accuracy, overfitting, comparisons, cost."""
     from adrbench.report import DEFAULT, FORMATS, build_report, needs_outputs, select_tables

@@ -129,6 +129,8 @@ CALIBRATION = (
     Column(key="outputs", label="outputs"),
     SEEDS,
     N,
+    _measure("accuracy", "accuracy", 1),
+    _measure("confidence", "confidence", 1),
     _measure("ece", "ECE", 1),
     _measure("brier", "Brier", 3),
     _measure("nll", "NLL", 2),

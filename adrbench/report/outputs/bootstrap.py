@@ -10,18 +10,22 @@ to, without assuming that a measure is a mean over images:
   ten different resamples, whose variance is a third too small on average.
 
 The standard error, its degrees of freedom, and Student's t are then those of `two_way_interval`.
-The interval is centred on the value minus its bias, which is estimated by the mean of the resamples
-minus the value (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 10): that of
-a mean is 0, while the expected calibration error is biased upwards.
+The interval extends by t standard errors below the value or, if that is lower, the value minus its
+bias, and above the higher of the two. The bias is estimated by the mean of the resamples minus the
+value (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 10): that of a mean is
+0, while the expected calibration error is biased upwards.
 """
 
+from functools import lru_cache
+
 import numpy as np
+import numpy.typing as npt
 
 from adrbench.report.outputs.predictions import Floats
 from adrbench.report.two_way_interval import LEVEL, combine_variances
 
 NUM_RESAMPLES = 1000
-#: Resamples whose weights are in memory at once: 8 MB for 10,000 images.
+#: Resamples whose counts are converted at once, to 8 MB for 10,000 images.
 CHUNK = 100
 SEED = 0
 #: A standard error below this, relative to values above 1, is one of 0 but for rounding.
@@ -33,15 +37,19 @@ def resample_sums(contributions: Floats) -> Floats:
 
     The resamples of n images are always the same.
     """
-    n = len(contributions)
+    counts = _draw_counts(len(contributions))
+    parts = np.split(counts, NUM_RESAMPLES // CHUNK)
+    return np.concatenate([part.astype(np.float64) @ contributions for part in parts])
+
+
+@lru_cache(maxsize=1)
+def _draw_counts(n: int) -> npt.NDArray[np.uint8]:
+    """Return how often each of n images is in each resample, (NUM_RESAMPLES, n)."""
     generator = np.random.default_rng(SEED)
-    sums = []
-    for _ in range(NUM_RESAMPLES // CHUNK):
-        drawn = generator.integers(0, n, size=(CHUNK, n), dtype=np.int64)
-        drawn += n * np.arange(CHUNK)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=CHUNK * n).reshape(CHUNK, n)
-        sums.append(counts.astype(np.float64) @ contributions)
-    return np.concatenate(sums)
+    counts = np.empty((NUM_RESAMPLES, n), np.uint8)
+    for own in counts:
+        own[:] = np.bincount(generator.integers(0, n, n), minlength=n)
+    return counts
 
 
 def estimate_interval(values: Floats, resampled: Floats, n: int) -> tuple[float, float] | None:
@@ -66,6 +74,7 @@ def estimate_interval(values: Floats, resampled: Floats, n: int) -> tuple[float,
     error, freedom = combine_variances((of_seeds, of_images, of_residual), k, n)
     if error <= ROUNDING * max(1.0, abs(float(values.mean()))):
         return None
-    centre = 2 * float(values.mean()) - float(means.mean())
+    value = float(values.mean())
+    corrected = 2 * value - float(means.mean())
     half = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
-    return centre - half, centre + half
+    return min(value, corrected) - half, max(value, corrected) + half

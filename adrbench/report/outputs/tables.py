@@ -7,6 +7,7 @@ from adrbench.report.attack_labels import label_attacks
 from adrbench.report.distinctions import Distinctions
 from adrbench.report.footnotes import SEEDS_NOTE, group_footnotes
 from adrbench.report.grouping import SELECTIONS, Task, context, describe
+from adrbench.report.outputs.measures import CALIBRATION
 from adrbench.report.outputs.statistics import OutputStatistics
 from adrbench.report.run_settings import Settings
 from adrbench.report.statistics import Figure
@@ -14,11 +15,11 @@ from adrbench.report.tables import Cell, Column, Row, Table
 
 INTERVALS_NOTE = "[low, high]: 95 % interval, seeds and images both random."
 IMAGES_NOTE = "[low, high]: 95 % interval, only images random."
-BIAS_NOTE = "ECE is biased upwards on few images; its interval is corrected for that."
+BIAS_NOTE = "ECE is biased upwards on few images; its interval extends to less bias."
 CALIBRATION_NOTES = (
     "ECE: expected calibration error (%, 15 bins); Brier: from 0 to 2; NLL: in nats.",
     "right, wrong: mean confidence (%) of right and of wrong predictions.",
-    "adversarial: on the images with which the attack ended.",
+    "adversarial: on the images with which the attack ended, also in its accuracy.",
 )
 CONSISTENCY_NOTES = (
     "KL: of the adversarial from the clean outputs, in nats; TV: total variation (%).",
@@ -38,11 +39,7 @@ def calibration_table(
         rows.make(
             one,
             outputs=outputs,
-            ece=side.ece,
-            brier=side.brier,
-            nll=side.nll,
-            confidence_right=side.confidence_right,
-            confidence_wrong=side.confidence_wrong,
+            **{name: getattr(side, name) for name in CALIBRATION},
         )
         for comparable in compare_by_method(statistics)
         for outputs in ("clean", "adversarial")
