@@ -185,6 +185,24 @@ def test_intervals_are_shown_with_the_decimals_of_their_column(tmp_path: Path) -
     assert float(row["low"]) < float(row["high"])
 
 
+@pytest.mark.parametrize(
+    ("seeds", "note"),
+    [
+        ({"at": 1, "adr": 1}, "only images random."),
+        ({"at": 2, "adr": 2}, "seeds and images both random."),
+        ({"at": 2, "adr": 1}, "seeds and images both random; of one seed, only images."),
+    ],
+    ids=["one", "several", "both"],
+)
+def test_a_note_says_what_is_random(tmp_path: Path, seeds: dict[str, int], note: str) -> None:
+    for method, number in seeds.items():
+        for seed in range(number):
+            save(tmp_path, make_outputs(seed), seed, method=method)
+    for name in OF_OUTPUTS[:2]:
+        notes = table(report_on(tmp_path, intervals=True), name).notes
+        assert f"[low, high]: 95 % interval, {note}" in notes
+
+
 def test_lines_of_the_csv_are_distinct(tmp_path: Path) -> None:
     save_two_methods(tmp_path)
     rows = list(csv.DictReader(io.StringIO(render(report_on(tmp_path), "csv"))))

@@ -14,6 +14,7 @@ from adrbench.report.statistics import Figure
 from adrbench.report.tables import Cell, Column, Row, Table
 
 INTERVALS_NOTE = "[low, high]: 95 % interval, seeds and images both random."
+MIXED_NOTE = "[low, high]: 95 % interval, seeds and images both random; of one seed, only images."
 IMAGES_NOTE = "[low, high]: 95 % interval, only images random."
 BIAS_NOTE = "ECE is biased upwards on few images; its interval extends to less bias."
 CALIBRATION_NOTES = (
@@ -158,9 +159,10 @@ def make_table(
 def _figure_notes(rows: Sequence[Row], intervals: bool) -> list[str]:
     """Return the notes on the kinds of figures that occur in `rows`."""
     figures = [cell for row in rows for cell in row.cells.values() if isinstance(cell, Figure)]
-    has_seeds = any(figure.std is not None for figure in figures)
-    notes = [SEEDS_NOTE] if has_seeds else []
+    have_seeds = {figure.std is not None for figure in figures}
+    notes = [SEEDS_NOTE] if True in have_seeds else []
     if intervals:
-        notes.append(INTERVALS_NOTE if has_seeds else IMAGES_NOTE)
+        alike = INTERVALS_NOTE if True in have_seeds else IMAGES_NOTE
+        notes.append(MIXED_NOTE if len(have_seeds) > 1 else alike)
         notes += [BIAS_NOTE] if any("ece" in row.cells for row in rows) else []
     return notes
