@@ -2,20 +2,28 @@
 
 from dataclasses import fields, is_dataclass, replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from adrbench.config.threat import ThreatModel
+from adrbench.report import read_results
 from adrbench.results.records import (
     AttackRecord,
     Outcomes,
     Record,
     StageResult,
-    TrainRecord,
     pack_outcomes,
 )
-from report_records import attack_record, cifar10_records, digits_config, train_record
+from report_outputs import make_outputs, save
+from report_records import (
+    attack_record,
+    cifar10_records,
+    digits_config,
+    inspect_record,
+    train_record,
+)
 
 #: Markup, quotes, markdown, LaTeX, control characters, and a name that is far too long.
 HOSTILE = (
@@ -46,7 +54,7 @@ def history(offset: int, num_epochs: int = 6) -> tuple[dict[str, Any], ...]:
 
 
 def page_records() -> list[Record]:
-    """Return records for every block of a page but those of outputs and inspections."""
+    """Return records for every block of a page but those of outputs."""
     records = [
         _complete(record) if isinstance(record, AttackRecord) else record
         for record in cifar10_records()
@@ -55,6 +63,7 @@ def page_records() -> list[Record]:
         run = {"method": "at+wa", "seed": seed, "history": history(seed)}
         config = digits_config(method="at+wa", seed=seed, ema_decay=0.98).to_json()
         records.append(train_record(dataset="digits", arch="small-cnn", config=config, **run))
+    records.append(inspect_record(class_names=("zero", "one", "two")))
     for eps in (2 / 255, 4 / 255):
         threat = ThreatModel(norm="Linf", eps=eps)
         changes = {"suite": "pgd-20", "method": "trades", "n": 1_000, "threat_model": threat}
@@ -96,6 +105,8 @@ def make_hostile(record: Any, text: str = HOSTILE) -> Any:
             changes[field.name] = text
         elif field.name in ("warnings", "versions", "plugins", "parameters"):
             changes[field.name] = (text,) if isinstance(value, tuple) else {text: text}
+        elif field.name == "class_names":
+            changes[field.name] = (text,) * len(value)
         elif field.name == "stages":
             changes[field.name] = tuple(
                 replace(stage, name=f"{text}{i}") for i, stage in enumerate(value)
@@ -105,12 +116,19 @@ def make_hostile(record: Any, text: str = HOSTILE) -> Any:
 
 
 def hostile_records() -> list[Record]:
-    """Return attack and training records whose every name is hostile."""
-    return [
-        make_hostile(record)
-        for record in page_records()
-        if isinstance(record, AttackRecord | TrainRecord)
-    ]
+    """Return records whose every name is hostile."""
+    return [make_hostile(record) for record in page_records()]
+
+
+def save_outputs(directory: Path, name: str = "") -> list[Record]:
+    """Write outputs of three seeds of two methods; with a `name`, it is that of all classes."""
+    for method, sharpness in (("at", 2.0), ("adr", 1.0)):
+        for seed in range(3):
+            outputs = make_outputs(seed, sharpness=sharpness)
+            if name:
+                outputs = replace(outputs, class_names=(name,) * outputs.num_classes)
+            save(directory, outputs, seed, method=method)
+    return read_results([directory])
 
 
 class ParsedPage(HTMLParser):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from adrbench.report.cell_text import cut
 from adrbench.report.figures.accuracy import FRAME, ROW
 from adrbench.report.figures.chart import Chart
 from adrbench.report.figures.rows import MOST_ROWS
@@ -126,7 +127,7 @@ def name_model(model: OutputStatistics, *, everything: bool = False) -> str:
     group = model.group
     epoch = "" if group.selection == "file" else f", {group.selection}"
     further = f", {group.identity.arch}, {model.suite}" if everything else ""
-    return f"{group.method}{epoch}{further}"
+    return cut(f"{group.method}{epoch}{further}")
 
 
 def _chart(

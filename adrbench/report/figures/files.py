@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adrbench.report.cell_text import cut
 from adrbench.report.figures.chart import Chart
 from adrbench.report.figures.style import DARK, styled
 from adrbench.runtime.files import write_atomically
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 FORMATS = ("svg", "pdf", "png")
 #: Dots per inch of images.
 RESOLUTION = 200
+#: The label of a figure for screen readers is no longer than this.
+MOST_IN_LABEL = 1_000
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _COLOR = re.compile("|".join(DARK))
 _DECIMALS = re.compile(r"(\d+\.\d{2})\d+")
@@ -83,7 +86,8 @@ def _theme(text: str, chart: Chart) -> str:
             parent.remove(rules)
     root.attrib.pop("version", None)
     root.set("role", "img")
-    root.set("aria-label", f"{chart.title}. {chart.description} {chart.caption}".strip())
+    label = f"{chart.title}. {chart.description} {chart.caption}"
+    root.set("aria-label", cut(label.strip(), MOST_IN_LABEL))
     root.set("width", width)
     root.set("height", height)
     return ET.tostring(root, encoding="unicode")

@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from adrbench.report.cell_text import cut
 from adrbench.report.inspection_tables import name_class
 from adrbench.report.page.content import Gallery, Picture
 from adrbench.results.inspection import InspectRecord, LabeledImage, unpack_pixels
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Images of other numbers of channels are not shown.
 CHANNELS = (1, 3)
+#: Longer names of classes are cut.
+MOST_IN_NAME = 40
 #: Pictures of one model.
 MOST_PICTURES = 8
 #: Differences are magnified to this part of the range of pixels.
@@ -87,15 +90,20 @@ def _picture_labels(record: InspectRecord, images: Sequence[LabeledImage]) -> tu
     if record.image_shape[0] not in CHANNELS:
         return ()
     pictures = []
-    for one in images[:MOST_PICTURES]:
-        pixels = unpack_pixels(one.pixels, record.image_shape).astype(np.float32) / np.float32(255)
-        share, confidence = 100 * one.label_probability, 100 * one.predicted_probability
+    for image in images[:MOST_PICTURES]:
+        pixels = unpack_pixels(image.pixels, record.image_shape).astype(np.float32) / np.float32(
+            255
+        )
+        label, predicted = (
+            cut(name_class(record, one), MOST_IN_NAME) for one in (image.label, image.predicted)
+        )
+        share, confidence = 100 * image.label_probability, 100 * image.predicted_probability
         pictures.append(
             Picture(
                 images={"training image": to_data_uri(pixels)},
                 lines=(
-                    f"{name_class(record, one.label)}: {share:.0f} % of the label",
-                    f"teacher: {name_class(record, one.predicted)} {confidence:.0f} %",
+                    f"{label}: {share:.0f} % of the label",
+                    f"teacher: {predicted} {confidence:.0f} %",
                 ),
             )
         )
@@ -124,4 +132,6 @@ def _describe(outputs: Outputs, logits: "Image") -> list[str]:
 
 
 def _name(outputs: Outputs, label: int) -> str:
-    return outputs.class_names[label] if outputs.class_names else f"class {label}"
+    return (
+        cut(outputs.class_names[label], MOST_IN_NAME) if outputs.class_names else f"class {label}"
+    )

@@ -7,11 +7,16 @@ policy allows one script, by its hash, and images within the file.
 import base64
 import hashlib
 from importlib.resources import files
+from typing import Any
 
+from adrbench.report.cell_text import cut
 from adrbench.report.figures.files import to_inline_svg, variable
 from adrbench.report.figures.style import DARK
 from adrbench.report.page.content import Page
 from adrbench.report.page.html_table import make_html_table
+
+#: Longer texts, which only a hostile record has, are cut.
+MOST_CHARACTERS = 1_500
 
 
 def render_page(page: Page) -> str:
@@ -21,7 +26,7 @@ def render_page(page: Page) -> str:
 
     sources = {name: _read(name) for name in ("template.html", "style.css", "script.js")}
     environment = Environment(
-        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined
+        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, finalize=_clean
     )
     style = environment.get_template("style.css").render(
         light=_declare({color: color for color in DARK}), dark=_declare(DARK)
@@ -41,6 +46,14 @@ def render_page(page: Page) -> str:
         script=Markup(script),
         script_hash=_hash(script),
     )
+
+
+def _clean(value: Any) -> Any:
+    """Return text from outside without control characters and of limited length."""
+    from markupsafe import Markup
+
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return cut(value, MOST_CHARACTERS) if is_text else value
 
 
 def _read(name: str) -> str:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -13,8 +14,16 @@ import pytest
 from adrbench.report import build_report
 from adrbench.report.figures import collect_charts
 from adrbench.report.page import build_page, render_page
+from adrbench.results.outputs import OutputsFinder
 from adrbench.results.records import Record
-from page_records import ParsedPage, hostile_records, page_records
+from page_records import (
+    HOSTILE,
+    ParsedPage,
+    hostile_records,
+    make_hostile,
+    page_records,
+    save_outputs,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -29,19 +38,29 @@ ALLOWED = {
 }
 
 
-def make_page(records: list[Record]) -> str:
-    report = build_report(records)
+def make_page(records: list[Record], outputs: OutputsFinder | None = None) -> str:
+    report = build_report(records, outputs=outputs)
     return render_page(build_page(records, report, collect_charts(records, report), now=NOW))
 
 
 @cache
 def plain_page() -> str:
-    return make_page(page_records())
+    return make_pages("")
 
 
 @cache
 def hostile_page() -> str:
-    return make_page(hostile_records())
+    return make_pages(HOSTILE)
+
+
+def make_pages(name: str) -> str:
+    """Return a page of everything, whose every name is `name` unless that is empty."""
+    with tempfile.TemporaryDirectory() as directory:
+        with_outputs = save_outputs(Path(directory), name)
+        if name:
+            with_outputs = [make_hostile(record) for record in with_outputs]
+        records = hostile_records() if name else page_records()
+        return make_page([*records, *with_outputs], OutputsFinder.search([Path(directory)]))
 
 
 def test_every_part_is_there() -> None:
@@ -50,10 +69,15 @@ def test_every_part_is_there() -> None:
     for title in (
         *("Robust accuracy", "What fooled the images", "Robust overfitting", "Comparisons"),
         *("Published baselines", "Warnings", "Software and hardware"),
+        *("Calibration and consistency", "Reliability", "Classes", "Images"),
+        "adr+wa, small-cnn, digits, seed 0, best epoch",
     ):
         assert title in headings
     names = {value for tag, name, value in page.attributes if (tag, name) == ("figure", "id")}
-    for kind in ("accuracy", "radius", "attacks", "overfitting", "differences", "robustbench"):
+    for kind in (
+        *("accuracy", "radius", "attacks", "overfitting", "differences", "robustbench"),
+        *("calibration", "confidence", "consistency", "reliability", "labels", "annealing"),
+    ):
         assert any(name.startswith(f"figure-{kind}-") for name in names), kind
     assert "figure-training-digits-small-cnn-at-wa" in names
 
@@ -170,7 +194,7 @@ document.body.dataset.sorted = JSON.stringify(read());
 clean.querySelector("button").click();
 document.body.dataset.again = JSON.stringify(read());
 const input = box.querySelector("input");
-input.value = "adr+wa";
+input.value = read()[0];
 input.dispatchEvent(new Event("input"));
 document.body.dataset.left = String(read().length);
 """
