@@ -10,6 +10,8 @@ from adrbench.results.baselines import Rank
 MISSING = "-"
 #: Longer cells are cut, since every row is as wide as the widest.
 MOST_CHARACTERS = 200
+#: Longer notes are cut too.
+MOST_IN_NOTE = 2_000
 #: A smaller probability is shown as less than this.
 SMALLEST_P = 0.001
 
@@ -36,13 +38,16 @@ def grid(table: Table, intervals: bool) -> Grid:
     on_all_rows = [f"all rows: {text}" for text in shared if text not in table.unnumbered]
     columns = [column for column in table.columns if not _is_absent(column, rows)]
     return Grid(
-        title=_plain(table.title),
+        title=cut(table.title),
         columns=tuple(replace(column, label=cut(column.label)) for column in columns),
         cells=tuple(
             tuple(_cell(row, column, intervals, numbers) for column in columns) for row in rows
         ),
         is_ours=tuple(row.is_ours for row in rows),
-        notes=tuple(map(_plain, (*footnotes, *on_all_rows, *table.unnumbered, *table.notes))),
+        notes=tuple(
+            cut(note, MOST_IN_NOTE)
+            for note in (*footnotes, *on_all_rows, *table.unnumbered, *table.notes)
+        ),
     )
 
 

@@ -1,11 +1,14 @@
 """Tables as markdown and as LaTeX."""
 
+import re
 from collections.abc import Sequence
 
 from adrbench.report.cell_text import MISSING, Grid, grid
 from adrbench.report.tables import Report
 
-MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\|*`<"} | {"\n": " "})
+MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\|*`<~$&"} | {"\n": " "})
+#: What would begin the target of a link, and underscores that would emphasize.
+_LINK_OR_EMPHASIS = re.compile(r"(?<=\])\(|(?<=\])\[|(?<![^\W_])_|_(?![^\W_])")
 LATEX_SPECIAL = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {
@@ -22,10 +25,15 @@ LATEX_SPECIAL = str.maketrans(
 SHRINK_TO_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
 
+def escape_markdown(text: str) -> str:
+    """Return `text` such that GitHub's markdown shows it as it is."""
+    return _LINK_OR_EMPHASIS.sub(lambda found: f"\\{found[0]}", text.translate(MARKDOWN_SPECIAL))
+
+
 def markdown(report: Report) -> str:
     """Return GitHub's pipe tables, each under a heading and above its notes."""
     tables = [_markdown_table(grid(table, report.intervals)) for table in report.shown_tables]
-    notes = [f"{note.translate(MARKDOWN_SPECIAL)}\n" for note in report.notes]
+    notes = [f"{escape_markdown(note)}\n" for note in report.notes]
     return "\n".join([*tables, *notes])
 
 
@@ -39,9 +47,9 @@ def latex(report: Report) -> str:
 def _markdown_table(text: Grid) -> str:
     rules = ["---:" if column.align == "right" else ":---" for column in text.columns]
     rows = [[column.label for column in text.columns], *text.cells]
-    header, *body = (_pipes([cell.translate(MARKDOWN_SPECIAL) for cell in row]) for row in rows)
-    notes = [f"- {note.translate(MARKDOWN_SPECIAL)}" for note in text.notes]
-    heading = f"### {text.title.translate(MARKDOWN_SPECIAL)}"
+    header, *body = (_pipes([escape_markdown(cell) for cell in row]) for row in rows)
+    notes = [f"- {escape_markdown(note)}" for note in text.notes]
+    heading = f"### {escape_markdown(text.title)}"
     lines = [heading, "", header, _pipes(rules), *body, "", *notes]
     return "\n".join(lines).rstrip("\n") + "\n"
 

@@ -112,7 +112,7 @@ HOSTILE = r"a|b_c%d&e#f{g}$h~i^j\k[bold]l<m>"
     ("format_name", "shown"),
     [
         ("terminal", HOSTILE),
-        ("markdown", r"a\|b_c%d&e#f{g}$h~i^j\\k[bold]l\<m>"),
+        ("markdown", r"a\|b_c%d\&e#f{g}\$h\~i^j\\k[bold]l\<m>"),
         ("csv", HOSTILE),
         (
             "latex",

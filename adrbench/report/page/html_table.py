@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 
-from adrbench.report.cell_text import cut, grid
+from adrbench.report.cell_text import grid
 from adrbench.report.statistics import Figure, PValue, Spread
 from adrbench.report.tables import Cell, Column, Table
 from adrbench.results.baselines import Rank
-
-#: Longer notes are cut.
-MOST_IN_NOTE = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +52,11 @@ def make_html_table(table: Table) -> HtmlTable:
             )
         )
     return HtmlTable(
-        title=cut(text.title),
+        title=text.title,
         columns=text.columns,
         rows=tuple(rows),
         is_ours=text.is_ours,
-        notes=tuple(cut(note, MOST_IN_NOTE) for note in text.notes),
+        notes=text.notes,
     )
 
 

@@ -16,7 +16,7 @@ from adrbench.report.page.content import Page
 from adrbench.report.page.html_table import make_html_table
 
 #: Longer texts, which only a hostile record has, are cut.
-MOST_CHARACTERS = 1_500
+MOST_CHARACTERS = 2_000
 
 
 def render_page(page: Page) -> str:
