@@ -19,7 +19,7 @@ from adrbench.errors import UsageError
 from adrbench.results.outputs import Outputs
 
 #: How many images are kept, the first ones.
-NUM_KEPT_IMAGES = 16
+NUM_KEPT_IMAGES = 8
 #: Stages of a store: the batches of the evaluation's only attack, and those of the other images.
 IN_EVALUATION, AFTERWARDS = 1, 2
 

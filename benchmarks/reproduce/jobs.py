@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from adrbench.checkpoints.format import LAST
+from adrbench.checkpoints.format import BEST, LAST
 from adrbench.config.declare import flag
 from adrbench.config.method import WEIGHTS, parse_method
 from adrbench.config.resolve import TrainRequest
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import RecordError
 from adrbench.report.run_settings import fingerprint, read_config
+from adrbench.results.inspection import InspectRecord
 from adrbench.results.records import AttackRecord, TrainRecord, read_records
 from adrbench.training.automatic import adopt
 from benchmarks.reproduce.keep_weights import AVERAGE
@@ -41,6 +42,7 @@ class RecordIndex:
 
     trainings: dict[str, TrainRecord] = field(default_factory=dict)
     attacks: dict[str, list[AttackRecord]] = field(default_factory=dict)
+    inspections: dict[str, InspectRecord] = field(default_factory=dict)
 
 
 def read_index(directory: Path) -> RecordIndex:
@@ -55,6 +57,8 @@ def read_index(directory: Path) -> RecordIndex:
             index.trainings[record.run] = record
         elif isinstance(record, AttackRecord):
             index.attacks.setdefault(record.run, []).append(record)
+        else:
+            index.inspections[record.run] = record
     return index
 
 
@@ -86,6 +90,8 @@ def make_jobs(study: Study, workspace: Workspace) -> Iterator[Job]:
                 yield make_attack_job(training, attack, workspace, needs=train)
         if training in study.kept:
             yield from make_kept_jobs(training, study, workspace, needs=train)
+        if training in study.inspected:
+            yield make_inspect_job(training, workspace, needs=train)
 
 
 def make_training_job(training: Training, workspace: Workspace) -> Job:
@@ -126,6 +132,28 @@ def make_attack_job(training: Training, attack: Attack, workspace: Workspace, *,
         arguments=make_attack_arguments(target, attack, workspace, chosen),
         needs=needs.name,
         find_seconds=partial(find_attack_seconds, training.run, training, attack, weights),
+    )
+
+
+def make_inspect_job(training: Training, workspace: Workspace, *, needs: Job) -> Job:
+    """Return the job that records what ADR does to the labels of a run at its best epoch."""
+
+    def find_seconds(index: RecordIndex) -> float | None:
+        trained, record = find_training(training, index), index.inspections.get(training.run)
+        if not trained or not record or len(record.schedule) != len(trained[0].history):
+            return None
+        return record.seconds
+
+    return Job(
+        name=f"inspect {training.run}",
+        kind=f"{training.dataset} inspect",
+        arguments=(
+            *("-m", "adrbench", "inspect", str(workspace.runs / training.run / BEST)),
+            *("--out", str(workspace.out), "--data-dir", str(workspace.data_dir)),
+            *("--device", workspace.device),
+        ),
+        needs=needs.name,
+        find_seconds=find_seconds,
     )
 
 

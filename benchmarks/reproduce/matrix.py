@@ -86,13 +86,15 @@ class Study:
     """Runs on one data set, and the attacks on each.
 
     `kept` are runs whose best averaged weights are kept, in half precision, and attacked by the
-    first of the attacks. Studies that need a GPU run only when they are named.
+    first of the attacks. The labels of runs that are `inspected` are recorded at their best epoch.
+    Studies that need a GPU run only when they are named.
     """
 
     summary: str
     trainings: tuple[Training, ...]
     attacks: tuple[Attack, ...]
     kept: tuple[Training, ...] = ()
+    inspected: tuple[Training, ...] = ()
     needs_gpu: bool = False
 
 
@@ -204,7 +206,7 @@ FULL_CIFAR10 = cross(
     JPEG, "resnet18", methods=GPU_METHODS, seeds=(0,), epochs=30, precision="bfloat16"
 )
 PGD, MARGIN = Attack(suite="pgd-20"), Attack(suite="cw")
-PGD_OUTPUTS = replace(PGD, outputs=True)
+PGD_OUTPUTS = replace(PGD, weights="average", outputs=True)
 AUTOATTACK_LAST = Attack(suite="autoattack", checkpoints=("last",))
 #: AutoAttack on 200 images takes minutes per set of weights on one core.
 AUTOATTACK_200 = Attack(suite="autoattack", n=200, checkpoints=("best",))
@@ -217,6 +219,12 @@ AUTOATTACK_ON_FEW = (
 SHARP, LESS_LAMBDA = adr((1.0, 0.7), (0.30, 0.90)), adr((1.0, 0.7), (0.10, 0.50))
 
 of_adr = partial(on_digits, methods=("adr+wa",), seeds=THREE_SEEDS)
+
+DIGITS_OUTPUTS = on_digits(methods=COMPARED_METHODS, seeds=THREE_SEEDS, label="outputs")
+CIFAR10_OUTPUTS = (
+    *on_4500(*COMPARED_METHODS, label="outputs"),
+    *on_4500("adr+wa", label="outputs-sharper", **SHARP),
+)
 
 STUDIES = {
     "digits": Study(
@@ -270,16 +278,15 @@ STUDIES = {
     ),
     "digits-calibration": Study(
         summary="are the outputs calibrated, and do attacks change them? the digits, three seeds",
-        trainings=on_digits(methods=COMPARED_METHODS, seeds=THREE_SEEDS, label="outputs"),
+        trainings=DIGITS_OUTPUTS,
         attacks=(PGD_OUTPUTS,),
+        inspected=select(DIGITS_OUTPUTS, method="adr+wa", seed=0),
     ),
     "cifar10-calibration": Study(
         summary="the same with 4,500 images of CIFAR-10, also with labels as sharp as the digits'",
-        trainings=(
-            *on_4500(*COMPARED_METHODS, label="outputs"),
-            *on_4500("adr+wa", label="outputs-sharper", **SHARP),
-        ),
+        trainings=CIFAR10_OUTPUTS,
         attacks=(PGD_OUTPUTS,),
+        inspected=select(CIFAR10_OUTPUTS, method="adr+wa", seed=0),
     ),
     "cifar10-jpeg": Study(
         summary="all of CIFAR-10 as JPEG files, 30 of the published 200 epochs; needs a GPU",
