@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from adrbench.report.statistics import Figure, PValue, Spread
-from adrbench.report.tables import Cell, Column, Row, Table
+from adrbench.report.tables import MOST_CHARACTERS, Cell, Column, Row, Table
 from adrbench.results.baselines import Rank
 
 MISSING = "-"
-#: Longer cells are cut, since every row is as wide as the widest.
-MOST_CHARACTERS = 200
 #: Longer notes are cut too.
 MOST_IN_NOTE = 2_000
 #: A smaller probability is shown as less than this.
@@ -102,7 +100,8 @@ def _difference(figure: Figure, decimals: int) -> str:
 
 
 def _cell(row: Row, column: Column, intervals: bool, numbers: dict[str, int]) -> str:
-    text = cut(format_cell(row.cells.get(column.key), column, intervals))
+    shown = format_cell(row.cells.get(column.key), column, intervals)
+    text = cut(shown, column.most_characters)
     own = sorted(numbers[note] for note in row.footnotes if note in numbers)
     if column.carries_footnotes and own:
         text += f" [{','.join(map(str, own))}]"

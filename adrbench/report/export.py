@@ -28,10 +28,14 @@ def as_json(report: Report) -> str:
     return _encodable(json.dumps(document, indent=1, ensure_ascii=False, default=as_plain) + "\n")
 
 
+#: Fields of columns that only concern how they are shown.
+LAYOUT = frozenset(("interval_decimals", "most_characters"))
+
+
 def as_plain(value: object) -> dict[str, object]:
     """Return a part of a report as JSON values by name; footnotes are called marks there."""
     names = {"footnotes": "marks", "carries_footnotes": "carries_marks"}
-    return {names.get(name, name): item for name, item in vars(value).items()}
+    return {names.get(name, name): item for name, item in vars(value).items() if name not in LAYOUT}
 
 
 def as_csv(report: Report) -> str:

@@ -1,6 +1,6 @@
 """What ADR does to the labels of a run: the sentences and tables of an inspection."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from adrbench.report.cell_text import cut
 from adrbench.report.tables import Cell, Column, Row, Table
@@ -29,6 +29,22 @@ def describe(record: InspectRecord) -> Iterator[str]:
     share = 100 * record.num_disagreeing / record.n
     counts = f"{record.num_disagreeing:,} of {record.n:,} images ({share:.1f} %)"
     yield f"the teacher disagrees with the labels of {counts}"
+
+
+def distinct_inspections(records: Iterable[object]) -> list[InspectRecord]:
+    """Return the inspections among `records`, the newest of each checkpoint and set of images."""
+    newest: dict[tuple[str, int], InspectRecord] = {}
+    for record in records:
+        if isinstance(record, InspectRecord):
+            key = (record.checkpoint_sha256, record.n)
+            if key not in newest or newest[key].created < record.created:
+                newest[key] = record
+    return list(newest.values())
+
+
+def source_of(record: InspectRecord) -> str:
+    """Return what identifies an inspection: its checkpoint and number of images."""
+    return f"{record.checkpoint_sha256} {record.n}"
 
 
 def tabulate(record: InspectRecord) -> list[Table]:

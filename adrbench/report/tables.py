@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 Cell = Figure | Spread | PValue | Rank | str | int | float | None
 
 
+#: Longer cells are cut, since every row is as wide as the widest.
+MOST_CHARACTERS = 200
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """One column: a key distinguishes rows, a detail describes them, a value was measured.
@@ -23,7 +27,7 @@ class Column:
     have it; `carries_footnotes` marks the column
     whose text gets the numbers of the row's footnotes; `annotation` is what figures show beside
     their mean: the deviation over seeds, the interval, or nothing. `interval_decimals` are those of
-    an interval that is shown besides.
+    an interval that is shown besides. Texts of more than `most_characters` are cut.
     """
 
     key: str
@@ -35,6 +39,7 @@ class Column:
     absent: str = ""
     decimals: int = 2
     interval_decimals: int = 1
+    most_characters: int = MOST_CHARACTERS
     carries_footnotes: bool = False
     annotation: Literal["deviation", "interval"] | None = "deviation"
 

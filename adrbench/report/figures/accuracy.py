@@ -6,8 +6,19 @@ from typing import TYPE_CHECKING, Any
 from adrbench.config.declare import format_eps
 from adrbench.report import columns as c
 from adrbench.report.figures.chart import Chart
-from adrbench.report.figures.rows import MOST_ROWS, describe_cut, figures_of, name_rows
-from adrbench.report.figures.style import INK, MARKERS, MUTED, SERIES, label_rows, shorten
+from adrbench.report.figures.style import (
+    INK,
+    MARKERS,
+    MOST_ROWS,
+    MUTED,
+    SERIES,
+    describe_cut,
+    figures_of,
+    label_rows,
+    shorten,
+)
+from adrbench.report.places import Place
+from adrbench.report.row_names import name_rows
 from adrbench.report.statistics import Figure
 from adrbench.report.tables import Column, Row, Table
 
@@ -19,21 +30,22 @@ if TYPE_CHECKING:
 ROW, FRAME = 0.24, 1.15
 #: More lines than this cannot be told apart.
 MOST_LINES = len(SERIES)
+MOST_ATTACKS = len(MARKERS) - 1
 
 
-def accuracy_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart | None:
+def accuracy_chart(table: Table, name: str, place: Place) -> Chart | None:
     """Return clean and robust accuracies as points with their intervals; None without an attack."""
     rows = table.rows[:MOST_ROWS]
-    columns = [c.CLEAN, *(column for column in table.columns if column.suite)][:MOST_LINES]
-    if len(columns) < 2:
+    attacks = [column for column in table.columns if column.suite]
+    if not attacks:
         return None
+    columns = [c.CLEAN, *attacks[-MOST_ATTACKS:]]  # the last are the strongest
 
     def draw(canvas: "Canvas") -> None:
         axes = canvas.subplots()
-        for column, color, marker in zip(columns, SERIES, MARKERS, strict=False):
-            is_clean = column is c.CLEAN
-            _draw_points(axes, figures_of(rows, column), column, INK if is_clean else color, marker)
-        label_rows(axes, name_rows(table, rows))
+        for column, color, marker in zip(columns, (INK, *SERIES), MARKERS, strict=False):
+            _draw_points(axes, figures_of(rows, column), column, color, marker)
+        label_rows(axes, name_rows(rows))
         axes.set_xlabel("accuracy (%)")
         axes.set_xlim(left=0)
         canvas.legend(loc="outside upper left", ncols=4, handletextpad=0.2, columnspacing=1)
@@ -44,7 +56,8 @@ def accuracy_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart | N
         place=place,
         title="Clean and robust accuracy",
         description="Points are means over training seeds, lines 95 % intervals over test images."
-        + describe_cut(len(table.rows)),
+        + describe_cut(len(table.rows))
+        + describe_cut(len(attacks), MOST_ATTACKS, what="attacks"),
         draw=draw,
         height=FRAME + ROW * len(rows),
     )
@@ -62,7 +75,7 @@ def _draw_points(
     axes.plot(means, places, marker, color=color, label=shorten(column.label))
 
 
-def overfitting_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart:
+def overfitting_chart(table: Table, name: str, place: Place) -> Chart:
     """Return the best and the last epoch of each row, joined by a line."""
     rows = table.rows[:MOST_ROWS]
 
@@ -74,7 +87,7 @@ def overfitting_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart:
                 axes.plot([one.mean, other.mean], [i, i], color=MUTED, linewidth=1.2)
         _draw_points_only(axes, best, "best epoch", SERIES[0], MARKERS[0])
         _draw_points_only(axes, last, "last epoch", SERIES[1], MARKERS[1])
-        label_rows(axes, name_rows(table, rows))
+        label_rows(axes, name_rows(rows))
         axes.set_xlabel("robust accuracy (%)")
         canvas.legend(loc="outside upper left", ncols=2, handletextpad=0.2, columnspacing=1)
 
@@ -97,11 +110,11 @@ def _draw_points_only(
     axes.plot([mean for _, mean in known], [i for i, _ in known], marker, color=color, label=label)
 
 
-def radius_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart:
+def radius_chart(table: Table, name: str, place: Place) -> Chart:
     """Return robust accuracy against the radius, a line for each row."""
     rows = table.rows[:MOST_LINES]
     columns = [column for column in table.columns if column.eps is not None]
-    names = name_rows(table, rows)
+    names = name_rows(rows)
 
     def draw(canvas: "Canvas") -> None:
         axes = canvas.subplots()
@@ -115,14 +128,13 @@ def radius_chart(table: Table, name: str, place: tuple[str, ...]) -> Chart:
         axes.set_ylim(bottom=0)
         canvas.legend(loc="outside upper left", ncols=2, columnspacing=1)
 
-    left = len(table.rows) - len(rows)
     return Chart(
         name=name,
         kind="radius",
         place=place,
         title="Accuracy against eps",
         description="Bands are 95 % intervals over test images; at 0, the clean accuracy."
-        + (f" The other {left} rows are in the table." if left > 0 else ""),
+        + describe_cut(len(table.rows), MOST_LINES),
         draw=draw,
         height=3.6,
     )

@@ -3,31 +3,34 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from adrbench.report.cell_text import cut
 from adrbench.report.figures.accuracy import FRAME, ROW
 from adrbench.report.figures.chart import Chart
-from adrbench.report.figures.rows import MOST_ROWS
 from adrbench.report.figures.style import (
     BLUE,
     GREEN,
     INK,
     MARKERS,
+    MOST_ROWS,
     MUTED,
     ORANGE,
+    describe_cut,
     label_rows,
     shorten,
 )
 from adrbench.report.outputs.statistics import OutputStatistics, PredictionStatistics, Reliability
+from adrbench.report.places import Place
+from adrbench.report.row_names import name_models
 from adrbench.report.statistics import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-Value = Callable[[PredictionStatistics], Figure | None]
+#: The accuracy in a bin of fewer images, of all seeds, is not drawn.
+FEWEST_IMAGES = 10
 
 
-def ece_chart(models: Sequence[OutputStatistics], name: str, place: tuple[str, ...]) -> Chart:
+def ece_chart(models: Sequence[OutputStatistics], name: str, place: Place) -> Chart:
     """Return the expected calibration error of each model, clean and attacked."""
     shown = models[:MOST_ROWS]
 
@@ -40,7 +43,7 @@ def ece_chart(models: Sequence[OutputStatistics], name: str, place: tuple[str, .
     return _chart(
         name,
         place,
-        shown,
+        models,
         title="Calibration error",
         description="Difference between confidence and accuracy, over 15 bins of confidence: 0 is "
         "perfect. Lines are 95 % bootstrap intervals.",
@@ -48,9 +51,7 @@ def ece_chart(models: Sequence[OutputStatistics], name: str, place: tuple[str, .
     )
 
 
-def confidence_chart(
-    models: Sequence[OutputStatistics], name: str, place: tuple[str, ...]
-) -> Chart:
+def confidence_chart(models: Sequence[OutputStatistics], name: str, place: Place) -> Chart:
     """Return the mean confidence of each model where it is right and where it is wrong."""
     shown = models[:MOST_ROWS]
 
@@ -63,7 +64,7 @@ def confidence_chart(
     return _chart(
         name,
         place,
-        shown,
+        models,
         title="Confidence where right and where wrong",
         description="Mean probability of the predicted class on adversarial images, apart for "
         "correct and incorrect predictions. Lines are 95 % bootstrap intervals.",
@@ -71,9 +72,7 @@ def confidence_chart(
     )
 
 
-def consistency_chart(
-    models: Sequence[OutputStatistics], name: str, place: tuple[str, ...]
-) -> Chart:
+def consistency_chart(models: Sequence[OutputStatistics], name: str, place: Place) -> Chart:
     """Return how far an attack moves the outputs of each model."""
     shown = models[:MOST_ROWS]
 
@@ -85,7 +84,7 @@ def consistency_chart(
     return _chart(
         name,
         place,
-        shown,
+        models,
         title="Consistency",
         description="Mean Kullback-Leibler divergence of the adversarial outputs from the clean "
         "ones: 0 means that the attack does not change them. Lines are 95 % bootstrap intervals.",
@@ -93,7 +92,7 @@ def consistency_chart(
     )
 
 
-def reliability_chart(model: OutputStatistics, name: str, place: tuple[str, ...]) -> Chart:
+def reliability_chart(model: OutputStatistics, name: str, place: Place, title: str) -> Chart:
     """Return the reliability diagram of a model, above the distribution of its confidence."""
 
     def draw(canvas: "Canvas") -> None:
@@ -113,26 +112,18 @@ def reliability_chart(model: OutputStatistics, name: str, place: tuple[str, ...]
         name=name,
         kind="reliability",
         place=place,
-        title=name_model(model, everything=True),
+        title=title,
         description="Above, accuracy by confidence; on the dotted line they agree, and below it "
-        "the model is overconfident. Below, the confidence of right and of wrong predictions on "
-        "adversarial images.",
+        f"the model is overconfident (bins of {FEWEST_IMAGES} images or more). Below, the "
+        "confidence of right and of wrong predictions on adversarial images.",
         draw=draw,
         height=4.2,
     )
 
 
-def name_model(model: OutputStatistics, *, everything: bool = False) -> str:
-    """Return the method and the epoch of a model; with `everything`, also network and attack."""
-    group = model.group
-    epoch = "" if group.selection == "file" else f", {group.selection}"
-    further = f", {group.identity.arch}, {model.suite}" if everything else ""
-    return cut(f"{group.method}{epoch}{further}")
-
-
 def _chart(
     name: str,
-    place: tuple[str, ...],
+    place: Place,
     models: Sequence[OutputStatistics],
     *,
     title: str,
@@ -144,18 +135,15 @@ def _chart(
         kind="calibration",
         place=place,
         title=title,
-        description=description,
+        description=description + describe_cut(len(models)),
         draw=draw,
-        height=FRAME + ROW * len(models),
+        height=FRAME + ROW * min(len(models), MOST_ROWS),
     )
 
 
 def _finish(canvas: "Canvas", axes: "Axes", models: Sequence[OutputStatistics], label: str) -> None:
     """Label the rows and the axis of a chart of points."""
-    names = [name_model(model) for model in models]
-    if len(set(names)) < len(names):
-        names = [f"{name}, {model.suite}" for name, model in zip(names, models, strict=True)]
-    label_rows(axes, names)
+    label_rows(axes, name_models(models))
     axes.set_xlabel(label)
     axes.set_xlim(left=0)
     if axes.get_legend_handles_labels()[0]:
@@ -175,7 +163,7 @@ def _draw_points(axes: "Axes", figures: Sequence[Figure | None], label: str, sty
 
 
 def _draw_reliability(axes: "Axes", bins: Reliability, label: str, color: str, marker: str) -> None:
-    known = bins.count > 0
+    known = bins.count >= FEWEST_IMAGES
     x, y = 100 * bins.confidence[known], 100 * bins.accuracy[known]
     axes.plot(x, y, color=color, marker=marker, markersize=4, label=label)
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from adrbench.report.places import Place
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
@@ -16,14 +18,15 @@ class Chart:
     """One figure: `draw` draws it into an empty matplotlib figure of `width` by `height` inches.
 
     `name` is unique among the charts of a report, and that of its files; it begins with `kind`.
-    `place` is what it belongs to: a data set, norm and eps (as text), only the first of these, or a
-    run and its selected epoch. `description` says in a sentence or two what it shows, and `caption`
+    `place` is the data set and threat model that it belongs to, None for an inspected run, whose
+    checkpoint is its `source`. `description` says in a sentence or two what it shows, and `caption`
     what is peculiar to it, where others have the same description.
     """
 
     name: str
     kind: str
-    place: tuple[str, ...] = ()
+    place: Place | None = None
+    source: str = ""
     title: str
     description: str
     caption: str = ""

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from adrbench.config.declare import format_eps
 from adrbench.config.method import Weights, parse_method
 from adrbench.errors import AdrbenchError
 from adrbench.report import columns as c
@@ -13,7 +12,6 @@ from adrbench.report.figures.calibration import (
     confidence_chart,
     consistency_chart,
     ece_chart,
-    name_model,
     reliability_chart,
 )
 from adrbench.report.figures.chart import Chart
@@ -22,7 +20,10 @@ from adrbench.report.figures.labels import matrix_chart, schedule_chart
 from adrbench.report.figures.plane import Point, plane_chart
 from adrbench.report.figures.survivors import survivors_chart
 from adrbench.report.figures.training import Curves, training_chart
+from adrbench.report.inspection_tables import distinct_inspections
 from adrbench.report.outputs.statistics import OutputStatistics
+from adrbench.report.places import Place, place_of, place_of_outputs
+from adrbench.report.row_names import name_models, name_rows
 from adrbench.report.runs import distinguish_runs, group_runs, name_runs
 from adrbench.report.statistics import Figure
 from adrbench.report.tables import Report, Row, Table
@@ -68,53 +69,37 @@ def collect_charts(records: Sequence[Record], report: Report) -> tuple[Chart, ..
         trained = [record for record in records if isinstance(record, TrainRecord)]
         charts += _chart_training(trained, names)
     if not report.is_selection:
-        for record in records:
-            if isinstance(record, InspectRecord):
-                charts += _chart_inspection(record, names)
+        for inspected in distinct_inspections(records):
+            charts += _chart_inspection(inspected, names)
     return tuple(charts)
 
 
 def _chart_inspection(record: InspectRecord, names: _Names) -> Iterator[Chart]:
     """Yield the charts of what ADR does to the labels of a run."""
     parts = (record.dataset, record.arch, record.method, f"seed{record.seed}", record.selection)
-    place = (record.run, record.selection)
-    if chart := matrix_chart(record, names.make("labels", *parts), place):
+    if chart := matrix_chart(record, names.make("labels", *parts)):
         yield chart
-    yield schedule_chart(record, names.make("annealing", *parts), place)
-
-
-def place_of(table: Table) -> tuple[str, ...]:
-    """Return the data set, norm and eps of a table, as far as its rows share them."""
-    eps = table.context.get("eps")
-    shared = [table.context.get("dataset"), table.context.get("norm")]
-    if isinstance(eps, float):
-        shared.append(format_eps(eps))
-    return tuple(str(one) for one in shared if one is not None)
-
-
-def place_of_outputs(statistics: OutputStatistics) -> tuple[str, str, str]:
-    """Return the data set, norm and eps of the outputs of a model."""
-    group = statistics.group
-    record = next(iter(group.records[statistics.attack].values()))
-    return group.dataset, record.threat_model.norm, format_eps(group.eps)
+    yield schedule_chart(record, names.make("annealing", *parts))
 
 
 def _chart_outputs(outputs: Iterable[OutputStatistics], names: _Names) -> Iterator[Chart]:
     """Yield the charts of outputs: all models of a place together, then each on its own."""
-    by_place: dict[tuple[str, str, str], list[OutputStatistics]] = {}
+    by_place: dict[Place, list[OutputStatistics]] = {}
     for one in outputs:
         by_place.setdefault(place_of_outputs(one), []).append(one)
     for place, models in by_place.items():
         yield ece_chart(models, names.make("calibration", *place), place)
         yield confidence_chart(models, names.make("confidence", *place), place)
         yield consistency_chart(models, names.make("consistency", *place), place)
-        for model in models[:MOST_RELIABILITY]:
-            parts = (*place, name_model(model, everything=True))
-            yield reliability_chart(model, names.make("reliability", *parts), place)
+        for model, title in list(zip(models, name_models(models), strict=True))[:MOST_RELIABILITY]:
+            name = names.make("reliability", *place, title)
+            yield reliability_chart(model, name, place, title)
 
 
 def _chart_table(table: Table, names: _Names) -> Iterator[Chart]:
     place = place_of(table)
+    if place is None:
+        return
     if table.name == "robust accuracy":
         if not table.is_repeated and (
             chart := accuracy_chart(table, names.make("accuracy", *place), place)
@@ -131,7 +116,6 @@ def _chart_table(table: Table, names: _Names) -> Iterator[Chart]:
     elif table.name == "paired":
         for (epoch, suite), rows in _families(table).items():
             yield difference_chart(
-                table,
                 rows,
                 names.make("differences", *place, epoch, suite),
                 place,
@@ -148,21 +132,19 @@ def _families(table: Table) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
-def _chart_plane(table: Table, name: str, place: tuple[str, ...]) -> Iterator[Chart]:
+def _chart_plane(table: Table, name: str, place: Place) -> Iterator[Chart]:
     """Yield our ranked rows beside RobustBench's entries, if there are any."""
     robust = [column for column in table.columns if column.suite == "autoattack"]
     points: list[Point] = []
-    for row in table.rows:
+    for row, method in zip(table.rows, name_rows(table.rows), strict=True):
         clean = row.cells.get(c.CLEAN.key)
         figures = [row.cells.get(column.key) for column in robust]
         if row.cells.get(c.RANK.key) and isinstance(clean, Figure):
-            method = str(row.cells[c.METHOD.key])
             points += [(method, clean, figure) for figure in figures if isinstance(figure, Figure)]
     if points:
-        dataset, norm, _ = place
         eps = table.context["eps"]
         assert isinstance(eps, float)
-        yield plane_chart(robustbench(dataset, norm, eps), points, name, place)
+        yield plane_chart(robustbench(place.dataset, place.norm, eps), points, name, place)
 
 
 def _chart_training(trained: Iterable[TrainRecord], names: _Names) -> Iterator[Chart]:
@@ -178,7 +160,7 @@ def _chart_training(trained: Iterable[TrainRecord], names: _Names) -> Iterator[C
         yield training_chart(
             Curves(histories=histories, selected=_deployed(key.method)),
             names.make("training", key.dataset, key.arch, method),
-            (key.dataset,),
+            Place(key.dataset),
             cut(f"{method}, {key.arch}"),
             settings,
         )

@@ -6,22 +6,19 @@ from typing import TYPE_CHECKING
 from adrbench.report import columns as c
 from adrbench.report.figures.accuracy import FRAME, ROW
 from adrbench.report.figures.chart import Chart
-from adrbench.report.figures.rows import MOST_ROWS, describe_cut, name_rows
-from adrbench.report.figures.style import BLUE, MUTED, label_rows
-from adrbench.report.statistics import Figure, PValue
-from adrbench.report.tables import Row, Table
+from adrbench.report.figures.style import BLUE, MOST_ROWS, MUTED, describe_cut, label_rows
+from adrbench.report.places import Place
+from adrbench.report.row_names import name_rows
+from adrbench.report.significance import LEVEL, is_significant
+from adrbench.report.statistics import Figure
+from adrbench.report.tables import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-#: A corrected p-value below this is significant.
-LEVEL = 0.05
 
-
-def difference_chart(
-    table: Table, rows: Sequence[Row], name: str, place: tuple[str, ...], title: str
-) -> Chart:
-    """Return the differences in `rows` of a table of comparisons.
+def difference_chart(rows: Sequence[Row], name: str, place: Place, title: str) -> Chart:
+    """Return the differences in `rows`, which are of a table of comparisons.
 
     Filled points are of comparisons whose corrected p-value is below 5 %.
     """
@@ -38,7 +35,7 @@ def difference_chart(
             axes.plot([low, high], [i, i], color=color, linewidth=1.4)
             face = color if is_significant(row) else "none"
             axes.plot([figure.mean], [i], "o", color=color, markerfacecolor=face)
-        label_rows(axes, name_rows(table, shown, without=(c.SUITE, c.CHECKPOINT)))
+        label_rows(axes, name_rows(shown, without=(c.SUITE, c.CHECKPOINT)))
         axes.set_xlabel("difference (points)")
 
     return Chart(
@@ -52,9 +49,3 @@ def difference_chart(
         draw=draw,
         height=FRAME - 0.2 + ROW * len(shown),
     )
-
-
-def is_significant(row: Row) -> bool:
-    """Return whether the corrected p-value of a comparison is below 5 %."""
-    p = row.cells.get("p")
-    return isinstance(p, PValue) and p.p < LEVEL

@@ -14,7 +14,7 @@ from adrbench.report.figures.style import (
     PAPER,
     count_epochs,
 )
-from adrbench.report.inspection_tables import MOST_CLASSES, name_class
+from adrbench.report.inspection_tables import MOST_CLASSES, name_class, source_of
 from adrbench.results.inspection import InspectRecord
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ DARK_FROM = 0.6
 MOST_CHARACTERS = 12
 
 
-def matrix_chart(record: InspectRecord, name: str, place: tuple[str, ...]) -> Chart | None:
+def matrix_chart(record: InspectRecord, name: str) -> Chart | None:
     """Return the mean rectified label of each class; None for too many classes."""
     if record.num_classes > MOST_CLASSES:
         return None
@@ -42,7 +42,7 @@ def matrix_chart(record: InspectRecord, name: str, place: tuple[str, ...]) -> Ch
 
         axes = canvas.subplots()
         for i, row in enumerate(rows):
-            for j, value in enumerate(row):
+            for j, value in enumerate(row if record.class_counts[i] else ()):
                 is_true = i == j
                 alpha = 1.0 if is_true else min(1.0, value / largest)
                 color = GRID if is_true else BLUE
@@ -65,7 +65,7 @@ def matrix_chart(record: InspectRecord, name: str, place: tuple[str, ...]) -> Ch
     return Chart(
         name=name,
         kind="labels",
-        place=place,
+        source=source_of(record),
         title=f"Mean rectified labels, {record.method}, {record.arch}",
         description="Row by row, the mean label of the training images of a class; gray is the "
         "true class, blue the others, darker for more.",
@@ -74,7 +74,7 @@ def matrix_chart(record: InspectRecord, name: str, place: tuple[str, ...]) -> Ch
     )
 
 
-def schedule_chart(record: InspectRecord, name: str, place: tuple[str, ...]) -> Chart:
+def schedule_chart(record: InspectRecord, name: str) -> Chart:
     """Return temperature and interpolation factor by epoch, the inspected epoch marked."""
 
     def draw(canvas: "Canvas") -> None:
@@ -92,7 +92,7 @@ def schedule_chart(record: InspectRecord, name: str, place: tuple[str, ...]) -> 
     return Chart(
         name=name,
         kind="annealing",
-        place=place,
+        source=source_of(record),
         title=f"Annealing, {record.method}, {record.arch}",
         description=f"The point is the inspected epoch, {record.epoch}: temperature "
         f"{record.temperature:.2f}, interpolation factor {record.interpolation:.2f}.",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from adrbench.report.figures.chart import Chart
 from adrbench.report.figures.style import GRAY, MARKERS, SERIES, shorten
+from adrbench.report.places import Place
 from adrbench.report.statistics import Figure
 from adrbench.results.baselines import Baseline
 
@@ -16,7 +17,7 @@ Point = tuple[str, Figure, Figure]
 
 
 def plane_chart(
-    entries: Sequence[Baseline], points: Sequence[Point], name: str, place: tuple[str, ...]
+    entries: Sequence[Baseline], points: Sequence[Point], name: str, place: Place
 ) -> Chart:
     """Return RobustBench's `entries` in gray and our `points` in color."""
     shown = points[: len(SERIES)]

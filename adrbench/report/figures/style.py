@@ -1,7 +1,8 @@
 """The look of all figures: colors, lines, labels, and how text from outside is drawn.
 
-The colors of the series are those of Okabe and Ito (Color Universal Design, 2008), which readers
-with any color vision distinguish; markers and line styles repeat what they say.
+The colors of the series are those of Okabe and Ito (Color Universal Design, 2008), the light ones
+darkened to a contrast of 3 to 1 on white. Readers with any color vision distinguish them, and
+markers, line styles and hatches repeat what they say.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,13 +10,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from adrbench.report.cell_text import cut
+from adrbench.report.statistics import Figure
+from adrbench.report.tables import Column, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, MUTED, GRID, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#ffffff"
 BLUE, ORANGE, GREEN, PINK = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
-AMBER, SKY, GRAY = "#e69f00", "#56b4e9", "#8c959f"
+AMBER, SKY, GRAY = "#b07a00", "#2b8cc4", "#7d8590"
 SERIES = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY, GRAY)
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 #: The colors of a page with a dark background, for each that matplotlib draws.
@@ -34,6 +37,8 @@ DARK = {
 }
 #: Longer labels are cut in figures; tables have them in full.
 MOST_CHARACTERS = 40
+#: A figure shows at most this many rows; tables have them all.
+MOST_ROWS = 40
 
 _SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -83,8 +88,25 @@ def styled(**changes: Any) -> Iterator[None]:
 
 
 def shorten(text: str) -> str:
-    """Return text from outside as a label: on one line, printable and short."""
-    return cut(text, MOST_CHARACTERS)
+    """Return text from outside as a label: on one line, printable and short.
+
+    A legend leaves out labels that begin with an underscore, so that these get an invisible
+    character before it.
+    """
+    shown = cut(text, MOST_CHARACTERS)
+    return f"\u200b{shown}" if shown.startswith("_") else shown
+
+
+def figures_of(rows: Sequence[Row], column: Column) -> list[Figure | None]:
+    """Return the figures of a column, None where it was not measured."""
+    cells = [row.cells.get(column.key) for row in rows]
+    return [cell if isinstance(cell, Figure) else None for cell in cells]
+
+
+def describe_cut(count: int, most: int = MOST_ROWS, *, what: str = "rows") -> str:
+    """Return a sentence on the items that a figure leaves out, if it does."""
+    left = count - most
+    return f" The other {left} {what} are in the table." if left > 0 else ""
 
 
 def label_rows(axes: "Axes", labels: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from adrbench.config.method import Weights
 from adrbench.report.figures.chart import Chart
 from adrbench.report.figures.style import BLUE, GREEN, INK, ORANGE, count_epochs
+from adrbench.report.places import Place
 from adrbench.results.history import HistoryRow
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ class Curves:
         return found
 
 
-def training_chart(
-    curves: Curves, name: str, place: tuple[str, ...], title: str, settings: str
-) -> Chart:
+def training_chart(curves: Curves, name: str, place: Place, title: str, settings: str) -> Chart:
     """Return accuracies above the training loss, with the best epochs and the last marked."""
     num_runs, best = len(curves.histories), curves.find_best()
     epochs = f"{min(best)}" if len(set(best)) == 1 else f"{min(best)} to {max(best)}"

@@ -1,143 +1,196 @@
-"""What a section's tables say, in sentences: the best method, its significance, overfitting.
+"""What a section's tables say, in sentences: the best method, its significance, overfitting."""
 
-Of rows on fewer images or training seeds than others, none is called the best.
-"""
-
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 from adrbench.report import columns as c
-from adrbench.report.cell_text import cut
-from adrbench.report.figures.differences import LEVEL, is_significant
+from adrbench.report.cell_text import cut, format_cell
+from adrbench.report.page.best_row import Candidate, Ranking, rank
+from adrbench.report.row_names import name_rows
+from adrbench.report.significance import LEVEL, is_significant
 from adrbench.report.statistics import Figure, PValue
 from adrbench.report.tables import Column, Row, Table
 
-#: At most this many comparisons are named.
+#: At most this many comparisons or rows are named.
 MOST_NAMED = 3
+#: A smaller gap, in points, is shown as none.
+SMALLEST_GAP = 0.05
 
 
 def answer(tables: Sequence[Table]) -> tuple[str, ...]:
     """Return sentences on the tables of one data set and threat model, the most important first."""
     by_name = {table.name: table for table in tables}
     accuracies, paired = by_name.get("robust accuracy"), by_name.get("paired")
+    overfitting = by_name.get("robust overfitting")
     sentences: list[str] = []
+    ranking = None
     if accuracies:
-        sentences += _name_best(accuracies, paired)
+        ranking = rank(accuracies, overfitting, is_last_first=_is_last_first(paired))
+    if ranking:
+        sentences += _name_best(ranking)
+        if paired and len(ranking.best) == 1:
+            sentences += map(_describe_comparison, _find_comparisons(ranking.best[0], paired))
     if paired:
         sentences += _count_significant(paired)
-    if "robust overfitting" in by_name:
-        sentences += _describe_overfitting(by_name["robust overfitting"])
+    if overfitting:
+        sentences += _describe_overfitting(overfitting, ranking)
     return tuple(sentences)
 
 
-def _name_best(table: Table, paired: Table | None) -> Iterator[str]:
-    """Yield which row is the most robust under the strongest attack, and how it compares."""
-    largest = max(map(_size, table.rows), default=(0, 0))
-    rows = [row for row in table.rows if _size(row) == largest]
-    attacks = [
-        column
-        for column in table.columns
-        if column.suite and any(row.cells.get(column.key) for row in rows)
-    ]
-    if not attacks:
-        return
-    attack = attacks[-1]
-    measured = [row for row in rows if row.cells.get(attack.key)]
-    best, *others = sorted(measured, key=lambda row: -_mean(row, attack))
-    epoch = _text(best, c.CHECKPOINT)
-    where = f" at the {epoch} epoch" if epoch in ("best", "last") else ""
-    sentence = (
-        f"{_name(best)} has the highest robust accuracy under {cut(attack.label)}{where}: "
-        f"{_figure(best, attack)} ({largest[0]:,} images, {_seeds(best)})"
-    )
-    if others:
-        sentence += f"; next is {_name(others[0])} with {_figure(others[0], attack)}"
-    yield f"{sentence}."
-    for row in _find_comparisons(best, attack, paired):
-        yield _describe_comparison(row)
+def _is_last_first(paired: Table | None) -> bool:
+    """Return whether the comparisons of last epochs come before those of best epochs."""
+    return bool(paired and paired.rows and paired.rows[0].cells.get(c.CHECKPOINT.key) == "last")
 
 
-def _size(row: Row) -> tuple[int, int]:
-    """Return the number of images and of training seeds of a row."""
-    n, seeds = row.cells.get(c.N.key), row.cells.get(c.SEEDS.key)
-    return (n if isinstance(n, int) else 0, seeds if isinstance(seeds, int) else 0)
+def _name_best(ranking: Ranking) -> Iterator[str]:
+    """Yield which rows are the most robust, and which are not ranked but higher."""
+    best, candidates = ranking.best, ranking.candidates
+    first = candidates[0]
+    epoch = f", {first.epoch} epoch" if first.epoch in ("best", "last") else ""
+    where = f"under {cut(first.suite)}{epoch}"
+    size = _size(first)
+    shown = _show(first.figure)
+    if len(candidates) == 1:
+        yield f"{first.name} has a robust accuracy of {shown} {where} ({size})."
+    elif len(best) > 1:
+        names = " and ".join(one.name for one in best[:MOST_NAMED])
+        yield f"{names} share the highest robust accuracy {where}, {shown} ({size})."
+    else:
+        second = candidates[1]
+        yield (
+            f"{first.name} has the highest robust accuracy {where}, of {len(candidates)} rows with "
+            f"{size}: {shown}; next is {second.name} with {_show(second.figure)}."
+        )
+    if ranking.higher:
+        higher = [f"{one.name} {_show(one.figure)} ({_size(one)})" for one in ranking.higher]
+        left = len(higher) - MOST_NAMED
+        more = f" and {left} more" if left > 0 else ""
+        yield f"Higher, but on fewer images or seeds: {'; '.join(higher[:MOST_NAMED])}{more}."
 
 
-def _find_comparisons(best: Row, attack: Column, paired: Table | None) -> list[Row]:
-    """Return the comparisons of a row of the main table under `attack`."""
-    same = (c.ARCH, c.METHOD, c.CHECKPOINT, c.N)
+def _find_comparisons(best: Candidate, paired: Table) -> list[Row]:
+    """Return the comparisons of a row with its controls."""
+    same = (c.ARCH, c.METHOD, c.N)
     return [
         row
-        for row in (paired.rows if paired else ())
-        if row.cells.get(c.SUITE.key) == attack.label
-        and all(row.cells.get(one.key) == best.cells.get(one.key) for one in same)
+        for row in paired.rows
+        if (row.cells.get(c.SUITE.key), row.cells.get(c.CHECKPOINT.key)) == (best.suite, best.epoch)
+        and all(row.cells.get(one.key) == best.row.cells.get(one.key) for one in same)
         and isinstance(row.cells.get("difference"), Figure)
     ]
 
 
 def _describe_comparison(row: Row) -> str:
-    figure, p = row.cells["difference"], row.cells.get("p")
-    assert isinstance(figure, Figure)
-    interval = ""
-    if figure.interval:
-        interval = f" [{figure.interval[0]:+.1f}, {figure.interval[1]:+.1f}]"
+    difference = format_cell(row.cells["difference"], _DIFFERENCE, intervals=False)
+    p = row.cells.get("p")
     verdict = "without a p-value"
     if isinstance(p, PValue):
-        verdict = f"{'' if is_significant(row) else 'not '}significant (corrected p {p.p:.3f})"
-    elif len(figure.seeds) > 1:
-        verdict = "outside the family of corrected comparisons"
-    return (
-        f"{_name(row)} against {_text(row, c.AGAINST)}: {figure.mean:+.1f} points{interval}, "
-        f"{verdict}."
-    )
+        verdict = f"{'' if is_significant(row) else 'not '}significant (corrected p {_show_p(p)})"
+    (name,) = name_rows([row])
+    return f"{name}: {difference} points, {verdict}."
 
 
 def _count_significant(table: Table) -> Iterator[str]:
     """Yield how many comparisons are significant, and the largest of them."""
     tested = [row for row in table.rows if isinstance(row.cells.get("p"), PValue)]
-    found = [row for row in tested if is_significant(row)]
     if not tested:
-        yield "No comparison has a p-value: that takes two training seeds or more of both methods."
+        seeds = max((_integer(row, c.SEEDS) for row in table.rows), default=0)
+        reason = (
+            "that takes two training seeds or more of both methods"
+            if seeds < 2
+            else "their outcomes do not vary enough for a test"
+        )
+        yield f"No comparison has a p-value: {reason}."
         return
+    found = [row for row in tested if is_significant(row)]
+    verb = "are" if len(found) > 1 else "is"
     sentence = (
         f"{len(found) or 'None'} of {len(tested)} comparisons with a control over several seeds "
-        f"{'is' if len(found) < 2 else 'are'} significant (corrected p below {LEVEL:g})"
+        f"{verb} significant (corrected p below {LEVEL:g})"
     )
     largest = sorted(found, key=lambda row: -abs(_mean(row, _DIFFERENCE)))[:MOST_NAMED]
     named = [
-        f"{_name(row)} against {_text(row, c.AGAINST)} {_mean(row, _DIFFERENCE):+.1f} points "
-        f"({_text(row, c.SUITE)}, {_text(row, c.CHECKPOINT)} epoch)"
-        for row in largest
+        f"{name} {_mean(row, _DIFFERENCE):+.1f} points"
+        for name, row in zip(name_rows(largest), largest, strict=True)
     ]
     which = "the largest: " if len(found) > len(named) else ""
     yield f"{sentence}: {which}{'; '.join(named)}." if named else f"{sentence}."
 
 
-def _describe_overfitting(table: Table) -> Iterator[str]:
-    """Yield the largest and the smallest loss from the best to the last epoch."""
-    suites = dict.fromkeys(row.cells.get(c.SUITE.key) for row in table.rows)
-    suite = list(suites)[-1]
-    rows = [
-        row
-        for row in table.rows
-        if row.cells.get(c.SUITE.key) == suite and isinstance(row.cells.get("gap"), Figure)
-    ]
+def _describe_overfitting(table: Table, ranking: Ranking | None) -> Iterator[str]:
+    """Yield how robust accuracy changes from the best to the last epoch, of comparable rows."""
+    rows = [row for row in table.rows if isinstance(row.cells.get("gap"), Figure)]
+    suites = [str(row.cells[c.SUITE.key]) for row in rows]
     if not rows:
         return
-    ordered = sorted(rows, key=lambda row: -_mean(row, _GAP))
-    most, least = ordered[0], ordered[-1]
-    sentence = (
-        f"From the best to the last epoch, under {cut(str(suite))}, {_name(most)} {_change(most)}"
-    )
-    if len(rows) > 1:
-        sentence += f", the most of {len(rows)} rows, and {_name(least)} {_change(least)}"
+    is_ranked = ranking is not None and ranking.candidates[0].suite in suites
+    suite = ranking.candidates[0].suite if ranking and is_ranked else suites[-1]
+    rows = [row for row in rows if row.cells[c.SUITE.key] == suite]
+    largest = max((_integer(row, c.N), _integer(row, c.SEEDS)) for row in rows)
+    rows = [row for row in rows if (_integer(row, c.N), _integer(row, c.SEEDS)) == largest]
+    named = list(zip(name_rows(rows, without=(c.SUITE,)), rows, strict=True))
+    named.sort(key=lambda pair: -_mean(pair[1], _GAP))
+    (most, most_row), (least, least_row) = named[0], named[-1]
+    sentence = f"From the best to the last epoch, under {cut(suite)}, {most} {_change(most_row)}"
+    if len(named) > 1:
+        sentence += f", the most of {len(named)} rows; {least} {_change(least_row)}"
     yield f"{sentence}."
+    if largest[1] > 1:
+        clear = [name for name, row in named if _is_clear(row)]
+        shown = f": {', '.join(clear[:MOST_NAMED])}" if clear else ""
+        more = f" and {len(clear) - MOST_NAMED} more" if len(clear) > MOST_NAMED else ""
+        yield (
+            f"The drop exceeds its variation over seeds in {len(clear)} of "
+            f"{_count(len(named), 'row')}{shown}"
+            f"{more} (uncorrected 95 % t-interval above 0)."
+        )
+
+
+def _is_clear(row: Row) -> bool:
+    """Return whether the 95 % t-interval of a gap over seeds lies above 0."""
+    from scipy.special import stdtrit
+
+    gap = row.cells["gap"]
+    assert isinstance(gap, Figure)
+    k = len(gap.seeds)
+    if gap.std is None or k < 2:
+        return False
+    return gap.mean > float(stdtrit(k - 1, 0.975)) * gap.std / math.sqrt(k)
 
 
 def _change(row: Row) -> str:
     gap = row.cells["gap"]
     assert isinstance(gap, Figure)
+    if abs(gap.mean) < SMALLEST_GAP:
+        return "does not change"
     deviation = "" if gap.std is None else f" ± {gap.std:.1f}"
-    return f"{'loses' if gap.mean >= 0 else 'gains'} {abs(gap.mean):.1f}{deviation} points"
+    return f"{'loses' if gap.mean > 0 else 'gains'} {abs(gap.mean):.1f}{deviation} points"
+
+
+def _show(figure: Figure) -> str:
+    deviation = "" if figure.std is None else f" ± {figure.std:.1f}"
+    return f"{figure.mean:.1f}{deviation} %"
+
+
+def _show_p(p: PValue) -> str:
+    """Return a p-value with three decimals, or more where it would round to the level."""
+    if p.p < 0.001:
+        return "below 0.001"
+    return f"{p.p:.3f}" if round(p.p, 3) != LEVEL else f"{p.p:.2g}"
+
+
+def _size(candidate: Candidate) -> str:
+    n, num_seeds = candidate.size
+    return f"{n:,} images, {_count(num_seeds, 'seed')}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _integer(row: Row, column: Column) -> int:
+    value = row.cells.get(column.key)
+    return value if isinstance(value, int) else 0
 
 
 def _mean(row: Row, column: Column) -> float:
@@ -146,28 +199,5 @@ def _mean(row: Row, column: Column) -> float:
     return cell.mean
 
 
-def _figure(row: Row, column: Column) -> str:
-    figure = row.cells[column.key]
-    assert isinstance(figure, Figure)
-    deviation = "" if figure.std is None else f" ± {figure.std:.1f}"
-    return f"{figure.mean:.1f}{deviation} %"
-
-
-def _seeds(row: Row) -> str:
-    count = row.cells.get(c.SEEDS.key)
-    return f"{count} seed" if count == 1 else f"{count} seeds"
-
-
-def _name(row: Row) -> str:
-    return _text(row, c.METHOD)
-
-
-def _text(row: Row, column: Column) -> str:
-    return cut(str(row.cells.get(column.key) or ""))
-
-
-def _find(columns: Iterable[Column], key: str) -> Column:
-    return next(column for column in columns if column.key == key)
-
-
-_DIFFERENCE, _GAP = _find(c.PAIRED, "difference"), _find(c.OVERFITTING, "gap")
+_DIFFERENCE = next(column for column in c.PAIRED if column.key == "difference")
+_GAP = next(column for column in c.OVERFITTING if column.key == "gap")

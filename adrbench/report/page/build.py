@@ -4,25 +4,27 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from adrbench.report.cell_text import cut
-from adrbench.report.figures.calibration import name_model
 from adrbench.report.figures.chart import Chart
-from adrbench.report.figures.collect import place_of, place_of_outputs
 from adrbench.report.grouping import shown_groups
-from adrbench.report.inspection_tables import describe, tabulate_pairs
+from adrbench.report.inspection_tables import (
+    describe,
+    distinct_inspections,
+    source_of,
+    tabulate_pairs,
+)
 from adrbench.report.outputs.statistics import OutputStatistics
 from adrbench.report.page.answers import answer
 from adrbench.report.page.content import Block, Page, Section
 from adrbench.report.page.gallery import make_gallery, make_label_galleries
 from adrbench.report.page.output_answers import describe_outputs
 from adrbench.report.page.provenance import describe_records, provenance_blocks
+from adrbench.report.places import Place, place_of, place_of_outputs
+from adrbench.report.row_names import name_models
 from adrbench.report.tables import Report, Table
-from adrbench.results.inspection import InspectRecord
 from adrbench.results.records import Record
 
 #: Models of a data set and threat model whose images are shown.
 MOST_GALLERIES = 8
-#: Longer texts are cut.
-MOST_IN_TEXT = 1_000
 #: The blocks of the section of a data set and threat model: the names of their tables, the kinds of
 #: their charts, and whether the tables are unfolded.
 BLOCKS = (
@@ -46,15 +48,10 @@ def build_page(
 ) -> Page:
     """Return the page of `report`, whose tables and `charts` are of `records`."""
     written = now or datetime.now(UTC)
-    places = dict.fromkeys(place for table in report.tables if len(place := place_of(table)) == 3)
-    seen: set[tuple[str, ...]] = set()
-    sections = []
-    for place in places:
-        shared = (place[:2],) if place[:2] not in seen else ()
-        seen.add(place[:2])
-        sections.append(_place_section((place, *shared), report, charts))
+    sections = [_place_section(places, report, charts) for places in _group_places(report)]
     sections += _training_sections(charts)
-    sections += _label_sections(records, charts)
+    if not report.is_selection:
+        sections += _label_sections(records, charts)
     sections += _cost_sections(report)
     sections.append(Section(title="Provenance", blocks=provenance_blocks(records)))
     return Page(
@@ -64,19 +61,32 @@ def build_page(
     )
 
 
-def _place_section(
-    places: Sequence[tuple[str, ...]], report: Report, charts: Sequence[Chart]
-) -> Section:
-    """Return the section of a data set, norm and eps; further `places` have no eps."""
+def _group_places(report: Report) -> list[list[Place]]:
+    """Return the places of each section: that of one eps, and with the first, that of all eps."""
+    found = dict.fromkeys(place for table in report.tables if (place := place_of(table)))
+    grouped: dict[Place, list[Place]] = {}
+    for place in sorted(found, key=lambda place: not place.eps):
+        shared = place.of_all_radii
+        if place.eps:
+            is_first = all(one.of_all_radii != shared for one in grouped)
+            grouped[place] = [place, shared] if is_first else [place]
+        elif all(shared not in own for own in grouped.values()):
+            grouped[place] = [place]
+    return list(grouped.values())
+
+
+def _place_section(places: Sequence[Place], report: Report, charts: Sequence[Chart]) -> Section:
+    """Return the section of a data set, norm and, if the first place has one, eps."""
     tables = [table for table in report.tables if place_of(table) in places]
     own = [chart for chart in charts if chart.place in places]
     blocks = [_make_block(*block, tables=tables, charts=own) for block in BLOCKS]
     models = [one for one in report.outputs if place_of_outputs(one) in places]
     blocks.append(_gallery_block(models))
+    has_outputs = any(table.name == "calibration" for table in tables)
     dataset, norm, eps = places[0]
     return Section(
-        title=f"{cut(dataset)}, {norm} {eps}",
-        answers=(*answer(tables), *describe_outputs(models)),
+        title=f"{cut(dataset)}, {norm} {eps}".rstrip(),
+        answers=(*answer(tables), *(describe_outputs(models) if has_outputs else ())),
         blocks=tuple(block for block in blocks if block is not None),
     )
 
@@ -109,20 +119,22 @@ def _gallery_block(models: Sequence[OutputStatistics]) -> Block | None:
     shown = shown_groups([model.group for model in models])
     galleries = [
         gallery
-        for model in models
-        if model.group in shown
-        and model.gallery
-        and (gallery := make_gallery(name_model(model, everything=True), model.gallery))
+        for model, name in zip(models, name_models(models), strict=True)
+        if model.group in shown and model.gallery and (gallery := make_gallery(name, model.gallery))
     ]
-    return Block(title="Images", galleries=tuple(galleries[:MOST_GALLERIES])) if galleries else None
+    left = len(galleries) - MOST_GALLERIES
+    text = f"Those of {left} more models are not shown." if left > 0 else ""
+    if not galleries:
+        return None
+    return Block(title="Images", text=text, galleries=tuple(galleries[:MOST_GALLERIES]))
 
 
 def _training_sections(charts: Iterable[Chart]) -> list[Section]:
     """Return the section of training curves, a block for each data set."""
     by_dataset: dict[str, list[Chart]] = {}
     for chart in charts:
-        if chart.kind == "training":
-            by_dataset.setdefault(chart.place[0], []).append(chart)
+        if chart.kind == "training" and chart.place:
+            by_dataset.setdefault(chart.place.dataset, []).append(chart)
     blocks = tuple(
         Block(title=cut(dataset), text=_share_description(own), charts=tuple(own))
         for dataset, own in by_dataset.items()
@@ -132,16 +144,14 @@ def _training_sections(charts: Iterable[Chart]) -> list[Section]:
 
 def _label_sections(records: Sequence[Record], charts: Sequence[Chart]) -> list[Section]:
     """Return the section of what ADR does to labels, a block for each inspected checkpoint."""
-    inspected = [record for record in records if isinstance(record, InspectRecord)]
     blocks = []
-    for record in inspected:
-        place = (record.run, record.selection)
+    for record in distinct_inspections(records):
         title = f"{record.method}, {record.arch}, {record.dataset}"
         blocks.append(
             Block(
                 title=cut(f"{title}, seed {record.seed}, {record.selection} epoch"),
-                text=cut(f"{'; '.join(describe(record))}.", MOST_IN_TEXT),
-                charts=tuple(one for one in charts if one.place == place),
+                lines=tuple(describe(record)),
+                charts=tuple(one for one in charts if one.source == source_of(record)),
                 galleries=make_label_galleries(record),
                 tables=(tabulate_pairs(record),),
                 is_unfolded=False,

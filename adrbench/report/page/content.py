@@ -30,10 +30,14 @@ class Gallery:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
-    """A heading with charts, galleries and tables, which are folded away unless `is_unfolded`."""
+    """A heading with text, charts, galleries and tables.
+
+    `lines` are a list below the text. Tables are folded away unless the block `is_unfolded`.
+    """
 
     title: str
     text: str = ""
+    lines: tuple[str, ...] = ()
     charts: tuple[Chart, ...] = ()
     galleries: tuple[Gallery, ...] = ()
     tables: tuple[Table, ...] = ()
@@ -56,4 +60,3 @@ class Page:
     title: str
     facts: Mapping[str, str]
     sections: Sequence[Section]
-    warnings: tuple[str, ...] = ()

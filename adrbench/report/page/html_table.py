@@ -19,10 +19,11 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class HtmlCell:
-    """One cell; cells of a column sort by `order`, a number or a text."""
+    """One cell, which may be the header of its row; a column sorts by `order`, numbers or texts."""
 
     text: str
     order: str
+    is_header: bool = False
     bar: Bar | None = None
 
 
@@ -47,7 +48,12 @@ def make_html_table(table: Table) -> HtmlTable:
         cells = [row.cells.get(column.key) for column in text.columns]
         rows.append(
             tuple(
-                HtmlCell(text=shown, order=_order(cell, shown), bar=_bar(cell, column, scale))
+                HtmlCell(
+                    text=shown,
+                    order=_order(cell, shown),
+                    is_header=column.carries_footnotes,
+                    bar=_bar(cell, column, scale),
+                )
                 for cell, shown, column in zip(cells, texts, text.columns, strict=True)
             )
         )

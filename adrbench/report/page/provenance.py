@@ -13,6 +13,8 @@ from adrbench.results.records import AttackRecord, Record, TrainRecord
 
 #: Packages on which outcomes depend.
 PACKAGES = ("adrbench", "torch", "pyautoattack")
+#: Longer warnings are cut.
+MOST_IN_WARNING = 1_000
 #: A warning names at most this many models.
 MOST_NAMED = 3
 
@@ -32,11 +34,18 @@ def describe_records(records: Sequence[Record], written: datetime) -> dict[str, 
         "Evaluations": f"{len(attacked):,} of "
         f"{len({one.weights_sha256 for one in attacked}):,} sets of weights",
         "Training runs": f"{len(trained):,}" if trained else "",
+        "Warnings": _count_warnings(attacked),
         "Devices": ", ".join(sorted({record.device for record in records})),
         "Measured": _span(created[0][:10], created[-1][:10]) if created else "",
         "Written": f"{written:%Y-%m-%d %H:%M} UTC by adrbench {package_version('adrbench')}",
     }
     return {name: cut(fact) for name, fact in facts.items() if fact}
+
+
+def _count_warnings(attacked: Iterable[AttackRecord]) -> str:
+    """Return how many evaluations have warnings, "" for none."""
+    count = sum(bool(record.warnings) for record in attacked)
+    return f"in {count:,} evaluations, see Provenance" if count else ""
 
 
 def provenance_blocks(records: Sequence[Record]) -> tuple[Block, ...]:
@@ -103,7 +112,7 @@ def _warning_table(records: Iterable[Record]) -> Table:
         title="Warnings of evaluations",
         context={},
         columns=(
-            Column(key="warning", label="warning"),
+            Column(key="warning", label="warning", most_characters=MOST_IN_WARNING),
             Column(key="evaluations", label="evaluations", role="value", align="right"),
             Column(key="models", label="models"),
         ),

@@ -2,6 +2,7 @@
 for (const box of document.querySelectorAll(".table")) {
   const body = box.querySelector("tbody");
   const search = box.querySelector("input");
+  const count = box.querySelector("output");
   if (search) {
     search.addEventListener("input", () => {
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -9,9 +10,11 @@ for (const box of document.querySelectorAll(".table")) {
         const text = row.textContent.toLowerCase();
         row.hidden = !words.every((word) => text.includes(word));
       }
+      const shown = [...body.rows].filter((row) => !row.hidden).length;
+      count.textContent = words.length ? `${shown} of ${body.rows.length} rows` : "";
     });
   }
-  for (const heading of box.querySelectorAll("th")) {
+  for (const heading of box.querySelectorAll("thead th")) {
     heading.querySelector("button").addEventListener("click", () => {
       const isAscending = heading.getAttribute("aria-sort") === "descending";
       const column = heading.cellIndex;

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure as Canvas
 
 from adrbench.report import build_report, select_tables
 from adrbench.report.figures import Chart, collect_charts, save_charts
-from adrbench.report.figures.differences import is_significant
 from adrbench.report.figures.files import to_inline_svg
 from adrbench.report.figures.style import styled
 from adrbench.report.figures.training import Curves
+from adrbench.report.significance import is_significant
 from adrbench.report.tables import Table
 from adrbench.results.history import HistoryRow
 from page_records import history, hostile_records, page_records
