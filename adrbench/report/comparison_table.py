@@ -6,28 +6,17 @@ from dataclasses import dataclass
 from adrbench.report import columns as c
 from adrbench.report.attack_labels import label_attacks
 from adrbench.report.comparison import Comparison, compare
-from adrbench.report.controls import PLAIN, Control, choose_control, list_controls
-from adrbench.report.footnotes import INTERVALS_NOTE, distinguish_weights, group_footnotes
+from adrbench.report.controls import PLAIN
+from adrbench.report.footnotes import INTERVALS_NOTE, group_footnotes
 from adrbench.report.grouping import SELECTIONS, Attack, SeedGroup, Task, context, describe
 from adrbench.report.p_values import correct
-from adrbench.report.references import References
-from adrbench.report.run_settings import Settings, distinguish_training
+from adrbench.report.pairs import Pairs, shared_split_footnotes
+from adrbench.report.run_settings import Settings
 from adrbench.report.statistics import PValue
 from adrbench.report.tables import Cell, Row, Table
-from adrbench.report.validation_split import (
-    FEW_IMAGES,
-    ValidationSplit,
-    ValidationSplits,
-    standard_error,
-)
+from adrbench.report.validation_split import FEW_IMAGES, ValidationSplits, standard_error
 
-UNKNOWN_FOOTNOTE = "not known whether both were trained with the same settings"
 ONE_SEED_FOOTNOTE = "one seed: interval over images only, for these weights; no p-value"
-TWO_SEEDS_FOOTNOTE = "two seeds: up to 9 % of such intervals miss, not 5 %"
-SPLIT_FOOTNOTE = "several seeds: training images differ too, since each seed holds out its own"
-UNKNOWN_SPLIT_FOOTNOTE = (
-    "several seeds: training images may differ too, if each seed holds out its own"
-)
 SEEDS_NOTE = "difference: robust - reference [95 % interval, seeds and images both random]."
 IMAGES_NOTE = "difference: robust - reference [95 % interval, only images random]."
 P_NOTE = "p (m): Holm-corrected over m comparisons with a control, per suite and epoch."
@@ -79,41 +68,28 @@ def paired_table(
     """
     named = label_attacks(groups)
     attacks = named.labels
-    references = References(groups, settings)
+    pairs = Pairs(task, groups, settings, splits, against=against)
     found = [
-        line
-        for group in groups
-        for attack in attacks
-        for line in _compare(group, attack, references, against)
+        line for group in groups for attack in attacks for line in _compare(group, attack, pairs)
     ]
     if not found:
         return None
-    fewest = _fewest_selection_images(task, groups, splits)
+    fewest = _fewest_selection_images(groups, pairs)
     is_last_first = fewest is not None and fewest < FEW_IMAGES
     lines = _in_order(found, attacks, is_last_first)
     p_values = _correct_families(lines)
-    by_training = distinguish_training(groups, settings)
-    by_weights = distinguish_weights(groups)
     has_seeds = any(line.compared.num_seeds > 1 for line in lines)
-    rows = []
-    for position, line in enumerate(lines):
-        split = _look_up_split(line.group, task, splits)
-        footnotes = line.footnotes
-        if line.compared.num_seeds > 1:
-            footnotes += _split_footnotes(split)
-        if line.group.selection != "file" and line.group.identity.training not in settings:
-            footnotes += (UNKNOWN_FOOTNOTE,)
-        footnotes += by_training.get(line.group.identity, ())
-        footnotes += by_weights.get(line.group.identity.weights, ())
-        cells = _cells(line, attacks[line.attack], p_values.get(position))
-        rows.append(Row(cells=cells, footnotes=tuple(dict.fromkeys(footnotes))))
+    rows = [
+        Row(cells=_cells(line, attacks[line.attack], p_values.get(i)), footnotes=line.footnotes)
+        for i, line in enumerate(lines)
+    ]
     return Table(
         name="paired",
         title=f"Differences in robust accuracy (points), {describe(task)}",
         context=context(task, groups),
         columns=c.PAIRED,
         rows=tuple(rows),
-        unnumbered=_shared_split_footnotes(lines, rows),
+        unnumbered=shared_split_footnotes(rows),
         notes=(
             *_notes(lines, has_seeds, intervals, fewest if is_last_first else None, against),
             *named.notes,
@@ -121,90 +97,36 @@ def paired_table(
     )
 
 
-def _compare(
-    group: SeedGroup, attack: Attack, references: References, against: str | None
-) -> Iterator[_Line]:
+def _compare(group: SeedGroup, attack: Attack, pairs: Pairs) -> Iterator[_Line]:
     """Yield the comparison with the nearest control and with PLAIN, or else with `against`."""
-    method = group.identity.method
-    controls: tuple[Control, ...] = ()
-    if against is not None:
-        controls = (choose_control(method, against),) if method != against else ()
-    elif group.selection != "file":
-        controls = list_controls(method)
     is_control = True
-    for control in controls:
-        if not is_control and control.method != PLAIN:
+    for pair in pairs.find(group, attack):
+        if not is_control and pair.control.method != PLAIN:
             continue
-        reference = references.find(group, control, attack)
-        compared = compare(group, reference, attack) if reference else None
-        if reference and compared:
-            is_fallback = is_control and against is None
-            missing = _missing_footnotes(controls[0], control, reference) if is_fallback else ()
+        compared = compare(group, pair.reference, attack)
+        if compared:
+            footnotes = (
+                *group_footnotes(group),
+                *group_footnotes(pair.reference),
+                *(pair.missing if is_control else ()),
+                *pairs.footnotes(pair, compared.num_seeds, ONE_SEED_FOOTNOTE),
+            )
             yield _Line(
                 group=group,
-                reference=reference,
+                reference=pair.reference,
                 attack=attack,
                 compared=compared,
                 is_control=is_control,
-                footnotes=(
-                    *group_footnotes(group),
-                    *group_footnotes(reference),
-                    *missing,
-                    *references.describe_implied(group, control, reference),
-                    *_few_seeds_footnotes(compared),
-                ),
+                footnotes=tuple(dict.fromkeys(footnotes)),
             )
             is_control = False
 
 
-def _missing_footnotes(nearest: Control, control: Control, reference: SeedGroup) -> tuple[str, ...]:
-    """Return which further components a control lacks if it is not the nearest."""
-    if not control.further:
-        return ()
-    further = " and ".join(control.further)
-    return (f"no {nearest.method} to compare with: {reference.method} also lacks {further}",)
-
-
-def _few_seeds_footnotes(compared: Comparison) -> tuple[str, ...]:
-    found = {1: ONE_SEED_FOOTNOTE, 2: TWO_SEEDS_FOOTNOTE}.get(compared.num_seeds)
-    return (found,) if found else ()
-
-
-def _split_footnotes(split: ValidationSplit | None) -> tuple[str, ...]:
-    """Return a footnote where another seed changes, or may change, the training images too."""
-    if split is None or split.follows_seed is False:
-        return ()
-    return (SPLIT_FOOTNOTE,) if split.follows_seed else (UNKNOWN_SPLIT_FOOTNOTE,)
-
-
-def _look_up_split(
-    group: SeedGroup, task: Task, splits: ValidationSplits
-) -> ValidationSplit | None:
-    """Return the validation split of the runs of a group, None if it is unknown.
-
-    Models that were trained on other images may be attacked on the same test images.
-    """
-    images = group.identity.training_images or task.dataset
-    return splits.get((images, group.identity.training))
-
-
-def _shared_split_footnotes(lines: Iterable[_Line], rows: Iterable[Row]) -> tuple[str, ...]:
-    """Return the footnote on splits that all rows of several seeds have, if it is one."""
-    several = [row for line, row in zip(lines, rows, strict=True) if line.compared.num_seeds > 1]
-    return tuple(
-        text
-        for text in (SPLIT_FOOTNOTE, UNKNOWN_SPLIT_FOOTNOTE)
-        if several and all(text in row.footnotes for row in several)
-    )
-
-
-def _fewest_selection_images(
-    task: Task, groups: Iterable[SeedGroup], splits: ValidationSplits
-) -> int | None:
+def _fewest_selection_images(groups: Iterable[SeedGroup], pairs: Pairs) -> int | None:
     """Return the smallest number of images on which a best epoch was chosen; None if unknown."""
     sizes = []
     for group in groups:
-        split = _look_up_split(group, task, splits)
+        split = pairs.find_split(group)
         if group.selection == "best" and group.selected_on == "test":
             sizes.append(group.identity.num_test)
         elif group.selection == "best" and split:

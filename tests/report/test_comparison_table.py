@@ -20,14 +20,16 @@ from adrbench.report.comparison_table import (
     ONE_SEED_FOOTNOTE,
     P_NOTE,
     SEEDS_NOTE,
+)
+from adrbench.report.datasets import TEST_SIZES
+from adrbench.report.footnotes import INTERVALS_NOTE
+from adrbench.report.p_values import correct
+from adrbench.report.pairs import (
     SPLIT_FOOTNOTE,
     TWO_SEEDS_FOOTNOTE,
     UNKNOWN_FOOTNOTE,
     UNKNOWN_SPLIT_FOOTNOTE,
 )
-from adrbench.report.datasets import TEST_SIZES
-from adrbench.report.footnotes import INTERVALS_NOTE
-from adrbench.report.p_values import correct
 from adrbench.report.statistics import PValue
 from adrbench.report.two_way_interval import estimate_difference
 from adrbench.results.records import AttackRecord, Outcomes, Record, TrainRecord, pack_outcomes
