@@ -21,6 +21,7 @@ from adrbench.report.reading import DEFAULT, read_results, select_datasets, sele
 from adrbench.report.run_settings import Settings, read_runs
 from adrbench.report.survivor_table import SURVIVORS, survivor_tables
 from adrbench.report.tables import Report, Table
+from adrbench.report.validation_split import ValidationSplits
 from adrbench.results.baselines import Leaderboard, paper, robustbench
 from adrbench.results.outputs import OutputsFinder
 from adrbench.results.records import AttackRecord, Record, TrainRecord
@@ -55,7 +56,10 @@ TABLES = {
     "attacks": (SURVIVORS,),
     "overfitting": ("robust overfitting",),
     "comparison": ("paired",),
-    "calibration": ("calibration", "consistency"),
+    "calibration": (
+        *("calibration", "consistency"),
+        *("calibration differences", "consistency differences"),
+    ),
     "classes": ("per-class robust accuracy", "confusion"),
     "baselines": ("robustbench", "paper"),
     "cost": ("training", "evaluation"),
@@ -107,6 +111,7 @@ def build_report(
         tables += [table for table in further if table is not None]
         if task in statistics:
             tables += _output_tables(task, statistics[task], intervals, settings)
+            tables += _difference_tables(task, statistics[task], settings, splits, against)
         if baselines and any(group.attacks for group in groups):
             published = paper(task.dataset, task.norm, eps)
             tables += robustbench_tables(task, groups, leaderboard, intervals)
@@ -191,6 +196,18 @@ def _output_tables(
 
     makers = (calibration_table, consistency_table, class_table, confusion_table)
     return [make(task, statistics, intervals, settings) for make in makers]
+
+
+def _difference_tables(
+    task: Task,
+    statistics: Sequence["OutputStatistics"],
+    settings: Settings,
+    splits: ValidationSplits,
+    against: str | None,
+) -> list[Table]:
+    from adrbench.report.outputs.difference_tables import difference_tables
+
+    return difference_tables(task, statistics, settings, splits, against=against)
 
 
 def _find_method(given: str, tasks: Iterable[Iterable[SeedGroup]]) -> str:

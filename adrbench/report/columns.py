@@ -22,6 +22,11 @@ def _measure(key: str, label: str, decimals: int) -> Column:
     return replace(_value(key, label, decimals=decimals), interval_decimals=decimals)
 
 
+def _difference(column: Column) -> Column:
+    """Return the column of the difference of a measure, with its interval."""
+    return replace(column, annotation="interval")
+
+
 ARCH = Column(key="arch", label="arch")
 METHOD = Column(key="method", label="method", carries_footnotes=True)
 AGAINST = Column(key="against", label="against")
@@ -93,7 +98,7 @@ PAIRED = (
     SUITE,
     SEEDS,
     N,
-    replace(_value("difference", "difference", decimals=1), annotation="interval"),
+    _difference(_value("difference", "difference", decimals=1)),
     _value("p", "p (m)"),
     _value("detectable", "detectable", decimals=1),
     replace(_value("robust", "robust"), annotation=None),
@@ -121,21 +126,26 @@ EVALUATION = (
     _value("evaluations", "evaluations", decimals=0),
     SECONDS,
 )
-CALIBRATION = (
-    ARCH,
-    METHOD,
-    CHECKPOINT,
-    SUITE,
-    Column(key="outputs", label="outputs"),
-    SEEDS,
-    N,
-    _measure("accuracy", "accuracy", 1),
-    _measure("confidence", "confidence", 1),
+OUTPUTS = Column(key="outputs", label="outputs")
+_CALIBRATION = (
     _measure("ece", "ECE", 1),
     _measure("brier", "Brier", 3),
     _measure("nll", "NLL", 2),
     _measure("confidence_right", "right", 1),
     _measure("confidence_wrong", "wrong", 1),
+)
+_CONSISTENCY = (_measure("kl", "KL", 3), _measure("total_variation", "TV", 1))
+CALIBRATION = (
+    ARCH,
+    METHOD,
+    CHECKPOINT,
+    SUITE,
+    OUTPUTS,
+    SEEDS,
+    N,
+    _measure("accuracy", "accuracy", 1),
+    _measure("confidence", "confidence", 1),
+    *_CALIBRATION,
 )
 CONSISTENCY = (
     ARCH,
@@ -144,10 +154,30 @@ CONSISTENCY = (
     SUITE,
     SEEDS,
     N,
-    _measure("kl", "KL", 3),
-    _measure("total_variation", "TV", 1),
+    *_CONSISTENCY,
     _measure("linf", "Linf", 3),
     _measure("l2", "L2", 3),
+)
+CALIBRATION_DIFFERENCES = (
+    ARCH,
+    METHOD,
+    AGAINST,
+    CHECKPOINT,
+    SUITE,
+    OUTPUTS,
+    SEEDS,
+    N,
+    *map(_difference, _CALIBRATION),
+)
+CONSISTENCY_DIFFERENCES = (
+    ARCH,
+    METHOD,
+    AGAINST,
+    CHECKPOINT,
+    SUITE,
+    SEEDS,
+    N,
+    *map(_difference, _CONSISTENCY),
 )
 CLASS = Column(key="class", label="class")
 CLASSES = (

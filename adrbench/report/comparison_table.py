@@ -10,13 +10,13 @@ from adrbench.report.controls import PLAIN
 from adrbench.report.footnotes import INTERVALS_NOTE, group_footnotes
 from adrbench.report.grouping import SELECTIONS, Attack, SeedGroup, Task, context, describe
 from adrbench.report.p_values import correct
-from adrbench.report.pairs import Pairs, shared_split_footnotes
+from adrbench.report.pairs import ONE_SEED_FOOTNOTE, Pairs, shared_split_footnotes
 from adrbench.report.run_settings import Settings
 from adrbench.report.statistics import PValue
 from adrbench.report.tables import Cell, Row, Table
 from adrbench.report.validation_split import FEW_IMAGES, ValidationSplits, standard_error
 
-ONE_SEED_FOOTNOTE = "one seed: interval over images only, for these weights; no p-value"
+WITHOUT_P_FOOTNOTE = f"{ONE_SEED_FOOTNOTE}; no p-value"
 SEEDS_NOTE = "difference: robust - reference [95 % interval, seeds and images both random]."
 IMAGES_NOTE = "difference: robust - reference [95 % interval, only images random]."
 P_NOTE = "p (m): Holm-corrected over m comparisons with a control, per suite and epoch."
@@ -109,7 +109,7 @@ def _compare(group: SeedGroup, attack: Attack, pairs: Pairs) -> Iterator[_Line]:
                 *group_footnotes(group),
                 *group_footnotes(pair.reference),
                 *(pair.missing if is_control else ()),
-                *pairs.footnotes(pair, compared.num_seeds, ONE_SEED_FOOTNOTE),
+                *pairs.footnotes(pair, compared.num_seeds, WITHOUT_P_FOOTNOTE),
             )
             yield _Line(
                 group=group,

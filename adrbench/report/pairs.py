@@ -13,6 +13,7 @@ from adrbench.report.tables import Row
 from adrbench.report.validation_split import ValidationSplit, ValidationSplits
 
 UNKNOWN_FOOTNOTE = "not known whether both were trained with the same settings"
+ONE_SEED_FOOTNOTE = "one seed: interval over images only, for these weights"
 TWO_SEEDS_FOOTNOTE = "two seeds: up to 9 % of such intervals miss, not 5 %"
 SPLIT_FOOTNOTE = "several seeds: training images differ too, since each seed holds out its own"
 UNKNOWN_SPLIT_FOOTNOTE = (

@@ -17,9 +17,9 @@ from adrbench.report.cell_text import grid
 from adrbench.report.comparison_table import (
     DETECTABLE_NOTE,
     IMAGES_NOTE,
-    ONE_SEED_FOOTNOTE,
     P_NOTE,
     SEEDS_NOTE,
+    WITHOUT_P_FOOTNOTE,
 )
 from adrbench.report.datasets import TEST_SIZES
 from adrbench.report.footnotes import INTERVALS_NOTE
@@ -132,7 +132,7 @@ def test_one_seed_has_an_interval_over_images_that_is_named_as_such_and_no_p() -
     interval = figure(row["difference"]).interval
     assert interval == pytest.approx([100 * bound for bound in estimate.interval])
     assert (row["p"], row["detectable"], row["seeds"]) == (None, None, 1)
-    assert ONE_SEED_FOOTNOTE in row["marks"]
+    assert WITHOUT_P_FOOTNOTE in row["marks"]
     notes = table(build_report(records), "paired").notes
     assert IMAGES_NOTE in notes
     assert not {SEEDS_NOTE, P_NOTE, DETECTABLE_NOTE} & set(notes)
@@ -353,7 +353,7 @@ def test_rows_have_the_footnotes_of_both_sides() -> None:
     assert row["marks"] == (
         "best epoch chosen on the test split: optimistic",
         "warning from autoattack (seed 0): masked",
-        ONE_SEED_FOOTNOTE,
+        WITHOUT_P_FOOTNOTE,
         UNKNOWN_FOOTNOTE,
     )
 
@@ -433,7 +433,7 @@ def test_a_row_of_one_seed_says_nothing_of_variation_over_seeds() -> None:
     marks = {row["method"]: row["marks"] for row in paired_rows(records)}
     assert SPLIT_FOOTNOTE in marks["adr"]
     assert SPLIT_FOOTNOTE not in marks["at+awp"]
-    assert ONE_SEED_FOOTNOTE in marks["at+awp"]
+    assert WITHOUT_P_FOOTNOTE in marks["at+awp"]
 
 
 def test_the_footnote_on_splits_is_not_numbered_where_all_rows_of_several_seeds_have_it() -> None:
@@ -606,7 +606,7 @@ def test_third_party_weights_are_compared_by_name_whatever_their_networks() -> N
     (row,) = against(records, "theirs")
     assert (row["method"], row["against"]) == ("mine", "theirs")
     assert figure(row["difference"]).mean == pytest.approx(100 / 3)
-    assert row["marks"] == (ONE_SEED_FOOTNOTE,)
+    assert row["marks"] == (WITHOUT_P_FOOTNOTE,)
     assert paired_rows(records) == []
 
 

@@ -141,3 +141,6 @@ CONSISTENCY: dict[str, Measure[Pair]] = {
     "linf": Measure(contribute=lambda p: _column(p.linf), compute=_mean),
     "l2": Measure(contribute=lambda p: _column(p.l2), compute=_mean),
 }
+#: The measures that are compared between methods: the size of perturbations depends on the attack,
+#: and accuracies have a table of their own.
+COMPARED = ("ece", "brier", "nll", "confidence_right", "confidence_wrong", "kl", "total_variation")

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from adrbench.report.grouping import Attack, SeedGroup
 from adrbench.report.outputs.predictions import Floats, Integers
+from adrbench.report.outputs.seed_values import SeedValues
 from adrbench.report.statistics import Figure, accuracy
 from adrbench.results.outputs import Outputs
 
@@ -36,7 +37,8 @@ class PredictionStatistics:
     in nats, and `brier` is between 0 and 2; the confidence where a model is right is None if it
     never is. The accuracy on adversarial images is that of the outputs. The histograms,
     (NUM_HISTOGRAM_BINS,), count the confidences of right and wrong predictions of all seeds between
-    0 and 1. `confusion_by_seed` (k, K, K) counts images by seed, label, and predicted class.
+    0 and 1. `confusion_by_seed` (k, K, K) counts images by seed, label, and predicted class, and
+    `by_seed` has the values of the measures that are compared between methods.
     """
 
     accuracy: Figure | None
@@ -50,6 +52,7 @@ class PredictionStatistics:
     histogram_right: Integers
     histogram_wrong: Integers
     confusion_by_seed: npt.NDArray[np.int32]
+    by_seed: Mapping[str, SeedValues]
 
     @property
     def confusion(self) -> Integers:
@@ -66,7 +69,8 @@ class OutputStatistics:
     `total_variation` in percent; `linf` and `l2` are the mean sizes of perturbations.
     `robust_by_class`, in percent, comes from the per-example outcomes of the records.
     `class_sizes` (K,) counts the images of each class. `gallery` has the first seed's outputs on
-    the images that were kept, None without any.
+    the images that were kept, None without any. `by_seed` has the values of the measures of
+    consistency that are compared between methods.
     """
 
     group: SeedGroup
@@ -84,6 +88,7 @@ class OutputStatistics:
     l2: Figure | None
     robust_by_class: tuple[Figure | None, ...]
     gallery: Outputs | None
+    by_seed: Mapping[str, SeedValues]
 
     @property
     def clean_by_class(self) -> tuple[Figure | None, ...]:

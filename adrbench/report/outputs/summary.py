@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from adrbench.errors import RecordError
 from adrbench.report.grouping import Attack, SeedGroup
-from adrbench.report.outputs.bootstrap import estimate_interval, resample_sums
+from adrbench.report.outputs.bootstrap import resample_sums
 from adrbench.report.outputs.measures import (
     CALIBRATION,
+    COMPARED,
     CONSISTENCY,
     NUM_BINS,
     Measure,
@@ -19,6 +20,7 @@ from adrbench.report.outputs.measures import (
     find_bins,
 )
 from adrbench.report.outputs.predictions import Floats, Integers, Predictions
+from adrbench.report.outputs.seed_values import SeedValues
 from adrbench.report.outputs.statistics import (
     NUM_HISTOGRAM_BINS,
     OutputStatistics,
@@ -26,7 +28,7 @@ from adrbench.report.outputs.statistics import (
     Reliability,
     figures_by_class,
 )
-from adrbench.report.statistics import DIGITS, Figure, spread
+from adrbench.report.statistics import Figure
 from adrbench.results.outputs import Outputs
 from adrbench.results.records import AttackRecord, unpack_outcomes
 
@@ -102,6 +104,9 @@ def combine_seeds(
     columns = _Columns(contributions.sum(axis=0), resampled, seeds, n)
     robust = {seed: one.robust for seed, one in summaries.items() if one.robust is not None}
     sizes = first.class_sizes
+    clean = _combine(columns, [one.clean for one in summaries.values()])
+    adversarial = _combine(columns, [one.adversarial for one in summaries.values()])
+    consistency = columns.take(CONSISTENCY)
     return OutputStatistics(
         group=group,
         attack=attack,
@@ -110,9 +115,10 @@ def combine_seeds(
         n=n,
         class_names=first.class_names or tuple(map(str, range(len(sizes)))),
         class_sizes=sizes,
-        clean=_combine(columns, [one.clean for one in summaries.values()]),
-        adversarial=_combine(columns, [one.adversarial for one in summaries.values()]),
-        **columns.take(CONSISTENCY),
+        clean=clean,
+        adversarial=adversarial,
+        **_make_figures(consistency),
+        by_seed=_keep_compared(consistency),
         robust_by_class=figures_by_class(robust, sizes),
         gallery=next((one.gallery for one in summaries.values() if one.gallery), None),
     )
@@ -126,55 +132,41 @@ class _Columns:
         self.seeds, self.n = seeds, n
         self.position = 0
 
-    def take(self, measures: Mapping[str, Measure[Any]]) -> dict[str, Figure | None]:
-        """Return the figures of the next `measures`, which contributed in this order."""
+    def take(self, measures: Mapping[str, Measure[Any]]) -> dict[str, SeedValues]:
+        """Return the values of the next `measures`, which contributed in this order."""
         return {name: self._take(measure) for name, measure in measures.items()}
 
-    def _take(self, measure: Measure[Any]) -> Figure | None:
+    def _take(self, measure: Measure[Any]) -> SeedValues:
         columns = slice(self.position, self.position + measure.width)
         self.position += measure.width
-        values = measure.compute(self.sums[:, columns], self.n)
-        resampled = measure.compute(self.resampled[:, :, columns], self.n)
-        return _make_figure(measure, values, resampled, self.seeds, self.n)
+        return SeedValues(
+            measure=measure,
+            seeds=self.seeds,
+            n=self.n,
+            values=measure.compute(self.sums[:, columns], self.n),
+            resampled=measure.compute(self.resampled[:, :, columns], self.n),
+        )
 
 
-def _make_figure(
-    measure: Measure[Any],
-    values: Floats,
-    resampled: Floats,
-    seeds: tuple[int | None, ...],
-    n: int,
-) -> Figure | None:
-    """Return the mean over the seeds where the measure is defined; None without any."""
-    is_defined = np.isfinite(values)
-    found = spread((measure.scale * values[is_defined]).tolist())
-    if found is None:
-        return None
-    interval = estimate_interval(values[is_defined], resampled[:, is_defined], n)
-    return Figure(
-        mean=found.mean,
-        std=found.std,
-        n=n,
-        seeds=tuple(seed for seed, own in zip(seeds, is_defined, strict=True) if own),
-        interval=None if interval is None else _bound(measure, *interval),
-    )
+def _make_figures(values: Mapping[str, SeedValues]) -> dict[str, Figure | None]:
+    return {name: own.figure() for name, own in values.items()}
 
 
-def _bound(measure: Measure[Any], low: float, high: float) -> tuple[float, float]:
-    """Return an interval within the range of its measure, in the unit of reports."""
-    low, high = (min(max(end, 0.0), measure.highest) for end in (low, high))
-    return round(measure.scale * low, DIGITS), round(measure.scale * high, DIGITS)
+def _keep_compared(values: Mapping[str, SeedValues]) -> dict[str, SeedValues]:
+    """Return the values of the measures that are compared between methods."""
+    return {name: own for name, own in values.items() if name in COMPARED}
 
 
 def _combine(columns: _Columns, counts: Iterable[_Counts]) -> PredictionStatistics:
-    own = list(counts)
+    own, values = list(counts), columns.take(CALIBRATION)
     images, confidence, outcomes = np.sum([one.bins for one in own], axis=0)
     mean = {
         name: np.divide(total, images, out=np.full(NUM_BINS, np.nan), where=images > 0)
         for name, total in (("confidence", confidence), ("accuracy", outcomes))
     }
     return PredictionStatistics(
-        **columns.take(CALIBRATION),
+        **_make_figures(values),
+        by_seed=_keep_compared(values),
         reliability=Reliability(count=images.astype(np.int64), **mean),
         histogram_right=np.sum([one.histogram_right for one in own], axis=0),
         histogram_wrong=np.sum([one.histogram_wrong for one in own], axis=0),

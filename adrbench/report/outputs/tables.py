@@ -104,10 +104,8 @@ class RowMaker:
     def __init__(self, statistics: Iterable[OutputStatistics], settings: Settings) -> None:
         every = list(statistics)
         distinctions = Distinctions(list(dict.fromkeys(one.group for one in every)), settings)
-        self.shared = {one: _identify(one) for one in every}
-        self.footnotes = {
-            one: (*_describe_group(one), *distinctions.of(one.group)) for one in every
-        }
+        self.shared = {one: identify(one) for one in every}
+        self.footnotes = {one: (*describe_group(one), *distinctions.of(one.group)) for one in every}
 
     def make(self, one: OutputStatistics, *, is_shown: bool = True, **cells: Cell) -> Row:
         """Return a row of a model with further `cells`, which may replace those of all rows."""
@@ -116,7 +114,7 @@ class RowMaker:
         )
 
 
-def _identify(one: OutputStatistics) -> dict[str, Cell]:
+def identify(one: OutputStatistics) -> dict[str, Cell]:
     """Return the cells that all rows of a model share."""
     return c.identity(one.group) | {
         c.CHECKPOINT.key: one.group.selection,
@@ -126,7 +124,7 @@ def _identify(one: OutputStatistics) -> dict[str, Cell]:
     }
 
 
-def _describe_group(one: OutputStatistics) -> tuple[str, ...]:
+def describe_group(one: OutputStatistics) -> tuple[str, ...]:
     """Return the footnotes on the records of a model, and one if some seeds have no outputs."""
     found = group_footnotes(one.group, (one.attack,))
     num_seeds = len(one.group.records[one.attack])
