@@ -19,6 +19,7 @@ from adrbench.evaluation.judge import is_within
 from adrbench.models.chunked import ChunkedModel
 from adrbench.models.compiled import CompiledPasses, count_operations
 from adrbench.models.graphed import GraphedModel, GraphedPasses, MakePasses
+from adrbench.models.modes import restored_buffers
 from adrbench.models.reduced import Fallback, reduce_precision
 from adrbench.runtime.arithmetic import SIXTEEN_BITS, Arithmetic
 
@@ -112,6 +113,12 @@ class Recheck:
         self.stages = stages
         self.threat = threat
 
+    @property
+    def num_passes(self) -> int:
+        """The most forward passes on a batch, 0 if those of a stage are unknown."""
+        passes = [getattr(stage, "num_passes", 0) for stage in self.stages]
+        return sum(passes) + len(passes) if all(passes) else 0
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
         """Return examples like `x` (N, C, H, W): the first that fools the model, or the last."""
         x_adv, remaining = x.clone(), torch.arange(len(x), device=x.device)
@@ -119,7 +126,9 @@ class Recheck:
             if len(remaining) == 0:
                 break
             images, labels = x[remaining], y[remaining]
-            found = stage.perturb(model, images.clone(), labels.clone(), indices[remaining])
+            with restored_buffers(model):  # an attack may change them, and the mode
+                found = stage.perturb(model, images.clone(), labels.clone(), indices[remaining])
+            model.eval()
             found = found.detach().to(x)
             with torch.no_grad():
                 is_fooled = ~is_correct(model(found), labels)

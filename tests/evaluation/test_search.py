@@ -12,6 +12,7 @@ import adrbench
 from adrbench.attacks.early_exit import EarlyExit
 from adrbench.attacks.find_suite import build_suite
 from adrbench.attacks.finite_logits import FiniteLogits
+from adrbench.attacks.pgd import PGD
 from adrbench.attacks.suites import Suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
@@ -21,6 +22,7 @@ from adrbench.evaluation.adversarial import KINDS, SUCCESS
 from adrbench.evaluation.batch_files import BatchesInMemory
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.progress import ProgressFiles
+from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.models.architectures import build_model
 from adrbench.runtime.arithmetic import Arithmetic, arithmetic_of_search, searching_in
 from killed_store import KilledAfter
@@ -135,6 +137,58 @@ def test_the_examples_of_the_second_attack_are_kept() -> None:
     )
     of_recheck = (examples.stages == 2) & (examples.kinds == KINDS.index(SUCCESS))
     assert int(of_recheck.sum()) == counts(result)["stepping"] - counts(result)["recheck"]
+
+
+class Upset(Linear):
+    """A model that a pass in training mode turns upside down for good."""
+
+    sign: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("sign", torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.sign.fill_(-1)
+        return self.sign * super().forward(x)
+
+
+class Careless(Stepping):
+    """A stage that leaves the model in training mode, and the images as they are."""
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        model.train()(x)
+        return x
+
+
+def test_a_stage_of_the_second_attack_does_not_change_the_model_for_the_next() -> None:
+    x, y, indices = IMAGES.pixels / 255, IMAGES.labels, torch.arange(40)
+    alone, after_careless = (
+        search.Recheck(stages, THREAT).perturb(Upset().eval(), x, y, indices)
+        for stages in ([Stepping()], [Careless(), Stepping()])
+    )
+    assert torch.equal(after_careless, alone)
+    assert not torch.equal(alone, x)
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_passes_of_the_second_attack_are_displayed_with_their_total(is_known: bool) -> None:
+    """PGD makes a pass per step, and the model is judged once after each of its two stages."""
+    seen = []
+
+    def on_pass(stage: str, done: int, expected: int, n: int) -> None:
+        if stage == "recheck":
+            seen.append((done, expected))
+
+    first, second = (PGD(steps=3, name=name).bind(THREAT, 3, 0) for name in ("first", "second"))
+    suite = Suite(name="made", stages=(first, second if is_known else Stepping()), parameters={})
+    callbacks = ProgressCallbacks(on_pass=on_pass)
+    evaluate(MODEL, IMAGES, suite, THREAT, batch_size=40, searched="bfloat16", callbacks=callbacks)
+    assert {expected for _, expected in seen} == {8 if is_known else 0}
+    if is_known:
+        assert max(done for done, _ in seen) == 8
 
 
 class Noisy(Linear):
