@@ -13,8 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from adrbench.errors import first_line
-from adrbench.models.frozen import relative_difference
-from adrbench.runtime.arithmetic import TOLERANCES, Arithmetic, arithmetic_of_search
+from adrbench.models.frozen import (
+    gradient_difference,
+    logits_and_gradient,
+    relative_difference,
+)
+from adrbench.runtime.arithmetic import (
+    GRADIENT_TOLERANCES,
+    TOLERANCES,
+    Arithmetic,
+    arithmetic_of_search,
+)
 from adrbench.runtime.cuda_graphs import PLAIN_CALLS, capture_graph, side_stream
 
 logger = logging.getLogger(__name__)
@@ -50,8 +59,9 @@ class GraphedModel(nn.Module):
 
     A batch is padded to the next of a few sizes; a larger one runs without graphs. Logits, and
     gradients with respect to images, are the same as the model's, in any order of forward and
-    backward passes. If the passes cannot be captured, or an image's logits depend on the others in
-    the batch, the model runs without graphs, with a warning.
+    backward passes. If the passes cannot be captured, or their logits or gradients differ from the
+    model's, as where an image's logits depend on the others in the batch, the model runs without
+    graphs, with a warning.
     """
 
     def __init__(
@@ -101,14 +111,33 @@ class GraphedModel(nn.Module):
         except RuntimeError as error:
             self._give_up(f"they cannot be captured ({first_line(error)})")
             return False
-        with torch.no_grad():
-            expected = self.model(x)
-            self.run_forward(x, passes)
-        if relative_difference(expected, passes.logits[: len(x)]) > TOLERANCES[arithmetic]:
-            self._give_up("an image's logits depend on the others in its batch")
+        if reason := self._find_difference(arithmetic, passes, x):
+            self._give_up(reason)
             return False
         self.passes[arithmetic, size] = passes
         return True
+
+    def _find_difference(self, arithmetic: Arithmetic, passes: Passes, x: Tensor) -> str | None:
+        """Return in words how the passes on `x` differ from the model's own; None if they do not.
+
+        Images on which the model's own results are not finite are not compared.
+        """
+
+        def replay(images: Tensor) -> Tensor:
+            logits: Tensor = _Call.apply(images, passes, self)
+            return logits
+
+        expected, found = (logits_and_gradient(one, x) for one in (self.model, replay))
+        is_finite = torch.stack([part.isfinite().flatten(1).all(1) for part in expected]).all(0)
+        logits, gradient = (part[is_finite] for part in expected)
+        other_logits, other_gradient = (part[is_finite] for part in found)
+        if len(logits) == 0:
+            return None
+        if not relative_difference(logits, other_logits) <= TOLERANCES[arithmetic]:
+            return "an image's logits depend on the others in its batch"
+        if not gradient_difference(gradient, other_gradient) <= GRADIENT_TOLERANCES[arithmetic]:
+            return "they do not give the model's gradients"
+        return None
 
     def _give_up(self, reason: str) -> None:
         self.sizes = ()

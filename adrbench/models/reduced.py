@@ -5,7 +5,6 @@ model.
 """
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,16 +13,18 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from adrbench.errors import first_line
-from adrbench.models.frozen import COMPARED_IMAGES, logits_and_gradient, relative_difference
-from adrbench.runtime.arithmetic import TOLERANCES, Arithmetic
+from adrbench.models.frozen import (
+    COMPARED_IMAGES,
+    gradient_difference,
+    logits_and_gradient,
+    relative_difference,
+)
+from adrbench.runtime.arithmetic import GRADIENT_TOLERANCES, TOLERANCES, Arithmetic
 from adrbench.runtime.devices import IMAGE_FORMAT
 
 #: Layers that compute in the type of their weights. All other weights and buffers stay in float32,
 #: such as those of BatchNorm, which accepts inputs of a reduced type, and of the normalization.
 REDUCED_LAYERS = (_ConvNd, nn.Linear, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
-#: The largest differences of image gradients from those in float32, relative to their L2 norm. They
-#: are over ten times those of a ResNet-18: 1e-2 in float16, 3e-2 in bfloat16.
-GRADIENT_TOLERANCES: Mapping[Arithmetic, float] = {"float16": 0.2, "bfloat16": 0.5}
 
 #: The largest entry of an image's logit gradient is scaled to [2^TARGET_EXPONENT, twice that). In
 #: a ResNet-18, most entries of the gradients inside are then 1e-3 or more and the largest below
@@ -122,10 +123,7 @@ def reduce_precision(frozen: nn.Module, arithmetic: Arithmetic, x: Tensor) -> Gr
         raise ValueError(f"its logits or gradients in {arithmetic} are not finite")
     differences = {
         "logits": (relative_difference(exact[0], found[0]), TOLERANCES),
-        "gradients": (
-            float((found[1] - exact[1]).norm() / exact[1].norm()),
-            GRADIENT_TOLERANCES,
-        ),
+        "gradients": (gradient_difference(exact[1], found[1]), GRADIENT_TOLERANCES),
     }
     for what, (difference, tolerances) in differences.items():
         if not difference <= tolerances[arithmetic]:

@@ -10,6 +10,7 @@ from adrbench.evaluation.search import make_search
 from adrbench.models.frozen import (
     formats_for,
     freeze,
+    gradient_difference,
     logits_and_gradient,
     relative_difference,
 )
@@ -95,7 +96,7 @@ class Network:
         }
         differences = {
             "logits": relative_difference(exact[0], found[0]),
-            "gradients": float((found[1] - exact[1]).norm() / exact[1].norm()),
+            "gradients": gradient_difference(exact[1], found[1]),
         }
         return Row(
             name=name,

@@ -1,5 +1,6 @@
 """Models replayed in padded batches; a stand-in replaces the capture where there is no GPU."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -139,6 +140,56 @@ def test_a_batch_dependent_model_is_not_padded() -> None:
             torch.testing.assert_close(model(batch(n, seed=n)), BatchDependent()(batch(n, seed=n)))
     (message,) = messages
     assert "depend on the others in its batch" in message
+
+
+class WrongGradients(SharedMemory):
+    """Passes with the logits of the model, whose gradients are a third too small."""
+
+    def __call__(self, model: nn.Module, x: Tensor) -> Passes:
+        passes = super().__call__(model, x)
+
+        def backward() -> None:
+            passes.backward()
+            passes.d_x.mul_(2 / 3)
+
+        return replace(passes, backward=backward)
+
+
+@pytest.mark.parametrize("searched", ["float32", "tf32", "float16"])
+def test_passes_with_wrong_gradients_are_not_replayed(
+    searched: Arithmetic, frozen: nn.Module
+) -> None:
+    model = GraphedModel(frozen, batch(MAX_BYTES), MAX_BYTES, WrongGradients())
+    x, weight = batch(20), torch.ones(20, 10)
+    with logged() as messages, searching_in(searched):
+        for _ in range(2):
+            with torch.no_grad():
+                torch.testing.assert_close(model(x), frozen(x))
+            torch.testing.assert_close(
+                gradient_of(model, x, weight), gradient_of(frozen, x, weight)
+            )
+    assert messages == ["running without CUDA graphs: they do not give the model's gradients."]
+
+
+class Overflowing(nn.Module):
+    """A network whose logits of the first image of a batch are not finite."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        is_first = torch.arange(len(x))[:, None] == 0
+        return logits.masked_fill(is_first, torch.inf)
+
+
+@pytest.mark.usefixtures("nothing_logged")
+def test_images_without_finite_results_do_not_end_the_replaying(frozen: nn.Module) -> None:
+    model = GraphedModel(Overflowing(frozen), batch(MAX_BYTES), MAX_BYTES, SharedMemory())
+    for n in (20, 1):
+        torch.testing.assert_close(model(batch(n)), Overflowing(frozen)(batch(n)))
+    assert {size for _, size in model.passes} == {23, 16}
 
 
 @pytest.mark.gpu

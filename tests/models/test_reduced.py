@@ -17,14 +17,19 @@ from adrbench.evaluation.judge import judge
 from adrbench.models.frozen import freeze, logits_and_gradient, relative_difference
 from adrbench.models.graphed import GraphedModel
 from adrbench.models.reduced import (
-    GRADIENT_TOLERANCES,
     Fallback,
     GradientScaling,
     find_last_linear,
     find_scale,
     reduce_precision,
 )
-from adrbench.runtime.arithmetic import TOLERANCES, Arithmetic, full_precision, searching_in
+from adrbench.runtime.arithmetic import (
+    GRADIENT_TOLERANCES,
+    TOLERANCES,
+    Arithmetic,
+    full_precision,
+    searching_in,
+)
 from tiny import build_trained, make_images, train_small_net
 
 ARCHS = ("small-cnn", "preact-resnet18", "wrn-10-1")
