@@ -180,7 +180,10 @@ class _Call(torch.autograd.Function):
 
 
 class GraphedPasses:
-    """Captures passes as CUDA graphs that share one memory pool on `device`."""
+    """Captures passes as CUDA graphs that share one memory pool on `device`.
+
+    After a capture that fails, which may leave its pool unusable, later ones share a new pool.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -188,6 +191,13 @@ class GraphedPasses:
 
     def __call__(self, model: nn.Module, x: Tensor) -> Passes:
         """Return the passes of `model` on batches of the shape of `x`; grad mode must be on."""
+        try:
+            return self._capture(model, x)
+        except Exception:  # capturing runs the model's code, which may raise anything
+            self.pool = torch.cuda.graph_pool_handle()
+            raise
+
+    def _capture(self, model: nn.Module, x: Tensor) -> Passes:
         x.requires_grad_()
         with side_stream(self.stream):
             for _ in range(PLAIN_CALLS):

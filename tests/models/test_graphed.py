@@ -1,7 +1,10 @@
 """Models replayed in padded batches; a stand-in replaces the capture where there is no GPU."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +14,9 @@ from adrbench.attacks.find_suite import build_suite
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.evaluation.evaluate import evaluate
+from adrbench.models import graphed
 from adrbench.models.frozen import freeze
-from adrbench.models.graphed import SMALLEST_BATCH, GraphedModel, Passes, batch_sizes
+from adrbench.models.graphed import SMALLEST_BATCH, GraphedModel, GraphedPasses, Passes, batch_sizes
 from adrbench.runtime.arithmetic import Arithmetic, full_precision, searching_in
 from graph_stand_in import SharedMemory
 from logs import logged
@@ -190,6 +194,31 @@ def test_images_without_finite_results_do_not_end_the_replaying(frozen: nn.Modul
     for n in (20, 1):
         torch.testing.assert_close(model(batch(n)), Overflowing(frozen)(batch(n)))
     assert {size for _, size in model.passes} == {23, 16}
+
+
+def test_a_capture_after_a_failed_one_has_a_new_memory_pool(
+    frozen: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the two captures of each call, forward and backward, the third of all fails."""
+    pools = iter("abc")
+    used: list[str] = []
+
+    def capture(work: Callable[[], Tensor], stream: Any, pool: str) -> tuple[Any, Tensor]:
+        used.append(pool)
+        if len(used) == 3:
+            raise RuntimeError("not permitted")
+        return None, work()
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(pools))
+    monkeypatch.setattr(graphed, "side_stream", nullcontext)
+    monkeypatch.setattr(graphed, "capture_graph", capture)
+    make_passes = GraphedPasses(torch.device("cuda"))
+    make_passes(frozen, batch(4))
+    with pytest.raises(RuntimeError, match="not permitted"):
+        make_passes(frozen, batch(4))
+    make_passes(frozen, batch(4))
+    assert used == ["a", "a", "a", "b", "b"]
 
 
 @pytest.mark.gpu
