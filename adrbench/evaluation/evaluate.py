@@ -54,9 +54,10 @@ class Evaluation:
     `clean` and `robust` are per-example outcomes in test-set order, (n,) booleans on the CPU.
     `folded` is whether BatchNorm was folded into convolutions in the model that was attacked,
     `compiled` whether passes of its largest batches were compiled, `rechecked` the number of images
-    that were attacked again in float32, and `seconds` the time taken over all sessions, without
-    that for outputs alone. `adversarial` are the examples and `outputs` the model's outputs, if
-    they were kept.
+    that were attacked again in float32, `repeated` that of images in batches with passes that were
+    repeated in float32 because results of the search were not finite, and `seconds` the time taken
+    over all sessions, without that for outputs alone. `adversarial` are the examples and `outputs`
+    the model's outputs, if they were kept.
     """
 
     clean: Tensor
@@ -66,6 +67,7 @@ class Evaluation:
     folded: bool
     compiled: bool
     rechecked: int
+    repeated: int
     seconds: float
     adversarial: AdversarialExamples | None = None
     outputs: Outputs | None = None
@@ -246,6 +248,7 @@ def evaluate(
         folded=frozen.folded,
         compiled=any(process_group.all_gather(progress.compiled)),
         rechecked=progress.rechecked,
+        repeated=len(progress.repeated),
         seconds=seconds,
         outputs=outputs,
         adversarial=None

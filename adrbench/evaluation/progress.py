@@ -42,7 +42,8 @@ class Progress:
     `stage_seconds`, and the whole evaluation `seconds`. `memory_format` is the name of that of the
     frozen model, "" before it is chosen. `unconfirmed` are images that an attack fooled in the
     arithmetic of its search but not in float32, of which `rechecked` were attacked again.
-    `compiled` is whether passes were compiled in any session.
+    `repeated` are images of batches in which passes were repeated in float32, because results of
+    the search were not finite. `compiled` is whether passes were compiled in any session.
     """
 
     entered: Tensor
@@ -57,6 +58,7 @@ class Progress:
     memory_format: str = ""
     unconfirmed: set[int] = field(default_factory=set)
     rechecked: int = 0
+    repeated: set[int] = field(default_factory=set)
     compiled: bool = False
 
     @property
@@ -104,6 +106,7 @@ def combine(parts: Sequence[Progress]) -> Progress:
         whole.done |= part.done
         whole.nonfinite |= part.nonfinite
         whole.unconfirmed |= part.unconfirmed
+        whole.repeated |= part.repeated
         whole.rechecked = max(whole.rechecked, part.rechecked)
         whole.compiled |= part.compiled
         whole.seconds = max(whole.seconds, part.seconds)
@@ -161,6 +164,7 @@ class _State:
     nonfinite: tuple[int, ...] = ()
     unconfirmed: tuple[int, ...] = ()
     rechecked: int = 0
+    repeated: tuple[int, ...] = ()
     compiled: bool = False
     schema: int = SCHEMA
 
@@ -210,6 +214,7 @@ class ProgressFiles:
             nonfinite=tuple(sorted(progress.nonfinite)),
             unconfirmed=tuple(sorted(progress.unconfirmed)),
             rechecked=progress.rechecked,
+            repeated=tuple(sorted(progress.repeated)),
             compiled=progress.compiled,
         )
         data = to_json(state)
@@ -288,6 +293,7 @@ def _to_progress(state: _State) -> Progress:
         nonfinite=set(state.nonfinite),
         unconfirmed=set(state.unconfirmed),
         rechecked=state.rechecked,
+        repeated=set(state.repeated),
         compiled=state.compiled,
     )
     clean = progress.entered if progress.clean is None else progress.clean

@@ -249,6 +249,7 @@ def make_record(job: Job, evaluation: Evaluation, context: Context) -> AttackRec
         ),
         device=describe_device(context.device),
         rechecked=evaluation.rechecked,
+        repeated=evaluation.repeated,
         folded=evaluation.folded,
         compiled=evaluation.compiled,
         processes=context.process_group.size,

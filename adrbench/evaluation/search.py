@@ -35,14 +35,21 @@ RECHECK = "recheck"
 class Search:
     """A frozen model, as attacks run on it, and the arithmetic in which it computes.
 
-    `graphed` is the part of it that replays CUDA graphs, and `compilation` has the batch sizes for
-    which it was compiled; they are None where neither is done.
+    `graphed` is the part of it that replays CUDA graphs, `compilation` has the batch sizes for
+    which it was compiled, and `fallback` repeats passes in float32; each is None where that is not
+    done.
     """
 
     model: ChunkedModel
     arithmetic: Arithmetic
     graphed: GraphedModel | None = None
     compilation: CompiledPasses | None = None
+    fallback: Fallback | None = None
+
+    @property
+    def repeated(self) -> int:
+        """The number of passes that were repeated in float32, as their results were not finite."""
+        return 0 if self.fallback is None else self.fallback.repeated
 
     @property
     def is_compiled(self) -> bool:
@@ -79,6 +86,7 @@ def make_search(
     """
     model: nn.Module = frozen
     graph: GraphedModel | None = None
+    fallback: Fallback | None = None
     is_reduced = arithmetic in SIXTEEN_BITS
     if is_reduced:
         try:
@@ -95,9 +103,13 @@ def make_search(
             make_passes = compilation = CompiledPasses(make_passes, len(x))
         model = graph = GraphedModel(model, x, len(x), make_passes)
     if is_reduced:
-        model = Fallback(model, frozen)
+        model = fallback = Fallback(model, frozen)
     return Search(
-        model=ChunkedModel(model), arithmetic=arithmetic, graphed=graph, compilation=compilation
+        model=ChunkedModel(model),
+        arithmetic=arithmetic,
+        graphed=graph,
+        compilation=compilation,
+        fallback=fallback,
     )
 
 

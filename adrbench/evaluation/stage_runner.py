@@ -107,6 +107,7 @@ class StageRunner:
         progress.survivors = self.process_group.all_reduce_and(progress.survivors)
         progress.nonfinite = set().union(*self.process_group.all_gather(progress.nonfinite))
         progress.unconfirmed = set().union(*self.process_group.all_gather(progress.unconfirmed))
+        progress.repeated = set().union(*self.process_group.all_gather(progress.repeated))
         progress.done = set(range(len(batches)))
         report()
         if progress.nonfinite:
@@ -123,7 +124,10 @@ class StageRunner:
             judged = self._judge(stage, x, x_adv, y)
             return x_adv, judged, self._find_unconfirmed(stage, search, x_adv, y, judged)
 
+        repeated_before = search.repeated
         x_adv, judged, is_unconfirmed = self.within_memory(search, len(x), compute)
+        if search.repeated > repeated_before:
+            self._note_repeated(stage, search, indices)
         survives, is_nonfinite = torch.stack([judged.survives, judged.is_nonfinite]).cpu()
         self.progress.survivors[indices] = survives
         self.progress.nonfinite.update(indices[is_nonfinite].tolist())
@@ -233,6 +237,15 @@ class StageRunner:
             f"there is not enough memory for a whole batch: the model processes "
             f"{search.model.size} images at a time; the batch size of the attack does not change."
         )
+
+    def _note_repeated(self, stage: Stage, search: Search, indices: Tensor) -> None:
+        """Keep which images were in a batch with repeated passes, and report the first batch."""
+        if not self.progress.repeated:
+            logger.warning(
+                f"under {stage.name} the model has logits or gradients in {search.arithmetic} that "
+                "are not finite: such passes are repeated in float32, which takes longer."
+            )
+        self.progress.repeated.update(indices.tolist())
 
     def _report_nonfinite(self, stage: Stage, num_entered: int) -> None:
         count = len(self.progress.nonfinite)

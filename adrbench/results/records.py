@@ -65,14 +65,15 @@ class AttackRecord:
     are null where unknown. `label` is the run's name where the user chose one, else "".
     `searched` is the arithmetic of the attacks, `judged` and `precision` are that in which the
     outcomes were determined. `rechecked` images were fooled by an attack only in the arithmetic
-    of its search, and attacked again in float32. `folded` is true if the attacks ran on a form
-    of the model with BatchNorm folded into its convolutions, and `compiled` if passes of the
-    largest batches were compiled; `processes` shared the work, which does not change the
-    outcomes. `verdicts` holds the per-example outcomes. `clean_logits` are those of the first 8
-    images, which identify the code of the model (null in records of early versions);
-    `model_code` is a fingerprint of the user's source code behind it ("" if there is none, null
-    in records of early versions). `outputs` is the file of the model's outputs on all images,
-    clean and attacked, if they were kept.
+    of its search, and attacked again in float32. `repeated` images were in batches with passes
+    that were repeated in float32, because results of the search were not finite. `folded` is true
+    if the attacks ran on a form of the model with BatchNorm folded into its convolutions, and
+    `compiled` if passes of the largest batches were compiled; `processes` shared the work, which
+    does not change the outcomes. `verdicts` holds the per-example outcomes. `clean_logits` are
+    those of the first 8 images, which identify the code of the model (null in records of early
+    versions); `model_code` is a fingerprint of the user's source code behind it ("" if there is
+    none, null in records of early versions). `outputs` is the file of the model's outputs on all
+    images, clean and attacked, if they were kept.
     """
 
     kind: Literal["attack"] = "attack"
@@ -115,6 +116,7 @@ class AttackRecord:
     searched: str = FLOAT32
     judged: str = FLOAT32
     rechecked: int = 0
+    repeated: int = 0
     folded: bool = False
     compiled: bool = False
     processes: int = 1

@@ -26,6 +26,7 @@ from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.models.architectures import build_model
 from adrbench.runtime.arithmetic import Arithmetic, arithmetic_of_search, searching_in
 from killed_store import KilledAfter
+from logs import logged
 from tiny import Linear, labelled_by, make_images
 
 THREAT = ThreatModel(eps=0.2)
@@ -260,6 +261,45 @@ def test_tf32_is_allowed_in_the_search_and_off_for_the_judge() -> None:
     suite = Suite(name="made", stages=(Stepping(),), parameters={})
     evaluate(Watching(), IMAGES, suite, THREAT, batch_size=20, searched="tf32")
     assert seen == {"search": {True}, "judge": {False}}
+
+
+class Dazzled(nn.Module):
+    """A coarse form of a model whose logits overflow for bright images."""
+
+    def __init__(self, exact: nn.Module) -> None:
+        super().__init__()
+        self.exact = exact
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.exact(x)
+        return logits.masked_fill(x.flatten(1).mean(1, keepdim=True) > 0.75, torch.inf)
+
+
+def test_images_whose_passes_are_repeated_in_float32_are_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One image is so bright that its batch of 7 has no finite logits from the coarse form."""
+    monkeypatch.setattr(search, "reduce_precision", lambda frozen, arithmetic, x: Dazzled(frozen))
+    pixels = IMAGES.pixels.clone()
+    pixels[9] = 255
+    images = labelled_by(MODEL, dataclasses.replace(IMAGES, pixels=pixels))
+    suite = Suite(name="made", stages=(Stepping(),), parameters={})
+    files = ProgressFiles(stem=tmp_path / "state", fingerprint="f", n=40, rank=0)
+
+    def evaluate_in(searched: Arithmetic, **more: Any) -> Evaluation:
+        return evaluate(MODEL, images, suite, THREAT, batch_size=7, searched=searched, **more)
+
+    with logged() as messages, pytest.raises(KeyboardInterrupt):
+        evaluate_in("bfloat16", progress_store=KilledAfter(files, 6 + 3))
+    resumed = evaluate_in("bfloat16", progress_store=files)
+    assert resumed.repeated == 7
+    assert messages == [
+        "under stepping the model has logits or gradients in bfloat16 that are not finite: such "
+        "passes are repeated in float32, which takes longer."
+    ]
+    exact = evaluate_in("float32")
+    assert torch.equal(resumed.robust, exact.robust)
+    assert exact.repeated == 0
 
 
 def test_a_model_without_a_coarse_form_is_refused() -> None:
