@@ -22,6 +22,7 @@ from adrbench.data.loading import recognize
 from adrbench.display.attack import AttackDisplay
 from adrbench.errors import UsageError, unknown_name
 from adrbench.evaluation import jobs
+from adrbench.evaluation.begun import adopt_begun
 from adrbench.evaluation.inputs import as_images, check_labels_within
 from adrbench.evaluation.jobs import Job, StateLocation
 from adrbench.evaluation.run import run_in_memory
@@ -183,6 +184,8 @@ def evaluate(
         name=name,
         dataset=UNNAMED_DATASET if dataset is None else dataset,
     )
+    if location is not None:
+        planned = [adopt_begun(job, context.device, location) for job in planned]
     if keep_outputs:
         for job in planned:
             jobs.check_outputs(job)

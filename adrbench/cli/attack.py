@@ -196,6 +196,7 @@ class AttackRun:
     def run(self, targets: Sequence[str], context: "Context") -> None:
         """Attack every target on this rank; rank 0 prints and writes."""
         from adrbench.cli.attack_output import print_attacks
+        from adrbench.evaluation.begun import adopt_begun
         from adrbench.evaluation.finished import find_finished
         from adrbench.models.frozen import Freezer
         from adrbench.runtime.launch import is_restarted, rank_zero_first
@@ -203,14 +204,16 @@ class AttackRun:
 
         group = context.process_group
         self.check()
+        force = self.force and not is_restarted(group)
         with rank_zero_first(group):
             jobs = self.plan(targets, context.device)
+            if not force:
+                jobs = [adopt_begun(job, context.device) for job in jobs]
         if not same_on_all_ranks(group, [job.state_fingerprint for job in jobs]):
             raise AdrbenchError(
                 "the processes found different weights or images: use files that all machines "
                 "share and that no process is writing."
             )
-        force = self.force and not is_restarted(group)
         if not force:
             for job in jobs:
                 find_finished(job, context)  # refuses a foreign record before any attack

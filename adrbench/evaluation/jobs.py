@@ -35,7 +35,8 @@ class Job:
     """One evaluation to run: a model, its images, a suite, and the path of the record.
 
     A record or saved progress belongs to the evaluation if its `identity` and the model's
-    `clean_logits` on the first images are the same.
+    `clean_logits` on the first images are the same. `is_automatic` is whether "auto" chose the
+    arithmetic of the search.
     """
 
     target_model: TargetModel
@@ -46,6 +47,7 @@ class Job:
     path: Path
     identity: Identity
     clean_logits: Tensor
+    is_automatic: bool
 
     @property
     def label(self) -> str:
@@ -108,6 +110,7 @@ def plan(
 
     """
     info = replace(info, num_classes=clean_logits.shape[1])
+    is_automatic = config.precision == AUTO
     searched = choose_for_search(config.precision, device)
     if config.n is not None and config.n > len(test):
         logger.warning(
@@ -131,6 +134,7 @@ def plan(
         path=out / record_name(identity, suite, target_model.training.is_known),
         identity=identity,
         clean_logits=clean_logits[: len(images)],
+        is_automatic=is_automatic,
     )
     check_name(progress_files(job, 0).own_file)
     return job

@@ -206,7 +206,10 @@ class Fragile(nn.Module):
         return logits
 
 
-def test_an_interrupted_evaluation_resumes_from_its_state(tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_resumes_from_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does so in the arithmetic of its search, also where another one is the default."""
     model, state = Fragile(), tmp_path / "mine.state"
     more: dict[str, Any] = {
         "suite": Suite(name="two", stages=[PGD(steps=3), PGD(steps=9, loss="margin")]),
@@ -221,7 +224,10 @@ def test_an_interrupted_evaluation_resumes_from_its_state(tmp_path: Path) -> Non
     model.left = 1_000_000
     with pytest.raises(RecordError, match="the progress of another evaluation"):
         evaluate(model, state_path=state, **more, seed=1)
-    resumed = evaluate(model, state_path=state, **more)
+    with monkeypatch.context() as patch:
+        patch.setattr("adrbench.runtime.arithmetic.has_tensor_cores", lambda device: True)
+        resumed = evaluate(model, state_path=state, **more)
+    assert resumed.record.searched == "float32"
     assert (resumed.robust == whole.robust).all()
     assert resumed.adversarial is not None
     assert torch.equal(resumed.adversarial, whole.adversarial)  # type: ignore[arg-type]

@@ -213,6 +213,19 @@ def test_a_kill_between_the_file_of_examples_and_the_record_is_resumed(
     assert judge(Path("x.npz"), 60)[0].sum() == record["robust_correct"]
 
 
+def test_the_same_command_resumes_a_search_in_its_arithmetic_on_a_gpu(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ("attack", RUN, "--suite", "pgd-2", *FEW)
+    with monkeypatch.context() as patch:
+        patch.setattr("adrbench.evaluation.run.write_record", Mock(side_effect=KeyboardInterrupt))
+        assert command(*line).code == 130
+    monkeypatch.setattr("adrbench.runtime.arithmetic.has_tensor_cores", lambda device: True)
+    assert any("begun" in note and "in float32" in note for note in succeed(*line).notes)
+    (record,) = records()
+    assert record["searched"] == "float32"
+
+
 @pytest.mark.slow
 def test_a_killed_attack_loses_no_example(here: Path) -> None:
     line = [

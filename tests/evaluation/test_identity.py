@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, load_split
-from adrbench.errors import AdrbenchError, RecordError
+from adrbench.errors import AdrbenchError, RecordError, UsageError
 from adrbench.evaluation import jobs
+from adrbench.evaluation.begun import adopt_begun
 from adrbench.evaluation.finished import find_finished
 from adrbench.evaluation.identity import are_same_logits, first_logits
 from adrbench.evaluation.jobs import Job
@@ -28,6 +29,7 @@ from adrbench.models.architectures import build_model
 from adrbench.results.records import AttackRecord, read_record, unpack_logits, write_record
 from adrbench.runtime import arithmetic
 from adrbench.runtime.context import Context
+from logs import logged
 from messages import assert_one_line
 
 CONTEXT = Context(device=torch.device("cpu"))
@@ -43,7 +45,7 @@ class Case:
         default_factory=lambda: AttackConfig(suite="pgd-2", batch_size=16)
     )
 
-    def plan(self, out: Path) -> Job:
+    def plan(self, out: Path, device: torch.device = CONTEXT.device) -> Job:
         _, info = load_split("digits", "test", data_dir=Path("unused"))
         logits = jobs.check_fit(self.target_model, self.images, info)
         return jobs.plan(
@@ -53,7 +55,7 @@ class Case:
             info=info,
             out=out,
             clean_logits=logits,
-            device=CONTEXT.device,
+            device=device,
         )
 
 
@@ -370,6 +372,55 @@ def test_a_search_in_tf32_counts_for_records_and_not_for_progress(
     record = attack(other)
     assert (record.searched, record.judged) == ("tf32", "float32")
     assert attack(job) == record
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Return a device that has TF32, though it is the CPU."""
+    device = torch.device("cpu", 7)
+    monkeypatch.setattr(arithmetic, "has_tensor_cores", lambda one: one == device)
+    return device
+
+
+def test_auto_resumes_a_search_in_the_arithmetic_in_which_it_was_begun(
+    tmp_path: Path, gpu: torch.device
+) -> None:
+    """Progress in float32 is resumed on a GPU, where auto means TF32, by the same command."""
+    automatic, tf32 = (with_config(precision=one)(case()) for one in ("auto", "tf32"))
+    start(automatic.plan(tmp_path))
+    job = automatic.plan(tmp_path, gpu)
+    assert job.searched == "tf32"
+    with logged() as messages:
+        resumed = adopt_begun(job, gpu)
+    assert messages == [f"resuming {job.label} in float32, in which its search was begun."]
+    assert attack(resumed).searched == "float32"
+    assert adopt_begun(job, gpu) is job, "nothing is left to resume"
+    start(tf32.plan(tmp_path, gpu), force=True)
+    assert adopt_begun(job, gpu) is job
+    explicit = with_config(precision="float32")(case()).plan(tmp_path, gpu)
+    assert adopt_begun(explicit, gpu) is explicit
+
+
+def test_a_search_in_tf32_is_not_resumed_without_it(tmp_path: Path, gpu: torch.device) -> None:
+    start(with_config(precision="auto")(case()).plan(tmp_path, gpu))
+    before = contents(tmp_path)
+    job = with_config(precision="auto")(case()).plan(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        adopt_begun(job, CONTEXT.device)
+    assert str(caught.value) == (
+        f"the search of {job.label} was begun in tf32, which cpu does not have: resume it on a GPU "
+        "that has it, or give another --out, or --force to start over."
+    )
+    assert contents(tmp_path) == before
+
+
+def test_progress_of_another_evaluation_is_not_adopted(tmp_path: Path, gpu: torch.device) -> None:
+    job = with_config(precision="auto")(case()).plan(tmp_path)
+    file = start(with_config(precision="auto", seed=1)(case()).plan(tmp_path / "other", gpu))
+    shutil.copy(file, jobs.progress_files(job, 0).own_file)
+    assert adopt_begun(job, CONTEXT.device) is job
+    with pytest.raises(RecordError, match="contains the progress of another evaluation"):
+        attack(job)
 
 
 def test_a_record_without_the_arithmetic_of_its_search_searched_in_float32(tmp_path: Path) -> None:
