@@ -13,6 +13,7 @@ from adrbench.config.presets import Source
 from adrbench.config.resolve import DEFAULT, GIVEN
 from adrbench.config.settings import TrainConfig
 from adrbench.data import DATASETS, Dataset, Images, load_dataset
+from adrbench.data import Source as DataSource
 from adrbench.data.hold_out import hold_out
 from adrbench.display.settings import WIDTH, list_settings, tabulate
 from adrbench.errors import argument
@@ -29,16 +30,34 @@ NUM_CIFAR_TRAIN = 50_000
 CIFAR_SHAPE = (3, 32, 32)
 
 
-def load_or_assume(
-    dataset: str | Dataset, *, data_dir: Path, val_size: int | None = None, seed: int = 0
-) -> Dataset:
-    """Return what `load_dataset` does, or black images in place of CIFAR where it is missing.
+class LoadOrAssume:
+    """Loads a data set as `load_dataset` does, or assumes black images where CIFAR is missing.
 
     Those have CIFAR's published shapes, which suffice to describe a run, so nothing is downloaded.
     """
-    source = DATASETS.get(dataset) if isinstance(dataset, str) else None
-    if source is None or source.name not in CIFAR or is_cifar_in(data_dir, CIFAR[source.name]):
-        return load_dataset(dataset, data_dir=data_dir, val_size=val_size, seed=seed)
+
+    def __init__(self) -> None:
+        #: Whether images were assumed.
+        self.has_assumed = False
+
+    def __call__(
+        self,
+        dataset: str | Dataset,
+        *,
+        data_dir: Path,
+        val_size: int | None = None,
+        seed: int = 0,
+    ) -> Dataset:
+        """Return the data set, whose arguments are those of `load_dataset`."""
+        source = DATASETS.get(dataset) if isinstance(dataset, str) else None
+        if source is None or source.name not in CIFAR or is_cifar_in(data_dir, CIFAR[source.name]):
+            return load_dataset(dataset, data_dir=data_dir, val_size=val_size, seed=seed)
+        self.has_assumed = True
+        return assume(source, data_dir, val_size=val_size, seed=seed)
+
+
+def assume(source: DataSource, data_dir: Path, *, val_size: int | None, seed: int) -> Dataset:
+    """Return a data set of black images with the published sizes of `source`, with a note."""
     logger.info(
         f"{source.name} is not in {data_dir} and is not downloaded for --dry-run, which assumes "
         "its published sizes."

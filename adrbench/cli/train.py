@@ -1,5 +1,6 @@
 """`adrbench train`: parse a command line, train, and print a summary."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,8 @@ from adrbench.config.settings import SAVE_MINUTES
 
 if TYPE_CHECKING:
     from adrbench.results.records import TrainRecord
+
+logger = logging.getLogger(__name__)
 
 #: The arguments besides the data set that determine the preset.
 CHOICES = ("method", "arch", "activation")
@@ -74,12 +77,14 @@ def train(
 ) -> None:
     """Train a model, or resume an interrupted run."""
     from adrbench.api.train import run_with_display
-    from adrbench.cli.dry_run import describe_plan, load_or_assume
+    from adrbench.cli.dry_run import LoadOrAssume, describe_plan
+    from adrbench.cli.existing_run import describe_existing
     from adrbench.data import load_dataset
     from adrbench.runtime.launch import open_context
     from adrbench.training.plan import RunPlaces, make_plan
 
     with open_context(device) as opened:
+        load = LoadOrAssume()
         places = RunPlaces(name=name, checkpoints=out, results=results, save_minutes=save_minutes)
         plan = make_plan(
             dataset,
@@ -91,16 +96,20 @@ def train(
             places=places,
             context=opened,
             force=force,
-            load=load_or_assume if dry_run else load_dataset,
+            load=load if dry_run else load_dataset,
         )
+        note = None
         if dry_run:
             choices = [one for one in CHOICES if is_on_command_line(context, one)]
             text = describe_plan(plan, opened, choices)
+            note = describe_existing(plan, opened, force=force, are_images_assumed=load.has_assumed)
         else:
             record = run_with_display(plan, opened, force=force, tensorboard=tensorboard, hint=HINT)
             text = summarize(record, plan.directory)
         if opened.process_group.is_rank_zero:
             typer.echo(text)
+        if note:
+            logger.info(note)
 
 
 def summarize(record: "TrainRecord", directory: Path) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -10,11 +12,18 @@ import pytest
 import torch
 
 from adrbench.cli.dry_run import is_cifar_in
+from adrbench.cli.existing_run import describe_existing
 from adrbench.config.presets import Source
 from adrbench.config.settings import TrainConfig
+from adrbench.data import Images
 from adrbench.models.small_cnn import SmallCNN
+from adrbench.training.callbacks import NoCallbacks
+from adrbench.training.checkpointer import Checkpointer
+from adrbench.training.plan import RunPlaces, make_plan
+from adrbench.training.run import run_plan
+from adrbench.training.state import TrainState
 from runner import QUICK, command, succeed, tree
-from training_runs import make_config
+from training_runs import CONTEXT, make_config
 
 METHODS = ("at", "standard", "trades+adr+wa+awp", "adr")
 
@@ -131,12 +140,77 @@ def test_images_that_are_there_are_read(empty: Path, monkeypatch: pytest.MonkeyP
     assert not is_cifar_in(empty, "CIFAR10")
 
 
-def test_a_finished_run_is_left_alone(empty: Path) -> None:
-    line = ("train", "digits", "--method", "at", *QUICK)
+LINE = ("train", "digits", "--method", "at", "--name", "run", "--steps", "1")
+RUN = Path("checkpoints/run")
+
+
+def notes(*line: str) -> list[str]:
+    """Return the notes of a dry run, which changes no file."""
+    before = tree(Path())
+    outcome = succeed(*line, "--dry-run")
+    assert tree(Path()) == before
+    assert len(rows(outcome.out)) > 10
+    return outcome.notes
+
+
+def test_what_training_would_do_with_a_finished_run() -> None:
+    line = (*LINE, "--epochs", "1")
+    assert notes(*line) == []
     succeed(*line)
-    before = tree(empty)
-    succeed(*line, "--dry-run", "--force")
-    assert tree(empty) == before
+    assert notes(*line) == [
+        f"note: {RUN} is already finished, see results/train-run.json: --force trains it again."
+    ]
+    assert notes(*line, "--force") == [f"note: train --force would replace the run in {RUN}."]
+    (note,) = notes(*line, "--lr", "0.3")
+    error = command(*line, "--lr", "0.3").lines[-1]
+    assert f"{RUN} contains a run with --lr 0.05, not 0.3: " in error
+    assert note == f"note: train would be refused: {error.removeprefix('error: ')}"
+    (RUN / "last.pt").rename(RUN / "kept.pt")
+    assert "contains best.pt but no last.pt" in notes(*line)[0]
+    shutil.rmtree(RUN)
+    assert "results/train-run.json is the record of another run" in notes(*line)[0]
+
+
+def test_what_training_would_do_with_an_interrupted_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def save_and_stop(self: Checkpointer, state: TrainState) -> None:
+        self.save(state)
+        raise KeyboardInterrupt
+
+    line = (*LINE, "--epochs", "2")
+    places = {
+        "after_step": "at epoch 1 of 2, after 1 of 20 steps",
+        "after_epoch": "after epoch 1 of 2",
+    }
+    for method, place in places.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpointer, method, save_and_stop)
+            assert command(*line).code == 130
+        assert notes(*line) == [f"note: train would resume the run in {RUN} {place}."]
+
+
+def test_assumed_images_are_not_compared_with_those_of_a_run(empty: Path) -> None:
+    plan = make_plan(
+        "digits",
+        method="at",
+        arch=None,
+        activation="relu",
+        given={"epochs": 1, "steps": 1},
+        data_dir=empty,
+        places=RunPlaces(name="run"),
+        context=CONTEXT,
+    )
+    run_plan(plan, CONTEXT, force=False, callbacks=NoCallbacks())
+    train = plan.dataset.train
+    black = Images(torch.zeros_like(train.pixels), train.labels)
+    assumed = replace(plan, dataset=replace(plan.dataset, train=black))
+    done, refused = (
+        describe_existing(assumed, CONTEXT, force=False, are_images_assumed=is_assumed)
+        for is_assumed in (True, False)
+    )
+    assert done is not None
+    assert refused is not None
+    assert "is already finished" in done
+    assert "was trained on other images" in refused
 
 
 def test_a_run_that_cannot_start_is_an_error() -> None:
