@@ -21,7 +21,8 @@ COPIED = (
     *("dataset", "split", "n", "num_test", "num_classes", "published_test_set", "arch"),
     *("activation", "method", "weights", "selection", "selected_on", "epoch", "seed", "run"),
     *("suite", "attack_seed", "batch_size", "clean_correct", "robust_correct"),
-    *("device", "precision", "searched", "rechecked", "created", "seconds"),
+    *("device", "precision", "judged", "searched", "rechecked", "repeated", "compiled"),
+    *("created", "seconds"),
     *("checkpoint_sha256", "data_sha256"),
 )
 DERIVED = (
@@ -55,10 +56,12 @@ def load_results(*results: str | Path) -> "pd.DataFrame":
     - `clean_outcomes`, `robust_outcomes`: arrays of `n` booleans in the order of the test set, true
       for an image that is classified correctly, without an attack and under every attack (for a
       suite without an attack, the two are equal, as are the counts);
-    - `warnings` (one text), `device`, `precision` (the arithmetic in which outcomes were judged),
-      `searched` (that of the attacks), `rechecked` (images that were attacked again in float32),
-      `seconds` (of the whole evaluation), `created` (UTC, ISO 8601), `commit`, `dirty` (of the
-      code);
+    - `warnings` (one text), `device`, `judged` and `precision` (both the arithmetic in which
+      outcomes were judged), `searched` (that of the attacks), `rechecked` (images that were
+      attacked again in float32), `repeated` (images in batches with passes that were repeated in
+      float32, as results of the search were not finite), `compiled` (whether passes of the largest
+      batches were), `seconds` (of the whole evaluation), `created` (UTC, ISO 8601), `commit`,
+      `dirty` (of the code);
     - `superseded`: whether reports omit the row because the rows include a later evaluation of the
       same weights with the same attack;
     - `latest`: whether `adrbench report --latest` includes the row: it is the newest evaluation of

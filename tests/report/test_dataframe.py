@@ -44,6 +44,13 @@ def test_outcomes_are_arrays_of_booleans_in_the_order_of_the_test_set() -> None:
         assert row[name].tolist() == expected
 
 
+def test_how_the_evaluation_ran_is_that_of_the_record() -> None:
+    how = {"searched": "float16", "rechecked": 3, "repeated": 250, "compiled": True}
+    (row,) = results_frame([attack_record(8_000, 5_000, **how)]).to_dict("records")
+    assert {name: row[name] for name in how} == how
+    assert row["judged"] == row["precision"] == "float32"
+
+
 def test_records_without_outcomes_have_none() -> None:
     (row,) = results_frame([attack_record(8_000, 5_000)]).to_dict("records")
     assert row["robust_outcomes"] is row["clean_outcomes"] is None
