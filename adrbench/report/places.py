@@ -14,11 +14,6 @@ class Place(NamedTuple):
     norm: str = ""
     eps: str = ""
 
-    @property
-    def of_all_radii(self) -> "Place":
-        """The same data set and norm at any eps."""
-        return self._replace(eps="")
-
 
 def place_of(table: Table) -> Place | None:
     """Return the place that the rows of a table share, None if they are of several data sets."""

@@ -8,7 +8,7 @@ from adrbench.report.outputs.statistics import OutputStatistics
 from adrbench.report.tables import Column, Row
 
 #: The columns that name a row, in the order of its name.
-_NAMES = (c.METHOD, c.AGAINST, c.ARCH, c.CHECKPOINT, c.SUITE, c.N)
+_NAMES = (c.METHOD, c.AGAINST, c.ARCH, c.CHECKPOINT, c.SUITE, c.N, c.SEEDS)
 VERSUS = "vs "
 
 
@@ -54,4 +54,6 @@ def _spell(row: Row, column: Column) -> str:
         return ""
     if column is c.AGAINST:
         return f"{VERSUS}{cell}"
+    if column is c.SEEDS:
+        return f"{cell} seed" if cell == 1 else f"{cell} seeds"
     return f"n {cell}" if column is c.N else str(cell)

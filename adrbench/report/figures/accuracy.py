@@ -77,7 +77,8 @@ def _draw_points(
 
 def overfitting_chart(table: Table, name: str, place: Place) -> Chart:
     """Return the best and the last epoch of each row, joined by a line."""
-    rows = table.rows[:MOST_ROWS]
+    pairs = [row for row in table.rows if all(row.cells.get(one.key) for one in (_BEST, _LAST))]
+    rows = pairs[:MOST_ROWS]
 
     def draw(canvas: "Canvas") -> None:
         axes = canvas.subplots()
@@ -85,8 +86,8 @@ def overfitting_chart(table: Table, name: str, place: Place) -> Chart:
         for i, (one, other) in enumerate(zip(best, last, strict=True)):
             if one and other:
                 axes.plot([one.mean, other.mean], [i, i], color=MUTED, linewidth=1.2)
-        _draw_points_only(axes, best, "best epoch", SERIES[0], MARKERS[0])
-        _draw_points_only(axes, last, "last epoch", SERIES[1], MARKERS[1])
+        _draw_ends(axes, best, "best epoch", SERIES[0], "o", markersize=8, markerfacecolor="none")
+        _draw_ends(axes, last, "last epoch", SERIES[1], "s")
         label_rows(axes, name_rows(rows))
         axes.set_xlabel("robust accuracy (%)")
         canvas.legend(loc="outside upper left", ncols=2, handletextpad=0.2, columnspacing=1)
@@ -97,17 +98,23 @@ def overfitting_chart(table: Table, name: str, place: Place) -> Chart:
         place=place,
         title="Robust overfitting",
         description="Robust accuracy at the best and at the last epoch; a last epoch to the left "
-        "of the best one has overfitted." + describe_cut(len(table.rows)),
+        "of the best one has overfitted." + describe_cut(len(pairs)),
         draw=draw,
         height=FRAME + ROW * len(rows),
     )
 
 
-def _draw_points_only(
-    axes: "Axes", figures: Sequence[Figure | None], label: str, color: str, marker: str
+def _draw_ends(
+    axes: "Axes",
+    figures: Sequence[Figure | None],
+    label: str,
+    color: str,
+    marker: str,
+    **look: Any,
 ) -> None:
     known = [(i, figure.mean) for i, figure in enumerate(figures) if figure is not None]
-    axes.plot([mean for _, mean in known], [i for i, _ in known], marker, color=color, label=label)
+    means = [mean for _, mean in known]
+    axes.plot(means, [i for i, _ in known], marker, color=color, label=label, **look)
 
 
 def radius_chart(table: Table, name: str, place: Place) -> Chart:

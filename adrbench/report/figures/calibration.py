@@ -165,7 +165,7 @@ def _draw_points(axes: "Axes", figures: Sequence[Figure | None], label: str, sty
 def _draw_reliability(axes: "Axes", bins: Reliability, label: str, color: str, marker: str) -> None:
     known = bins.count >= FEWEST_IMAGES
     x, y = 100 * bins.confidence[known], 100 * bins.accuracy[known]
-    axes.plot(x, y, color=color, marker=marker, markersize=4, label=label)
+    axes.plot(x, y, color=color, marker=marker, markersize=4, label=label, clip_on=False)
 
 
 def _draw_histogram(axes: "Axes", model: PredictionStatistics) -> None:

@@ -44,8 +44,14 @@ def difference_chart(rows: Sequence[Row], name: str, place: Place, title: str) -
         place=place,
         title=title,
         description="Points to the right of 0 favor the first method. Lines are 95 % intervals in "
-        "which seeds and images are both random; filled points are significant (corrected p below "
-        f"{LEVEL:g})." + describe_cut(len(rows)),
+        f"which seeds and images are both random{_describe_single(shown)}; filled points are "
+        f"significant (corrected p below {LEVEL:g})." + describe_cut(len(rows)),
         draw=draw,
         height=FRAME - 0.2 + ROW * len(shown),
     )
+
+
+def _describe_single(rows: Sequence[Row]) -> str:
+    """Return what the intervals of comparisons over one seed are, if there are any."""
+    numbers = [row.cells.get(c.SEEDS.key) == 1 for row in rows]
+    return "" if not any(numbers) else ", or of one seed, only images"

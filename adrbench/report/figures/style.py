@@ -68,6 +68,7 @@ _SETTINGS: dict[str, Any] = {
     "figure.facecolor": PAPER,
     "axes.facecolor": PAPER,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.1,
     "pdf.fonttype": 42,
 }
 

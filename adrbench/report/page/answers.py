@@ -85,9 +85,17 @@ def _describe_comparison(row: Row) -> str:
     p = row.cells.get("p")
     verdict = "without a p-value"
     if isinstance(p, PValue):
-        verdict = f"{'' if is_significant(row) else 'not '}significant (corrected p {_show_p(p)})"
+        verdict = f"{'' if is_significant(row) else 'not '}significant ({_describe_p(row)})"
     (name,) = name_rows([row])
     return f"{name}: {difference} points, {verdict}."
+
+
+def _describe_p(row: Row) -> str:
+    """Return the p-value of a comparison, over how many it is corrected, and its seeds."""
+    p = row.cells["p"]
+    assert isinstance(p, PValue)
+    among = f" corrected over {p.comparisons}" if p.comparisons > 1 else ""
+    return f"p {_show_p(p)}{among}, {_count(_integer(row, c.SEEDS), 'seed')}"
 
 
 def _count_significant(table: Table) -> Iterator[str]:
@@ -105,13 +113,14 @@ def _count_significant(table: Table) -> Iterator[str]:
     found = [row for row in tested if is_significant(row)]
     verb = "are" if len(found) > 1 else "is"
     sentence = (
-        f"{len(found) or 'None'} of {len(tested)} comparisons with a control over several seeds "
-        f"{verb} significant (corrected p below {LEVEL:g})"
+        f"{len(found) or 'None'} of {_count(len(tested), 'comparison')} with a control over "
+        f"several seeds {verb} significant (p below {LEVEL:g}, corrected within each attack and "
+        "epoch)"
     )
     largest = sorted(found, key=lambda row: -abs(_mean(row, _DIFFERENCE)))[:MOST_NAMED]
     named = [
-        f"{name} {_mean(row, _DIFFERENCE):+.1f} points"
-        for name, row in zip(name_rows(largest), largest, strict=True)
+        f"{name} {_mean(row, _DIFFERENCE):+.1f} points ({_describe_p(row)})"
+        for name, row in zip(name_rows(largest, without=(c.SEEDS,)), largest, strict=True)
     ]
     which = "the largest: " if len(found) > len(named) else ""
     yield f"{sentence}: {which}{'; '.join(named)}." if named else f"{sentence}."

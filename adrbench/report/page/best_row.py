@@ -65,7 +65,7 @@ def rank(accuracies: Table, overfitting: Table | None, *, is_last_first: bool) -
 def _find_main(table: Table) -> Iterator[Candidate]:
     """Yield the rows of the robust-accuracy table under each attack."""
     for row, name in zip(
-        table.rows, name_rows(table.rows, without=(c.CHECKPOINT, c.N)), strict=True
+        table.rows, name_rows(table.rows, without=(c.CHECKPOINT, c.N, c.SEEDS)), strict=True
     ):
         for column in table.columns:
             figure = row.cells.get(column.key)
@@ -76,7 +76,7 @@ def _find_main(table: Table) -> Iterator[Candidate]:
 
 def _find_last(table: Table) -> Iterator[Candidate]:
     """Yield the last epochs of the overfitting table."""
-    names = name_rows(table.rows, without=(c.SUITE, c.N))
+    names = name_rows(table.rows, without=(c.SUITE, c.N, c.SEEDS))
     for row, name in zip(table.rows, names, strict=True):
         figure = row.cells.get("last")
         if isinstance(figure, Figure):

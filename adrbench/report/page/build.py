@@ -32,7 +32,12 @@ BLOCKS = (
     ("What fooled the images", ("survivors",), "attacks", False),
     ("Robust overfitting", ("robust overfitting",), "overfitting", False),
     ("Comparisons", ("paired",), "differences", False),
-    ("Calibration and consistency", ("calibration", "consistency"), "calibration", False),
+    (
+        "Calibration and consistency",
+        ("calibration", "calibration differences", "consistency", "consistency differences"),
+        "calibration",
+        False,
+    ),
     ("Reliability", (), "reliability", False),
     ("Classes", ("per-class robust accuracy", "confusion"), "", False),
     ("Published baselines", ("robustbench", "paper"), "robustbench", False),
@@ -48,7 +53,8 @@ def build_page(
 ) -> Page:
     """Return the page of `report`, whose tables and `charts` are of `records`."""
     written = now or datetime.now(UTC)
-    sections = [_place_section(places, report, charts) for places in _group_places(report)]
+    places = dict.fromkeys(place for table in report.tables if (place := place_of(table)))
+    sections = [_place_section(place, report, charts) for place in places]
     sections += _training_sections(charts)
     if not report.is_selection:
         sections += _label_sections(records, charts)
@@ -61,32 +67,17 @@ def build_page(
     )
 
 
-def _group_places(report: Report) -> list[list[Place]]:
-    """Return the places of each section: that of one eps, and with the first, that of all eps."""
-    found = dict.fromkeys(place for table in report.tables if (place := place_of(table)))
-    grouped: dict[Place, list[Place]] = {}
-    for place in sorted(found, key=lambda place: not place.eps):
-        shared = place.of_all_radii
-        if place.eps:
-            is_first = all(one.of_all_radii != shared for one in grouped)
-            grouped[place] = [place, shared] if is_first else [place]
-        elif all(shared not in own for own in grouped.values()):
-            grouped[place] = [place]
-    return list(grouped.values())
-
-
-def _place_section(places: Sequence[Place], report: Report, charts: Sequence[Chart]) -> Section:
-    """Return the section of a data set, norm and, if the first place has one, eps."""
-    tables = [table for table in report.tables if place_of(table) in places]
-    own = [chart for chart in charts if chart.place in places]
+def _place_section(place: Place, report: Report, charts: Sequence[Chart]) -> Section:
+    """Return the section of a data set, norm and eps, or of all eps."""
+    tables = [table for table in report.tables if place_of(table) == place]
+    own = [chart for chart in charts if chart.place == place]
     blocks = [_make_block(*block, tables=tables, charts=own) for block in BLOCKS]
-    models = [one for one in report.outputs if place_of_outputs(one) in places]
+    models = [one for one in report.outputs if place_of_outputs(one) == place]
     blocks.append(_gallery_block(models))
     has_outputs = any(table.name == "calibration" for table in tables)
-    dataset, norm, eps = places[0]
     return Section(
-        title=f"{cut(dataset)}, {norm} {eps}".rstrip(),
-        answers=(*answer(tables), *(describe_outputs(models) if has_outputs else ())),
+        title=f"{cut(place.dataset)}, {place.norm} {place.eps or 'by radius'}",
+        answers=(*answer(tables), *(describe_outputs(models, tables) if has_outputs else ())),
         blocks=tuple(block for block in blocks if block is not None),
     )
 

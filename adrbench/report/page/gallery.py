@@ -49,7 +49,7 @@ def make_gallery(title: str, outputs: Outputs) -> Gallery | None:
                 "difference, magnified": to_data_uri(0.5 + factor * differences[i]),
             },
             lines=(
-                f"{_name(outputs, int(outputs.labels[i]))}",
+                f"label: {_name(outputs, int(outputs.labels[i]))}",
                 f"before: {before[i]}",
                 f"after: {after[i]}",
             ),
@@ -128,7 +128,9 @@ def _describe(outputs: Outputs, logits: "Image") -> list[str]:
 
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     probabilities = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
-    return [f"{_name(outputs, int(one.argmax()))} {100 * one.max():.0f} %" for one in probabilities]
+    return [
+        f"{_name(outputs, int(one.argmax()))} ({100 * one.max():.0f} %)" for one in probabilities
+    ]
 
 
 def _name(outputs: Outputs, label: int) -> str:

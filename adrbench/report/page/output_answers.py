@@ -6,21 +6,37 @@ less confident where they are wrong, and change their outputs less under an atta
 
 from collections.abc import Iterator, Sequence
 
+from adrbench.report import columns as c
 from adrbench.report.cell_text import cut
 from adrbench.report.grouping import shown_groups
 from adrbench.report.outputs.statistics import OutputStatistics
-from adrbench.report.row_names import name_models
+from adrbench.report.row_names import name_models, name_rows
 from adrbench.report.statistics import Figure
+from adrbench.report.tables import Row, Table
 
+ADR = "adr"
+#: At most this many differences are described.
+MOST_NAMED = 4
+#: What identifies the rows of one pair in both tables of differences.
+_SAME = (c.ARCH, c.METHOD, c.AGAINST, c.CHECKPOINT, c.SUITE, c.N)
+#: The differences in a sentence: their key, what they are called, and their decimals.
+_CHANGES = (
+    ("ece", "calibration error (points)", 1),
+    ("confidence_wrong", "confidence where wrong", 1),
+    ("confidence_right", "where right", 1),
+    ("kl", "KL(clean, adversarial) (nats)", 3),
+)
 #: A smaller difference of confidence and accuracy, in points, is shown as none.
 SMALLEST_EXCESS = 0.05
 
 
-def describe_outputs(models: Sequence[OutputStatistics]) -> Iterator[str]:
+def describe_outputs(models: Sequence[OutputStatistics], tables: Sequence[Table]) -> Iterator[str]:
     """Yield sentences on the adversarial outputs of models of one data set and threat model.
 
-    They are about the attack that the most models have, on the most images and training seeds.
+    First come the differences between ADR and its control, from `tables`; then the lowest and the
+    highest figures under the attack that the most models have, on the most images and seeds.
     """
+    yield from _describe_differences(tables)
     shown = shown_groups([model.group for model in models])
     models = [model for model in models if model.group in shown]
     if not models:
@@ -54,6 +70,55 @@ def describe_outputs(models: Sequence[OutputStatistics]) -> Iterator[str]:
     )
 
 
+def _describe_differences(tables: Sequence[Table]) -> Iterator[str]:
+    """Yield how ADR changes calibration, confidence and consistency, at the last epochs shown."""
+    by_name = {table.name: table for table in tables}
+    calibration = by_name.get("calibration differences")
+    consistency = by_name.get("consistency differences")
+    if calibration is None or consistency is None:
+        return
+    for row in _choose(calibration):
+        same = [
+            other
+            for other in consistency.rows
+            if all(other.cells.get(one.key) == row.cells.get(one.key) for one in _SAME)
+        ]
+        cells = {**(same[0].cells if same else {}), **row.cells}
+        shown = [
+            f"{label} {_show_difference(figure, decimals)}"
+            for key, label, decimals in _CHANGES
+            if isinstance(figure := cells.get(key), Figure)
+        ]
+        (name,) = name_rows([row])
+        epoch = f", {row.cells.get(c.CHECKPOINT.key)} epoch" if _has_epoch(row) else ""
+        suite = cut(str(row.cells.get(c.SUITE.key)))
+        yield f"{name} on adversarial images ({suite}{epoch}): {'; '.join(shown)}."
+
+
+def _choose(table: Table) -> list[Row]:
+    """Return the rows of ADR on adversarial images, at the last epochs if there are any."""
+    rows = [
+        row
+        for row in table.rows
+        if row.cells.get(c.OUTPUTS.key) == "adversarial"
+        and ADR in str(row.cells.get(c.METHOD.key)).partition(" ")[0].split("+")
+    ]
+    last = [row for row in rows if row.cells.get(c.CHECKPOINT.key) == "last"]
+    return (last or rows)[:MOST_NAMED]
+
+
+def _has_epoch(row: Row) -> bool:
+    return row.cells.get(c.CHECKPOINT.key) in ("best", "last")
+
+
+def _show_difference(figure: Figure, decimals: int) -> str:
+    text = f"{figure.mean:+.{decimals}f}"
+    if figure.interval is None:
+        return text
+    low, high = figure.interval
+    return f"{text} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
+
+
 def _compare(what: str, values: Sequence[tuple[Figure | None, str]], form: str) -> Iterator[str]:
     """Yield a sentence on the lowest and the highest of some figures with their names."""
     known = [(figure, name) for figure, name in values if figure is not None]
@@ -64,11 +129,12 @@ def _compare(what: str, values: Sequence[tuple[Figure | None, str]], form: str) 
     if len(known) == 1:
         yield f"{what[0].upper()}{what[1:]}: {_show(low, form)} for {low_name}."
         return
-    apart = "" if _are_apart(low, high) else "; their intervals overlap"
-    yield (
-        f"{what[0].upper()}{what[1:]}: lowest for {low_name}, {_show(low, form)}, highest for "
-        f"{high_name}, {_show(high, form)}{apart}."
-    )
+    if _are_apart(low, high):
+        parts = f"lowest for {low_name}, {_show(low, form)}, highest for {high_name}, "
+    else:
+        parts = f"from {_show(low, form)} to "
+    ending = "" if _are_apart(low, high) else ", with overlapping intervals"
+    yield f"{what[0].upper()}{what[1:]}: {parts}{_show(high, form)}{ending}."
 
 
 def _are_apart(low: Figure, high: Figure) -> bool:
