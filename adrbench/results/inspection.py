@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+#: ADR's settings allow temperatures from 1e-6 to 1e6, which its schedule may exceed by rounding.
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-7, 1e7
+#: The entropy of a float64 distribution may exceed the logarithm of its classes by this.
+ROUNDING = 1e-6
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnnealedEpoch:
@@ -29,7 +34,8 @@ class ClassPair:
     """Two classes whose labels share probability, `first` below `second`.
 
     `first_to_second` is the mean probability of `second` in the labels of `first`, and
-    `second_to_first` the converse; `mass` is the mean of the two.
+    `second_to_first` the converse; `mass` is the mean of the two, or the only one that is defined
+    where the other class has no images.
     """
 
     first: int
@@ -121,6 +127,8 @@ class InspectRecord:
         epochs = [one.epoch for one in self.schedule]
         if not epochs or epochs != list(range(1, len(epochs) + 1)):
             raise ValueError("schedule should have the epochs from 1 on")
+        if not 0 <= self.epoch <= len(epochs):  # 0: saved within the first epoch
+            raise ValueError(f"epoch should be from 0 to {len(epochs)}, not {self.epoch}")
         _check_classes(self)
         _check_images(self)
         _check_numbers(self)
@@ -156,7 +164,7 @@ def _check_images(record: InspectRecord) -> None:
 
 
 def _check_numbers(record: InspectRecord) -> None:
-    """Raise ValueError unless probabilities are from 0 to 1, and other numbers finite."""
+    """Raise ValueError unless each number is in the range of what it measures."""
     images = (*record.moved, *record.disagreeing)
     probabilities: Iterable[float] = chain(
         *record.mean_labels,
@@ -168,10 +176,13 @@ def _check_numbers(record: InspectRecord) -> None:
     if any(not 0 <= one <= 1 for one in probabilities):
         raise ValueError("probabilities and interpolation factors should be from 0 to 1")
     temperatures = (record.temperature, *(epoch.temperature for epoch in record.schedule))
-    if any(not 0 < one < math.inf for one in temperatures):
-        raise ValueError("temperatures should be finite and above 0")
-    if not 0 <= record.mean_entropy < math.inf:
-        raise ValueError("mean_entropy should be finite and at least 0")
+    if any(not LOWEST_TEMPERATURE <= one <= HIGHEST_TEMPERATURE for one in temperatures):
+        raise ValueError(
+            f"temperatures should be from {LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}"
+        )
+    most = math.log(record.num_classes)
+    if not 0 <= record.mean_entropy <= most + ROUNDING:
+        raise ValueError(f"mean_entropy should be from 0 to {most:.4g}, not {record.mean_entropy}")
 
 
 def pack_pixels(pixels: "npt.NDArray[np.uint8]") -> str:

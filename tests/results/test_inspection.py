@@ -44,8 +44,21 @@ def test_pixels_are_packed_row_by_row() -> None:
         ({"num_classes": 0, "class_counts": [], "mean_labels": []}, "num_classes should be at"),
         ({"schedule": []}, "schedule should have the epochs from 1 on"),
         ({"image_shape": [1, 2, 2]}, "2 bytes of pixels are not an image of shape (1, 2, 2)"),
-        ({"temperature": 0.0}, "temperatures should be finite and above 0"),
-        ({"mean_entropy": float("inf")}, "mean_entropy should be finite"),
+        ({"temperature": 0.0}, "temperatures should be from 1e-07 to 1e+07"),
+        ({"temperature": 1.7e308}, "temperatures should be from 1e-07 to 1e+07"),
+        ({"temperature": float("nan")}, "temperatures should be from 1e-07 to 1e+07"),
+        (
+            {"schedule": [{"epoch": 1, "temperature": 1.7e308, "interpolation": 0.5}], "epoch": 1},
+            "temperatures should be from 1e-07 to 1e+07",
+        ),
+        (
+            {"schedule": [{"epoch": 2, "temperature": 1.0, "interpolation": 0.5}]},
+            "schedule should have the epochs from 1 on",
+        ),
+        ({"epoch": -1}, "epoch should be from 0 to 3, not -1"),
+        ({"epoch": 4}, "epoch should be from 0 to 3, not 4"),
+        ({"mean_entropy": float("inf")}, "mean_entropy should be from 0 to 1.099, not inf"),
+        ({"mean_entropy": 1.2}, "mean_entropy should be from 0 to 1.099, not 1.2"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(
