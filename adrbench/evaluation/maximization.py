@@ -45,9 +45,12 @@ def attack_others(
     outputs an interrupted call has saved are not repeated.
     """
     group = runner.process_group
-    indices, remaining = group.broadcast(
+    listed = (
         _list_others(store, len(runner.images), runner.batch_size) if group.is_rank_zero else None
-    ) or (torch.empty(0, dtype=torch.int64), [])
+    )
+    listed = group.broadcast(listed)
+    assert listed is not None
+    indices, remaining = listed
     batches = torch.split(indices, runner.batch_size)
     num_done = len(indices) - sum(len(batches[number]) for number in remaining)
     maximization = Maximization(stage)
