@@ -46,10 +46,9 @@ class CompiledPasses:
             return self.make_passes(model, x)
         logger.info(f"compiling the model for batches of {len(x)} images.")
         try:
-            with warnings.catch_warnings(action="ignore"):
+            with compiling():
                 compiled = torch.compile(model, backend=self.backend, dynamic=False, fullgraph=True)
-                with many_variants():
-                    passes = self.make_passes(compiled, x.detach().clone())  # type: ignore[arg-type]
+                passes = self.make_passes(compiled, x.detach().clone())  # type: ignore[arg-type]
         except Exception as error:  # the compiler runs the code of the model: either may raise
             self.has_failed = True
             logger.warning(f"running without a compiled model: {find_reason(error)}.")
@@ -59,8 +58,8 @@ class CompiledPasses:
 
 
 @contextmanager
-def many_variants() -> Iterator[None]:
-    """Let PyTorch compile as many variants of a network as this process needs.
+def compiling() -> Iterator[None]:
+    """Let PyTorch compile, without warnings, as many variants of a network as this process needs.
 
     By default it compiles 8, such as for 8 batch sizes, and runs all others uncompiled.
     """
@@ -68,8 +67,18 @@ def many_variants() -> Iterator[None]:
     import torch._dynamo
 
     limits = {"recompile_limit": MAX_VARIANTS, "accumulated_recompile_limit": MAX_VARIANTS}
-    with torch._dynamo.config.patch(limits):
-        yield
+    log = logging.getLogger("torch.utils.cpp_extension")
+    log.addFilter(is_of_interest)
+    try:
+        with warnings.catch_warnings(action="ignore"), torch._dynamo.config.patch(limits):
+            yield
+    finally:
+        log.removeFilter(is_of_interest)
+
+
+def is_of_interest(record: logging.LogRecord) -> bool:
+    """Return whether a log record is not the one on the CUDA toolkit of a machine without a GPU."""
+    return not str(record.msg).startswith("No CUDA runtime is found")
 
 
 def find_reason(error: Exception) -> str:

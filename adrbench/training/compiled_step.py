@@ -5,14 +5,13 @@ before the first step, in a rehearsal of its passes, and never within a step.
 """
 
 import logging
-import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
-from adrbench.models.compiled import find_reason, many_variants
+from adrbench.models.compiled import compiling, find_reason
 from adrbench.models.modes import restored_buffers
 from adrbench.runtime import seeds
 from adrbench.runtime.cuda_graphs import Inputs
@@ -86,8 +85,7 @@ class CompiledStep:
             for model in self.state.models().values():
                 restored.enter_context(restored_buffers(model))
             restored.callback(self.state.model.zero_grad)
-            restored.enter_context(warnings.catch_warnings(action="ignore"))
-            restored.enter_context(many_variants())
+            restored.enter_context(compiling())
             for stance in ("default", "fail_on_recompile"):
                 with (
                     seeds.global_generators(device, config.seed, "rehearsal"),

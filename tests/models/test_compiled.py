@@ -1,17 +1,18 @@
 """Frozen models that are compiled for large batches; a stand-in replaces the CUDA graphs."""
 
+import logging
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from adrbench.models.compiled import CompiledPasses, count_operations
+from adrbench.models.compiled import CompiledPasses, compiling, count_operations
 from adrbench.models.frozen import freeze
 from adrbench.models.graphed import GraphedModel
 from adrbench.runtime.arithmetic import searching_in
 from graph_stand_in import SharedMemory
-from logs import logged
+from logs import Messages, logged
 from tiny import build_trained
 
 LARGEST = 40
@@ -64,6 +65,22 @@ def test_a_model_that_cannot_be_compiled_runs_as_it_is() -> None:
         "running without a compiled model: torch.compile raised RuntimeError (not this one)."
     )
     assert sum("running without" in one for one in messages) == 1
+
+
+def test_a_cuda_toolkit_without_a_gpu_is_not_reported_while_compiling() -> None:
+    log, handler = logging.getLogger("torch.utils.cpp_extension"), Messages()
+    log.addHandler(handler)
+    try:
+        with compiling():
+            log.warning("No CUDA runtime is found, using CUDA_HOME='%s'", "/usr/local/cuda")
+            log.warning("something else")
+        log.warning("No CUDA runtime is found, using CUDA_HOME='%s'", "later")
+    finally:
+        log.removeHandler(handler)
+    assert handler.texts == [
+        "something else",
+        "No CUDA runtime is found, using CUDA_HOME='later'",
+    ]
 
 
 def test_the_operations_of_a_pass_are_those_of_its_products() -> None:
