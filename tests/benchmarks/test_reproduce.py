@@ -224,7 +224,7 @@ def test_kept_weights_can_be_attacked_again(
 
 MATRIX_SCRIPT = """
 import sys
-sys.path[:0] = ["{here}", "{root}"]
+sys.path[:0] = ["{here}", "{root}/tests", "{root}"]
 from test_reproduce import TINIEST
 from benchmarks.reproduce import __main__ as program
 program.STUDIES = {{"tiny": TINIEST}}
