@@ -17,7 +17,7 @@ from adrbench.errors import UsageError, argument
 from adrbench.evaluation.adversarial import BatchExamples
 from adrbench.evaluation.batch_files import BatchFiles
 from adrbench.evaluation.identity import NUM_IMAGES, EvaluationKey, Identity, first_logits
-from adrbench.evaluation.outputs import AFTERWARDS, BatchOutputs, check_offers_outputs
+from adrbench.evaluation.outputs import AFTERWARDS, BatchOutputs, check_fits, check_offers_outputs
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.targets import TargetModel
 from adrbench.registry import calling_user_code
@@ -257,11 +257,13 @@ def check_outputs(job: Job, save_adversarial: Path | None = None) -> None:
     """Check, before any attack, that an evaluation can keep the outputs of the model.
 
     Raises:
-        UsageError: when its suite offers none, or the examples are to be saved in their file.
+        UsageError: when its suite offers none, they are too large, or the examples are to be saved
+            in their file.
         AdrbenchError: when the name of a file is too long.
 
     """
     check_offers_outputs(job.suite)
+    check_fits(job.images, job.info.num_classes)
     check_name(output_files(job).path_of(AFTERWARDS, len(job.images)))
     if save_adversarial and save_adversarial.absolute() == outputs_path(job.path).absolute():
         raise UsageError(

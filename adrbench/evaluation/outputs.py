@@ -15,10 +15,10 @@ from torch import Tensor
 from adrbench.attacks.reliability_warnings import ReliabilityWarning
 from adrbench.attacks.suites import Suite
 from adrbench.data import Images
-from adrbench.errors import UsageError
-from adrbench.results.outputs import Outputs
+from adrbench.errors import UsageError, argument
+from adrbench.results.outputs import MAX_SIDE, Outputs, find_excess
 
-#: How many images are kept, the first ones.
+#: How many images are kept, the first ones, unless they are larger than MAX_SIDE.
 NUM_KEPT_IMAGES = 8
 #: Stages of a store: the batches of the evaluation's only attack, and those of the other images.
 IN_EVALUATION, AFTERWARDS = 1, 2
@@ -59,15 +59,17 @@ class BatchOutputs:
         change = (x_adv - x).flatten(1)
         first = (indices < NUM_KEPT_IMAGES).to(x.device)
         tensors = {
-            "indices": indices,
-            "clean_logits": clean_logits.float(),
-            "adversarial_logits": torch.where(allowed[:, None], logits, clean_logits).float(),
+            "clean_logits": clean_logits,
+            "adversarial_logits": torch.where(allowed[:, None], logits, clean_logits),
             "linf": change.abs().amax(1),
             "l2": change.norm(dim=1),
             "images": x[first],
             "adversarial_images": x_adv[first],
         }
-        return cls(**{name: value.detach().cpu() for name, value in tensors.items()})
+        return cls(
+            indices=indices.cpu(),
+            **{name: value.detach().float().cpu() for name, value in tensors.items()},
+        )
 
 
 def check_offers_outputs(suite: Suite) -> None:
@@ -89,6 +91,17 @@ def check_offers_outputs(suite: Suite) -> None:
         )
 
 
+def check_fits(images: Images, num_classes: int) -> None:
+    """Raise UsageError if the outputs on `images` are too large to keep."""
+    kept = images.pixels[:NUM_KEPT_IMAGES]
+    shape = (0,) if max(kept.shape[2:]) > MAX_SIDE else tuple(kept.shape)
+    if excess := find_excess(len(images), num_classes, shape):
+        raise UsageError(
+            f"the outputs are too large to keep ({excess}): attack fewer images with "
+            f"{argument('n')}, or keep none."
+        )
+
+
 def assemble_outputs(images: Images, batches: Sequence[BatchOutputs], attack: str) -> Outputs:
     """Return the outputs on all `images` from those of their `batches`.
 
@@ -106,6 +119,8 @@ def assemble_outputs(images: Images, batches: Sequence[BatchOutputs], attack: st
         for name, value in joined.items()
         if name != "indices"
     }
+    if max(images.pixels.shape[2:]) > MAX_SIDE:
+        arrays |= {name: arrays[name][:0] for name in ("images", "adversarial_images")}
     num_nonfinite = int((~np.isfinite(arrays["adversarial_logits"]).all(1)).sum())
     if num_nonfinite:
         warnings.warn(

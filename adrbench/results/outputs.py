@@ -6,12 +6,13 @@ compute calibration and consistency.
 
 import hashlib
 import io
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adrbench.errors import RecordError
+from adrbench.errors import RecordError, one_line
 from adrbench.runtime.files import check_regular_file, write_atomically
 
 if TYPE_CHECKING:
@@ -21,8 +22,14 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 SUFFIX = ".npz"
-#: Larger files, in bytes, are not read: 10,000 images of 1,000 classes take 80 MB.
+#: Larger outputs, in bytes in memory, are not kept: 10,000 images of 1,000 classes take 80 MB.
 MAX_BYTES = 2**30
+#: What the names of the classes, and the headers, may add in a file, in bytes.
+EXTRA_BYTES = 2**27
+#: More classes or images are not kept; reports resample the images, and have a row for each class.
+MAX_CLASSES, MAX_EXAMPLES = 50_000, 500_000
+#: Images with a longer side, in pixels, are not kept.
+MAX_SIDE = 1024
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,10 +40,10 @@ class Outputs:
     on the image with which the attack ended, whether it succeeded or not. `linf` and `l2`, (n,)
     float32, are the sizes of the perturbations of images in [0, 1]. `images` and
     `adversarial_images`, (m, C, H, W) float32, are the first m images, which a report can show.
-    `class_names` is empty where they are unknown.
+    `class_names` is empty where they are unknown. Only logits may be NaN or infinite.
 
     Raises:
-        ValueError: for shapes that do not fit together.
+        ValueError: for other types, shapes that do not fit together, or impossible values.
 
     """
 
@@ -50,29 +57,57 @@ class Outputs:
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        n, num_classes = len(self.labels), self.num_classes
-        expected = {
-            "labels": (n,),
-            "clean_logits": (n, num_classes),
-            "adversarial_logits": (n, num_classes),
-            "linf": (n,),
-            "l2": (n,),
-            "adversarial_images": self.images.shape,
-        }
-        for name, shape in expected.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} has shape {getattr(self, name).shape}, not {shape}")
-        if not n or self.images.ndim != 4 or len(self.images) > n:
-            raise ValueError(f"there are {n} labels and images of shape {self.images.shape}")
-        if self.labels.min() < 0 or self.labels.max() >= num_classes:
-            raise ValueError(f"the labels are not those of {num_classes} classes")
-        if len(self.class_names) not in (0, num_classes):
-            raise ValueError(f"there are {len(self.class_names)} names of {num_classes} classes")
+        _check_types(self)
+        _check_shapes(self)
+        if self.labels.min() < 0 or self.labels.max() >= self.num_classes:
+            raise ValueError(f"the labels are not those of {self.num_classes} classes")
+        for name in ("linf", "l2"):
+            sizes = getattr(self, name)
+            if not ((sizes >= 0) & (sizes < math.inf)).all():
+                raise ValueError(f"{name} has values that are not sizes of perturbations")
+        for name in ("images", "adversarial_images"):
+            pixels = getattr(self, name)
+            if not ((pixels >= 0) & (pixels <= 1)).all():
+                raise ValueError(f"{name} has values outside [0, 1]")
 
     @property
     def num_classes(self) -> int:
         """The number of classes, K."""
         return int(self.clean_logits.shape[-1])
+
+
+def _check_types(outputs: Outputs) -> None:
+    """Raise ValueError unless labels are int64 and all else is float32."""
+    for name in _ARRAYS:
+        expected, found = "int64" if name == "labels" else "float32", getattr(outputs, name).dtype
+        if found != expected:
+            raise ValueError(f"{name} has type {found}, not {expected}")
+
+
+def _check_shapes(outputs: Outputs) -> None:
+    """Raise ValueError unless the shapes of all arrays fit together."""
+    labels, logits = outputs.labels.shape, outputs.clean_logits.shape
+    if len(labels) != 1 or len(logits) != 2:
+        raise ValueError(f"labels has shape {labels}, and clean_logits {logits}")
+    n, num_classes, images = len(outputs.labels), outputs.num_classes, outputs.images
+    expected = {
+        "clean_logits": (n, num_classes),
+        "adversarial_logits": (n, num_classes),
+        "linf": (n,),
+        "l2": (n,),
+        "adversarial_images": images.shape,
+    }
+    for name, shape in expected.items():
+        if getattr(outputs, name).shape != shape:
+            raise ValueError(f"{name} has shape {getattr(outputs, name).shape}, not {shape}")
+    if not n or images.ndim != 4 or len(images) > n:
+        raise ValueError(f"there are {n} labels and images of shape {images.shape}")
+    if len(images) and not all(1 <= side <= MAX_SIDE for side in images.shape[1:]):
+        raise ValueError(f"images has shape {images.shape}, with a side not from 1 to {MAX_SIDE}")
+    if excess := find_excess(n, num_classes, images.shape):
+        raise ValueError(excess)
+    if len(outputs.class_names) not in (0, num_classes):
+        raise ValueError(f"there are {len(outputs.class_names)} names of {num_classes} classes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +116,22 @@ class OutputsFile:
 
     name: str
     sha256: str
+
+
+def find_excess(n: int, num_classes: int, image_shape: tuple[int, ...]) -> str | None:
+    """Return why the outputs on `n` images of `num_classes` classes are too large to keep.
+
+    None if they are not. `image_shape` is that of the images that are kept, (m, C, H, W).
+    """
+    if n > MAX_EXAMPLES or num_classes > MAX_CLASSES:
+        return (
+            f"{n:,} images of {num_classes:,} classes are more than {MAX_EXAMPLES:,} of "
+            f"{MAX_CLASSES:,}"
+        )
+    num_bytes = n * (8 + 2 * 4 + 2 * 4 * num_classes) + 2 * 4 * math.prod(image_shape)
+    if num_bytes > MAX_BYTES:
+        return f"they take {num_bytes:,} bytes, and at most {MAX_BYTES:,} are kept"
+    return None
 
 
 def outputs_path(record: Path) -> Path:
@@ -120,11 +171,18 @@ def read_outputs(path: Path, file: OutputsFile) -> Outputs:
         raise RecordError(f"{path} has changed since its record was written.")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            num_bytes = sum(member.file_size for member in arrays.zip.infolist())
+            if num_bytes > MAX_BYTES + EXTRA_BYTES:
+                raise ValueError(f"it unpacks to {num_bytes:,} bytes")
             found: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
-            names = tuple(str(name) for name in arrays["class_names"])
-        return Outputs(**found, class_names=names)
-    except Exception as error:  # numpy may raise anything for a damaged file
-        raise RecordError(f"{path} does not contain the outputs of a model ({error}).") from error
+            names = arrays["class_names"]
+        if names.dtype.kind != "U" or names.ndim != 1:
+            raise ValueError(f"class_names has type {names.dtype} and shape {names.shape}")
+        return Outputs(**found, class_names=tuple(names.tolist()))
+    except Exception as error:  # zipfile and numpy may raise anything for a damaged file
+        raise RecordError(
+            f"{path} does not contain the outputs of a model ({one_line(error)})."
+        ) from error
 
 
 _ARRAYS = tuple(name for name in Outputs.__dataclass_fields__ if name != "class_names")

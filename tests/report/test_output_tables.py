@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from adrbench.report import FORMATS, Report, build_report, read_results, render, select_tables
+from adrbench.report.outputs import reading
 from adrbench.report.outputs.measures import CALIBRATION
 from adrbench.report.outputs.predictions import Predictions
 from adrbench.results import outputs as files
@@ -96,8 +98,13 @@ def test_confusion_counts_labels_and_predictions(tmp_path: Path) -> None:
     save(tmp_path, replace(own, adversarial_logits=logits[[1, 1, 2, 0]]))
     found = report_on(tmp_path)
     (statistics,) = found.outputs
-    assert statistics.clean.confusion.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
-    assert statistics.adversarial.confusion.tolist() == [[0, 2, 0], [0, 1, 0], [1, 0, 0]]
+    assert statistics.clean.confusion_by_seed == {
+        (0, 0): (1,),
+        (0, 1): (1,),
+        (1, 1): (1,),
+        (2, 2): (1,),
+    }
+    assert statistics.adversarial.confusion_by_seed == {(0, 1): (2,), (1, 1): (1,), (2, 0): (1,)}
     shown = [row.cells for row in table(found, "confusion").rows if row.is_shown]
     pairs = [(cells["class"], cells["predicted"]) for cells in shown]
     assert pairs == [("class 0", "class 1"), ("class 2", "class 0")]
@@ -112,7 +119,9 @@ def test_figures_get_bins_histograms_and_a_gallery(tmp_path: Path) -> None:
     (statistics,) = report_on(tmp_path).outputs
     side = statistics.clean
     right, wrong = side.histogram_right.sum(), side.histogram_wrong.sum()
-    assert (right, right + wrong) == (np.trace(side.confusion), 120)
+    confusion = side.confusion_by_seed
+    assert right == sum(sum(counts) for (i, j), counts in confusion.items() if i == j)
+    assert (right + wrong, sum(map(sum, confusion.values()))) == (120, 120)
     bins = side.reliability
     assert bins.count.sum() == 120
     is_used = bins.count > 0
@@ -270,6 +279,29 @@ def test_outputs_that_cannot_be_used_are_left_out(
     report = build_report(records, outputs=OutputsFinder.search([tmp_path]))
     assert not set(names(report)) & set(OF_OUTPUTS)
     assert caplog.messages == [f"left out: at-best-0-pgd-20.npz is not usable: {message}."]
+
+
+def test_outputs_for_which_memory_is_short_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, make_outputs())
+
+    def exhaust(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(reading, "summarize_seed", exhaust)
+    assert not set(names(report_on(tmp_path))) & set(OF_OUTPUTS)
+    assert caplog.messages == ["left out: at-best-0-pgd-20.npz needs more memory than there is."]
+
+
+def test_many_classes_need_little_memory(tmp_path: Path) -> None:
+    """A dense matrix of their confusions would have 10^9 entries."""
+    save(tmp_path, make_outputs(n=3, num_classes=31_623, class_names=()))
+    tracemalloc.start()
+    found = report_on(tmp_path).outputs
+    assert tracemalloc.get_traced_memory()[1] < 10**8
+    tracemalloc.stop()
+    assert sum(map(sum, found[0].clean.confusion_by_seed.values())) == 3
 
 
 def test_seeds_with_other_images_are_left_out(

@@ -4,16 +4,14 @@ Human-readable formats show a few classes and pairs, the same for all methods; J
 all.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-
-import numpy as np
-import numpy.typing as npt
 
 from adrbench.report import columns as c
 from adrbench.report.footnotes import figure_notes
 from adrbench.report.grouping import Task
-from adrbench.report.outputs.statistics import OutputStatistics
+from adrbench.report.outputs.statistics import OutputStatistics, PredictionStatistics
 from adrbench.report.outputs.tables import Comparable, RowMaker, compare_by_method, make_table
 from adrbench.report.run_settings import Settings
 from adrbench.report.statistics import Figure, accuracy
@@ -77,8 +75,8 @@ def confusion_table(
     made: list[Row] = []
     for comparable in compare_by_method(statistics):
         shown = _most_confused(comparable)
-        occurring = sum(one.clean.confusion + one.adversarial.confusion for one in comparable)
-        others = [(int(i), int(j)) for i, j in np.argwhere(occurring)]
+        sides = (side for one in comparable for side in (one.clean, one.adversarial))
+        others = sorted({pair for side in sides for pair in side.confusion_by_seed})
         for pair in dict.fromkeys((*shown, *others)):
             made += _confusion_rows(rows, comparable, pair, is_shown=pair in shown)
     return make_table(
@@ -103,14 +101,17 @@ def _confusion_rows(
             **{c.CLASS.key: one.class_names[label]},
             predicted=one.class_names[predicted],
             n=int(one.class_sizes[label]),
-            clean=_share(one, one.clean.confusion_by_seed[:, label, predicted], label),
-            adversarial=_share(one, one.adversarial.confusion_by_seed[:, label, predicted], label),
+            clean=_share(one, one.clean, pair),
+            adversarial=_share(one, one.adversarial, pair),
         )
 
 
-def _share(one: OutputStatistics, counts: npt.NDArray[np.int32], label: int) -> Figure | None:
-    """Return counts by seed in percent of the images of `label`."""
-    return _accuracy(one.seeds, tuple(counts.tolist()), int(one.class_sizes[label]))
+def _share(
+    one: OutputStatistics, side: PredictionStatistics, pair: tuple[int, int]
+) -> Figure | None:
+    """Return how often a label is taken for a class, in percent of the images of the label."""
+    counts = side.confusion_by_seed.get(pair, (0,) * len(one.seeds))
+    return _accuracy(one.seeds, counts, int(one.class_sizes[pair[0]]))
 
 
 @lru_cache(maxsize=2**16)
@@ -131,9 +132,9 @@ def _least_robust(comparable: Comparable) -> set[int]:
 
 def _most_confused(comparable: Comparable) -> list[tuple[int, int]]:
     """Return the pairs of label and prediction with the most adversarial images, largest first."""
-    total = sum(one.adversarial.confusion for one in comparable)
-    counts = np.array(total)
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:MOST_PAIRS]
-    pairs = zip(*np.unravel_index(order, counts.shape), strict=True)
-    return [(int(i), int(j)) for i, j in pairs if counts[i, j]]
+    totals: Counter[tuple[int, int]] = Counter()
+    for one in comparable:
+        for (label, predicted), counts in one.adversarial.confusion_by_seed.items():
+            if label != predicted:
+                totals[label, predicted] += sum(counts)
+    return sorted(totals, key=lambda pair: (-totals[pair], pair))[:MOST_PAIRS]

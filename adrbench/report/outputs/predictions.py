@@ -75,11 +75,13 @@ class Predictions:
         error[np.arange(len(error)), self.labels] -= 1
         return np.asarray((error * error).sum(axis=1))
 
-    def confusion(self) -> npt.NDArray[np.int32]:
-        """Return the number of images by label and predicted class, (K, K)."""
-        k = self.num_classes
-        pairs = np.bincount(self.labels * k + self.predicted, minlength=k * k)
-        return pairs.reshape(k, k).astype(np.int32)
+    def confusion(self) -> dict[tuple[int, int], int]:
+        """Return the number of images of each pair of label and predicted class that occurs."""
+        codes = self.labels * self.num_classes + self.predicted
+        found, counts = np.unique(codes, return_counts=True)
+        labels, predicted = np.divmod(found, self.num_classes)
+        keys = zip(labels.tolist(), predicted.tolist(), strict=True)
+        return dict(zip(keys, counts.tolist(), strict=True))
 
 
 def divergence(clean: Predictions, adversarial: Predictions) -> Floats:

@@ -62,4 +62,6 @@ def _read(record: AttackRecord, finder: OutputsFinder) -> SeedSummary | None:
         logger.warning(f"left out: {error}")
     except ValueError as error:
         logger.warning(f"left out: {record.outputs.name} is not usable: {error}.")
+    except MemoryError:
+        logger.warning(f"left out: {record.outputs.name} needs more memory than there is.")
     return None

@@ -37,8 +37,9 @@ class PredictionStatistics:
     in nats, and `brier` is between 0 and 2; the confidence where a model is right is None if it
     never is. The accuracy on adversarial images is that of the outputs. The histograms,
     (NUM_HISTOGRAM_BINS,), count the confidences of right and wrong predictions of all seeds between
-    0 and 1. `confusion_by_seed` (k, K, K) counts images by seed, label, and predicted class, and
-    `by_seed` has the values of the measures that are compared between methods.
+    0 and 1. `confusion_by_seed` counts the images of each seed, (k,), for each pair of label and
+    predicted class that occurs, and `by_seed` has the values of the measures that are compared
+    between methods.
     """
 
     accuracy: Figure | None
@@ -51,14 +52,8 @@ class PredictionStatistics:
     reliability: Reliability
     histogram_right: Integers
     histogram_wrong: Integers
-    confusion_by_seed: npt.NDArray[np.int32]
+    confusion_by_seed: Mapping[tuple[int, int], tuple[int, ...]]
     by_seed: Mapping[str, SeedValues]
-
-    @property
-    def confusion(self) -> Integers:
-        """The number of images by label and predicted class, (K, K), over all seeds."""
-        total: Integers = self.confusion_by_seed.sum(axis=0, dtype=np.int64)
-        return total
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,7 +88,10 @@ class OutputStatistics:
     @property
     def clean_by_class(self) -> tuple[Figure | None, ...]:
         """The clean accuracy on the images of each class, in percent."""
-        correct = np.diagonal(self.clean.confusion_by_seed, axis1=1, axis2=2)
+        correct = np.zeros((len(self.seeds), len(self.class_sizes)), np.int64)
+        for (label, predicted), counts in self.clean.confusion_by_seed.items():
+            if label == predicted:
+                correct[:, label] = counts
         return figures_by_class(dict(zip(self.seeds, correct, strict=True)), self.class_sizes)
 
 

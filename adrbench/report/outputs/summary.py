@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from adrbench.errors import RecordError
 from adrbench.report.grouping import Attack, SeedGroup
@@ -40,7 +40,7 @@ class _Counts:
     bins: Floats  # (3, NUM_BINS)
     histogram_right: Integers
     histogram_wrong: Integers
-    confusion: npt.NDArray[np.int32]
+    confusion: dict[tuple[int, int], int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -170,7 +170,10 @@ def _combine(columns: _Columns, counts: Iterable[_Counts]) -> PredictionStatisti
         reliability=Reliability(count=images.astype(np.int64), **mean),
         histogram_right=np.sum([one.histogram_right for one in own], axis=0),
         histogram_wrong=np.sum([one.histogram_wrong for one in own], axis=0),
-        confusion_by_seed=np.stack([one.confusion for one in own]),
+        confusion_by_seed={
+            pair: tuple(one.confusion.get(pair, 0) for one in own)
+            for pair in dict.fromkeys(chain.from_iterable(one.confusion for one in own))
+        },
     )
 
 
