@@ -4,47 +4,41 @@ Attacks are not trusted: the evaluation checks that every adversarial image is i
 inside [0, 1], and determines whether the model is fooled.
 """
 
-import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from adrbench.attacks.reliability_warnings import collected_warnings
+from adrbench.attacks.stages import Stage
 from adrbench.attacks.suites import Suite
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, to_float
-from adrbench.errors import RecordError
 from adrbench.evaluation.adversarial import AdversarialExamples, BatchExamples, assemble
+from adrbench.evaluation.attacked_model import AttackedModel, prepare_model, ready_for_attacks
 from adrbench.evaluation.batch_files import BatchStore
 from adrbench.evaluation.maximization import attack_others
 from adrbench.evaluation.outputs import BatchOutputs, assemble_outputs
-from adrbench.evaluation.progress import NoProgressStore, Progress, ProgressStore, begin, unique
+from adrbench.evaluation.progress import NoProgressStore, Progress, ProgressStore, unique
 from adrbench.evaluation.reliability import assess_reliability
-from adrbench.evaluation.search import (
-    RECHECK,
-    Recheck,
-    Search,
-    is_worth_compiling,
-    make_search,
+from adrbench.evaluation.remaining import (
+    CleanPass,
+    check_examples,
+    find_remaining,
+    find_unconfirmed,
+    list_stages,
+    load_progress,
 )
+from adrbench.evaluation.search import RECHECK, Recheck, Search
 from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks, StageRunner
-from adrbench.models.frozen import FORMATS, Freezer, Frozen, ModelFreezer, formats_for
-from adrbench.models.modes import in_mode, restored_buffers, without_parameter_gradients
+from adrbench.models.frozen import Freezer, ModelFreezer
 from adrbench.registry import calling_user_code
 from adrbench.results.outputs import Outputs
 from adrbench.results.records import StageResult
-from adrbench.runtime.arithmetic import FLOAT32, Arithmetic, full_precision
-from adrbench.runtime.devices import IMAGE_FORMAT
+from adrbench.runtime.arithmetic import FLOAT32, Arithmetic
 from adrbench.runtime.locks import GLOBAL_STATE
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
-
-logger = logging.getLogger(__name__)
-
-CLEAN = "clean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +75,6 @@ class Evaluation:
     def robust_correct(self) -> int:
         """The number of images that are classified correctly under every stage."""
         return int(self.robust.sum())
-
-
-class CleanPass:
-    """The stage before all others: the images without a perturbation."""
-
-    name = CLEAN
-
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
-        """Return `x`."""
-        return x
 
 
 def evaluate(
@@ -143,59 +127,35 @@ def evaluate(
 
     """
     started = time.perf_counter()
-    progress_store = progress_store or NoProgressStore()
     x = to_float(images.first(min(batch_size, len(images))).pixels)
-    progress = process_group.broadcast(
-        progress_store.load() if process_group.is_rank_zero else None
-    ) or begin(len(images))
-    earlier_seconds = progress.seconds
-    recheck = Recheck(suite.stages, threat)
-    all_stages = (CleanPass(), *suite.stages, *([] if searched == FLOAT32 else [recheck]))
-    stages = all_stages[len(progress.stages) :]
-    finished = [done.name for done in progress.stages]
-    if finished != [stage.name for stage in all_stages[: len(finished)]]:
-        raise RecordError(
-            f"the saved progress is after the attacks {', '.join(finished)}, but the suite has "
-            f"{', '.join(stage.name for stage in suite.stages)}: start over without it."
-        )
+    store = progress_store or NoProgressStore()
+    progress = load_progress(store, len(images), process_group)
+    started -= progress.seconds
+    stages = list_stages(suite, threat, searched)
+    remaining = find_remaining(stages, progress)
     if example_store is not None:
-        _check_examples(example_store, progress)
-    if stages and progress.done:
-        logger.info(f"resuming {progress.describe(stages[0].name)}.")
-    with (
-        GLOBAL_STATE,
-        torch.inference_mode(False),
-        in_mode(model, training=False),
-        without_parameter_gradients(model),
-        restored_buffers(model),
-        full_precision(),
-        collected_warnings() as collected,
-    ):
-        frozen = _freeze_alike(
+        check_examples(example_store, progress)
+    with GLOBAL_STATE, ready_for_attacks(model), collected_warnings() as collected:
+        attacked = prepare_model(
             model,
             x,
-            FORMATS.get(progress.memory_format),
-            formats_for(x, searched) if optimize_model else (IMAGE_FORMAT,),
+            progress,
+            suite.stages,
+            searched=searched,
+            optimize=optimize_model,
             process_group=process_group,
             freezer=freezer or Freezer(),
         )
-        progress.memory_format = frozen.memory_format
 
         def save() -> None:
-            progress.seconds = earlier_seconds + time.perf_counter() - started
+            progress.seconds = time.perf_counter() - started
             progress.warnings = unique([*progress.warnings, *collected()])
-            progress.compiled |= search.is_compiled
-            progress_store.save(progress)
+            progress.compiled |= attacked.search.is_compiled
+            store.save(progress)
 
-        is_graphed = optimize_model and x.is_cuda
-        search = in_float32 = make_search(frozen.model, FLOAT32, x, graphed=is_graphed)
-        if searched != FLOAT32:
-            num_left = int(progress.survivors.sum())
-            is_long = is_graphed and is_worth_compiling(frozen.model, suite.stages, x, num_left)
-            search = make_search(frozen.model, searched, x, graphed=is_graphed, compiled=is_long)
         runner = StageRunner(
-            judge=in_float32.model,
-            is_frozen=frozen.model is not model,
+            judge=attacked.in_float32.model,
+            is_frozen=attacked.frozen.model is not model,
             label=label,
             num_classes=num_classes,
             suite=suite.name,
@@ -209,68 +169,78 @@ def evaluate(
             save=save,
             process_group=process_group,
         )
-        for stage in stages:
+        for stage in remaining:
             if check_reliability and progress.is_before_attacks:
-                assess = partial(
-                    assess_reliability,
-                    model,
-                    attacked=frozen.model,
-                    images=images,
-                    clean=progress.survivors,
-                    suite=suite,
-                    threat=threat,
-                )
-                doubts = process_group.broadcast(
-                    _call_user_code(assess, label) if process_group.is_rank_zero else []
-                )
-                progress.warnings = unique([*progress.warnings, *doubts])
-            if stage is recheck:
-                repeat_unconfirmed(runner, recheck, in_float32)
-            else:
-                runner.run(stage, in_float32 if stage.name == CLEAN else search)
-        with calling_user_code(lambda raised: f"review of suite {suite.name} {raised}."):
-            suite.review(
-                {
-                    stage.name: stage.survivors / len(images)
-                    for stage in progress.stages
-                    if stage.name != RECHECK
-                }
-            )
-        seconds = earlier_seconds + time.perf_counter() - started
-        outputs = None if output_store is None else _keep_outputs(runner, suite, search)
-    assert progress.clean is not None
-    texts = process_group.all_gather([*progress.warnings, *collected()])
-    return Evaluation(
-        clean=progress.clean,
-        robust=progress.survivors,
-        stages=tuple(progress.stages[1:]),
-        warnings=(*suite.left_out, *unique(text for of_rank in texts for text in of_rank)),
-        folded=frozen.folded,
-        compiled=any(process_group.all_gather(progress.compiled)),
-        rechecked=progress.rechecked,
-        repeated=len(progress.repeated),
+                add_doubts(runner, model, attacked, suite)
+            run_stage(runner, stage, attacked)
+        review_accuracies(suite, progress)
+        seconds = time.perf_counter() - started
+        outputs = None if output_store is None else keep_outputs(runner, suite, attacked.search)
+    return conclude(
+        runner,
+        suite,
+        stages,
+        attacked,
+        warnings=[*progress.warnings, *collected()],
         seconds=seconds,
         outputs=outputs,
-        adversarial=None
-        if example_store is None
-        else assemble(
-            to_float(images.pixels).cpu(),
-            example_store.load(),
-            tuple(stage.name for stage in all_stages),
-        ),
     )
 
 
-def repeat_unconfirmed(runner: StageRunner, recheck: Recheck, in_float32: Search) -> None:
-    """Attack the survivors again that an attack fooled only in the arithmetic of its search."""
+def run_stage(runner: StageRunner, stage: Stage, attacked: AttackedModel) -> None:
+    """Run a stage on the survivors, or in float32 on those that an attack did not really fool."""
     progress = runner.progress
-    survivors = progress.entered.nonzero().flatten().tolist()
-    if unconfirmed := [index for index in survivors if index in progress.unconfirmed]:
-        progress.rechecked = len(unconfirmed)
-        runner.run(recheck, in_float32, torch.tensor(unconfirmed))
+    if isinstance(stage, Recheck):
+        unconfirmed = find_unconfirmed(progress)
+        if len(unconfirmed):
+            progress.rechecked = len(unconfirmed)
+            runner.run(stage, attacked.in_float32, unconfirmed)
+    else:
+        is_clean = isinstance(stage, CleanPass)
+        runner.run(stage, attacked.in_float32 if is_clean else attacked.search)
 
 
-def _keep_outputs(runner: StageRunner, suite: Suite, search: Search) -> Outputs:
+def add_doubts(
+    runner: StageRunner, model: nn.Module, attacked: AttackedModel, suite: Suite
+) -> None:
+    """Check the model on rank 0, and add what makes attacks fail to the warnings of all ranks.
+
+    Raises:
+        UserCodeError: when the model raises.
+
+    """
+    progress, label = runner.progress, runner.label
+    doubts: list[str] = []
+    if runner.process_group.is_rank_zero:
+        with calling_user_code(lambda raised: f"{label} {raised} when its gradients were checked."):
+            doubts = assess_reliability(
+                model,
+                attacked=attacked.frozen.model,
+                images=runner.images,
+                clean=progress.survivors,
+                suite=suite,
+                threat=runner.threat,
+            )
+    doubts = runner.process_group.broadcast(doubts)
+    progress.warnings = unique([*progress.warnings, *doubts])
+
+
+def review_accuracies(suite: Suite, progress: Progress) -> None:
+    """Let the attacks of a suite issue warnings based on the accuracy after each of them.
+
+    Raises:
+        UserCodeError: when the code of an attack raises.
+
+    """
+    n = len(progress.survivors)
+    accuracies = {
+        stage.name: stage.survivors / n for stage in progress.stages if stage.name != RECHECK
+    }
+    with calling_user_code(lambda raised: f"review of suite {suite.name} {raised}."):
+        suite.review(accuracies)
+
+
+def keep_outputs(runner: StageRunner, suite: Suite, search: Search) -> Outputs:
     """Return the outputs on all images, attacking those whose outputs are not saved yet."""
     assert runner.outputs is not None
     (stage,) = suite.stages
@@ -279,40 +249,35 @@ def _keep_outputs(runner: StageRunner, suite: Suite, search: Search) -> Outputs:
     return assemble_outputs(runner.images, batches, stage.name)
 
 
-def _call_user_code(check: Callable[[], list[str]], label: str) -> list[str]:
-    """Return what a check of a model returns; UserCodeError where the model raises."""
-    with calling_user_code(lambda raised: f"{label} {raised} when its gradients were checked."):
-        return check()
-
-
-def _check_examples(examples: BatchStore[BatchExamples], progress: Progress) -> None:
-    """Raise RecordError unless the examples of every batch that is done were saved."""
-    stage = len(progress.stages)
-    earlier = [
-        (done, 0) for done in range(stage) if done == 0 or progress.stages[done - 1].survivors
-    ]
-    for place in [*earlier, *((stage, batch) for batch in progress.done)]:
-        if not examples.has(*place):
-            raise RecordError(
-                "the saved progress belongs to an evaluation that did not keep its adversarial "
-                "examples: finish it without keeping them, or start it over."
-            )
-
-
-def _freeze_alike(
-    model: nn.Module,
-    x: Tensor,
-    resumed: torch.memory_format | None,
-    formats: Sequence[torch.memory_format],
+def conclude(
+    runner: StageRunner,
+    suite: Suite,
+    stages: Sequence[Stage],
+    attacked: AttackedModel,
     *,
-    process_group: ProcessGroup,
-    freezer: ModelFreezer,
-) -> Frozen:
-    """Freeze the model on every rank, in that of the memory `formats` that rank 0 chooses.
-
-    A resumed evaluation keeps the format that it began with.
-    """
-    formats = formats if resumed is None else (resumed,)
-    frozen = freezer.freeze(model, x, formats) if process_group.is_rank_zero else None
-    chosen = process_group.broadcast(frozen.memory_format if frozen else "")
-    return frozen or freezer.freeze(model, x, (FORMATS.get(chosen, IMAGE_FORMAT),))
+    warnings: Sequence[str],
+    seconds: float,
+    outputs: Outputs | None,
+) -> Evaluation:
+    """Return the result of all ranks; `warnings` are those of this rank."""
+    progress, group = runner.progress, runner.process_group
+    assert progress.clean is not None
+    texts = group.all_gather(list(warnings))
+    adversarial = None
+    if runner.examples is not None:
+        x = to_float(runner.images.pixels).cpu()
+        names = tuple(stage.name for stage in stages)
+        adversarial = assemble(x, runner.examples.load(), names)
+    return Evaluation(
+        clean=progress.clean,
+        robust=progress.survivors,
+        stages=tuple(progress.stages[1:]),
+        warnings=(*suite.left_out, *unique(text for of_rank in texts for text in of_rank)),
+        folded=attacked.frozen.folded,
+        compiled=any(group.all_gather(progress.compiled)),
+        rechecked=progress.rechecked,
+        repeated=len(progress.repeated),
+        seconds=seconds,
+        outputs=outputs,
+        adversarial=adversarial,
+    )
