@@ -67,7 +67,7 @@ def read_comparisons() -> dict[Compared, str]:
     found: dict[Compared, str] = {}
     for table in page.split("### ")[1:]:
         title, *lines = table.splitlines()
-        if title.startswith("Differences"):
+        if title.startswith("Differences in robust accuracy"):
             study = title.split(", ")[1]
             header, _, *rows = [
                 line.strip("| ").split(" | ") for line in lines if line.startswith("|")
@@ -82,12 +82,64 @@ def read_comparisons() -> dict[Compared, str]:
     return found
 
 
+#: The table, the study, the kind of outputs or none, the method, and the column.
+Measure = tuple[str, str, str | None, str, str]
+SOFT, SHARP = "adr+wa (outputs)", "adr+wa (outputs-sharper)"
+#: What the summary says of outputs at the last epoch, and the cells that its figures are from.
+QUOTED_MEASURES: dict[str, tuple[Measure, ...]] = {
+    "KL(clean, adversarial) changes by {} nats on digits and {} on CIFAR-10; on digits total "
+    "variation does not ({} points).": (
+        ("consistency", "digits", None, SOFT, "KL"),
+        ("consistency", "cifar10-first-4500", None, SOFT, "KL"),
+        ("consistency", "digits", None, SOFT, "TV"),
+    ),
+    "On clean images, the calibration error changes by {} points on digits and {} on CIFAR-10; on "
+    "adversarial images by {} and {}.": (
+        ("calibration", "digits", "clean", SOFT, "ECE"),
+        ("calibration", "cifar10-first-4500", "clean", SOFT, "ECE"),
+        ("calibration", "digits", "adversarial", SOFT, "ECE"),
+        ("calibration", "cifar10-first-4500", "adversarial", SOFT, "ECE"),
+    ),
+    "by {} and {} points, but as much where they are right, by {} and {}:": (
+        ("calibration", "digits", "adversarial", SOFT, "wrong"),
+        ("calibration", "cifar10-first-4500", "adversarial", SOFT, "wrong"),
+        ("calibration", "digits", "adversarial", SOFT, "right"),
+        ("calibration", "cifar10-first-4500", "adversarial", SOFT, "right"),
+    ),
+    "calibration error of adversarial images {} points, KL {} nats.": (
+        ("calibration", "cifar10-first-4500", "adversarial", SHARP, "ECE"),
+        ("consistency", "cifar10-first-4500", None, SHARP, "KL"),
+    ),
+}
+
+
+def read_measure(measure: Measure) -> str:
+    """Return a difference of `adr+wa` from its control at the last epoch, as on the page."""
+    kind, study, outputs, method, column = measure
+    page = (PUBLISHED / "RESULTS.md").read_text("utf-8")
+    (table,) = (
+        part for part in page.split("### ") if part.startswith(f"Differences in {kind}, {study}, ")
+    )
+    header, _, *rows = [
+        line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")
+    ]
+    (found,) = (
+        row[column]
+        for row in (dict(zip(header, cells, strict=True)) for cells in rows)
+        if re.sub(r" \[[\d,]+\]$", "", row["method"]) == method
+        and (row["epoch"], row.get("outputs")) == ("last", outputs)
+    )
+    return found
+
+
 def test_the_summary_quotes_the_rows_that_it_names() -> None:
     summary = " ".join((PUBLISHED / "README.md").read_text("utf-8").split())
     tables = read_comparisons()
     for sentence, rows in QUOTED.items():
         assert sentence.format(*(tables[row] for row in rows)) in summary
-    num_quoted = sum(map(len, QUOTED.values()))
+    for sentence, measures in QUOTED_MEASURES.items():
+        assert sentence.format(*map(read_measure, measures)) in summary
+    num_quoted = sum(map(len, (*QUOTED.values(), *QUOTED_MEASURES.values())))
     assert len(re.findall(r"\[[-+][0-9.]+, [-+][0-9.]+\]", summary)) == num_quoted
 
 
