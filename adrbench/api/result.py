@@ -11,7 +11,7 @@ from torch import Tensor
 from adrbench.config.declare import format_eps
 from adrbench.errors import RecordError, UsageError
 from adrbench.evaluation.adversarial import AdversarialExamples, write_examples
-from adrbench.evaluation.finished import has_outputs, read_own_record
+from adrbench.evaluation.finished import has_outputs, read_own_record, remove_outputs
 from adrbench.evaluation.identity import EvaluationKey
 from adrbench.results.outputs import Outputs, outputs_path, write_outputs
 from adrbench.results.records import AttackRecord, StageResult, write_record
@@ -82,6 +82,8 @@ class Result:
                 return path
         if self.outputs is not None:
             record = replace(record, outputs=write_outputs(outputs_path(path), self.outputs))
+        else:
+            remove_outputs(path)
         write_record(path, record)
         return path
 

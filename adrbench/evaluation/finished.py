@@ -23,6 +23,7 @@ from adrbench.results.records import (
     unpack_outcomes,
 )
 from adrbench.runtime.context import Context
+from adrbench.runtime.hashing import hash_file
 
 
 def find_finished(job: Job, context: Context) -> AttackRecord | None:
@@ -74,14 +75,29 @@ def has_outputs(path: Path, record: AttackRecord) -> bool:
     return True
 
 
+def remove_outputs(path: Path) -> None:
+    """Remove the outputs of the record at `path`, which is about to be replaced by one without any.
+
+    Only the file beside it that it describes is removed; there may be none.
+    """
+    try:
+        record = read_record(path)
+    except RecordError:
+        return
+    own, file = outputs_path(path), getattr(record, "outputs", None)
+    if file and file.name == own.name and own.is_file() and hash_file(own) == file.sha256:
+        own.unlink()
+
+
 def remove_foreign_record(job: Job) -> None:
-    """Remove a file in place of the record that is broken or belongs to another evaluation.
+    """Remove a record that is broken or belongs to another evaluation, and its outputs.
 
     An evaluation that replaces it and is interrupted can then be resumed.
     """
     try:
         read_own_record(job.key, job.path)
     except RecordError:
+        remove_outputs(job.path)
         job.path.unlink(missing_ok=True)
 
 

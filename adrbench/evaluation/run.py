@@ -10,7 +10,7 @@ from adrbench.config.component_plugins import foreign_tokens
 from adrbench.evaluation.adversarial import BatchExamples, write_examples
 from adrbench.evaluation.batch_files import BatchesInMemory, BatchStore
 from adrbench.evaluation.evaluate import Evaluation, evaluate
-from adrbench.evaluation.finished import FinishedProgress, remove_foreign_record
+from adrbench.evaluation.finished import FinishedProgress, remove_foreign_record, remove_outputs
 from adrbench.evaluation.jobs import Job, StateLocation, beside_record
 from adrbench.evaluation.outputs import BatchOutputs
 from adrbench.evaluation.plausibility import Accuracy
@@ -45,8 +45,9 @@ def run(
     """Run an evaluation and write its record; resume an interrupted one unless `force`.
 
     Every rank calls this and returns the record; rank 0 writes it, and before it the adversarial
-    examples to `save_adversarial`, if given, and the outputs, if they are kept. Evaluations of one
-    model after another can share the `freezer`.
+    examples to `save_adversarial`, if given, and the outputs, if they are kept; otherwise those of
+    the record that it replaces are removed. Evaluations of one model after another can share the
+    `freezer`.
 
     Raises:
         AdrbenchError: when another process is writing the record.
@@ -73,6 +74,8 @@ def run(
         if group.is_rank_zero:
             if save_adversarial is not None:
                 save_examples(save_adversarial, job, evaluation)
+            if file is None:
+                remove_outputs(job.path)
             write_record(job.path, record)
     return record
 

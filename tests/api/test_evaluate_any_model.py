@@ -472,6 +472,8 @@ def test_outputs_are_returned_and_saved_beside_the_record(tmp_path: Path) -> Non
     result.save(tmp_path)
     assert path.with_suffix(".npz").exists()
     assert result.save(tmp_path / "other").with_suffix(".npz").exists()
+    plain.save(tmp_path, force=True)
+    assert not path.with_suffix(".npz").exists()
 
 
 def test_outputs_of_several_radii() -> None:

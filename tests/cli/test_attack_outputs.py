@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import adrbench
 from adrbench.evaluation import run as runs
 from adrbench.results.outputs import Outputs, read_outputs
-from adrbench.results.records import AttackRecord, read_record
+from adrbench.results.records import AttackRecord, read_record, write_record
 from messages import assert_one_sentence
 from runner import QUICK, command, succeed
 
@@ -94,6 +95,32 @@ def test_outputs_are_added_to_a_finished_evaluation(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(runs, "perform", refuse)
     assert any("--force repeats it" in note for note in succeed(*LINE, "--outputs").notes)
+
+
+def test_an_evaluation_repeated_without_outputs_leaves_no_file_of_them() -> None:
+    succeed(*LINE, "--outputs")
+    path, _, _ = only()
+    succeed(*LINE, "--force")
+    assert list(Path("results").iterdir()) == [path]
+    assert records()[path].outputs is None
+
+
+def test_a_record_of_another_evaluation_is_replaced_with_its_outputs() -> None:
+    succeed(*LINE, "--outputs")
+    path, record, _ = only()
+    write_record(path, replace(record, data_sha256="0" * 64))
+    succeed(*LINE, "--force")
+    assert list(Path("results").iterdir()) == [path]
+
+
+@pytest.mark.parametrize("is_described", [True, False])
+def test_a_file_that_no_record_describes_is_kept(is_described: bool) -> None:
+    """Whether the record has outputs of that name, or none."""
+    succeed(*LINE, *(["--outputs"] if is_described else []))
+    ((path, _),) = records().items()
+    path.with_suffix(".npz").write_bytes(b"a user's own")
+    succeed(*LINE, "--force")
+    assert path.with_suffix(".npz").read_bytes() == b"a user's own"
 
 
 @pytest.mark.parametrize("content", [None, b"damaged"])
