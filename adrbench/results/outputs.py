@@ -125,8 +125,8 @@ def find_excess(n: int, num_classes: int, image_shape: tuple[int, ...]) -> str |
     """
     if n > MAX_EXAMPLES or num_classes > MAX_CLASSES:
         return (
-            f"{n:,} images of {num_classes:,} classes are more than {MAX_EXAMPLES:,} of "
-            f"{MAX_CLASSES:,}"
+            f"they are on {n:,} images of {num_classes:,} classes, and at most {MAX_EXAMPLES:,} of "
+            f"{MAX_CLASSES:,} are kept"
         )
     num_bytes = n * (8 + 2 * 4 + 2 * 4 * num_classes) + 2 * 4 * math.prod(image_shape)
     if num_bytes > MAX_BYTES:

@@ -14,14 +14,21 @@ from torch.nn import functional as F
 from adrbench.attacks import PGD, OfficialAttack, Suite
 from adrbench.attacks.stages import Stage
 from adrbench.config.threat import ThreatModel
-from adrbench.data import to_float
+from adrbench.data import Images, to_float
 from adrbench.errors import RecordError, UsageError
 from adrbench.evaluation.batch_files import BatchesInMemory, BatchFiles, BatchStore
 from adrbench.evaluation.evaluate import Evaluation, evaluate
-from adrbench.evaluation.outputs import NUM_KEPT_IMAGES, BatchOutputs, check_offers_outputs
+from adrbench.evaluation.outputs import (
+    NUM_KEPT_IMAGES,
+    BatchOutputs,
+    assemble_outputs,
+    check_fits,
+    check_offers_outputs,
+)
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.results.outputs import Outputs, write_outputs
+from messages import assert_one_sentence
 from tiny import Linear, make_images, train_small_net
 
 THREAT = ThreatModel(eps=0.03)
@@ -51,6 +58,29 @@ def keep(stage: Stage = PGD_5, **more: Any) -> Outputs:
 
 def losses(logits: np.ndarray[Any, Any]) -> Tensor:
     return F.cross_entropy(torch.from_numpy(logits), Y, reduction="none")
+
+
+@pytest.mark.parametrize(("side", "num_kept"), [(1024, 2), (1025, 0)])
+def test_large_images_are_not_kept(side: int, num_kept: int) -> None:
+    images = Images(torch.zeros(2, 1, side, 1, dtype=torch.uint8), torch.tensor([0, 1]))
+    x = to_float(images.pixels).double()
+    batch = BatchOutputs.of(
+        x,
+        x,
+        indices=torch.arange(2),
+        allowed=torch.ones(2, dtype=torch.bool),
+        clean_logits=torch.eye(2),
+        logits=torch.eye(2),
+    )
+    outputs = assemble_outputs(images, [batch], "pgd")
+    assert (len(outputs.images), len(outputs.adversarial_images)) == (num_kept, num_kept)
+    check_fits(images, num_classes=2)
+
+
+def test_outputs_that_are_too_large_are_refused_before_any_work() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_fits(IMAGES, num_classes=60_000)
+    assert_one_sentence(str(caught.value), "on 40 images of 60,000 classes, and at most", "fewer")
 
 
 def content(outputs: Outputs, directory: Path) -> bytes:

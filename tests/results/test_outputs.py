@@ -108,14 +108,15 @@ def test_images_of_impossible_sizes_are_refused(shape: tuple[int, ...]) -> None:
         (10_000, 1_000, None),
         (5_000, 21_841, None),
         (50_000, 21_841, "they take 8,737,396,608 bytes, and at most 1,073,741,824 are kept"),
-        (500_001, 2, "500,001 images of 2 classes are more than 500,000 of 50,000"),
-        (1, 100_000, "1 images of 100,000 classes are more than 500,000 of 50,000"),
+        (500_001, 2, "they are on 500,001 images of 2 classes, and at most 500,000 of"),
+        (1, 100_000, "they are on 1 images of 100,000 classes, and at most 500,000 of"),
     ],
 )
 def test_outputs_that_are_too_large_are_not_kept(
     n: int, num_classes: int, excess: str | None
 ) -> None:
-    assert find_excess(n, num_classes, (8, 3, 32, 32)) == excess
+    found = find_excess(n, num_classes, (8, 3, 32, 32))
+    assert found is None if excess is None else excess in (found or "")
 
 
 def pack(path: Path, **changes: Any) -> OutputsFile:
