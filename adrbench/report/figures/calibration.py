@@ -59,7 +59,7 @@ def confidence_chart(models: Sequence[OutputStatistics], name: str, place: Place
         axes = canvas.subplots()
         _draw_points(axes, [one.adversarial.confidence_right for one in shown], "right", 0)
         _draw_points(axes, [one.adversarial.confidence_wrong for one in shown], "wrong", 1)
-        _finish(canvas, axes, shown, "mean confidence on adversarial images (%)")
+        _finish(canvas, axes, shown, "mean confidence (%)")
 
     return _chart(
         name,

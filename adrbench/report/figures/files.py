@@ -23,7 +23,7 @@ RESOLUTION = 200
 MOST_IN_LABEL = 1_000
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _COLOR = re.compile("|".join(DARK))
-_DECIMALS = re.compile(r"(\d+\.\d{2})\d+")
+_DECIMALS = re.compile(r"(\d+\.\d)\d+")
 #: Without these, a file of the same figure is the same, byte for byte.
 _NO_METADATA = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}, "png": {}}
 
@@ -78,7 +78,7 @@ def _theme(text: str, chart: Chart) -> str:
             element.attrib.pop("id", None)
         if style := element.get("style"):
             element.set("style", _COLOR.sub(lambda found: f"var({variable(found[0])})", style))
-        for name in ("d", "x", "y", "transform"):
+        for name in ("d", "x", "y"):
             if value := element.get(name):
                 element.set(name, _DECIMALS.sub(r"\1", value))
     for parent in root.iter(f"{{{SVG}}}defs"):

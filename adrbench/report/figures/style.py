@@ -36,7 +36,7 @@ DARK = {
     GRAY: "#8c959f",
 }
 #: Longer labels are cut in figures; tables have them in full.
-MOST_CHARACTERS = 40
+MOST_CHARACTERS = 44
 #: A figure shows at most this many rows; tables have them all.
 MOST_ROWS = 40
 

@@ -85,7 +85,7 @@ def _find_last(table: Table) -> Iterator[Candidate]:
 
 
 def _choose_attack(candidates: Sequence[Candidate]) -> str:
-    """Return the strongest of the attacks that the most rows have, on the most images.
+    """Return the strongest attack on the most images that more than half of the rows have.
 
     That is an ensemble, or else the attack of the lowest mean accuracy.
     """
@@ -93,11 +93,17 @@ def _choose_attack(candidates: Sequence[Candidate]) -> str:
     for one in candidates:
         by_suite.setdefault(one.suite, []).append(one)
 
-    def order(suite: str) -> tuple[int, int, int, float]:
-        size = max(one.size for one in by_suite[suite])
-        largest = [one for one in by_suite[suite] if one.size == size]
-        mean = sum(one.figure.mean for one in largest) / len(largest)
-        is_ensemble = suite.partition(" ")[0] in ENSEMBLES
-        return (size[0], len(largest), int(is_ensemble), -mean)
+    compared: dict[str, list[Candidate]] = {}
+    n = max(one.figure.n for one in candidates)
+    for suite, own in by_suite.items():
+        size = max(one.size for one in own)
+        if size[0] == n:
+            compared[suite] = [one for one in own if one.size == size]
+    most = max(map(len, compared.values()))
 
-    return max(by_suite, key=order)
+    def order(suite: str) -> tuple[bool, float]:
+        own = compared[suite]
+        mean = sum(one.figure.mean for one in own) / len(own)
+        return (suite.partition(" ")[0] in ENSEMBLES, -mean)
+
+    return max((suite for suite, own in compared.items() if 2 * len(own) > most), key=order)

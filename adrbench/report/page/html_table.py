@@ -7,6 +7,9 @@ from adrbench.report.statistics import Figure, PValue, Spread
 from adrbench.report.tables import Cell, Column, Table
 from adrbench.results.baselines import Rank
 
+#: Longer texts are wrapped.
+MOST_ON_A_LINE = 40
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
@@ -19,11 +22,15 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class HtmlCell:
-    """One cell, which may be the header of its row; a column sorts by `order`, numbers or texts."""
+    """One cell, which may be the header of its row; a column sorts by `order`, numbers or texts.
+
+    The text of one that `is_long` is wrapped.
+    """
 
     text: str
     order: str
     is_header: bool = False
+    is_long: bool = False
     bar: Bar | None = None
 
 
@@ -52,6 +59,7 @@ def make_html_table(table: Table) -> HtmlTable:
                     text=shown,
                     order=_order(cell, shown),
                     is_header=column.carries_footnotes,
+                    is_long=len(shown) > MOST_ON_A_LINE,
                     bar=_bar(cell, column, scale),
                 )
                 for cell, shown, column in zip(cells, texts, text.columns, strict=True)

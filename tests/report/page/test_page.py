@@ -188,6 +188,32 @@ document.body.dataset.left = String(read().length);
 """
 
 
+MEASURE = """
+document.body.dataset.width = document.documentElement.scrollWidth - innerWidth;
+document.body.dataset.paper = getComputedStyle(document.body).backgroundColor;
+"""
+
+
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 500])
+def test_the_page_fits_its_window_and_follows_the_theme(
+    width: int, scheme: str, tmp_path: Path
+) -> None:
+    """500 pixels is the narrowest window of Chromium; the layout of a phone begins above it."""
+    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", plain_page())
+    html = html.replace("</body>", f"<script>{MEASURE}</script></body>")
+    number = {"light": 1, "dark": 0}[scheme]
+    flags = (f"--window-size={width},800", f"--blink-settings=preferredColorScheme={number}")
+    dom, _, _ = browse(html, tmp_path, *flags)
+    body = re.search(r"<body([^>]*)>", dom)
+    assert body
+    assert int(re.search(r'data-width="(-?\d+)"', body[1])[1]) <= 0  # type: ignore[index]
+    paper = {"light": "rgb(255, 255, 255)", "dark": "rgb(13, 17, 23)"}[scheme]
+    assert f'data-paper="{paper}"' in body[1]
+
+
 @needs_chromium
 @pytest.mark.slow
 def test_tables_sort_and_filter(tmp_path: Path) -> None:
