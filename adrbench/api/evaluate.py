@@ -21,13 +21,14 @@ from adrbench.data import Source
 from adrbench.data.loading import recognize
 from adrbench.display.attack import AttackDisplay
 from adrbench.errors import UsageError, unknown_name
-from adrbench.evaluation import jobs
+from adrbench.evaluation import planning
 from adrbench.evaluation.begun import adopt_begun
 from adrbench.evaluation.inputs import as_images, check_labels_within
-from adrbench.evaluation.jobs import Job, StateLocation
+from adrbench.evaluation.job import Job
 from adrbench.evaluation.run import run_in_memory
 from adrbench.evaluation.saved_state import locate_state
 from adrbench.evaluation.stage_runner import ProgressCallbacks
+from adrbench.evaluation.state_files import StateLocation
 from adrbench.evaluation.targets import TargetModel
 from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.foreign import fingerprint_weights
@@ -188,7 +189,7 @@ def evaluate(
         planned = [adopt_begun(job, context.device, location) for job in planned]
     if keep_outputs:
         for job in planned:
-            jobs.check_outputs(job)
+            planning.check_outputs(job)
     freezer = Freezer()
     results = [
         _run(
@@ -288,7 +289,7 @@ def _plan(
         threat_model=threats[0],
         model=model,
     )
-    logits = jobs.compute_logits(target, images, dataset)
+    logits = planning.compute_logits(target, images, dataset)
     check_labels_within(images.labels, logits.shape[1], name)
     source = Source(
         name=dataset,
@@ -298,7 +299,7 @@ def _plan(
     )
     source = recognize(source, images)
     return [
-        jobs.plan(
+        planning.plan(
             target.at_radius(threat.eps),
             config,
             test=images,

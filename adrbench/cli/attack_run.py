@@ -17,16 +17,11 @@ from adrbench.errors import AdrbenchError, UsageError
 from adrbench.evaluation.adversarial import check_destination
 from adrbench.evaluation.begun import adopt_begun
 from adrbench.evaluation.finished import check_saved_examples, find_finished, has_outputs
-from adrbench.evaluation.jobs import (
-    Job,
-    check_fit,
-    check_outputs,
-    output_files,
-    plan,
-    progress_files,
-)
+from adrbench.evaluation.job import Job
+from adrbench.evaluation.planning import check_fit, check_outputs, plan
 from adrbench.evaluation.run import add_outputs, run
 from adrbench.evaluation.stage_runner import ProgressCallbacks
+from adrbench.evaluation.state_files import output_files, progress_files
 from adrbench.evaluation.targets import TargetModel, TargetOptions, resolve_targets
 from adrbench.models.frozen import Freezer
 from adrbench.results.records import AttackRecord

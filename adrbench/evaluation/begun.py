@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 
 from adrbench.errors import RecordError, UsageError
-from adrbench.evaluation.jobs import Job, StateLocation, beside_record, progress_files
+from adrbench.evaluation.job import Job
+from adrbench.evaluation.state_files import StateLocation, beside_record, progress_files
 from adrbench.runtime.arithmetic import ARITHMETICS, RANKED, Arithmetic, choose_for_search
 
 logger = logging.getLogger(__name__)

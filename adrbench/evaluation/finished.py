@@ -10,10 +10,11 @@ from adrbench.data import to_float
 from adrbench.errors import RecordError, argument
 from adrbench.evaluation.adversarial import read_examples
 from adrbench.evaluation.identity import EvaluationKey
-from adrbench.evaluation.jobs import Job, progress_files
+from adrbench.evaluation.job import Job
 from adrbench.evaluation.judge import is_within
 from adrbench.evaluation.progress import Progress
 from adrbench.evaluation.search import RECHECK
+from adrbench.evaluation.state_files import progress_files
 from adrbench.results.outputs import outputs_path, read_outputs
 from adrbench.results.records import (
     AttackRecord,

@@ -11,12 +11,13 @@ from adrbench.evaluation.adversarial import BatchExamples, write_examples
 from adrbench.evaluation.batch_files import BatchesInMemory, BatchStore
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.finished import FinishedProgress, remove_foreign_record, remove_outputs
-from adrbench.evaluation.jobs import Job, StateLocation, beside_record
+from adrbench.evaluation.job import Job
 from adrbench.evaluation.outputs import BatchOutputs
 from adrbench.evaluation.plausibility import Accuracy
 from adrbench.evaluation.progress import ProgressStore, unique
 from adrbench.evaluation.saved_state import saved_state
 from adrbench.evaluation.stage_runner import SILENT, ProgressCallbacks
+from adrbench.evaluation.state_files import StateLocation, beside_record
 from adrbench.models.frozen import Freezer
 from adrbench.models.modes import on_device, without_inference_tensors
 from adrbench.results.outputs import OutputsFile, outputs_path, write_outputs

@@ -8,15 +8,15 @@ from pathlib import Path
 from adrbench.errors import NonFiniteLogitsError, UsageError
 from adrbench.evaluation.adversarial import BatchExamples
 from adrbench.evaluation.batch_files import BatchFiles
-from adrbench.evaluation.jobs import (
-    Job,
+from adrbench.evaluation.job import Job
+from adrbench.evaluation.outputs import BatchOutputs
+from adrbench.evaluation.progress import SUFFIX, ProgressFiles
+from adrbench.evaluation.state_files import (
     StateLocation,
     example_files,
     output_files,
     progress_files,
 )
-from adrbench.evaluation.outputs import BatchOutputs
-from adrbench.evaluation.progress import SUFFIX, ProgressFiles
 from adrbench.runtime.files import check_name, check_writable
 from adrbench.runtime.locks import exclusive
 from adrbench.runtime.process_group import ProcessGroup

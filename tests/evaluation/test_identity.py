@@ -17,13 +17,14 @@ from adrbench.config.settings import AttackConfig
 from adrbench.config.threat import ThreatModel
 from adrbench.data import Images, load_split
 from adrbench.errors import AdrbenchError, RecordError, UsageError
-from adrbench.evaluation import jobs
+from adrbench.evaluation import planning
 from adrbench.evaluation.begun import adopt_begun
 from adrbench.evaluation.finished import find_finished
 from adrbench.evaluation.identity import are_same_logits, first_logits
-from adrbench.evaluation.jobs import Job
+from adrbench.evaluation.job import Job
 from adrbench.evaluation.run import run
 from adrbench.evaluation.stage_runner import ProgressCallbacks
+from adrbench.evaluation.state_files import progress_files
 from adrbench.evaluation.targets import TargetModel, Training
 from adrbench.models.architectures import build_model
 from adrbench.results.records import AttackRecord, read_record, unpack_logits, write_record
@@ -47,8 +48,8 @@ class Case:
 
     def plan(self, out: Path, device: torch.device = CONTEXT.device) -> Job:
         _, info = load_split("digits", "test", data_dir=Path("unused"))
-        logits = jobs.check_fit(self.target_model, self.images, info)
-        return jobs.plan(
+        logits = planning.check_fit(self.target_model, self.images, info)
+        return planning.plan(
             self.target_model,
             self.config,
             test=self.images,
@@ -190,7 +191,7 @@ def start(job: Job, *, force: bool = False) -> Path:
 
     with pytest.raises(Killed):
         run(job, CONTEXT, ProgressCallbacks(on_batch=kill), force=force, save_adversarial=None)
-    (file,) = jobs.progress_files(job, 0).files()
+    (file,) = progress_files(job, 0).files()
     return file
 
 
@@ -223,7 +224,7 @@ def test_the_record_of_another_evaluation_is_refused(what: str, tmp_path: Path) 
 def test_the_progress_of_another_evaluation_is_refused(what: str, tmp_path: Path) -> None:
     job, other = case().plan(tmp_path), OF_OUTCOMES[what][0](case()).plan(tmp_path / "other")
     right = attack(case().plan(tmp_path / "right"))
-    place = jobs.progress_files(job, 0).own_file
+    place = progress_files(job, 0).own_file
     shutil.copy(start(other), place)
     before = contents(tmp_path)
     with pytest.raises(RecordError, match="contains the progress of another evaluation"):
@@ -237,7 +238,7 @@ def test_the_progress_of_another_evaluation_is_refused(what: str, tmp_path: Path
 def test_progress_of_the_same_outcomes_under_another_name_counts(what: str, tmp_path: Path) -> None:
     job, other = case().plan(tmp_path), OF_NAMES[what][0](case()).plan(tmp_path / "other")
     right = attack(case().plan(tmp_path / "right"))
-    shutil.copy(start(other), jobs.progress_files(job, 0).own_file)
+    shutil.copy(start(other), progress_files(job, 0).own_file)
     assert outcomes(attack(job)) == outcomes(right)
 
 
@@ -417,7 +418,7 @@ def test_a_search_in_tf32_is_not_resumed_without_it(tmp_path: Path, gpu: torch.d
 def test_progress_of_another_evaluation_is_not_adopted(tmp_path: Path, gpu: torch.device) -> None:
     job = with_config(precision="auto")(case()).plan(tmp_path)
     file = start(with_config(precision="auto", seed=1)(case()).plan(tmp_path / "other", gpu))
-    shutil.copy(file, jobs.progress_files(job, 0).own_file)
+    shutil.copy(file, progress_files(job, 0).own_file)
     assert adopt_begun(job, CONTEXT.device) is job
     with pytest.raises(RecordError, match="contains the progress of another evaluation"):
         attack(job)

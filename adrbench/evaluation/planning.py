@@ -1,7 +1,7 @@
-"""Planning an evaluation: from a target to a job, with the paths of its files."""
+"""Planning an evaluation: from a target to a job, with the path of its record."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,82 +10,21 @@ from torch import Tensor, nn
 from adrbench.attacks.builtin_suites import find_builtin, find_options
 from adrbench.attacks.find_suite import bind_own, build_suite
 from adrbench.attacks.suites import Suite
-from adrbench.config.declare import format_eps
 from adrbench.config.settings import AttackConfig
 from adrbench.data import Images, Source
 from adrbench.errors import UsageError, argument
-from adrbench.evaluation.adversarial import BatchExamples
-from adrbench.evaluation.batch_files import BatchFiles
-from adrbench.evaluation.identity import NUM_IMAGES, EvaluationKey, Identity, first_logits
-from adrbench.evaluation.outputs import AFTERWARDS, BatchOutputs, check_fits, check_offers_outputs
-from adrbench.evaluation.progress import ProgressFiles
+from adrbench.evaluation.identity import NUM_IMAGES, Identity, first_logits
+from adrbench.evaluation.job import Job
+from adrbench.evaluation.outputs import AFTERWARDS, check_fits, check_offers_outputs
+from adrbench.evaluation.state_files import output_files, progress_files
 from adrbench.evaluation.targets import TargetModel
 from adrbench.registry import calling_user_code
 from adrbench.results.outputs import outputs_path
-from adrbench.runtime.arithmetic import AUTO, FLOAT32, Arithmetic, choose_for_search
+from adrbench.runtime.arithmetic import AUTO, FLOAT32, choose_for_search
 from adrbench.runtime.files import check_name
-from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.locks import GLOBAL_STATE
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One evaluation to run: a model, its images, a suite, and the path of the record.
-
-    A record or saved progress belongs to the evaluation if its `identity` and the model's
-    `clean_logits` on the first images are the same. `is_automatic` is whether "auto" chose the
-    arithmetic of the search.
-    """
-
-    target_model: TargetModel
-    config: AttackConfig
-    images: Images
-    info: Source
-    suite: Suite
-    path: Path
-    identity: Identity
-    clean_logits: Tensor
-    is_automatic: bool
-
-    @property
-    def label(self) -> str:
-        """A short name for displays and messages."""
-        threat = self.target_model.threat_model
-        return f"{self.target_model.label} {self.suite.name} {threat.norm} {format_eps(threat.eps)}"
-
-    @property
-    def title(self) -> str:
-        """The label, and the arithmetic."""
-        how = "in float32" if self.searched == FLOAT32 else f"searched in {self.searched}"
-        return f"{self.label}, {how}"
-
-    @property
-    def searched(self) -> Arithmetic:
-        """The arithmetic of the attacks."""
-        assert self.config.precision != AUTO, "plan decides it"
-        return self.config.precision
-
-    @property
-    def key(self) -> EvaluationKey:
-        """What a record must agree with to be that of this evaluation."""
-        return EvaluationKey(
-            identity=self.identity,
-            clean_logits=self.clean_logits,
-            batch_dependent=self.suite.batch_dependent,
-        )
-
-    @property
-    def fingerprint(self) -> str:
-        """A fingerprint of everything that the outcomes of a batch depend on, up to rounding."""
-        return self.identity.fingerprint()
-
-    @property
-    def state_fingerprint(self) -> str:
-        """A fingerprint of everything that the saved state of the evaluation depends on."""
-        fingerprint, searched = self.fingerprint, self.identity.searched
-        return fingerprint if searched == "float32" else hash_json([fingerprint, searched])
 
 
 def plan(
@@ -280,65 +219,3 @@ def warn_of_ignored(config: AttackConfig, suite: Suite) -> None:
     for name, is_given in given.items():
         if is_given and name not in used:
             logger.warning(f"{argument(name)} is ignored: suite {suite.name} does not use it.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StateLocation:
-    """Where the state of an unfinished evaluation is saved, and parts of messages about it.
-
-    Its files have names that begin with that of `stem`. `written` names the state, `elsewhere`
-    says how to choose another location, and `remedy` what to do about the state of another
-    evaluation.
-    """
-
-    stem: Path
-    written: str
-    elsewhere: str
-    remedy: str
-
-
-def beside_record(job: Job) -> StateLocation:
-    """Return the default location of the state: hidden files in the directory of the record."""
-    return StateLocation(
-        stem=job.path.with_name(f".{job.path.stem}"),
-        written=str(job.path),
-        elsewhere=f"give another {argument('out')}",
-        remedy=f"give another {argument('out')}, or {argument('force', True)} to start over",
-    )
-
-
-def example_files(job: Job, location: StateLocation | None = None) -> BatchFiles[BatchExamples]:
-    """Return the files that store the adversarial examples of an unfinished evaluation."""
-    location = location or beside_record(job)
-    return BatchFiles(
-        stem=location.stem,
-        content=BatchExamples,
-        fingerprint=job.state_fingerprint,
-        what="adversarial examples",
-        remedy=location.remedy,
-    )
-
-
-def output_files(job: Job, location: StateLocation | None = None) -> BatchFiles[BatchOutputs]:
-    """Return the files that store the outputs of the batches of an unfinished evaluation."""
-    location = location or beside_record(job)
-    return BatchFiles(
-        stem=location.stem.with_name(f"{location.stem.name}.outputs"),
-        content=BatchOutputs,
-        fingerprint=job.state_fingerprint,
-        what="outputs",
-        remedy=location.remedy,
-    )
-
-
-def progress_files(job: Job, rank: int, location: StateLocation | None = None) -> ProgressFiles:
-    """Return the files that store the progress of an evaluation."""
-    location = location or beside_record(job)
-    return ProgressFiles(
-        stem=location.stem,
-        fingerprint=job.state_fingerprint,
-        n=len(job.images),
-        rank=rank,
-        clean_logits=job.clean_logits,
-        remedy=location.remedy,
-    )
