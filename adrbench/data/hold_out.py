@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from adrbench.data.images import Images
 from adrbench.errors import UsageError
@@ -12,6 +13,15 @@ MAX_VAL_SIZE = 1000
 
 def hold_out(train: Images, val_size: int | None, seed: int) -> tuple[Images, Images]:
     """Split training images into a training split and `val_size` validation images, both in order.
+
+    They are those that `choose_held_out` chooses.
+    """
+    kept, validation = choose_held_out(train, val_size, seed)
+    return train.take(kept), train.take(validation)
+
+
+def choose_held_out(train: Images, val_size: int | None, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the positions of the images to train on and of `val_size` others, both in order.
 
     The split is stratified: every class contributes in proportion to its size, to within one
     image. None means 1,000 or, on small sets, 10 %. Raises UsageError unless
@@ -35,4 +45,4 @@ def hold_out(train: Images, val_size: int | None, seed: int) -> tuple[Images, Im
     held_out = np.zeros(len(train), bool)
     held_out[by_class] = rank < np.repeat(quotas, counts)
     kept, validation = (torch.from_numpy(np.flatnonzero(mask)) for mask in (~held_out, held_out))
-    return train.take(kept), train.take(validation)
+    return kept, validation

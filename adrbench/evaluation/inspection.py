@@ -2,11 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint, Selection, Snapshot
@@ -14,7 +15,7 @@ from adrbench.checkpoints.restore import needs_arch, restore
 from adrbench.config.component_plugins import foreign_tokens
 from adrbench.data import Dataset, Images, load_dataset, steps_per_epoch
 from adrbench.data.find_source import explain_missing
-from adrbench.data.hold_out import hold_out
+from adrbench.data.hold_out import choose_held_out
 from adrbench.errors import CheckpointError, DataError, RecordError, UsageError, argument
 from adrbench.evaluation.rectified_labels import (
     find_disagreeing,
@@ -26,7 +27,7 @@ from adrbench.evaluation.rectified_labels import (
 from adrbench.evaluation.targets.own import advise_arch, find_checkpoints
 from adrbench.methods.adr import Rectified
 from adrbench.methods.build import build_method
-from adrbench.results.inspection import AnnealedEpoch, InspectRecord
+from adrbench.results.inspection import AnnealedEpoch, InspectRecord, LabeledImage
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import read_record, write_record
 from adrbench.runtime.context import Context
@@ -43,13 +44,15 @@ ADR = "adr"
 class Inspection:
     """An inspection before it runs: the checkpoint, and ADR with its teacher.
 
-    `images` are the first of the `num_train` images that the run was trained on. `record` is the
-    file of the result.
+    `images` are the first of the `num_train` images that the run was trained on, and `positions`
+    (num_train,) their places in the training split of the data set. `record` is the file of the
+    result.
     """
 
     checkpoint: Checkpoint
     checkpoint_sha256: str
     images: Images
+    positions: Tensor
     num_train: int
     dataset: str
     class_names: tuple[str, ...]
@@ -112,7 +115,7 @@ def plan_inspection(
         logger.warning(f"{argument('arch')} is ignored: {path} specifies its own.")
         arch = None
     teacher = restore(checkpoint, "average", path, arch=arch, advice=advise_arch(config.arch))
-    loaded = load_training_images(path, checkpoint, dataset, data_dir)
+    loaded, positions = load_training_images(path, checkpoint, dataset, data_dir)
     num_steps = steps_per_epoch(len(loaded.train), config.batch_size)
     slots = build_method(
         config,
@@ -125,6 +128,7 @@ def plan_inspection(
         checkpoint=checkpoint,
         checkpoint_sha256=hash_file(path),
         images=loaded.train if n is None else loaded.train.first(n),
+        positions=positions,
         num_train=len(loaded.train),
         dataset=loaded.name,
         class_names=loaded.class_names,
@@ -171,10 +175,11 @@ def find_checkpoint(target: Path, selection: Selection | None) -> Path:
 
 def load_training_images(
     path: Path, checkpoint: Checkpoint, dataset: str | None, data_dir: Path
-) -> Dataset:
+) -> tuple[Dataset, Tensor]:
     """Return the data set of a checkpoint, whose `train` are the images that it was trained on.
 
-    Images that were held out for validation are not among them.
+    Images that were held out for validation are not among them. Also return the positions of the
+    images in the training split of the data set.
 
     Raises:
         DataError: when the data set is missing, or has other training images.
@@ -186,14 +191,15 @@ def load_training_images(
         raise DataError(f"{path} was trained on {config.dataset}, {reason}")
     name = dataset or config.dataset
     loaded = load_dataset(name, data_dir=data_dir, val_size=0)
+    every = torch.arange(len(loaded.train))
+    candidates = [every]  # a validation split of the data set's own is not drawn
     if 0 < (config.val_size or 0) < len(loaded.train):
         seed = config.seed if config.split_seed is None else config.split_seed
-        held_out = replace(loaded, train=hold_out(loaded.train, config.val_size, seed)[0])
-    else:
-        held_out = loaded
-    for candidate in (held_out, loaded):  # a validation split of the data set's own is not drawn
-        if candidate.train.sha256() == checkpoint.data_sha256:
-            return candidate
+        candidates.insert(0, choose_held_out(loaded.train, config.val_size, seed)[0])
+    for positions in candidates:
+        train = loaded.train.take(positions)
+        if train.sha256() == checkpoint.data_sha256:
+            return replace(loaded, train=train), positions
     raise DataError(
         f"the training images of {name} are not those that {path} was trained on: give their "
         f"data set with {argument('dataset')}."
@@ -307,8 +313,8 @@ def _make_record(
         pairs=tuple(find_pairs(labels)),
         num_disagreeing=num_disagreeing,
         image_shape=(channels, height, width),
-        moved=tuple(find_moved(labels, images)),
-        disagreeing=tuple(disagreeing),
+        moved=_place(job, find_moved(labels, images)),
+        disagreeing=_place(job, disagreeing),
         software=describe_software(
             {
                 "architectures": [config.arch],
@@ -320,3 +326,8 @@ def _make_record(
         created=now(),
         seconds=time.perf_counter() - began,
     )
+
+
+def _place(job: Inspection, images: Iterable[LabeledImage]) -> tuple[LabeledImage, ...]:
+    """Return the images with their positions in the training split of the data set."""
+    return tuple(replace(one, position=int(job.positions[one.index])) for one in images)

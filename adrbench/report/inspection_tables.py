@@ -112,7 +112,7 @@ def tabulate_images(record: InspectRecord, images: Sequence[LabeledImage], title
     )
     rows: list[dict[str, Cell]] = [
         {
-            "image": image.index,
+            "image": image.index if image.position is None else image.position,
             "label": name_class(record, image.label),
             "predicted": name_class(record, image.predicted),
             "probability": 100 * image.label_probability,

@@ -49,12 +49,14 @@ class ClassPair:
 class LabeledImage:
     """A training image, at `index` among those of the run, and what ADR makes of its `label`.
 
+    `position` is its place in the training split of the data set, before any image was held out.
     `label_probability` is that of the true class in the rectified label. `predicted` is the class
     that the teacher predicts, with `predicted_probability` at the temperature of the checkpoint.
     `pixels` are uint8 of the shape of the record's images, in base64.
     """
 
     index: int
+    position: int | None = None
     label: int
     predicted: int
     label_probability: float

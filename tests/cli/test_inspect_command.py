@@ -85,6 +85,10 @@ def test_the_record_is_what_the_public_functions_return(workplace: Path) -> None
     assert first.label_probability == pytest.approx(of_label.min().item(), abs=1e-5)
     pixels = unpack_pixels(first.pixels, record.image_shape)
     assert np.array_equal(pixels, loaded.pixels[first.index].numpy())
+    every = adrbench.data.load_dataset("digits", data_dir=Path("data"), val_size=0).train
+    assert first.position is not None
+    assert first.position > first.index
+    assert np.array_equal(pixels, every.pixels[first.position].numpy())
 
 
 def test_everything_printed_fits_80_columns_and_is_printed_again(workplace: Path) -> None:
