@@ -26,7 +26,7 @@ CALIBRATION_NOTES = (
     "right, wrong: confidence (points) where each method itself is right, and wrong.",
 )
 CONSISTENCY_NOTES = (
-    "KL: of the adversarial from the clean outputs, in nats; TV: total variation (points).",
+    "KL(clean, adversarial) in nats, total variation TV in points: negative is more consistent.",
 )
 
 

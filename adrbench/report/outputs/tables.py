@@ -18,12 +18,13 @@ MIXED_NOTE = "[low, high]: 95 % interval, seeds and images both random; of one s
 IMAGES_NOTE = "[low, high]: 95 % interval, only images random."
 BIAS_NOTE = "ECE is biased upwards on few images; its interval extends to less bias."
 CALIBRATION_NOTES = (
-    "ECE: expected calibration error (%, 15 bins); Brier: from 0 to 2; NLL: in nats.",
+    "ECE: expected calibration error (%, 15 bins); Brier: from 0 to 2; NLL: in nats; all: lower "
+    "is better.",
     "right, wrong: mean confidence (%) of right and of wrong predictions.",
     "adversarial: on the images with which the attack ended, also in its accuracy.",
 )
 CONSISTENCY_NOTES = (
-    "KL: of the adversarial from the clean outputs, in nats; TV: total variation (%).",
+    "KL(clean, adversarial) in nats and total variation TV (%) of the outputs; 0: unchanged.",
     "Linf, L2: mean size of the perturbations.",
 )
 
