@@ -35,7 +35,7 @@ def describe_records(records: Sequence[Record], written: datetime) -> dict[str, 
         f"{len({one.weights_sha256 for one in attacked}):,} sets of weights",
         "Training runs": f"{len(trained):,}" if trained else "",
         "Warnings": _count_warnings(attacked),
-        "Devices": ", ".join(sorted({record.device for record in records})),
+        "Devices": "; ".join(sorted({record.device for record in records})),
         "Measured": _span(created[0][:10], created[-1][:10]) if created else "",
         "Written": f"{written:%Y-%m-%d %H:%M} UTC by adrbench {package_version('adrbench')}",
     }
