@@ -10,7 +10,7 @@ from adrbench.report.figures.style import BLUE, MOST_ROWS, MUTED, describe_cut, 
 from adrbench.report.places import Place
 from adrbench.report.row_names import name_rows
 from adrbench.report.significance import LEVEL, is_significant
-from adrbench.report.statistics import Figure
+from adrbench.report.statistics import Figure, PValue
 from adrbench.report.tables import Row
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def difference_chart(rows: Sequence[Row], name: str, place: Place, title: str) -
             low, high = figure.interval or (figure.mean, figure.mean)
             axes.plot([low, high], [i, i], color=color, linewidth=1.4)
             face = color if is_significant(row) else "none"
-            axes.plot([figure.mean], [i], "o", color=color, markerfacecolor=face)
+            marker = "o" if isinstance(row.cells.get("p"), PValue) else "x"
+            axes.plot([figure.mean], [i], marker, color=color, markerfacecolor=face)
         label_rows(axes, name_rows(shown, without=(c.SUITE, c.CHECKPOINT)))
         axes.set_xlabel("difference (points)")
 
@@ -45,7 +46,8 @@ def difference_chart(rows: Sequence[Row], name: str, place: Place, title: str) -
         title=title,
         description="Points to the right of 0 favor the first method. Lines are 95 % intervals in "
         f"which seeds and images are both random{_describe_single(shown)}; filled points are "
-        f"significant (corrected p below {LEVEL:g})." + describe_cut(len(rows)),
+        f"significant (corrected p below {LEVEL:g}), crosses were not tested."
+        + describe_cut(len(rows)),
         draw=draw,
         height=FRAME - 0.2 + ROW * len(shown),
     )

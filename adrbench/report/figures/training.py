@@ -9,6 +9,7 @@ from adrbench.config.method import Weights
 from adrbench.report.figures.chart import Chart
 from adrbench.report.figures.style import BLUE, GREEN, INK, ORANGE, count_epochs
 from adrbench.report.places import Place
+from adrbench.results.best_epoch import best_row
 from adrbench.results.history import HistoryRow
 
 if TYPE_CHECKING:
@@ -43,16 +44,8 @@ class Curves:
         return np.array([[value(row) for row in own[:num_epochs]] for own in self.histories])
 
     def find_best(self) -> list[int]:
-        """Return the best epoch of each run, from 1: that of the highest criterion, the first."""
-        found = []
-        for history in self.histories:
-            counts = [row.counts.get(self.selected) for row in history]
-            correct = [
-                one.of(row.criterion) if one else -1
-                for one, row in zip(counts, history, strict=True)
-            ]
-            found.append(1 + correct.index(max(correct)))
-        return found
+        """Return the best epoch of the selected weights of each run, from 1."""
+        return [best_row(history, self.selected).epoch for history in self.histories]
 
 
 def training_chart(curves: Curves, name: str, place: Place, title: str, settings: str) -> Chart:

@@ -25,42 +25,69 @@ def answer(tables: Sequence[Table]) -> tuple[str, ...]:
     sentences: list[str] = []
     ranking = None
     if accuracies:
-        ranking = rank(accuracies, overfitting, is_last_first=_is_last_first(paired))
+        ranking = rank(accuracies, overfitting, is_last_first=is_last_first(tables))
     if ranking:
-        sentences += _name_best(ranking)
+        sentences.append(_name_best(ranking))
+    if paired:
+        sentences += _count_significant(paired, ranking)
+    if ranking:
+        sentences += _name_higher(ranking)
         if paired and len(ranking.best) == 1:
             sentences += map(_describe_comparison, _find_comparisons(ranking.best[0], paired))
-    if paired:
-        sentences += _count_significant(paired)
+    if accuracies:
+        sentences += _name_warned(accuracies)
     if overfitting:
         sentences += _describe_overfitting(overfitting, ranking)
     return tuple(sentences)
 
 
-def _is_last_first(paired: Table | None) -> bool:
+def is_last_first(tables: Sequence[Table]) -> bool:
     """Return whether the comparisons of last epochs come before those of best epochs."""
-    return bool(paired and paired.rows and paired.rows[0].cells.get(c.CHECKPOINT.key) == "last")
+    rows = [row for table in tables if table.name == "paired" for row in table.rows]
+    return bool(rows) and rows[0].cells.get(c.CHECKPOINT.key) == "last"
 
 
-def _name_best(ranking: Ranking) -> Iterator[str]:
-    """Yield which rows are the most robust, and which are not ranked but higher."""
+def _name_best(ranking: Ranking) -> str:
+    """Return which rows are the most robust."""
     best, candidates = ranking.best, ranking.candidates
     first = candidates[0]
-    epoch = f", {first.epoch} epoch" if first.epoch in ("best", "last") else ""
-    where = f"under {cut(first.suite)}{epoch}"
+    where = f"under {cut(first.suite)}{_describe_epoch(first)}"
     size = _size(first)
     shown = _show(first.figure)
     if len(candidates) == 1:
-        yield f"{first.name} has a robust accuracy of {shown} {where} ({size})."
-    elif len(best) > 1:
+        return f"{first.name} has a robust accuracy of {shown} {where} ({size})."
+    if len(best) > 1:
         names = " and ".join(one.name for one in best[:MOST_NAMED])
-        yield f"{names} share the highest robust accuracy {where}, {shown} ({size})."
-    else:
-        second = candidates[1]
-        yield (
-            f"{first.name} has the highest robust accuracy {where}, of {len(candidates)} rows with "
-            f"{size}: {shown}; next is {second.name} with {_show(second.figure)}."
-        )
+        return f"{names} share the highest robust accuracy {where}, {shown} ({size})."
+    second = candidates[1]
+    return (
+        f"{first.name} has the highest robust accuracy {where}, of {len(candidates)} rows with "
+        f"{size}: {shown}; next is {second.name} with {_show(second.figure)}."
+    )
+
+
+def _describe_epoch(candidate: Candidate) -> str:
+    """Return the epoch of a candidate; the table of robust accuracy has the best one."""
+    if candidate.epoch == "last":
+        return ", last epoch (see robust overfitting)"
+    return ", best epoch" if candidate.epoch == "best" else ""
+
+
+def _name_warned(table: Table) -> Iterator[str]:
+    """Yield which rows have warnings about the attack or the model."""
+    named = name_rows(table.rows, without=(c.CHECKPOINT, c.N, c.SEEDS))
+    warned = [
+        name
+        for name, row in zip(named, table.rows, strict=True)
+        if any(note.startswith("warning") for note in row.footnotes)
+    ]
+    if warned:
+        names = ", ".join(dict.fromkeys(warned))
+        yield f"Evaluations have warnings, see the notes below the table: {cut(names)}."
+
+
+def _name_higher(ranking: Ranking) -> Iterator[str]:
+    """Yield which rows are not ranked but higher."""
     if ranking.higher:
         higher = [f"{one.name} {_show(one.figure)} ({_size(one)})" for one in ranking.higher]
         left = len(higher) - MOST_NAMED
@@ -98,8 +125,8 @@ def _describe_p(row: Row) -> str:
     return f"p {_show_p(p)}{among}, {_count(_integer(row, c.SEEDS), 'seed')}"
 
 
-def _count_significant(table: Table) -> Iterator[str]:
-    """Yield how many comparisons are significant, and the largest of them."""
+def _count_significant(table: Table, ranking: Ranking | None) -> Iterator[str]:
+    """Yield how many comparisons are significant, and some: those under the ranked attack first."""
     tested = [row for row in table.rows if isinstance(row.cells.get("p"), PValue)]
     if not tested:
         seeds = max((_integer(row, c.SEEDS) for row in table.rows), default=0)
@@ -117,13 +144,28 @@ def _count_significant(table: Table) -> Iterator[str]:
         f"several seeds {verb} significant (p below {LEVEL:g}, corrected within each attack and "
         "epoch)"
     )
-    largest = sorted(found, key=lambda row: -abs(_mean(row, _DIFFERENCE)))[:MOST_NAMED]
+    ranked = (ranking.candidates[0].suite, ranking.candidates[0].epoch) if ranking else None
+
+    def order(row: Row) -> tuple[bool, float]:
+        own = (row.cells.get(c.SUITE.key), row.cells.get(c.CHECKPOINT.key))
+        return (own != ranked, -abs(_mean(row, _DIFFERENCE)))
+
+    largest = sorted(found, key=order)[:MOST_NAMED]
     named = [
-        f"{name} {_mean(row, _DIFFERENCE):+.1f} points ({_describe_p(row)})"
-        for name, row in zip(name_rows(largest, without=(c.SEEDS,)), largest, strict=True)
+        f"{name} {_mean(row, _DIFFERENCE):+.1f} points under {_describe_test(row)}"
+        for name, row in zip(
+            name_rows(largest, without=(c.SUITE, c.CHECKPOINT, c.SEEDS)), largest, strict=True
+        )
     ]
-    which = "the largest: " if len(found) > len(named) else ""
+    which = "among them " if len(found) > len(named) else ""
     yield f"{sentence}: {which}{'; '.join(named)}." if named else f"{sentence}."
+
+
+def _describe_test(row: Row) -> str:
+    """Return the attack and the epoch of a comparison, and its p-value."""
+    epoch = row.cells.get(c.CHECKPOINT.key)
+    shown = f", {epoch} epoch" if epoch in ("best", "last") else ""
+    return f"{cut(str(row.cells.get(c.SUITE.key)))}{shown} ({_describe_p(row)})"
 
 
 def _describe_overfitting(table: Table, ranking: Ranking | None) -> Iterator[str]:
@@ -144,15 +186,26 @@ def _describe_overfitting(table: Table, ranking: Ranking | None) -> Iterator[str
     if len(named) > 1:
         sentence += f", the most of {len(named)} rows; {least} {_change(least_row)}"
     yield f"{sentence}."
-    if largest[1] > 1:
-        clear = [name for name, row in named if _is_clear(row)]
-        shown = f": {', '.join(clear[:MOST_NAMED])}" if clear else ""
-        more = f" and {len(clear) - MOST_NAMED} more" if len(clear) > MOST_NAMED else ""
-        yield (
-            f"The drop exceeds its variation over seeds in {len(clear)} of "
-            f"{_count(len(named), 'row')}{shown}"
-            f"{more} (uncorrected 95 % t-interval above 0)."
-        )
+    yield from _count_clear(table)
+
+
+def _count_clear(table: Table) -> Iterator[str]:
+    """Yield in how many rows, under any attack, the drop exceeds its variation over seeds."""
+    rows = [
+        row
+        for row in table.rows
+        if isinstance(gap := row.cells.get("gap"), Figure) and len(gap.seeds) > 1
+    ]
+    if not rows:
+        return
+    named = zip(name_rows(rows, without=(c.N, c.SEEDS)), rows, strict=True)
+    clear = [name for name, row in named if _is_clear(row)]
+    shown = f": {'; '.join(clear[:MOST_NAMED])}" if clear else ""
+    more = f" and {len(clear) - MOST_NAMED} more" if len(clear) > MOST_NAMED else ""
+    yield (
+        f"Under all attacks, the drop exceeds its variation over seeds in {len(clear)} of "
+        f"{_count(len(rows), 'row')}{shown}{more} (uncorrected 95 % t-interval above 0)."
+    )
 
 
 def _is_clear(row: Row) -> bool:

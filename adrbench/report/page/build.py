@@ -137,10 +137,9 @@ def _label_sections(records: Sequence[Record], charts: Sequence[Chart]) -> list[
     """Return the section of what ADR does to labels, a block for each inspected checkpoint."""
     blocks = []
     for record in distinct_inspections(records):
-        title = f"{record.method}, {record.arch}, {record.dataset}"
         blocks.append(
             Block(
-                title=cut(f"{title}, seed {record.seed}, {record.selection} epoch"),
+                title=cut(f"{record.run}, {record.selection} epoch"),
                 lines=tuple(describe(record)),
                 charts=tuple(one for one in charts if one.source == source_of(record)),
                 galleries=make_label_galleries(record),

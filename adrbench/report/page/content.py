@@ -9,7 +9,9 @@ from adrbench.report.tables import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """Images side by side, as data URIs of PNG files by what they show, and lines of text.
+    """Images side by side, by what they show, and lines of text.
+
+    Images are data URIs that `to_data_uri` made; they are inserted into the page as they are.
 
     A picture that `is_marked` has a colored edge.
     """

@@ -10,6 +10,7 @@ from adrbench.report import columns as c
 from adrbench.report.cell_text import cut
 from adrbench.report.grouping import shown_groups
 from adrbench.report.outputs.statistics import OutputStatistics
+from adrbench.report.page.answers import is_last_first
 from adrbench.report.row_names import name_models, name_rows
 from adrbench.report.statistics import Figure
 from adrbench.report.tables import Row, Table
@@ -37,6 +38,10 @@ def describe_outputs(models: Sequence[OutputStatistics], tables: Sequence[Table]
     highest figures under the attack that the most models have, on the most images and seeds.
     """
     yield from _describe_differences(tables)
+    epoch = ""
+    last = [model for model in models if model.group.selection == "last"]
+    if last and is_last_first(tables):
+        models, epoch = last, ", last epoch"
     shown = shown_groups([model.group for model in models])
     models = [model for model in models if model.group in shown]
     if not models:
@@ -46,7 +51,7 @@ def describe_outputs(models: Sequence[OutputStatistics], tables: Sequence[Table]
     largest = max((model.n, len(model.seeds)) for model in models if model.suite == suite)
     chosen = [one for one in models if (one.n, len(one.seeds)) == largest and one.suite == suite]
     names = name_models(chosen)
-    attack = cut(suite)
+    attack = f"{cut(suite)}{epoch}"
     yield from _compare(
         f"calibration error on adversarial images ({attack})",
         [

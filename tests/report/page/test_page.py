@@ -1,5 +1,7 @@
 """The page: what it contains, that it is one safe file, and how it behaves in a browser."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -9,11 +11,15 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from adrbench.report import build_report
 from adrbench.report.figures import collect_charts
 from adrbench.report.page import build_page, render_page
+from adrbench.report.page.content import Block, Gallery, Page, Picture, Section
+from adrbench.report.page.gallery import to_data_uri
 from adrbench.results.outputs import OutputsFinder
 from adrbench.results.records import Record
 from page_records import (
@@ -70,7 +76,7 @@ def test_every_part_is_there() -> None:
         *("Robust accuracy", "What fooled the images", "Robust overfitting", "Comparisons"),
         *("Published baselines", "Warnings", "Software and hardware"),
         *("Calibration and consistency", "Reliability", "Classes", "Images"),
-        "adr+wa, small-cnn, digits, seed 0, best epoch",
+        "digits-small-cnn-adr+wa-seed0, best epoch",
     ):
         assert title in headings
     names = {value for tag, name, value in page.attributes if (tag, name) == ("figure", "id")}
@@ -120,6 +126,21 @@ def test_hostile_names_are_text() -> None:
 def test_hostile_names_are_cut_in_figures_and_tables() -> None:
     assert "A" * 10_000 not in hostile_page()
     assert len(hostile_page()) < 3 * len(plain_page())
+
+
+def test_every_image_is_whole() -> None:
+    sources = [value for tag, name, value in ParsedPage(plain_page()).attributes if name == "src"]
+    assert len(sources) > 10
+    for source in sources:
+        content = base64.b64decode(source.removeprefix("data:image/png;base64,"), validate=True)
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+    large = np.random.default_rng(0).random((3, 64, 64), np.float32)
+    picture = Picture(images={"noise": to_data_uri(large)}, lines=("noise",))
+    gallery = Gallery(title="large", text="", pictures=(picture,))
+    block = Block(title="large", galleries=(gallery,))
+    page = Page(title="large", facts={}, sections=[Section(title="large", blocks=(block,))])
+    assert to_data_uri(large) in render_page(page)
 
 
 def test_nothing_is_fetched() -> None:
