@@ -241,7 +241,10 @@ def run_with_display(
     context.stop.on_request = display.acknowledge
     together = combine(display, log or NoCallbacks(), callbacks or NoCallbacks())
     with display, closing(log) if log else nullcontext():
-        return run_plan(plan, context, force=force, callbacks=together)
+        record = run_plan(plan, context, force=force, callbacks=together)
+        if log:
+            log.complete()
+    return record
 
 
 def check_given(settings: Mapping[str, Any]) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,11 @@ class TensorBoard(NoCallbacks):
 
     def begin(self, config: TrainConfig, steps_per_epoch: int, epoch: int, steps: int) -> None:
         """Open the log, and write the epochs before `epoch` from the history of the run."""
+        self._open([row for row in read_history(self.run) if row.epoch < epoch])
+
+    def _open(self, rows: Sequence[HistoryRow]) -> None:
+        """Open the log, and replace what it holds by `rows`."""
         self._writer = self._make_writer(log_dir=str(self.log_dir), purge_step=0)
-        rows = [row for row in read_history(self.run) if row.epoch < epoch]
         seconds_left = sum(row.seconds for row in rows)
         for row in rows:
             seconds_left -= row.seconds
@@ -52,6 +55,11 @@ class TensorBoard(NoCallbacks):
         """Close the log, if it was opened."""
         if self._writer is not None:
             self._writer.close()
+
+    def complete(self) -> None:
+        """Write the history of a run that was finished before, so that nothing was trained."""
+        if self._writer is None and (rows := read_history(self.run)):
+            self._open(rows)
 
     def _write(self, row: HistoryRow, at: float) -> None:
         for name, value in list_scalars(row).items():

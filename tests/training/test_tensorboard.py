@@ -80,6 +80,14 @@ def test_a_resumed_run_has_each_epoch_once(is_logged_from_the_start: bool) -> No
     check_scalars(run.record.rows())
 
 
+def test_a_finished_run_gets_its_log_without_being_trained_again() -> None:
+    pytest.importorskip("tensorboard")
+    first = adrbench.train("digits", **SIZE)
+    again = adrbench.train("digits", **SIZE, tensorboard="logs")
+    assert again.record == first.record
+    check_scalars(first.record.rows())
+
+
 def test_a_run_that_starts_over_replaces_its_log() -> None:
     pytest.importorskip("tensorboard")
     adrbench.train("digits", tensorboard="logs", **SIZE)
