@@ -290,7 +290,9 @@ class Leaving:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda x: 1 - x, lambda x: x - 1.01, lambda x: x * torch.nan], ids=str
+    "change",
+    [lambda x: 1 - x, lambda x: x - 1.01, lambda x: x * torch.nan],
+    ids=["outside the ball", "below 0", "nan"],
 )
 def test_images_outside_the_threat_model_are_replaced_by_the_clean_ones(
     change: Callable[[Tensor], Tensor],
