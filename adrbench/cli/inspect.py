@@ -23,7 +23,7 @@ def inspect(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="Run directory or checkpoint of a run whose method has adr."
+            metavar="RUN", help="Run directory or checkpoint of a run whose method has ADR."
         ),
     ],
     selection: Annotated[

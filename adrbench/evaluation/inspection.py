@@ -36,9 +36,6 @@ from adrbench.runtime.hashing import hash_file
 
 logger = logging.getLogger(__name__)
 
-#: The token of the component whose labels are inspected.
-ADR = "adr"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
@@ -123,7 +120,8 @@ def plan_inspection(
         num_classes=checkpoint.shape.num_classes,
         total_steps=config.epochs * num_steps,
     )
-    assert isinstance(slots.targets, Rectified)
+    if not isinstance(slots.targets, Rectified):
+        raise _no_rectification(path, config.method)
     return Inspection(
         checkpoint=checkpoint,
         checkpoint_sha256=hash_file(path),
@@ -140,17 +138,21 @@ def plan_inspection(
 
 def check_inspectable(path: Path, checkpoint: Checkpoint) -> None:
     """Raise CheckpointError unless a checkpoint has ADR, and a run's name for the record's file."""
-    run, method = checkpoint.run, checkpoint.config.method
+    run = checkpoint.run
     if not run or Path(run).name != run or not run.isprintable():
         raise CheckpointError(
             f"{path} is of a run called {run!r:.60}, which cannot be part of the name of "
             "a file: copy or train it again."
         )
-    if ADR not in checkpoint.config.parsed_method().tokens:
-        raise CheckpointError(
-            f"{path} was trained with method {method!r}, which leaves labels as they are: give "
-            "a run whose method has adr, such as adr+wa."
-        )
+    if "targets" not in checkpoint.config.parsed_method().filled:
+        raise _no_rectification(path, checkpoint.config.method)
+
+
+def _no_rectification(path: Path, method: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} was trained with method {method!r}, which does not rectify labels: give a run "
+        "whose method has ADR."
+    )
 
 
 def find_checkpoint(target: Path, selection: Selection | None) -> Path:

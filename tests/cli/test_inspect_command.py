@@ -162,7 +162,7 @@ def test_an_interrupted_inspection_writes_nothing(
     [
         ("nowhere", 1, ("nowhere",)),
         ("results", 1, ("contains no best.pt or last.pt",)),
-        ("checkpoints/plain", 1, ("method 'at+wa'", "leaves labels as they are", "such as adr+wa")),
+        ("checkpoints/plain", 1, ("method 'at+wa'", "does not rectify labels", "has ADR")),
         (f"{DIRECTORY} --n 0", 2, ("n is 0", "from 1 to 1294")),
         (f"{DIRECTORY} --n 1295", 2, ("n is 1295", "from 1 to 1294")),
         (f"{DIRECTORY} --batch-size 0", 2, ("--batch-size is 0", "at least 1")),

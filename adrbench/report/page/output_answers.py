@@ -6,16 +6,17 @@ less confident where they are wrong, and change their outputs less under an atta
 
 from collections.abc import Iterator, Sequence
 
+from adrbench.config.method import parse_method
 from adrbench.report import columns as c
 from adrbench.report.cell_text import cut
 from adrbench.report.grouping import shown_groups
+from adrbench.report.naming import is_known
 from adrbench.report.outputs.statistics import OutputStatistics
 from adrbench.report.page.answers import is_last_first
 from adrbench.report.row_names import name_models, name_rows
 from adrbench.report.statistics import Figure
 from adrbench.report.tables import Row, Table
 
-ADR = "adr"
 #: At most this many differences are described.
 MOST_NAMED = 4
 #: What identifies the rows of one pair in both tables of differences.
@@ -101,15 +102,20 @@ def _describe_differences(tables: Sequence[Table]) -> Iterator[str]:
 
 
 def _choose(table: Table) -> list[Row]:
-    """Return the rows of ADR on adversarial images, at the last epochs if there are any."""
+    """Return the rows of soft targets on adversarial images, at last epochs if there are any."""
     rows = [
         row
         for row in table.rows
         if row.cells.get(c.OUTPUTS.key) == "adversarial"
-        and ADR in str(row.cells.get(c.METHOD.key)).partition(" ")[0].split("+")
+        and _has_soft_targets(str(row.cells.get(c.METHOD.key)).partition(" ")[0])
     ]
     last = [row for row in rows if row.cells.get(c.CHECKPOINT.key) == "last"]
     return (last or rows)[:MOST_NAMED]
+
+
+def _has_soft_targets(method: str) -> bool:
+    """Return whether a method that is known here replaces the labels, as ADR does."""
+    return is_known(method) and "targets" in parse_method(method).filled
 
 
 def _has_epoch(row: Row) -> bool:
