@@ -45,6 +45,17 @@ def succeed(*arguments: str | Path) -> Outcome:
     return outcome
 
 
+def train_in(directory: Path) -> Path:
+    """Train a short run of `at` on the digits, called "run", in a directory; return that."""
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        succeed("train", "digits", "--method", "at", "--name", "run", *QUICK)
+    finally:
+        os.chdir(before)
+    return directory
+
+
 def tree(directory: Path) -> dict[str, bytes | None]:
     """Return the contents of each file below a directory by path, and None for folders."""
     found: dict[str, bytes | None] = {}

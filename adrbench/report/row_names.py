@@ -35,6 +35,11 @@ def name_models(models: Sequence[OutputStatistics]) -> list[str]:
     )
 
 
+def describe_epoch(selection: object) -> str:
+    """Return ", best epoch" or ", last epoch"; "" for weights that were not trained here."""
+    return f", {selection} epoch" if selection in ("best", "last") else ""
+
+
 def _name(items: Sequence[Sequence[str]], num_always: int = 1) -> list[str]:
     """Return the first parts of each item, and those of the others in which the items differ."""
     differ = [len(set(parts)) > 1 for parts in zip(*items, strict=True)]

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import adrbench
-from runner import QUICK, command, succeed
+from runner import command, succeed, train_in
 
 RUN = Path("checkpoints/run/best.pt")
 FEW = ("--n", "60")
@@ -26,14 +26,7 @@ RADII = ("2/255", "4/255", "0.1")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("trained")
-    before = Path.cwd()
-    os.chdir(directory)
-    try:
-        succeed("train", "digits", "--method", "at", "--name", "run", *QUICK)
-    finally:
-        os.chdir(before)
-    return directory
+    return train_in(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture

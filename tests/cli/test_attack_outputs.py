@@ -1,7 +1,6 @@
 """`adrbench attack --outputs`: a file beside each record, which nothing needs later."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from adrbench.evaluation import run as runs
 from adrbench.results.outputs import Outputs, read_outputs
 from adrbench.results.records import AttackRecord, read_record, write_record
 from messages import assert_one_sentence
-from runner import QUICK, command, succeed
+from runner import command, succeed, train_in
 
 RUN = Path("checkpoints/run/best.pt")
 LINE = ("attack", RUN, "--suite", "pgd-2", "--n", "60")
@@ -22,14 +21,7 @@ LINE = ("attack", RUN, "--suite", "pgd-2", "--n", "60")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("trained")
-    before = Path.cwd()
-    os.chdir(directory)
-    try:
-        succeed("train", "digits", "--method", "at", "--name", "run", *QUICK)
-    finally:
-        os.chdir(before)
-    return directory
+    return train_in(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(autouse=True)

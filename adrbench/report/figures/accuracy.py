@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from adrbench.config.declare import format_eps
 from adrbench.report import columns as c
 from adrbench.report.figures.chart import Chart
+from adrbench.report.figures.points import FRAME, ROW, draw_points
 from adrbench.report.figures.style import (
     INK,
     MARKERS,
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-#: Inches of a row, and of the axis, title and legend of a figure of rows.
-ROW, FRAME = 0.24, 1.15
 #: More lines than this cannot be told apart.
 MOST_LINES = len(SERIES)
 MOST_ATTACKS = len(MARKERS) - 1
@@ -44,7 +43,8 @@ def accuracy_chart(table: Table, name: str, place: Place) -> Chart | None:
     def draw(canvas: "Canvas") -> None:
         axes = canvas.subplots()
         for column, color, marker in zip(columns, (INK, *SERIES), MARKERS, strict=False):
-            _draw_points(axes, figures_of(rows, column), column, color, marker)
+            figures = figures_of(rows, column)
+            draw_points(axes, figures, label=column.label, color=color, marker=marker)
         label_rows(axes, name_rows(rows))
         axes.set_xlabel("accuracy (%)")
         axes.set_xlim(left=0)
@@ -61,18 +61,6 @@ def accuracy_chart(table: Table, name: str, place: Place) -> Chart | None:
         draw=draw,
         height=FRAME + ROW * len(rows),
     )
-
-
-def _draw_points(
-    axes: "Axes", figures: Sequence[Figure | None], column: Column, color: str, marker: str
-) -> None:
-    places = [i for i, figure in enumerate(figures) if figure is not None]
-    known = [figure for figure in figures if figure is not None]
-    lows = [figure.interval[0] if figure.interval else figure.mean for figure in known]
-    highs = [figure.interval[1] if figure.interval else figure.mean for figure in known]
-    axes.hlines(places, lows, highs, color=color, linewidth=1.2, alpha=0.6)
-    means = [figure.mean for figure in known]
-    axes.plot(means, places, marker, color=color, label=shorten(column.label))
 
 
 def overfitting_chart(table: Table, name: str, place: Place) -> Chart:

@@ -1,10 +1,10 @@
 """Figures of a model's outputs: reliability, confidence, and how an attack changes them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from adrbench.report.figures.accuracy import FRAME, ROW
 from adrbench.report.figures.chart import Chart
+from adrbench.report.figures.points import FRAME, ROW, draw_points
 from adrbench.report.figures.style import (
     BLUE,
     GREEN,
@@ -15,7 +15,6 @@ from adrbench.report.figures.style import (
     ORANGE,
     describe_cut,
     label_rows,
-    shorten,
 )
 from adrbench.report.outputs.statistics import OutputStatistics, PredictionStatistics, Reliability
 from adrbench.report.places import Place
@@ -30,65 +29,52 @@ if TYPE_CHECKING:
 FEWEST_IMAGES = 10
 
 
+#: What a series of points is of each model.
+Measure = Callable[[OutputStatistics], Figure | None]
+
+
 def ece_chart(models: Sequence[OutputStatistics], name: str, place: Place) -> Chart:
     """Return the expected calibration error of each model, clean and attacked."""
-    shown = models[:MOST_ROWS]
-
-    def draw(canvas: "Canvas") -> None:
-        axes = canvas.subplots()
-        _draw_points(axes, [one.clean.ece for one in shown], "clean", 0)
-        _draw_points(axes, [one.adversarial.ece for one in shown], "adversarial", 1)
-        _finish(canvas, axes, shown, "expected calibration error (%)")
-
-    return _chart(
+    return _points_chart(
+        models,
         name,
         place,
-        models,
+        {"clean": lambda one: one.clean.ece, "adversarial": lambda one: one.adversarial.ece},
+        axis="expected calibration error (%)",
         title="Calibration error",
         description="Difference between confidence and accuracy, over 15 bins of confidence: 0 is "
-        "perfect. Lines are 95 % bootstrap intervals.",
-        draw=draw,
+        "perfect.",
     )
 
 
 def confidence_chart(models: Sequence[OutputStatistics], name: str, place: Place) -> Chart:
     """Return the mean confidence of each model where it is right and where it is wrong."""
-    shown = models[:MOST_ROWS]
-
-    def draw(canvas: "Canvas") -> None:
-        axes = canvas.subplots()
-        _draw_points(axes, [one.adversarial.confidence_right for one in shown], "right", 0)
-        _draw_points(axes, [one.adversarial.confidence_wrong for one in shown], "wrong", 1)
-        _finish(canvas, axes, shown, "mean confidence (%)")
-
-    return _chart(
+    return _points_chart(
+        models,
         name,
         place,
-        models,
+        {
+            "right": lambda one: one.adversarial.confidence_right,
+            "wrong": lambda one: one.adversarial.confidence_wrong,
+        },
+        axis="mean confidence (%)",
         title="Confidence where right and where wrong",
         description="Mean probability of the predicted class on adversarial images, apart for "
-        "correct and incorrect predictions. Lines are 95 % bootstrap intervals.",
-        draw=draw,
+        "correct and incorrect predictions.",
     )
 
 
 def consistency_chart(models: Sequence[OutputStatistics], name: str, place: Place) -> Chart:
     """Return how far an attack moves the outputs of each model."""
-    shown = models[:MOST_ROWS]
-
-    def draw(canvas: "Canvas") -> None:
-        axes = canvas.subplots()
-        _draw_points(axes, [one.kl for one in shown], "", 0)
-        _finish(canvas, axes, shown, "KL(clean, adversarial) (nats)")
-
-    return _chart(
+    return _points_chart(
+        models,
         name,
         place,
-        models,
+        {"": lambda one: one.kl},
+        axis="KL(clean, adversarial) (nats)",
         title="Consistency",
         description="Mean Kullback-Leibler divergence of the adversarial outputs from the clean "
-        "ones: 0 means that the attack does not change them. Lines are 95 % bootstrap intervals.",
-        draw=draw,
+        "ones: 0 means that the attack does not change them.",
     )
 
 
@@ -121,45 +107,42 @@ def reliability_chart(model: OutputStatistics, name: str, place: Place, title: s
     )
 
 
-def _chart(
+def _points_chart(
+    models: Sequence[OutputStatistics],
     name: str,
     place: Place,
-    models: Sequence[OutputStatistics],
+    series: Mapping[str, Measure],
     *,
+    axis: str,
     title: str,
     description: str,
-    draw: "Callable[[Canvas], None]",
 ) -> Chart:
+    """Return a row of points for each model; one or two `series` have a label, or "" for none."""
+    shown = models[:MOST_ROWS]
+
+    def draw(canvas: "Canvas") -> None:
+        axes = canvas.subplots()
+        offsets = (-0.12, 0.12) if len(series) > 1 else (0.0,)
+        for (label, measure), color, marker, offset in zip(
+            series.items(), (BLUE, ORANGE), MARKERS, offsets, strict=False
+        ):
+            figures = [measure(one) for one in shown]
+            draw_points(axes, figures, label=label, color=color, marker=marker, offset=offset)
+        label_rows(axes, name_models(shown))
+        axes.set_xlabel(axis)
+        axes.set_xlim(left=0)
+        if len(series) > 1:
+            canvas.legend(loc="outside upper left", ncols=2, handletextpad=0.2, columnspacing=1)
+
     return Chart(
         name=name,
         kind="calibration",
         place=place,
         title=title,
-        description=description + describe_cut(len(models)),
+        description=f"{description} Lines are 95 % bootstrap intervals.{describe_cut(len(models))}",
         draw=draw,
-        height=FRAME + ROW * min(len(models), MOST_ROWS),
+        height=FRAME + ROW * len(shown),
     )
-
-
-def _finish(canvas: "Canvas", axes: "Axes", models: Sequence[OutputStatistics], label: str) -> None:
-    """Label the rows and the axis of a chart of points."""
-    label_rows(axes, name_models(models))
-    axes.set_xlabel(label)
-    axes.set_xlim(left=0)
-    if axes.get_legend_handles_labels()[0]:
-        canvas.legend(loc="outside upper left", ncols=2, handletextpad=0.2, columnspacing=1)
-
-
-def _draw_points(axes: "Axes", figures: Sequence[Figure | None], label: str, style: int) -> None:
-    color, marker = (BLUE, ORANGE)[style], MARKERS[style]
-    offset = 0.12 * (2 * style - 1) if label else 0.0
-    known = [(i + offset, figure) for i, figure in enumerate(figures) if figure is not None]
-    bounds = [figure.interval or (figure.mean, figure.mean) for _, figure in known]
-    places = [place for place, _ in known]
-    lows, highs = [low for low, _ in bounds], [high for _, high in bounds]
-    axes.hlines(places, lows, highs, color=color, linewidth=1.2, alpha=0.6)
-    means = [figure.mean for _, figure in known]
-    axes.plot(means, places, marker, color=color, label=shorten(label) or None)
 
 
 def _draw_reliability(axes: "Axes", bins: Reliability, label: str, color: str, marker: str) -> None:

@@ -23,7 +23,7 @@ from adrbench.report.figures.training import Curves, training_chart
 from adrbench.report.inspection_tables import distinct_inspections
 from adrbench.report.outputs.statistics import OutputStatistics
 from adrbench.report.places import Place, place_of, place_of_outputs
-from adrbench.report.row_names import name_models, name_rows
+from adrbench.report.row_names import describe_epoch, name_models, name_rows
 from adrbench.report.runs import distinguish_runs, group_runs, name_runs
 from adrbench.report.statistics import Figure
 from adrbench.report.tables import Report, Row, Table
@@ -119,7 +119,7 @@ def _chart_table(table: Table, names: _Names) -> Iterator[Chart]:
                 rows,
                 names.make("differences", *place, epoch, suite),
                 place,
-                f"Differences under {cut(suite)}" + (f", {epoch} epoch" if epoch != "file" else ""),
+                f"Differences under {cut(suite)}{describe_epoch(epoch)}",
             )
 
 

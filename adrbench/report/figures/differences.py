@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adrbench.report import columns as c
-from adrbench.report.figures.accuracy import FRAME, ROW
 from adrbench.report.figures.chart import Chart
+from adrbench.report.figures.points import FRAME, ROW
 from adrbench.report.figures.style import BLUE, MOST_ROWS, MUTED, describe_cut, label_rows
 from adrbench.report.places import Place
 from adrbench.report.row_names import name_rows

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from adrbench.report.figures.accuracy import FRAME, ROW
 from adrbench.report.figures.chart import Chart
+from adrbench.report.figures.points import FRAME, ROW
 from adrbench.report.figures.style import (
     GRID,
     MOST_ROWS,
@@ -20,7 +20,6 @@ from adrbench.report.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
-
 
 #: What distinguishes further attacks where there are more than colors.
 HATCHES = ("", "//", "..", "xx", "--")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from adrbench.report import columns as c
 from adrbench.report.cell_text import cut, format_cell
 from adrbench.report.page.best_row import Candidate, Ranking, rank
-from adrbench.report.row_names import name_rows
+from adrbench.report.row_names import describe_epoch, name_rows
 from adrbench.report.significance import LEVEL, is_significant
 from adrbench.report.statistics import Figure, PValue
 from adrbench.report.tables import Column, Row, Table
@@ -68,9 +68,8 @@ def _name_best(ranking: Ranking) -> str:
 
 def _describe_epoch(candidate: Candidate) -> str:
     """Return the epoch of a candidate; the table of robust accuracy has the best one."""
-    if candidate.epoch == "last":
-        return ", last epoch (see robust overfitting)"
-    return ", best epoch" if candidate.epoch == "best" else ""
+    where = " (see robust overfitting)" if candidate.epoch == "last" else ""
+    return f"{describe_epoch(candidate.epoch)}{where}"
 
 
 def _name_warned(table: Table) -> Iterator[str]:
@@ -163,9 +162,8 @@ def _count_significant(table: Table, ranking: Ranking | None) -> Iterator[str]:
 
 def _describe_test(row: Row) -> str:
     """Return the attack and the epoch of a comparison, and its p-value."""
-    epoch = row.cells.get(c.CHECKPOINT.key)
-    shown = f", {epoch} epoch" if epoch in ("best", "last") else ""
-    return f"{cut(str(row.cells.get(c.SUITE.key)))}{shown} ({_describe_p(row)})"
+    epoch = describe_epoch(row.cells.get(c.CHECKPOINT.key))
+    return f"{cut(str(row.cells.get(c.SUITE.key)))}{epoch} ({_describe_p(row)})"
 
 
 def _describe_overfitting(table: Table, ranking: Ranking | None) -> Iterator[str]:

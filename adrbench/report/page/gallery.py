@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from adrbench.report.cell_text import cut
 from adrbench.report.inspection_tables import name_class
+from adrbench.report.outputs.predictions import Predictions
 from adrbench.report.page.content import Gallery, Picture
 from adrbench.results.inspection import InspectRecord, LabeledImage, unpack_pixels
 from adrbench.results.outputs import Outputs
@@ -124,10 +125,7 @@ def to_data_uri(image: "Image") -> str:
 
 def _describe(outputs: Outputs, logits: "Image") -> list[str]:
     """Return the class that the model predicts for each image, and its confidence."""
-    import numpy as np
-
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    probabilities = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
+    probabilities = Predictions(logits, outputs.labels[: len(logits)]).probabilities
     return [
         f"{_name(outputs, int(one.argmax()))} ({100 * one.max():.0f} %)" for one in probabilities
     ]

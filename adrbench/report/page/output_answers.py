@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from adrbench.config.method import parse_method
 from adrbench.report import columns as c
-from adrbench.report.cell_text import cut
+from adrbench.report.cell_text import cut, format_cell
 from adrbench.report.grouping import shown_groups
 from adrbench.report.naming import is_known
 from adrbench.report.outputs.statistics import OutputStatistics
 from adrbench.report.page.answers import is_last_first
-from adrbench.report.row_names import name_models, name_rows
+from adrbench.report.row_names import describe_epoch, name_models, name_rows
 from adrbench.report.statistics import Figure
 from adrbench.report.tables import Row, Table
 
@@ -21,13 +21,14 @@ from adrbench.report.tables import Row, Table
 MOST_NAMED = 4
 #: What identifies the rows of one pair in both tables of differences.
 _SAME = (c.ARCH, c.METHOD, c.AGAINST, c.CHECKPOINT, c.SUITE, c.N)
-#: The differences in a sentence: their key, what they are called, and their decimals.
-_CHANGES = (
-    ("ece", "calibration error (points)", 1),
-    ("confidence_wrong", "confidence where wrong", 1),
-    ("confidence_right", "where right", 1),
-    ("kl", "KL(clean, adversarial) (nats)", 3),
-)
+#: What differences are called in a sentence, by the keys of their columns.
+_CHANGES = {
+    "ece": "calibration error (points)",
+    "confidence_wrong": "confidence where wrong",
+    "confidence_right": "where right",
+    "kl": "KL(clean, adversarial) (nats)",
+}
+_COLUMNS = {one.key: one for one in (*c.CALIBRATION_DIFFERENCES, *c.CONSISTENCY_DIFFERENCES)}
 #: A smaller difference of confidence and accuracy, in points, is shown as none.
 SMALLEST_EXCESS = 0.05
 
@@ -91,12 +92,12 @@ def _describe_differences(tables: Sequence[Table]) -> Iterator[str]:
         ]
         cells = {**(same[0].cells if same else {}), **row.cells}
         shown = [
-            f"{label} {_show_difference(figure, decimals)}"
-            for key, label, decimals in _CHANGES
+            f"{label} {format_cell(figure, _COLUMNS[key], intervals=False)}"
+            for key, label in _CHANGES.items()
             if isinstance(figure := cells.get(key), Figure)
         ]
         (name,) = name_rows([row])
-        epoch = f", {row.cells.get(c.CHECKPOINT.key)} epoch" if _has_epoch(row) else ""
+        epoch = describe_epoch(row.cells.get(c.CHECKPOINT.key))
         suite = cut(str(row.cells.get(c.SUITE.key)))
         yield f"{name} on adversarial images ({suite}{epoch}): {'; '.join(shown)}."
 
@@ -116,18 +117,6 @@ def _choose(table: Table) -> list[Row]:
 def _has_soft_targets(method: str) -> bool:
     """Return whether a method that is known here replaces the labels, as ADR does."""
     return is_known(method) and "targets" in parse_method(method).filled
-
-
-def _has_epoch(row: Row) -> bool:
-    return row.cells.get(c.CHECKPOINT.key) in ("best", "last")
-
-
-def _show_difference(figure: Figure, decimals: int) -> str:
-    text = f"{figure.mean:+.{decimals}f}"
-    if figure.interval is None:
-        return text
-    low, high = figure.interval
-    return f"{text} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
 
 
 def _compare(what: str, values: Sequence[tuple[Figure | None, str]], form: str) -> Iterator[str]:
