@@ -76,7 +76,6 @@ def report(
 ) -> None:
     """Report results as tables or as a page: accuracy, overfitting, comparisons, cost."""
     from adrbench.report import DEFAULT, FORMATS, build_report, needs_outputs, select_tables
-    from adrbench.report.figures import collect_charts, save_charts
     from adrbench.results.outputs import OutputsFinder
     from adrbench.runtime.files import check_writable
 
@@ -102,11 +101,20 @@ def report(
         built = select_tables(built, table)
         if not built.tables:
             logger.warning(f"there are no results for the {' or '.join(table)} table.")
-    charts = collect_charts(records, built) if form == PAGE or plots is not None else ()
+    charts = _collect(records, built) if form == PAGE or plots is not None else ()
     _write(_render(records, built, charts, form, out), out)
     if plots is not None:
+        from adrbench.report.figures import save_charts
+
         saved = save_charts(charts, plots)
         logger.info(f"{len(charts)} figures are in {plots}, as {len(saved)} files.")
+
+
+def _collect(records: "Sequence[Record]", built: "Report") -> "Sequence[Chart]":
+    """Return the figures of a report, whose modules its tables do not need."""
+    from adrbench.report.figures import collect_charts
+
+    return collect_charts(records, built)
 
 
 def _read(paths: Sequence[Path], datasets: Sequence[str] | None, *, latest: bool) -> "list[Record]":

@@ -8,7 +8,8 @@ import hashlib
 import io
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,19 +191,24 @@ _ARRAYS = tuple(name for name in Outputs.__dataclass_fields__ if name != "class_
 
 @dataclass(frozen=True, kw_only=True)
 class OutputsFinder:
-    """The files of outputs under the paths of a report, by name."""
+    """The files of outputs beside the records under `roots`, directories or single records."""
 
-    paths: dict[str, list[Path]] = field(default_factory=dict)
+    roots: tuple[Path, ...]
 
     @classmethod
     def search(cls, paths: Iterable[Path]) -> "OutputsFinder":
-        """Return the files beside the records in `paths`, directories or single records."""
+        """Return a finder, which searches `paths` when the first file is read."""
+        return cls(roots=tuple(paths))
+
+    @cached_property
+    def paths(self) -> dict[str, list[Path]]:
+        """The files by name."""
         found: dict[str, list[Path]] = {}
-        for path in paths:
-            candidates = path.rglob(f"*{SUFFIX}") if path.is_dir() else [outputs_path(path)]
+        for root in self.roots:
+            candidates = root.rglob(f"*{SUFFIX}") if root.is_dir() else [outputs_path(root)]
             for one in candidates:
                 found.setdefault(one.name, []).append(one)
-        return cls(paths=found)
+        return found
 
     def read(self, file: OutputsFile) -> Outputs | None:
         """Return the outputs in `file`; None where there is no such file.
