@@ -29,6 +29,11 @@ SCHEMA = 5
 MARK = "adrbench checkpoint"
 BEST, LAST = "best.pt", "last.pt"
 
+#: The largest sizes of a model in a file; its weights are compared only once it is built.
+MAX_CLASSES, MAX_CHANNELS, MAX_IMAGE_SIZE = 100_000, 1_000, 10_000
+#: How often the same tensors may occur in a file: each time, they are summed up again.
+MAX_OCCURRENCES = 4
+
 Selection = Literal["best", "last"]
 
 
@@ -42,6 +47,17 @@ class ModelShape:
     num_classes: int
     in_channels: int
     image_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for sizes from which a model would be built that no memory holds."""
+        sizes = {
+            "num_classes": (self.num_classes, MAX_CLASSES),
+            "in_channels": (self.in_channels, MAX_CHANNELS),
+            "image_size": (max(self.image_size or (1, 1)), MAX_IMAGE_SIZE),
+        }
+        for name, (size, limit) in sizes.items():
+            if not 1 <= size <= limit:
+                raise ValueError(f"field shape.{name} is {size}, but at most {limit:,} is read")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +121,11 @@ class Checkpoint:
     snapshots: dict[str, Snapshot]
     processes: int = 1
     training: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a run whose name cannot be that of its files."""
+        if not self.run or Path(self.run).name != self.run or not self.run.isprintable():
+            raise ValueError(f"field run is {self.run!r:.80}, which is no name of a run")
 
     def is_of_same_run(self, other: "Checkpoint") -> bool:
         """Return whether both belong to the same run; early versions stored less to identify it."""
@@ -200,6 +221,8 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
             f"{path} contains pickled objects ({describe_unread(file.unread)}), which adrbench "
             "never writes and which could run code: copy or train it again."
         )
+    if file.extent.tensor_bytes > MAX_OCCURRENCES * file.size:
+        raise CheckpointError(f"{path} is damaged (its tensors overlap): copy or train it again.")
     schema = content.get("schema")
     if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise CheckpointError(

@@ -11,8 +11,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from adrbench.checkpoints.pickle_rewriter import DAMAGED
-from adrbench.checkpoints.torch_files import is_torch_content, read_content
+from adrbench.checkpoints.refusals import DAMAGED
+from adrbench.checkpoints.torch_files import is_torch_content
+from adrbench.checkpoints.weights_files import open_weights
 from adrbench.errors import CheckpointError
 
 SUFFIX = ".safetensors"
@@ -45,7 +46,8 @@ def read_safetensors_file(path: Path) -> dict[str, Tensor]:
 
     """
     _check_is_whole_model(path)
-    content = read_content(path)
+    with open_weights(path) as (file, _):
+        content = file.read()
     if not _has_header(content):
         raise CheckpointError(
             f"{path} is not a safetensors file: give one, or a file that torch.save wrote."

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adrbench.checkpoints.pickle_rewriter import PickledObject
+from adrbench.checkpoints.pickle_machine import PickledObject
+from adrbench.checkpoints.pickled_tensors import OddTensor
 from adrbench.config.method import Weights
 from adrbench.errors import CheckpointError, list_first
 
@@ -64,6 +65,11 @@ def read_contents(state: object, weights: Weights | None, *, own: Collection[str
     network: dict[str, Tensor] = {}
     normalization: dict[str, Tensor] = {}
     for key, value in candidates[entry].items():
+        if isinstance(value, OddTensor):
+            raise CheckpointError(
+                f"the state dict contains {key!r:.80} as a {value.kind} tensor: save all as "
+                "dense tensors of float32, bfloat16 or float16."
+            )
         last = key.rsplit(".", 1)[-1]
         if last in NORMALIZATION_NAMES and not _is_own(key, own):
             name = NORMALIZATION_NAMES[last]
@@ -84,13 +90,15 @@ def read_contents(state: object, weights: Weights | None, *, own: Collection[str
     )
 
 
-def _walk(value: object, path: str, level: int = 0) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+def _walk(
+    value: object, path: str, level: int = 0
+) -> Iterator[tuple[str, Mapping[str, Tensor | OddTensor]]]:
     """Yield every state dict in `value` with its path, such as `checkpoint.state_dict`."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         return
-    if all(isinstance(item, Tensor) for item in value.values()):
+    if all(isinstance(item, Tensor | OddTensor) for item in value.values()):
         # A network has weights of two or more dimensions; the state of a loss scaler does not.
-        if any(item.ndim >= 2 for item in value.values()):
+        if any(isinstance(item, OddTensor) or item.ndim >= 2 for item in value.values()):
             yield path, value
     elif level < MAX_LEVELS:
         for key, item in value.items():
@@ -124,7 +132,7 @@ def _choose(state: object, candidates: Mapping[str, object], weights: Weights | 
     wanted = f"the {weights} weights" if weights else "the weights"
     problem = "several state dicts that could be" if eligible else "no state dict that could be"
     raise CheckpointError(
-        f"the file contains {problem} {wanted} ({', '.join(candidates)}): "
+        f"the file contains {problem} {wanted} ({list_first(list(candidates), MAX_SHOWN)}): "
         "save the intended one to a separate file."
     )
 
@@ -166,6 +174,9 @@ def _is_finite(value: Tensor) -> bool:
 
 def check_values(state: Mapping[str, object], expected: Mapping[str, Tensor]) -> None:
     """Raise ValueError if `state` contains values that a model's weights cannot have."""
+    for key, value in state.items():
+        if isinstance(expected.get(key), Tensor) and not isinstance(value, Tensor):
+            raise ValueError(f"{key} is {_kind_of(value)}")
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if retyped := find_retyped(tensors, expected):
         key = retyped[0]
@@ -184,6 +195,8 @@ def _describe(state: object) -> str:
 
 
 def _kind_of(value: object) -> str:
+    if isinstance(value, OddTensor):
+        return f"{value.kind} tensor"
     return "object" if isinstance(value, PickledObject) else type(value).__name__
 
 

@@ -122,6 +122,10 @@ def _file_normalization(found: dict[str, Tensor], in_channels: int) -> dict[str,
                 f"but the model takes {channels} channels: expected ({channels},), "
                 f"({channels}, 1, 1) or (1, {channels}, 1, 1)."
             )
+        if value.is_complex():
+            raise CheckpointError(
+                f"the state dict's normalization {name} is {value.dtype}: save it as float32."
+            )
     mean, std = found["mean"].flatten().tolist(), found["std"].flatten().tolist()
     if max(mean) > 1:
         raise CheckpointError(
@@ -154,10 +158,14 @@ def _check_fit(network: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name
     unexpected = [key for key in network if key not in wanted]
     common = [key for key in wanted if key in network]
     reshaped = [key for key in common if network[key].shape != wanted[key].shape]
-    retyped = [key for key in find_retyped(network, wanted) if not key.endswith(BATCH_COUNTER)]
+    retyped = [
+        key
+        for key in find_retyped(network, wanted)
+        if network[key].is_complex() or not key.endswith(BATCH_COUNTER)
+    ]
     problems = [
-        _describe("missing", [f"{key} {_shape(wanted[key])}" for key in missing]),
-        _describe("unexpected", [f"{key} {_shape(network[key])}" for key in unexpected]),
+        _describe("missing", [f"{key:.80} {_shape(wanted[key])}" for key in missing]),
+        _describe("unexpected", [f"{key:.80} {_shape(network[key])}" for key in unexpected]),
         _describe(
             "of another shape",
             [f"{key} {_shape(network[key])} instead of {_shape(wanted[key])}" for key in reshaped],

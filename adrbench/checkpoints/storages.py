@@ -1,0 +1,201 @@
+"""The storages in files of `torch.save`, each read once, into memory of its own.
+
+Memory is allocated only for what the file is large enough to contain. Files in the format of torch
+1.6 and newer are zip archives, with a checksum for each storage; those in the older one have none.
+"""
+
+import io
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import torch
+
+from adrbench.checkpoints.pickle_machine import MAX_PICKLE_BYTES
+from adrbench.checkpoints.refusals import (
+    COMPRESSED,
+    DAMAGED,
+    EXPORTED,
+    TORCHSCRIPT,
+    RefusedError,
+    too_much,
+)
+from adrbench.errors import is_out_of_memory
+
+#: Of the table of contents of an archive, which takes about 70 bytes for each storage.
+MAX_DIRECTORY_BYTES = 2**24
+CHUNK_BYTES = 2**20
+#: What zipfile raises for archives that it cannot read.
+BROKEN_ARCHIVE = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+)
+
+
+class ZipStorages:
+    """The storages in the zip archive `file` of `size` bytes, and the pickle that refers to them.
+
+    Raises:
+        RefusedError: when it is damaged, compressed, or another kind of archive.
+
+    """
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self.left = size
+        self.loaded: dict[str, torch.UntypedStorage] = {}
+        with _refusing_damage():
+            self.archive = zipfile.ZipFile(_GuardedFile(file, size))
+            names = self.archive.namelist()
+            self.root = names[0].partition("/")[0]
+            if f"{self.root}/constants.pkl" in names:
+                raise RefusedError(TORCHSCRIPT)
+            if {f"{self.root}/archive_format", "serialized_exported_program.json"} & set(names):
+                raise RefusedError(EXPORTED)
+            if len(set(names)) < len(names):
+                raise RefusedError(DAMAGED)
+            byte_order = sys.byteorder.encode()
+            if f"{self.root}/byteorder" in names:
+                byte_order = bytes(self._read("byteorder"))
+        self.is_swapped = byte_order != sys.byteorder.encode()
+
+    def open_pickle(self) -> IO[bytes]:
+        """Return the stream of the pickle."""
+        with _refusing_damage():
+            return io.BytesIO(self._read("data.pkl"))
+
+    def load(self, key: str, num_elements: int, dtype: torch.dtype) -> torch.UntypedStorage:
+        """Return the storage of `num_elements` numbers with a key."""
+        num_bytes = num_elements * dtype.itemsize
+        if key not in self.loaded:
+            with _refusing_damage():
+                info = self._find(f"data/{key}")
+                if info.file_size != num_bytes:
+                    raise RefusedError(DAMAGED)
+                self.left -= num_bytes
+                if self.left < 0:
+                    raise RefusedError(DAMAGED)
+                storage, buffer = _allocate(num_bytes)
+                self._read_into(info, buffer)
+            if self.is_swapped:
+                storage.byteswap(dtype)  # type: ignore[no-untyped-call]
+            self.loaded[key] = storage
+        elif len(self.loaded[key]) != num_bytes:
+            raise RefusedError(DAMAGED)
+        return self.loaded[key]
+
+    def _find(self, name: str) -> zipfile.ZipInfo:
+        info = self.archive.getinfo(f"{self.root}/{name}")
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise RefusedError(COMPRESSED)
+        if info.compress_size != info.file_size:
+            raise RefusedError(DAMAGED)
+        return info
+
+    def _read(self, name: str) -> bytearray:
+        """Return the content of an entry other than a storage."""
+        info = self._find(name)
+        if info.file_size > min(MAX_PICKLE_BYTES, self.left):
+            raise too_much(f"over {MAX_PICKLE_BYTES // 2**20} MiB of text and numbers")
+        content = bytearray(info.file_size)
+        self._read_into(info, memoryview(content))
+        return content
+
+    def _read_into(self, info: zipfile.ZipInfo, buffer: memoryview) -> None:
+        """Read an entry and compare it with its checksum."""
+        with self.archive.open(info) as entry:
+            _fill(entry, buffer)
+            entry.read(1)  # the checksum is compared at the end of an entry
+
+
+class LegacyStorages:
+    """The storages in a file of `size` bytes, where they follow the pickles that refer to them."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+        self.buffers: dict[str, memoryview] = {}
+        self.loaded: dict[str, tuple[torch.UntypedStorage, torch.dtype]] = {}
+
+    def load(self, key: str, num_elements: int, dtype: torch.dtype) -> torch.UntypedStorage:
+        """Return the storage of `num_elements` numbers with a key, which `fill` will read."""
+        num_bytes = num_elements * dtype.itemsize
+        if key not in self.loaded:
+            self.left -= num_bytes
+            if self.left < 0:
+                raise RefusedError(DAMAGED)
+            storage, self.buffers[key] = _allocate(num_bytes)
+            self.loaded[key] = storage, dtype
+        storage, stored = self.loaded[key]
+        if (len(storage), stored) != (num_bytes, dtype):
+            raise RefusedError(DAMAGED)
+        return storage
+
+    def fill(self, keys: object, stream: IO[bytes]) -> None:
+        """Read the storages, which have these keys, from the position of `stream`.
+
+        Raises:
+            RefusedError: when one is missing or of another size.
+
+        """
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise RefusedError(DAMAGED)
+        if len(set(keys)) < len(keys) or not self.loaded.keys() <= set(keys):
+            raise RefusedError(DAMAGED)
+        for key in keys:
+            storage, dtype = self.loaded[key]
+            if int.from_bytes(stream.read(8), "little") * dtype.itemsize != len(storage):
+                raise RefusedError(DAMAGED)
+            _fill(stream, self.buffers[key])
+
+
+class _GuardedFile(io.BufferedIOBase):
+    """The file `file` of `size` bytes, which refuses to read its table of contents if it is long.
+
+    zipfile reads that at once, and makes an object of each entry.
+    """
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self.file, self.size = file, size
+        self.seek, self.tell = file.seek, file.tell  # type: ignore[method-assign]
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to `size` bytes, or up to the end."""
+        wanted = self.size - self.tell() if size is None or size < 0 else size
+        if wanted > MAX_DIRECTORY_BYTES:
+            raise too_much(f"a table of contents of over {MAX_DIRECTORY_BYTES // 2**20} MiB")
+        return self.file.read(wanted)
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+
+def _allocate(num_bytes: int) -> tuple[torch.UntypedStorage, memoryview]:
+    """Return a new storage, and its memory."""
+    tensor = torch.empty(num_bytes, dtype=torch.uint8)
+    return tensor.untyped_storage(), tensor.numpy().data
+
+
+def _fill(stream: IO[bytes], buffer: memoryview) -> None:
+    """Read as many bytes as `buffer` has."""
+    for start in range(0, len(buffer), CHUNK_BYTES):
+        chunk = buffer[start : start + CHUNK_BYTES]
+        if stream.readinto(chunk) < len(chunk):  # type: ignore[attr-defined]
+            raise RefusedError(DAMAGED)
+
+
+@contextmanager
+def _refusing_damage() -> Iterator[None]:
+    """Raise RefusedError for whatever zipfile raises for a damaged archive."""
+    try:
+        yield
+    except BROKEN_ARCHIVE as error:
+        if is_out_of_memory(error):
+            raise
+        raise RefusedError(DAMAGED) from error
