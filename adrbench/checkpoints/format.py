@@ -18,7 +18,7 @@ from adrbench.checkpoints.torch_files import TorchFile, describe_unread, read_to
 from adrbench.config.component_plugins import component_tokens, find_component, foreign_tokens
 from adrbench.config.settings import TrainConfig, nest_method_settings
 from adrbench.data import dataset_name
-from adrbench.errors import AdrbenchError, CheckpointError, UsageError, argument
+from adrbench.errors import AdrbenchError, CheckpointError, UsageError, argument, one_line
 from adrbench.results.history import Counts
 from adrbench.results.migrations import label_from_run_name
 from adrbench.runtime.files import write_atomically
@@ -123,7 +123,9 @@ class Checkpoint:
     training: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a run whose name cannot be that of its files."""
+        """Raise ValueError for a run without weights, or whose name cannot be that of its files."""
+        if not self.snapshots:
+            raise ValueError("field snapshots is empty")
         if not self.run or Path(self.run).name != self.run or not self.run.isprintable():
             raise ValueError(f"field run is {self.run!r:.80}, which is no name of a run")
 
@@ -226,7 +228,7 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
     schema = content.get("schema")
     if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise CheckpointError(
-            f"{path} has checkpoint schema {schema}, but this version reads up to {SCHEMA}: "
+            f"{path} has checkpoint schema {schema!r:.40}, but this version reads up to {SCHEMA}: "
             "update adrbench."
         )
     try:
@@ -235,8 +237,10 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
         checkpoint = _parse_header(content)
     except CheckpointError:
         raise
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): copy or train it again.") from error
+    # msgspec raises AttributeError for a tensor where it expects a table.
+    except (ValueError, RecursionError, AttributeError) as error:
+        reason = one_line(error)
+        raise CheckpointError(f"{path} is damaged ({reason}): copy or train it again.") from error
     return checkpoint if schema >= 3 else replace(checkpoint, label=former_label(checkpoint))
 
 

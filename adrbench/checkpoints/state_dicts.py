@@ -190,8 +190,12 @@ def _describe(state: object) -> str:
         return f"a {type(state).__name__}"
     if not state:
         return "an empty table"
-    entries = [f"{key} ({_kind_of(value)})" for key, value in state.items()]
-    return f"{len(state)} other entries ({list_first(entries, MAX_SHOWN)})"
+    entries = {key: f"{key!s:.80} ({_kind_of(value)})" for key, value in state.items()}
+    others = [entries[key] for key, value in state.items() if not isinstance(value, Tensor)]
+    if num_tensors := len(entries) - len(others):
+        beside = f" beside {list_first(others, MAX_SHOWN)}" if others else ""
+        return f"{num_tensors} tensors{beside}"
+    return f"{len(others)} other entries ({list_first(others, MAX_SHOWN)})"
 
 
 def _kind_of(value: object) -> str:

@@ -1,0 +1,71 @@
+"""No file hangs the reader, exhausts memory, or raises anything but one sentence of error."""
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from hostile.areas import AREAS
+from hostile.limited import HELD, Case, outcomes
+
+#: Of a run that is not slow: every so manyth case.
+STEP = 25
+
+
+def broken(cases: Iterable[Case], folder: Path) -> list[tuple[str, str]]:
+    return [(case.says, end) for case, end in outcomes(cases, folder) if end not in HELD]
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_a_sample_of_hostile_files_is_read_or_refused(tmp_path: Path, area: str) -> None:
+    cases = list(islice(AREAS[area](), 0, None, STEP))
+    assert len(cases) > 1
+    assert broken(cases, tmp_path / "case") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("area", AREAS)
+def test_every_hostile_file_is_read_or_refused(tmp_path: Path, area: str) -> None:
+    assert broken(AREAS[area](), tmp_path / "case") == []
+
+
+def explode(folder: Path) -> None:
+    raise ZeroDivisionError
+
+
+def spin(folder: Path) -> None:
+    while True:
+        pass
+
+
+def exhaust(folder: Path) -> None:
+    bytearray(4 * 2**30)
+
+
+def leave(folder: Path) -> None:
+    (folder / "new").touch()
+
+
+def die(folder: Path) -> None:
+    import os
+
+    os._exit(1)
+
+
+def test_whatever_goes_wrong_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hostile.limited.SECONDS", 1)
+    reads = (explode, spin, exhaust, leave, die, str)
+    cases = [Case(read.__name__, lambda folder: None, read) for read in reads]
+    ends = {case.says: end for case, end in outcomes(cases, tmp_path / "case")}
+    assert list(ends) == [read.__name__ for read in reads]
+    assert ends.pop("str") == "read"
+    expected = {
+        "explode": "raised ZeroDivisionError",
+        "spin": "no end",
+        "exhaust": "raised MemoryError",
+        "leave": "changed a file",
+        "die": "the process died",
+    }
+    for name, words in expected.items():
+        assert ends[name].startswith(words)
