@@ -123,9 +123,7 @@ class Checkpoint:
     training: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a run without weights, or whose name cannot be that of its files."""
-        if not self.snapshots:
-            raise ValueError("field snapshots is empty")
+        """Raise ValueError for a run whose name cannot be that of its files."""
         if not self.run or Path(self.run).name != self.run or not self.run.isprintable():
             raise ValueError(f"field run is {self.run!r:.80}, which is no name of a run")
 
@@ -278,6 +276,8 @@ def _parse_header(content: Mapping[str, Any]) -> Checkpoint:
         _drop_repeated(stored)
         stored["config"] = nest_method_settings(stored["config"])
     checkpoint = from_json(Checkpoint, stored)
+    if not checkpoint.snapshots:
+        raise ValueError("field snapshots is empty")
     num_images = checkpoint.config.val_size if checkpoint.config.select == "val" else None
     for weights, held in checkpoint.snapshots.items():
         if num_images and held.counts and held.counts.clean_correct > num_images:

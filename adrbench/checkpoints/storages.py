@@ -5,8 +5,10 @@ Memory is allocated only for what the file is large enough to contain. Files in 
 """
 
 import io
+import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -26,7 +28,8 @@ from adrbench.errors import is_out_of_memory
 
 #: Of the table of contents of an archive, which takes about 70 bytes for each storage.
 MAX_DIRECTORY_BYTES = 2**24
-CHUNK_BYTES = 2**20
+#: The place of the lengths of an entry's name and extra field, after which its content begins.
+NAME_LENGTHS = 26
 #: What zipfile raises for archives that it cannot read.
 BROKEN_ARCHIVE = (
     zipfile.BadZipFile,
@@ -36,6 +39,7 @@ BROKEN_ARCHIVE = (
     EOFError,
     LookupError,
     ValueError,
+    struct.error,
 )
 
 
@@ -48,7 +52,7 @@ class ZipStorages:
     """
 
     def __init__(self, file: IO[bytes], size: int) -> None:
-        self.left = size
+        self.file, self.left = file, size
         self.loaded: dict[str, torch.UntypedStorage] = {}
         with _refusing_damage():
             self.archive = zipfile.ZipFile(_GuardedFile(file, size))
@@ -108,10 +112,13 @@ class ZipStorages:
         return content
 
     def _read_into(self, info: zipfile.ZipInfo, buffer: memoryview) -> None:
-        """Read an entry and compare it with its checksum."""
-        with self.archive.open(info) as entry:
-            _fill(entry, buffer)
-            entry.read(1)  # the checksum is compared at the end of an entry
+        """Read an entry straight into its memory, and compare it with its checksum."""
+        self.file.seek(info.header_offset + NAME_LENGTHS)
+        lengths = self.file.read(4)
+        start = info.header_offset + NAME_LENGTHS + 4 + sum(struct.unpack("<HH", lengths))
+        self.file.seek(start)
+        if zlib.crc32(_fill(self.file, buffer)) != info.CRC:
+            raise RefusedError(DAMAGED)
 
 
 class LegacyStorages:
@@ -182,12 +189,11 @@ def _allocate(num_bytes: int) -> tuple[torch.UntypedStorage, memoryview]:
     return tensor.untyped_storage(), tensor.numpy().data
 
 
-def _fill(stream: IO[bytes], buffer: memoryview) -> None:
-    """Read as many bytes as `buffer` has."""
-    for start in range(0, len(buffer), CHUNK_BYTES):
-        chunk = buffer[start : start + CHUNK_BYTES]
-        if stream.readinto(chunk) < len(chunk):  # type: ignore[attr-defined]
-            raise RefusedError(DAMAGED)
+def _fill(stream: IO[bytes], buffer: memoryview) -> memoryview:
+    """Read as many bytes as `buffer` has, and return it."""
+    if stream.readinto(buffer) < len(buffer):  # type: ignore[attr-defined]
+        raise RefusedError(DAMAGED)
+    return buffer
 
 
 @contextmanager

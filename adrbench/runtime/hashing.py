@@ -60,6 +60,7 @@ def tensor_bytes(tensor: "Tensor") -> memoryview:
         tensor = tensor.to_dense()
     if tensor.is_quantized:
         tensor = tensor.dequantize()
-    # A copy, because torch calls one element contiguous whatever its stride, and refuses the view.
-    flat = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
+    flat = tensor.detach().cpu().reshape(-1)
+    if flat.stride() != (1,):  # also one element, which torch calls contiguous at any stride
+        flat = flat.clone(memory_format=torch.contiguous_format)
     return flat.view(torch.uint8).numpy().data

@@ -75,7 +75,10 @@ def _try_all(results: Connection, cases: list[Case], folder: Path) -> None:
 def _try(case: Case, folder: Path) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    case.make(folder)
+    try:
+        case.make(folder)
+    except Exception as error:  # a fault of the corpus
+        return f"cannot be made: {error!r:.200}"
     before = _contents(folder)
     try:
         case.read(folder)
