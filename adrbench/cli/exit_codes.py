@@ -1,6 +1,6 @@
 """How the program exits: one `error:` line, and a code.
 
-0 done, 1 an error the user can act on, 2 usage, 130 interrupted, 143 terminated.
+0 done, 1 an error the user can act on, 2 usage, 129 hang-up, 130 interrupted, 143 terminated.
 """
 
 import functools
@@ -16,7 +16,7 @@ import typer
 from adrbench.cli.notes import notes_on_stderr, print_error
 from adrbench.errors import AdrbenchError, naming_flags
 from adrbench.registry import UserCodeError
-from adrbench.runtime.signals import Interrupted
+from adrbench.runtime.signals import Interrupted, discard_output_to_closed_terminal
 
 F = TypeVar("F", bound=Callable[..., Any])
 #: The exit code after a signal is this plus the number of the signal.
@@ -101,5 +101,6 @@ def exit_on_signal(number: int, frame: FrameType | None) -> None:
     An exception raised here could interrupt the import of a library, which may then fail with an
     unrelated error.
     """
+    discard_output_to_closed_terminal()
     print_error(describe_interruption(Interrupted(number)))
     os._exit(SIGNALLED + number)

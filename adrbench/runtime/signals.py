@@ -1,5 +1,7 @@
 """Requests to stop: signals that interrupt work at once, or are deferred until it can be saved."""
 
+import errno
+import os
 import signal
 import threading
 import time
@@ -7,7 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: Those that stop work once it is saved: Ctrl-C, termination, and the loss of the terminal.
+SIGNALS = tuple(
+    signal.Signals[name]
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if name in signal.Signals.__members__
+)
 #: Signals that follow each other within this time are one request, forwarded by several programs.
 ONE_REQUEST_SECONDS = 1.0
 
@@ -71,6 +78,8 @@ class StopRequest:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Record the signal `number`; raise Interrupted unless it is deferred or a repetition."""
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            discard_output_to_closed_terminal()
         now = time.monotonic()
         is_first = self.number is None
         if is_first:
@@ -100,3 +109,21 @@ class StopRequest:
             yield
         finally:
             self._is_deferred = before
+
+
+def discard_output_to_closed_terminal() -> None:
+    """Let stdout and stderr lead nowhere if they lead to a terminal that was closed.
+
+    What is printed there later would otherwise raise OSError, possibly before work is saved.
+    """
+    import termios  # which only systems with SIGHUP have
+
+    for descriptor in (1, 2):
+        try:
+            termios.tcgetattr(descriptor)
+        except termios.error as error:
+            if error.args[0] != errno.EIO:  # it is not a terminal
+                continue
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)

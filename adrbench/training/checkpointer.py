@@ -26,7 +26,7 @@ from adrbench.results.best_epoch import best_row
 from adrbench.results.records import count_processes
 from adrbench.runtime.files import write_atomically
 from adrbench.runtime.process_group import check_on_rank_zero
-from adrbench.runtime.signals import SIGNALS, Interrupted
+from adrbench.runtime.signals import Interrupted
 from adrbench.training.divergence import check_finite
 from adrbench.training.resume_checks import (
     RUN_ID,
@@ -44,10 +44,9 @@ from adrbench.training.state import Run, TrainState, run_label
 CONFIG, HISTORY, LOCK = "config.json", "history.jsonl", ".lock"
 FILES = (checkpoints.LAST, checkpoints.BEST, HISTORY, CONFIG)
 
-#: What a rank asks for after a step, or the number of the signal it received. The largest request
-#: of all ranks is carried out.
-CONTINUE, SAVE, ABORT = 0, 1, 1000
-assert all(SAVE < number < ABORT for number in SIGNALS)
+#: What a rank asks for after a step: one of these, or STOP plus the number of the signal that it
+#: received. The largest request of all ranks is carried out.
+CONTINUE, SAVE, STOP, ABORT = 0, 1, 2, 1000
 
 
 def is_finished(directory: Path, config: TrainConfig) -> bool:
@@ -190,7 +189,8 @@ class Checkpointer:
 
         """
         is_due = time.monotonic() - self.saved_at >= self.save_seconds
-        request = self.run.context.stop.number or (SAVE if is_due else CONTINUE)
+        number = self.run.context.stop.number
+        request = STOP + number if number else SAVE if is_due else CONTINUE
         if state.losses.not_finite:
             request = ABORT
         request = self.run.context.process_group.all_reduce_max(request)
@@ -198,8 +198,8 @@ class Checkpointer:
             return
         check_finite(self.run, state)
         self.save(state)
-        if request > SAVE:
-            self._interrupt(state, request)
+        if request > STOP:
+            self._interrupt(state, request - STOP)
 
     def after_epoch(self, state: TrainState) -> None:
         """Save, and stop if a stop was requested and epochs remain, on all ranks together.
@@ -209,11 +209,9 @@ class Checkpointer:
 
         """
         self.save(state)
-        request = self.run.context.process_group.all_reduce_max(
-            self.run.context.stop.number or CONTINUE
-        )
-        if request and state.epochs_done < self.run.config.epochs:
-            self._interrupt(state, request)
+        number = self.run.context.process_group.all_reduce_max(self.run.context.stop.number or 0)
+        if number and state.epochs_done < self.run.config.epochs:
+            self._interrupt(state, number)
 
     @contextmanager
     def saved_if_interrupted(self, state: TrainState) -> Iterator[None]:

@@ -149,12 +149,15 @@ def test_too_little_memory_is_an_error_with_advice(
     )
 
 
-def restore_sigint() -> None:
-    """Restore the default action of SIGINT, which a shell ignores in background processes."""
+def restore_signals() -> None:
+    """Restore the default actions of SIGINT, which shells ignore in the background, and SIGHUP."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_gives_one_line_and_its_exit_code(empty: Path, number: int, code: int) -> None:
     line = ("train", "digits", "--method", "at", "--steps", "1", "--name", "at")
     process = subprocess.Popen(
@@ -163,7 +166,7 @@ def test_a_signal_gives_one_line_and_its_exit_code(empty: Path, number: int, cod
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        preexec_fn=restore_sigint,  # noqa: PLW1509 - this process has no other threads
+        preexec_fn=restore_signals,  # noqa: PLW1509 - this process has no other threads
     )
     assert process.stderr is not None
     for line_read in process.stderr:
@@ -209,7 +212,7 @@ def test_a_signal_while_libraries_are_imported(empty: Path, seconds: float) -> N
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        preexec_fn=restore_sigint,  # noqa: PLW1509 - this process has no other threads
+        preexec_fn=restore_signals,  # noqa: PLW1509 - this process has no other threads
     )
     while not has_handler(process.pid, signal.SIGTERM):
         time.sleep(0.001)

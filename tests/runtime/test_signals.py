@@ -14,10 +14,12 @@ from adrbench.runtime.signals import Interrupted, StopRequest
 
 @pytest.fixture(autouse=True)
 def unignored() -> Iterator[None]:
-    """Handle SIGINT, which a shell makes its background processes ignore."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Handle SIGINT, which a shell makes its background processes ignore, and `nohup` SIGHUP."""
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGHUP, hang_up)
 
 
 def send(number: int) -> None:
@@ -25,7 +27,7 @@ def send(number: int) -> None:
     time.sleep(0.001)  # Python handles it between two instructions
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_interrupts_at_once(number: int) -> None:
     with pytest.raises(Interrupted) as caught, StopRequest().handling_signals():
         send(number)
@@ -41,7 +43,7 @@ def test_a_deferred_signal_is_only_recorded() -> None:
         assert stop.number == signal.SIGTERM
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_deferred_signal_is_acknowledged_once(number: int) -> None:
     acknowledged: list[int] = []
     stop = StopRequest(on_request=acknowledged.append)
@@ -90,15 +92,13 @@ def test_work_within_immediate_can_be_interrupted() -> None:
         assert not reached, "a signal recorded earlier interrupts"
 
 
-def test_handlers_are_restored_and_ignored_signals_stay_ignored() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with StopRequest().handling_signals():
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    finally:
-        signal.signal(signal.SIGINT, before)
+@pytest.mark.parametrize("ignored", [signal.SIGINT, signal.SIGHUP])
+def test_handlers_are_restored_and_ignored_signals_stay_ignored(ignored: int) -> None:
+    signal.signal(ignored, signal.SIG_IGN)
+    with StopRequest().handling_signals():
+        assert signal.getsignal(ignored) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_other_threads_set_no_handlers() -> None:

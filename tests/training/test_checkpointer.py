@@ -112,7 +112,7 @@ def test_a_run_killed_after_any_step(
 
 
 @pytest.mark.parametrize("at", range(1, TOTAL + 1))
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_run_interrupted_after_any_step(
     at: int, number: int, uninterrupted: Path, digits: Dataset, tmp_path: Path
 ) -> None:
