@@ -4,6 +4,7 @@ Such a file consists of the length of its header in 8 bytes, the header in JSON,
 data. It contains no code.
 """
 
+import math
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from adrbench.checkpoints.refusals import DAMAGED
 from adrbench.checkpoints.torch_files import is_torch_content
 from adrbench.checkpoints.weights_files import open_weights
 from adrbench.errors import CheckpointError
+from adrbench.runtime.files import open_limited
 
 SUFFIX = ".safetensors"
 LENGTH_BYTES = 8
@@ -27,10 +29,8 @@ MERGE = "load the model with the library that saved it, and save its state dict 
 
 def is_safetensors_file(path: Path) -> bool:
     """Return whether `path` is a safetensors file by its content, or by its name if damaged."""
-    if not path.is_file():
-        return False
     try:
-        with path.open("rb") as file:
+        with open_limited(path, math.inf) as file:
             start = file.read(LENGTH_BYTES + 1)
     except OSError:  # which reading the whole file explains
         return False

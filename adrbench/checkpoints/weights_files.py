@@ -1,13 +1,14 @@
 """Opening a file of weights: one that exists, is a file, is not empty and is no web page."""
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from adrbench.errors import CheckpointError
+from adrbench.runtime.files import open_limited
+from adrbench.runtime.memory import total_memory
 
 START_BYTES = 512
 
@@ -17,14 +18,14 @@ def open_weights(path: Path) -> Iterator[tuple[IO[bytes], bytes]]:
     """Yield the open file, at its start, and its first bytes.
 
     Raises:
-        CheckpointError: when it is missing, a directory, not a regular file, empty, a web page, or
-            cannot be read.
+        CheckpointError: when it is missing, a directory, not a regular file, larger than memory,
+            empty, a web page, or cannot be read.
 
     """
     if path.is_dir():
         raise CheckpointError(f"{path} is a directory without best.pt or last.pt: name a file.")
     try:
-        with _open_regular(path) as file:
+        with open_limited(path, total_memory()) as file:
             start = file.read(START_BYTES)
             file.seek(0)
             if not start:
@@ -36,15 +37,6 @@ def open_weights(path: Path) -> Iterator[tuple[IO[bytes], bytes]]:
         raise CheckpointError(
             f"cannot read {path}: {error.strerror or error}; give a checkpoint or a state dict."
         ) from error
-
-
-@contextmanager
-def _open_regular(path: Path) -> Iterator[IO[bytes]]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError("it is not a file")
-        yield file
 
 
 def size_of(file: IO[bytes]) -> int:

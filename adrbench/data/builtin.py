@@ -1,6 +1,7 @@
 """The table of built-in data sets, and the readers of digits and CIFAR."""
 
 import http.client
+import io
 import pickle
 import socket
 import sys
@@ -18,9 +19,14 @@ from adrbench.data.images import Images, Part, Source
 from adrbench.data.tiny_imagenet import NUM_CLASSES as NUM_TINY_IMAGENET_CLASSES
 from adrbench.data.tiny_imagenet import read_tiny_imagenet, read_tiny_imagenet_names
 from adrbench.errors import DataError, one_line
+from adrbench.runtime.files import UnreadableFileError, check_regular_file, read_limited
 
 NUM_DIGITS_TEST = 360
 DOWNLOAD_TIMEOUT_SECONDS = 30.0
+#: The official `meta` of CIFAR-100 has 1,557 bytes.
+MAX_META_BYTES = 2**16
+#: The longest official file of CIFAR, its archive, has 170 MB.
+MAX_CIFAR_BYTES = 2**28
 CIFAR10_NAMES = (
     "airplane",
     "automobile",
@@ -64,6 +70,7 @@ def read_cifar(class_name: str, data_dir: Path, part: Part) -> Images | None:
     from torchvision import datasets
 
     dataset_class: Any = getattr(datasets, class_name)
+    _check_files(dataset_class, data_dir)
     existed = data_dir.exists()
     try:
         with redirect_stdout(sys.stderr), _connection_timeout():
@@ -81,6 +88,20 @@ def read_cifar(class_name: str, data_dir: Path, part: Part) -> Images | None:
     return Images(pixels, torch.tensor(dataset.targets, dtype=torch.int64))
 
 
+def _check_files(dataset_class: Any, data_dir: Path) -> None:
+    """Raise DataError for a pipe, a device or a huge file, which torchvision would read."""
+    folder = data_dir / dataset_class.base_folder
+    names = [name for name, _ in (*dataset_class.train_list, *dataset_class.test_list)]
+    parts = [folder / name for name in (*names, dataset_class.meta["filename"])]
+    for path in (data_dir / dataset_class.filename, *parts):
+        try:
+            check_regular_file(path, MAX_CIFAR_BYTES)
+        except UnreadableFileError as error:
+            raise DataError(f"cannot read {path} ({error}): replace or remove it.") from error
+        except OSError:  # it is missing, or torchvision says what is wrong
+            continue
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Reads only lists, dictionaries, texts and numbers: no class or function is looked up."""
 
@@ -91,8 +112,8 @@ class _PlainUnpickler(pickle.Unpickler):
 def read_cifar100_names(data_dir: Path) -> tuple[str, ...]:
     """Return the names of CIFAR-100's fine classes in its own `meta`; () where it is not usable."""
     try:
-        with (data_dir / "cifar-100-python" / "meta").open("rb") as file:
-            names = _PlainUnpickler(file).load()["fine_label_names"]
+        meta = read_limited(data_dir / "cifar-100-python" / "meta", MAX_META_BYTES)
+        names = _PlainUnpickler(io.BytesIO(meta)).load()["fine_label_names"]
         return check_class_names(names, 100, "CIFAR-100")
     except Exception:  # a damaged pickle may raise anything, and nothing depends on the names
         return ()

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from adrbench.data.memory import check_memory
 from adrbench.errors import DataError, one_line
-from adrbench.runtime.files import check_regular_file
+from adrbench.runtime.files import open_limited
 
 #: Formats that are programs, which Pillow would run in Ghostscript.
 PROGRAM_FORMATS = ("EPS",)
+#: Larger files are not read: Pillow refuses images whose pixels take a quarter of this.
+MAX_FILE_BYTES = 2**30
 
 
 def decode_images(files: Sequence[Path]) -> Tensor:
@@ -55,8 +57,7 @@ def readable_suffixes() -> frozenset[str]:
 def _decode(file: Path) -> npt.NDArray[np.uint8]:
     """Return one image as (H, W, 3) uint8."""
     try:
-        check_regular_file(file)
-        with Image.open(file) as image:
+        with open_limited(file, MAX_FILE_BYTES) as stream, Image.open(stream) as image:
             mode = image.mode
             if image.format in PROGRAM_FORMATS:
                 raise OSError(f"it is {image.format}")

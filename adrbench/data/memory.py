@@ -1,11 +1,9 @@
 """A check that an array fits into memory before it is allocated."""
 
-import math
-import os
-
 import numpy as np
 
 from adrbench.errors import DataError
+from adrbench.runtime.memory import total_memory
 
 
 def check_memory(num_bytes: int, what: str) -> None:
@@ -22,11 +20,3 @@ def check_memory(num_bytes: int, what: str) -> None:
             f"{what} would take {num_bytes / 2**30:.1f} GiB, which does not fit into memory: "
             "give fewer or smaller images."
         ) from error
-
-
-def total_memory() -> float:
-    """Return the memory of this machine in bytes; infinity where that is unknown."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return math.inf

@@ -26,7 +26,8 @@ from adrbench.data.array_checks import (
 from adrbench.data.images import Images, Part, Source, check_num_classes
 from adrbench.data.memory import check_memory
 from adrbench.errors import MOST_SHOWN, DataError, list_first
-from adrbench.runtime.files import check_regular_file
+from adrbench.runtime.files import open_limited
+from adrbench.runtime.memory import total_memory
 
 #: Enough for the header of any array that numpy reads, which is at most 10,000 characters.
 HEADER_BYTES = 16_384
@@ -185,8 +186,7 @@ def _list_keys(path: Path) -> list[str]:
 @contextmanager
 def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
-        check_regular_file(path)
-        file = path.open("rb")
+        file = open_limited(path, total_memory())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(

@@ -7,9 +7,12 @@ import torch
 from adrbench.data.decode import decode_images
 from adrbench.data.images import Images, Part
 from adrbench.errors import DataError
+from adrbench.runtime.files import read_limited
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 NUM_CLASSES = 200
+#: The longest of its text files, `words.txt`, has 2.7 MB.
+MAX_TEXT_BYTES = 2**25
 
 
 def read_tiny_imagenet(data_dir: Path, part: Part) -> Images | None:
@@ -85,6 +88,6 @@ def _list_test(root: Path, classes: dict[str, int]) -> list[tuple[Path, int]]:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read_limited(file, MAX_TEXT_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {file}: unpack {URL} again.") from error

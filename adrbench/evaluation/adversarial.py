@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adrbench.checkpoints.torch_files import read_torch_file
 from adrbench.errors import RecordError, UsageError
 from adrbench.runtime.files import write_atomically
+from adrbench.runtime.npz import open_npz
 
 #: What stands for an image: an example on which the attack succeeded; an example on which it did
 #: not; or the image itself, where the attack returns it instead of a failed example.
@@ -150,8 +152,8 @@ def read_examples(path: Path) -> dict[str, npt.NDArray[Any]]:
     """
     try:
         if path.suffix == ".pt":
-            return {"x_adv": torch.load(path, weights_only=True, map_location="cpu").numpy()}
-        with np.load(path, allow_pickle=False) as arrays:
+            return {"x_adv": read_torch_file(path).content.numpy()}
+        with open_npz(path) as arrays:
             return dict(arrays)
     except Exception as error:  # numpy and torch may raise anything for a damaged file
         raise RecordError("it cannot be read") from error

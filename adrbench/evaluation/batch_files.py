@@ -16,6 +16,7 @@ from torch import Tensor
 
 from adrbench.errors import RecordError
 from adrbench.runtime.files import matching_files, write_atomically
+from adrbench.runtime.npz import open_npz
 
 #: A dataclass whose fields are tensors on the CPU.
 Content = TypeVar("Content")
@@ -135,7 +136,7 @@ class BatchFiles(Generic[Content]):
 
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with open_npz(path) as arrays:
                 fingerprint = str(arrays["fingerprint"]) if "fingerprint" in arrays else None
                 tensors = {name: torch.from_numpy(arrays[name]) for name in names}
         except Exception as error:  # numpy may raise anything for a damaged file

@@ -1,5 +1,6 @@
 """The record of a finished evaluation: whether it exists and belongs to this evaluation."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from adrbench.evaluation.judge import is_within
 from adrbench.evaluation.progress import Progress
 from adrbench.evaluation.search import RECHECK
 from adrbench.evaluation.state_files import progress_files
-from adrbench.results.outputs import outputs_path, read_outputs
+from adrbench.results.outputs import MAX_BYTES, outputs_path, read_outputs
 from adrbench.results.records import (
     AttackRecord,
     StageResult,
@@ -86,8 +87,11 @@ def remove_outputs(path: Path) -> None:
     except RecordError:
         return
     own, file = outputs_path(path), getattr(record, "outputs", None)
-    if file and file.name == own.name and own.is_file() and hash_file(own) == file.sha256:
-        own.unlink()
+    if not file or file.name != own.name:
+        return
+    with contextlib.suppress(OSError):  # there is none
+        if hash_file(own, MAX_BYTES) == file.sha256:
+            own.unlink()
 
 
 def remove_foreign_record(job: Job) -> None:

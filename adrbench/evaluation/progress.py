@@ -23,7 +23,12 @@ from adrbench.results.records import (
     unpack_logits,
     unpack_outcomes,
 )
-from adrbench.runtime.files import matching_files, write_atomically
+from adrbench.runtime.files import (
+    MAX_JSON_BYTES,
+    matching_files,
+    read_limited,
+    write_atomically,
+)
 from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.typed_json import from_json, to_json
 
@@ -268,7 +273,7 @@ class ProgressFiles:
 
 def _read_state(path: Path) -> _State:
     """Return the content of a file; ValueError and others where it is damaged."""
-    content: Any = json.loads(path.read_bytes())
+    content: Any = json.loads(read_limited(path, MAX_JSON_BYTES))
     data = content["state"]
     if content["sha256"] != hash_json(data):
         raise ValueError("its checksum is wrong")

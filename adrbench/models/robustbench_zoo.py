@@ -31,6 +31,8 @@ from adrbench.errors import (
     one_line,
     unknown_name,
 )
+from adrbench.runtime.files import open_limited
+from adrbench.runtime.memory import total_memory
 
 ZOO_DATASETS: dict[str, int] = {"cifar10": 10, "cifar100": 100}
 ZOO_NORMS = ("Linf", "L2")
@@ -263,10 +265,10 @@ def _download(zoo: Any, path: Path, gdrive_id: str | None, timm_name: str) -> No
 def _find_problem(path: Path) -> str | None:
     """Return what is wrong with a weights file, based on its first bytes; None if nothing."""
     try:
-        with path.open("rb") as file:
+        with open_limited(path, total_memory()) as file:
             start = file.read(512)
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"cannot be read ({error.strerror or error})"
     if not start:
         return "is empty"
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 
 from adrbench.errors import CheckpointError, UsageError, argument, one_line, unknown_name
+from adrbench.runtime.files import check_regular_file
+from adrbench.runtime.memory import total_memory
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +180,7 @@ def _find_file(repository: str, revision: str | None, candidates: Sequence[str])
 
 
 def _read_weights(file: Path) -> Any:
+    check_regular_file(file, total_memory())
     if file.suffix == ".safetensors":
         return importlib.import_module("safetensors.torch").load_file(file)
     return torch.load(file, map_location="cpu", weights_only=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adrbench.errors import RecordError, one_line
-from adrbench.runtime.files import check_regular_file, write_atomically
+from adrbench.runtime.files import read_limited, write_atomically
+from adrbench.runtime.npz import unpacked_within
 
 if TYPE_CHECKING:
     import numpy as np
@@ -159,22 +160,14 @@ def read_outputs(path: Path, file: OutputsFile) -> Outputs:
         RecordError: when the file is missing, damaged, or not the one that `file` describes.
 
     """
-    import numpy as np
-
     try:
-        check_regular_file(path)
-        if path.stat().st_size > MAX_BYTES:
-            raise OSError("it is too large")
-        content = path.read_bytes()
+        content = read_limited(path, MAX_BYTES)
     except OSError as error:
         raise RecordError(f"{path} is not readable ({error}).") from error
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise RecordError(f"{path} has changed since its record was written.")
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            num_bytes = sum(member.file_size for member in arrays.zip.infolist())
-            if num_bytes > MAX_BYTES + EXTRA_BYTES:
-                raise ValueError(f"it unpacks to {num_bytes:,} bytes")
+        with unpacked_within(io.BytesIO(content), MAX_BYTES + EXTRA_BYTES) as arrays:
             found: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
             names = arrays["class_names"]
         if names.dtype.kind != "U" or names.ndim != 1:

@@ -20,7 +20,7 @@ from adrbench.results.migrations import MIGRATIONS, SCHEMA
 from adrbench.results.outputs import OutputsFile
 from adrbench.results.software import Software
 from adrbench.runtime.arithmetic import FLOAT32
-from adrbench.runtime.files import check_regular_file, write_atomically
+from adrbench.runtime.files import MAX_JSON_BYTES, read_limited, write_atomically
 from adrbench.runtime.typed_json import from_json, to_json
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 #: A subdirectory of a results directory that is read only when it is given itself.
 PUBLISHED = "published"
-#: Larger files, in bytes, are not read: no record is as large.
-MAX_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -282,10 +280,7 @@ def read_record(path: Path) -> Record:
 
     """
     try:
-        check_regular_file(path)
-        if path.stat().st_size > MAX_BYTES:
-            raise OSError("it is too large")
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(read_limited(path, MAX_JSON_BYTES).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not readable as JSON ({error}).") from error
     kind = data.get("kind") if isinstance(data, dict) else None

@@ -1,11 +1,17 @@
-"""Atomic writing: a file has its old content or its new content, never a part of it."""
+"""Files, whoever made them: read only if regular and within a size, and written atomically.
+
+A file has its old content or its new content, never a part of it.
+"""
 
 import contextlib
+import hashlib
 import os
 import re
+import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 
 from adrbench.errors import AdrbenchError, UsageError, one_line
@@ -19,21 +25,86 @@ def to_path(value: str | os.PathLike[str], name: str) -> Path:
         raise UsageError(f"{name} is {one_line(repr(value))}: give a path.") from error
 
 
+#: The largest file of JSON that is read: the values in it can take 30 times as much memory.
+MAX_JSON_BYTES = 32 * 2**20
+#: Longer names are hashed in the names of temporary files, which must not be too long either.
+LONGEST_NAMED = 100
+#: The bytes that the name of a file may be extended by, so that names of early versions stay.
+RESERVED_BYTES = len("..tmp")
+
+
+class UnreadableFileError(OSError):
+    """A path that is not read, because of what is there; its text completes "it cannot be read"."""
+
+
+def open_limited(path: Path, limit: float) -> BufferedReader:
+    """Open a regular file of at most `limit` bytes for reading, without ever waiting for it.
+
+    Raises:
+        UnreadableFileError: for a directory, pipe, socket or device, or a larger file.
+        OSError: when it is missing or cannot be opened.
+
+    """
+    check_regular_file(path, limit)  # before the opening, which some devices react to
+    stream = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the caller closes it
+    try:
+        _check_status(os.fstat(stream.fileno()), limit)
+    except OSError:
+        stream.close()
+        raise
+    return stream
+
+
+def read_limited(path: Path, limit: float) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes, without waiting for it.
+
+    It is empty for files of the system that have no size, such as those in /proc.
+
+    Raises:
+        UnreadableFileError: for a directory, pipe, socket or device, or a larger file.
+        OSError: when it is missing or cannot be read.
+
+    """
+    with open_limited(path, limit) as stream:
+        return stream.read(os.fstat(stream.fileno()).st_size)
+
+
+def check_regular_file(path: Path, limit: float) -> None:
+    """Raise UnreadableFileError unless `path` is a regular file of at most `limit` bytes."""
+    _check_status(path.stat(), limit)
+
+
+def _check_status(status: os.stat_result, limit: float) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableFileError("it is not a file")
+    if status.st_size > limit:
+        raise UnreadableFileError(
+            f"it has {status.st_size:,} bytes, and at most {limit:,.0f} are read"
+        )
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a path, which may have become a pipe or a terminal since it was checked."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to a temporary file beside `path`, flush it, and rename it to `path`.
 
-    A process killed meanwhile leaves the old content or the new, and perhaps the temporary file,
-    which the next write to `path` replaces. Only one process may write to `path` at a time.
+    The temporary file is new and has a random name, so nothing that is there already is opened, and
+    a link at `path` is replaced. A process killed meanwhile leaves the old content or the new, and
+    perhaps the temporary file, which the next write to `path` removes. Only one process may write
+    to `path` at a time.
 
     Raises:
         AdrbenchError: when the file cannot be written; the old content is then still there.
 
     """
-    temporary = temporary_file(path)
+    temporary = path.with_name(f"{_temporary_prefix(path.name)}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as stream:
+            with temporary.open("xb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -46,11 +117,22 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise AdrbenchError(
             f"cannot write {path}: {error.strerror or error}; free the disk or write elsewhere."
         ) from error
+    remove_temporary_files(path.parent, [path.name])
 
 
-def temporary_file(path: Path) -> Path:
-    """Return the path of the file that `write_atomically` renames to `path`."""
-    return path.with_name(f".{path.name}.tmp")
+def remove_temporary_files(directory: Path, names: Iterable[str]) -> None:
+    """Remove the temporary files that killed processes left of the files with these `names`."""
+    prefixes = "|".join(re.escape(_temporary_prefix(name)) for name in names)
+    # Names of early versions had no random part.
+    for path in matching_files(directory, re.compile(rf"({prefixes})(\.[0-9a-f]{{16}})?\.tmp")):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _temporary_prefix(name: str) -> str:
+    """Return how the names of the temporary files of a file begin, of at most 100 bytes or so."""
+    encoded = os.fsencode(name)
+    return f".{name if len(encoded) <= LONGEST_NAMED else hashlib.sha256(encoded).hexdigest()}"
 
 
 def _flush_directory(directory: Path) -> None:
@@ -67,12 +149,6 @@ def matching_files(directory: Path, pattern: re.Pattern[str]) -> Iterator[Path]:
     """Yield the paths in `directory` whose whole name matches; none if it is not a directory."""
     if directory.is_dir():
         yield from (path for path in directory.iterdir() if pattern.fullmatch(path.name))
-
-
-def check_regular_file(path: Path) -> None:
-    """Raise OSError unless `path` is a regular file; opening a pipe would block."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError("it is not a file")
 
 
 def check_writable(directory: Path) -> None:
@@ -113,7 +189,7 @@ def excess_length(path: Path) -> int:
         limit = os.pathconf(_nearest_existing(path.parent), "PC_NAME_MAX")
     except (OSError, AttributeError, ValueError):  # the limit is unknown
         return 0
-    return max(0, len(os.fsencode(temporary_file(path).name)) - limit)
+    return max(0, len(os.fsencode(path.name)) + RESERVED_BYTES - limit)
 
 
 def _nearest_existing(directory: Path) -> Path:

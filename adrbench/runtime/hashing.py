@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from adrbench.runtime.files import open_limited
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb") as stream:
+def hash_file(path: Path, limit: float = math.inf) -> str:
+    """Return the SHA-256 of the content of a regular file; OSError above `limit` bytes."""
+    with open_limited(path, limit) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -24,7 +24,7 @@ from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, CheckpointError, LostProcessError, argument, first_line
 from adrbench.results.best_epoch import best_row
 from adrbench.results.records import count_processes
-from adrbench.runtime.files import write_atomically
+from adrbench.runtime.files import MAX_JSON_BYTES, read_limited, write_atomically
 from adrbench.runtime.process_group import check_on_rank_zero
 from adrbench.runtime.signals import Interrupted
 from adrbench.training.divergence import check_finite
@@ -51,8 +51,10 @@ CONTINUE, SAVE, STOP, ABORT = 0, 1, 2, 1000
 
 def is_finished(directory: Path, config: TrainConfig) -> bool:
     """Return whether a run has all its epochs, according to its history alone."""
-    path = directory / HISTORY
-    lines = path.read_bytes().count(b"\n") if path.is_file() else 0
+    try:
+        lines = read_limited(directory / HISTORY, MAX_JSON_BYTES).count(b"\n")
+    except OSError:
+        return False
     return lines >= config.epochs and (directory / checkpoints.LAST).exists()
 
 
@@ -61,7 +63,7 @@ def read_settings(directory: Path) -> TrainConfig | None:
     if not (directory / checkpoints.LAST).is_file():
         return None
     try:
-        stored = json.loads((directory / CONFIG).read_bytes())
+        stored = json.loads(read_limited(directory / CONFIG, MAX_JSON_BYTES))
         stored.pop(RUN_ID, None)
         return TrainConfig.from_json(stored)
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
@@ -275,7 +277,7 @@ class Checkpointer:
             self._write(checkpoints.BEST, self._describe(state, "best", self.best, None))
         path = self.run.directory / HISTORY
         lines = "".join(json.dumps(row.to_json()) + "\n" for row in state.history).encode()
-        if not path.exists() or path.read_bytes() != lines:
+        if not path.exists() or read_limited(path, MAX_JSON_BYTES) != lines:
             write_atomically(path, lines)
 
     def _write(self, name: str, checkpoint: Checkpoint) -> None:

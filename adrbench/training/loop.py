@@ -23,6 +23,7 @@ from adrbench.results.provenance import describe_device, now
 from adrbench.results.records import Session, TrainRecord
 from adrbench.runtime.arithmetic import AUTO, FLOAT32, choose_for_search
 from adrbench.runtime.context import Context
+from adrbench.runtime.files import remove_temporary_files
 from adrbench.runtime.locks import exclusive
 from adrbench.runtime.process_group import check_on_rank_zero
 from adrbench.training.callbacks import Callbacks, NoCallbacks
@@ -109,6 +110,8 @@ def locked(run: Run, record: Path | None) -> Iterator[None]:
     with ExitStack() as held:
         for lock, of, instead in locks:
             held.enter_context(exclusive(lock, of=str(of), instead=instead, process_group=group))
+        if group.is_rank_zero:
+            remove_temporary_files(run.directory, FILES)
         yield
 
 

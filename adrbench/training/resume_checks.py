@@ -12,6 +12,13 @@ from adrbench.config.declare import Setting
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, CheckpointError, argument
 from adrbench.results.history import HistoryRow
+from adrbench.runtime.files import (
+    MAX_JSON_BYTES,
+    UnreadableFileError,
+    check_regular_file,
+    read_limited,
+)
+from adrbench.runtime.memory import total_memory
 from adrbench.runtime.process_group import same_on_all_ranks
 from adrbench.training.state import Run, TrainState, selection_images
 
@@ -48,13 +55,22 @@ def check_same_directory(run: Run, seen: object) -> None:
 
 
 def check_regular_files(directory: Path, names: Sequence[str]) -> None:
-    """Raise AdrbenchError if a path of a run is not a regular file, such as a directory."""
+    """Raise AdrbenchError if a path of a run is not a regular file, or is one of no possible size.
+
+    Directories, pipes and devices are not regular files.
+    """
     for name in names:
         path = directory / name
-        if path.exists() and not path.is_file():
+        limit = total_memory() if path.suffix == ".pt" else MAX_JSON_BYTES
+        try:
+            check_regular_file(path, limit)
+        except UnreadableFileError as error:
+            what = str(error).removeprefix("it ")
             raise AdrbenchError(
-                f"{path} is not a file: move it away, or give another {argument('name')}."
-            )
+                f"{path} {what}: move it away, or give another {argument('name')}."
+            ) from error
+        except OSError:  # it is missing, or reading it explains what is wrong
+            continue
 
 
 def check_same_run(run: Run, saved: Checkpoint) -> None:
@@ -96,7 +112,7 @@ def check_settings_file(path: Path, run_id: str, config: TrainConfig) -> None:
     Nothing is restored from this file, so a damaged one is rewritten.
     """
     try:
-        stored = json.loads(path.read_bytes())
+        stored = json.loads(read_limited(path, MAX_JSON_BYTES))
         held_id = stored.pop(RUN_ID, run_id)
         is_other = held_id != run_id or bool(TrainConfig.from_json(stored).differences(config))
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
@@ -114,7 +130,7 @@ def check_history_file(path: Path, history: Sequence[HistoryRow]) -> None:
     or if an earlier state was restored. A damaged file is rewritten.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = read_limited(path, MAX_JSON_BYTES).decode().splitlines()
         rows = [HistoryRow.from_json(json.loads(line)) for line in lines]
     except (OSError, ValueError, RecursionError):
         return

@@ -9,7 +9,7 @@ from typing import Any
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, argument
 from adrbench.results.history import HistoryRow
-from adrbench.runtime.files import check_writable
+from adrbench.runtime.files import MAX_JSON_BYTES, check_writable, read_limited
 from adrbench.training.callbacks import NoCallbacks
 from adrbench.training.checkpointer import HISTORY
 
@@ -99,5 +99,7 @@ def list_scalars(row: HistoryRow) -> Mapping[str, float]:
 def read_history(run: Path) -> list[HistoryRow]:
     """Return the finished epochs of the run in a directory."""
     path = run / HISTORY
-    lines = path.read_text("utf-8").splitlines() if path.exists() else ()
+    if not path.exists():
+        return []
+    lines = read_limited(path, MAX_JSON_BYTES).decode().splitlines()
     return [HistoryRow.from_json(json.loads(line)) for line in lines]

@@ -17,9 +17,7 @@ from adrbench.results.records import AttackRecord, TrainRecord, read_record
 from adrbench.training.resume_checks import RUN_ID
 
 #: Files that a kill may leave and that nothing reads: locks, and files being written.
-UNREAD = re.compile(
-    r"\.(.+\.)?lock|\.(last\.pt|best\.pt|history\.jsonl|[^.].*\.json|\..+\.\d+\.state)\.tmp"
-)
+UNREAD = re.compile(r"\.(.+\.)?lock|\..+\.tmp")
 
 #: (epochs, steps) of each run and (stages, batches) of each evaluation done so far, by name.
 Progress = Mapping[str, tuple[int, int]]

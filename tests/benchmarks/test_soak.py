@@ -158,7 +158,11 @@ def test_a_torn_file_is_found(name: str, tmp_path: Path) -> None:
 
 def test_only_known_files_may_remain_after_a_kill(tmp_path: Path) -> None:
     fill(tmp_path)
-    for name in ("checkpoints/run-1/.lock", "checkpoints/run-1/.last.pt.tmp", "results/.a.lock"):
+    for name in (
+        "checkpoints/run-1/.lock",
+        "checkpoints/run-1/.last.pt.01ab.tmp",
+        "results/.a.lock",
+    ):
         (tmp_path / name).touch()
     assert read_directory(tmp_path).unreadable == []
     (tmp_path / "results" / "tmpx3").touch()
