@@ -25,6 +25,7 @@ from adrbench.results.records import (
     unpack_outcomes,
 )
 from adrbench.runtime.context import Context
+from adrbench.runtime.files import check_may_write
 from adrbench.runtime.hashing import hash_file
 
 
@@ -91,6 +92,7 @@ def remove_outputs(path: Path) -> None:
         return
     with contextlib.suppress(OSError):  # there is none
         if hash_file(own, MAX_BYTES) == file.sha256:
+            check_may_write()
             own.unlink()
 
 

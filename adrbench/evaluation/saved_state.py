@@ -17,7 +17,7 @@ from adrbench.evaluation.state_files import (
     output_files,
     progress_files,
 )
-from adrbench.runtime.files import check_name, check_writable
+from adrbench.runtime.files import check_may_write, check_name, check_writable
 from adrbench.runtime.locks import exclusive
 from adrbench.runtime.process_group import ProcessGroup
 
@@ -34,8 +34,9 @@ class SavedState:
         """Remove the files of all ranks.
 
         The progress comes first: examples without progress are never used, but progress without its
-        examples would be refused.
+        examples would be refused. Nothing is removed once another process may use them.
         """
+        check_may_write()
         self.progress.remove()
         self.examples.remove()
         self.outputs.remove()

@@ -10,7 +10,9 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from io import BufferedReader
 from pathlib import Path
 
@@ -88,6 +90,26 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
 
 
+#: What is called before each write of this thread, such as a check that a lock is still held.
+_write_checks: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("write_checks", default=())
+
+
+@contextmanager
+def checking_writes(check: Callable[[], None]) -> Iterator[None]:
+    """Within the context, write and remove nothing in this thread if `check` raises."""
+    token = _write_checks.set((*_write_checks.get(), check))
+    try:
+        yield
+    finally:
+        _write_checks.reset(token)
+
+
+def check_may_write() -> None:
+    """Raise the AdrbenchError of a check of this thread that fails (see `checking_writes`)."""
+    for check in _write_checks.get():
+        check()
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to a temporary file beside `path`, flush it, and rename it to `path`.
 
@@ -97,9 +119,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     to `path` at a time.
 
     Raises:
-        AdrbenchError: when the file cannot be written; the old content is then still there.
+        AdrbenchError: when the file cannot be written, or a check of this thread fails (see
+            `checking_writes`); the old content is then still there.
 
     """
+    check_may_write()
     temporary = path.with_name(f"{_temporary_prefix(path.name)}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +132,7 @@ def write_atomically(path: Path, content: bytes) -> None:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
+            check_may_write()
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -10,14 +10,17 @@ import json
 import logging
 import os
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from adrbench.errors import AdrbenchError
+from adrbench.runtime.files import checking_writes, read_limited, write_atomically
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 
 logger = logging.getLogger(__name__)
@@ -26,7 +29,12 @@ logger = logging.getLogger(__name__)
 #: model, torch's random state and precision, Python's warning filters, what `torch.fx` traces.
 GLOBAL_STATE = threading.RLock()
 
-READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+#: What the operating system reports where a file system has no locks.
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+#: For so long, taking a lock is tried again: its former holder may just have removed its file.
+RETRY_SECONDS = 0.1
+#: The text of a lock file, which names its holder, is not longer.
+MAX_TEXT_BYTES = 4096
 
 
 @contextmanager
@@ -38,7 +46,8 @@ def exclusive(
     `of` names what the lock protects, and `instead` what a user can do instead of waiting; both are
     parts of the error. A lock file left by a process that has exited is taken over, with a note. On
     a file system without locks a warning is logged. If the directory is not writable, no lock is
-    needed or taken.
+    needed or taken. Within the context this thread writes no file once the lock file is removed or
+    replaced, or its directory is moved.
 
     Raises:
         AdrbenchError: when another process holds the lock, or the lock file cannot be written.
@@ -48,87 +57,119 @@ def exclusive(
         yield
         return
     missing = [parent for parent in path.parents if not parent.exists()]
-    content = json.dumps(
-        {"process": os.getpid(), "host": socket.gethostname(), "acquired": time.time_ns()}
-    )
+    held = _HeldLock(path, of)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = _acquire(path, content, of, instead)
+        is_needed = held.acquire(instead)
     except OSError as error:
-        if error.errno in READ_ONLY:
-            yield
-            return
         raise AdrbenchError(
             f"cannot write {path}: {error.strerror or error}; write elsewhere."
         ) from error
-    try:
+    if not is_needed:
         yield
+        return
+    try:
+        with checking_writes(held.check):
+            yield
     finally:
-        with contextlib.suppress(OSError):
-            if path.read_text() == content:
-                path.unlink()
-        stream.close()
+        held.release()
         with contextlib.suppress(OSError):  # a directory with new files in it stays
             for parent in missing:
                 parent.rmdir()
 
 
-def _acquire(path: Path, content: str, of: str, instead: str) -> IO[bytes]:
-    """Return the open lock file, holding `content`, locked where the file system allows it."""
-    while True:
-        stream = path.open("a+b", buffering=0)
+class _HeldLock:
+    """A lock file at `path`, which contains its holder, and the lock of the operating system."""
+
+    def __init__(self, path: Path, of: str) -> None:
+        self.path, self.of = path, of
+        holder = {"process": os.getpid(), "host": socket.gethostname(), "acquired": time.time_ns()}
+        self.content = json.dumps(holder).encode()
+        # The library's substitute for file systems without locks would break those of other hosts.
+        self.lock = FileLock(path, fallback_to_soft=False, on_acquired=self._write_holder)
+        #: Device and inode of the file while the operating system locks it, which keeps it in use.
+        self.file: tuple[int, int] | None = None
+
+    def acquire(self, instead: str) -> bool:
+        """Take the lock, which is not waited for; return False where none is needed.
+
+        Raises:
+            AdrbenchError: when another process holds it.
+            OSError: when the file cannot be written.
+
+        """
         try:
-            _flock(stream)
-        except BlockingIOError:
-            holder = _read_holder(stream) or "another process"
-            stream.close()
+            self.lock.acquire(timeout=RETRY_SECONDS, poll_interval=RETRY_SECONDS / 10)
+        except Timeout:
+            holder = _read_holder(self._read()) or "another process"
             raise AdrbenchError(
-                f"{of} is being written by {holder}: wait for it, stop it, or {instead}."
+                f"{self.of} is being written by {holder}: wait for it, stop it, or {instead}."
             ) from None
         except OSError as error:
-            holder = _read_holder(stream) or "another process"
+            if error.errno == errno.EROFS or not os.access(self.path.parent, os.W_OK):
+                return False
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+            holder = _read_holder(self._read()) or "another process"
             logger.warning(
-                f"{path} cannot be locked ({error.strerror}): make sure that {holder} is not "
-                f"writing {of} now."
+                f"{self.path} cannot be locked ({error.strerror}): make sure that {holder} is not "
+                f"writing {self.of} now."
             )
-            break
-        if _is_at(path, stream):
-            if former := _read_holder(stream):
-                logger.info(f"took over the lock on {of} from {former}, which has exited.")
-            break
-        stream.close()  # its former holder removed the file between our open and our lock
+            write_atomically(self.path, self.content)
+        return True
+
+    def check(self) -> None:
+        """Raise AdrbenchError unless the file at the path is still the one of this lock."""
+        if not self._is_own():
+            raise AdrbenchError(
+                f"{self.path} was removed or replaced, or its directory was moved, so another "
+                f"process may be writing {self.of}, and no more was written: make sure that none "
+                "is, and run the same command again."
+            )
+
+    def release(self) -> None:
+        """Remove the file if it is still that of this lock, and release the lock."""
+        with contextlib.suppress(OSError):
+            if self._is_own():
+                self.path.unlink()
+        self.lock.release()
+
+    def _is_own(self) -> bool:
+        try:
+            status = self.path.lstat()
+        except OSError:
+            return False
+        if self.file is not None:
+            return (status.st_dev, status.st_ino) == self.file
+        return self._read() == self.content
+
+    def _write_holder(self, descriptor: int) -> None:
+        """Replace the text in the locked file, and note who wrote it before."""
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.ENXIO, "it is not a file")
+        former = _read_holder(os.pread(descriptor, MAX_TEXT_BYTES, 0))
+        try:
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, self.content, 0)
+        except OSError:
+            self.path.unlink()
+            raise
+        self.file = (status.st_dev, status.st_ino)
+        if former:
+            logger.info(f"took over the lock on {self.of} from {former}, which has exited.")
+
+    def _read(self) -> bytes:
+        try:
+            return read_limited(self.path, MAX_TEXT_BYTES)
+        except OSError:
+            return b""
+
+
+def _read_holder(content: bytes) -> str | None:
+    """Return the process that wrote a lock file, as text; None where that is not readable."""
     try:
-        stream.truncate(0)
-        stream.write(content.encode())
-    except OSError:
-        path.unlink()
-        stream.close()
-        raise
-    return stream
-
-
-def _flock(stream: IO[bytes]) -> None:
-    """Lock a file without waiting; OSError where it is locked or cannot be."""
-    try:
-        import fcntl
-    except ModuleNotFoundError as error:
-        raise OSError(errno.ENOLCK, "this system does not support file locks") from error
-    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _is_at(path: Path, stream: IO[bytes]) -> bool:
-    """Return whether the open file is the one at `path`."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def _read_holder(stream: IO[bytes]) -> str | None:
-    """Return the process that wrote a lock file, as text; None where it cannot be read."""
-    stream.seek(0)
-    try:
-        held = json.loads(stream.read(4096))
+        held = json.loads(content)
         return f"process {held['process']} on {held['host']}"
     except (ValueError, LookupError, TypeError, RecursionError):
         return None

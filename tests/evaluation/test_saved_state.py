@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 import adrbench
 from adrbench.attacks import PGD, Suite
 from adrbench.errors import AdrbenchError, NonFiniteLogitsError, RecordError
+from adrbench.evaluation.adversarial import read_examples
 from adrbench.evaluation.batch_files import BatchFiles
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.runtime.files import write_atomically
 from messages import assert_one_line
 from tiny import make_images, train_small_net
+from unreadable_files import UNREADABLE
 
 IMAGES = make_images(40, classes=5, size=6)
 X, Y = IMAGES.pixels / 255, IMAGES.labels
@@ -147,6 +150,67 @@ def test_the_state_of_a_path_with_a_longer_name_is_left_alone(tmp_path: Path) ->
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     evaluate(state_path=tmp_path / "run")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+class RemovingLock(Killing):
+    """The second attack, in whose third batch another process takes over the state at `stem`."""
+
+    def __init__(self, stem: Path) -> None:
+        super().__init__()
+        self.stem = stem
+        self.before: dict[str, bytes] = {}
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        try:
+            return super().perturb(model, x, y, indices)
+        except Killed:
+            self.stem.with_name("run.lock").unlink()
+            self.stem.with_name("run.lock").write_bytes(b"of another process")
+            self.before = read_all(self.stem.parent)
+            return x
+
+
+def read_all(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_an_evaluation_whose_lock_is_replaced_writes_nothing_more(tmp_path: Path) -> None:
+    attack = RemovingLock(tmp_path / "run")
+    with pytest.raises(AdrbenchError, match=r"run\.lock was removed or replaced, or its") as caught:
+        evaluate(suite=Suite(name="two", stages=[PGD(steps=1), attack]), state_path=attack.stem)
+    assert_one_line(str(caught.value))
+    assert read_all(tmp_path) == attack.before
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.parametrize("name", ["run.0.state", "run.2-0.npz"])
+def test_state_that_is_no_file_of_a_possible_size_is_refused(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    def start() -> None:
+        suite = Suite(name="two", stages=[PGD(steps=1), Killing()])
+        evaluate(suite=suite, state_path=tmp_path / "run")
+
+    with pytest.raises(Killed):
+        start()
+    (tmp_path / name).unlink()
+    UNREADABLE[kind](tmp_path / name)
+    with pytest.raises(RecordError, match=r"are damaged: give|is damaged \(it (is|has)") as caught:
+        start()
+    assert_one_line(str(caught.value))
+
+
+def test_examples_that_unpack_to_more_than_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.npz"
+    np.savez_compressed(path, x_adv=np.zeros(10**6, np.uint8))
+    assert path.stat().st_size < 10_000
+    assert read_examples(path)["x_adv"].shape == (10**6,)
+    monkeypatch.setattr("adrbench.runtime.npz.total_memory", lambda: 10_000)
+    with pytest.raises(RecordError) as caught:
+        read_examples(path)
+    assert str(caught.value.__cause__).startswith("it unpacks to 1,000,128 bytes")
 
 
 HOLD = """

@@ -3,19 +3,24 @@
 import errno
 import fcntl
 import json
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from adrbench.errors import AdrbenchError
+from adrbench.runtime.files import check_may_write, write_atomically
 from adrbench.runtime.locks import exclusive
 from adrbench.runtime.process_group import SingleProcess
 from full_disk import disk_of
 from logs import logged
+from unreadable_files import UNREADABLE
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -108,7 +113,7 @@ def test_a_lock_file_that_its_holder_removed_meanwhile_is_created_again(
 
     monkeypatch.setattr("fcntl.flock", late)
     assert take(lock) == []
-    assert len(calls) == 2
+    assert calls.count(fcntl.LOCK_EX | fcntl.LOCK_NB) == 2
 
 
 def test_a_file_system_without_locks_gives_a_warning(
@@ -132,12 +137,134 @@ def test_a_file_system_without_locks_gives_a_warning(
 def test_a_read_only_file_system_needs_no_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, mode: str, buffering: int) -> None:
+    def refuse(path: str, flags: int, mode: int) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with exclusive(tmp_path / ".lock", of="the run", instead=""):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_file_that_another_user_can_write_needs_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, flags: int, mode: int) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("os.open", refuse)
+    with pytest.raises(
+        AdrbenchError, match=r"cannot write .*\.lock: Permission denied; write else"
+    ):
+        take(tmp_path / ".lock")
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_lock_is_only_taken_on_a_file(kind: str, tmp_path: Path) -> None:
+    lock, precious = tmp_path / ".lock", tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    UNREADABLE[kind](lock)
+    if kind == "sparse":
+        assert take(lock) == []
+        return
+    with pytest.raises(AdrbenchError, match=r"cannot write .*\.lock: .*; write elsewhere"):
+        take(lock)
+    lock.rmdir() if kind == "directory" else lock.unlink()
+    lock.symlink_to(precious)
+    with pytest.raises(AdrbenchError, match=r"\.lock: Too many levels of symbolic links; write"):
+        take(lock)
+    assert precious.read_bytes() == b"precious"
+
+
+def remove(lock: Path) -> None:
+    lock.unlink()
+
+
+def replace(lock: Path) -> None:
+    """Replace it by a copy, which nobody holds."""
+    content = lock.read_bytes()
+    lock.unlink()
+    lock.write_bytes(content)
+
+
+def move_directory(lock: Path) -> None:
+    lock.parent.rename(lock.parent.with_name("moved"))
+
+
+def replace_directory(lock: Path) -> None:
+    """Replace it by a copy, as when a backup is restored."""
+    move_directory(lock)
+    shutil.copytree(lock.parent.with_name("moved"), lock.parent)
+
+
+@pytest.mark.parametrize("lose", [remove, replace, move_directory, replace_directory])
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_nothing_is_written_once_the_lock_is_lost(
+    lose: Callable[[Path], None],
+    has_locks: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(stream: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if not has_locks:
+        if lose in (replace, replace_directory):
+            pytest.skip("a copy differs only where the operating system has locks")
+        monkeypatch.setattr("fcntl.flock", fail)
+    lock = tmp_path / "run" / ".lock"
+    with exclusive(lock, of="the run", instead=""):
+        write_atomically(lock.with_name("last.pt"), b"own")
+        lose(lock)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with pytest.raises(
+            AdrbenchError, match=r"\.lock was removed or replaced, or its directory"
+        ):
+            write_atomically(lock.with_name("last.pt"), b"new")
+        with pytest.raises(AdrbenchError):
+            check_may_write()
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+    write_atomically(lock.with_name("last.pt"), b"without a lock")
+
+
+def test_a_lock_that_is_lost_during_a_write_is_noticed_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / ".lock"
+    path = tmp_path / "last.pt"
+    with exclusive(lock, of="the run", instead=""):
+        write_atomically(path, b"own")
+        monkeypatch.setattr("os.fsync", lambda descriptor: lock.unlink(missing_ok=True))
+        with pytest.raises(AdrbenchError, match="was removed or replaced"):
+            write_atomically(path, b"new")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("last.pt", b"own")]
+
+
+def test_other_threads_may_write_other_files(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with exclusive(lock, of="the run", instead=""):
+        lock.unlink()
+        thread = threading.Thread(target=write_atomically, args=(tmp_path / "other", b"content"))
+        thread.start()
+        thread.join()
+    assert (tmp_path / "other").read_bytes() == b"content"
+
+
+def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    done, ready = os.pipe()
+    with exclusive(lock, of="the run", instead=""):
+        child = os.fork()
+        if child == 0:
+            os.close(ready)
+            os.read(done, 1)
+            os._exit(0)
+    try:
+        assert take(lock) == []
+    finally:
+        os.close(ready)
+        os.waitpid(child, 0)
+        os.close(done)
 
 
 def test_a_lock_file_that_cannot_be_created(tmp_path: Path) -> None:

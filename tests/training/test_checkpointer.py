@@ -29,10 +29,11 @@ from adrbench.runtime.signals import Interrupted, StopRequest
 from adrbench.training import checkpointer
 from adrbench.training import loop as training
 from adrbench.training.callbacks import NoCallbacks
-from adrbench.training.checkpointer import CONFIG, FILES, HISTORY, Checkpointer
+from adrbench.training.checkpointer import CONFIG, FILES, HISTORY, LOCK, Checkpointer
 from adrbench.training.state import Run, TrainState, build_state, prepare_run
 from logs import logged
 from training_runs import CONTEXT, CPU, EPOCHS, assert_same_run, make_config, stable_history
+from unreadable_files import UNREADABLE
 
 STEPS = 3
 TOTAL = EPOCHS * STEPS
@@ -158,6 +159,92 @@ def test_a_run_interrupted_during_its_validation(
     monkeypatch.setattr(training, "validate", validate)
     resume(directory, digits, expected=2 * STEPS)
     assert_same_run(uninterrupted, directory)
+
+
+def read_all(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("record", [False, True])
+def test_a_run_whose_lock_is_removed_writes_nothing_more(
+    record: bool, uninterrupted: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    """The lock of its directory or of its record, after which another process may take it."""
+    directory, result = tmp_path / "run", tmp_path / "train-run.json"
+    before: dict[Path, bytes] = {}
+
+    def remove_lock() -> None:
+        (tmp_path / ".train-run.lock" if record else directory / LOCK).unlink()
+        before.update(read_all(directory))
+        before.pop(directory / LOCK, None)
+
+    with pytest.raises(AdrbenchError, match=r"lock was removed or replaced, or its directory was"):
+        training.train(
+            make_config(),
+            digits,
+            directory,
+            context=CONTEXT,
+            callbacks=Watch(5, remove_lock),
+            save_seconds=0,
+            record=result,
+        )
+    assert read_all(directory) == before
+    assert not result.exists()
+    resume(directory, digits, expected=4)
+    assert_same_run(uninterrupted, directory)
+
+
+def test_a_run_whose_directory_is_replaced_writes_nothing_to_it(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    kill_after_step(3, digits, tmp_path / "other", make_config(seed=1))
+    other = read_all(tmp_path / "other")
+
+    def replace_directory() -> None:
+        directory.rename(tmp_path / "moved")
+        shutil.copytree(tmp_path / "other", directory)
+
+    with pytest.raises(AdrbenchError, match=r"lock was removed or replaced, or its directory was"):
+        training.train(
+            make_config(),
+            digits,
+            directory,
+            context=CONTEXT,
+            callbacks=Watch(5, replace_directory),
+            save_seconds=0,
+        )
+    assert list(read_all(directory).values()) == list(other.values())
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.parametrize("name", FILES)
+def test_a_run_with_what_is_no_file_of_a_possible_size_is_refused(
+    name: str, kind: str, uninterrupted: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    shutil.copytree(uninterrupted, directory)
+    (directory / name).unlink()
+    UNREADABLE[kind](directory / name)
+    kept = {
+        path: path.read_bytes() for path in directory.iterdir() if path.name in {*FILES} - {name}
+    }
+    with pytest.raises(
+        AdrbenchError, match=rf"{name} (is not a file|has .* bytes.*): move it away"
+    ):
+        training.train(make_config(), digits, directory, context=CONTEXT)
+    assert kept == {path: path.read_bytes() for path in kept}
+    assert not (directory / LOCK).exists()
+
+
+def test_what_killed_writes_left_is_removed(digits: Dataset, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    kill_after_step(3, digits, directory)
+    left = [directory / f".{name}.0123456789abcdef.tmp" for name in FILES]
+    for path in left:
+        path.write_bytes(b"half")
+    kill_after_step(4, digits, directory)
+    assert not any(path.exists() for path in left)
 
 
 def kill_after_writes(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
