@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from adrbench.errors import CheckpointError
-from adrbench.runtime.files import open_limited
+from adrbench.runtime.files import EmptyFileError, open_limited
 from adrbench.runtime.memory import total_memory
 
 START_BYTES = 512
@@ -28,11 +28,11 @@ def open_weights(path: Path) -> Iterator[tuple[IO[bytes], bytes]]:
         with open_limited(path, total_memory()) as file:
             start = file.read(START_BYTES)
             file.seek(0)
-            if not start:
-                raise CheckpointError(f"{path} is empty: copy or train it again.")
             if start.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
                 raise CheckpointError(f"{path} is a web page, not weights: download it again.")
             yield file, start
+    except EmptyFileError as error:
+        raise CheckpointError(f"{path} is empty: copy or train it again.") from error
     except OSError as error:
         raise CheckpointError(
             f"cannot read {path}: {error.strerror or error}; give a checkpoint or a state dict."

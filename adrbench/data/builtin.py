@@ -19,7 +19,7 @@ from adrbench.data.images import Images, Part, Source
 from adrbench.data.tiny_imagenet import NUM_CLASSES as NUM_TINY_IMAGENET_CLASSES
 from adrbench.data.tiny_imagenet import read_tiny_imagenet, read_tiny_imagenet_names
 from adrbench.errors import DataError, one_line
-from adrbench.runtime.files import UnreadableFileError, check_regular_file, read_limited
+from adrbench.runtime.files import UnreadableFileError, open_limited, read_limited
 
 NUM_DIGITS_TEST = 360
 DOWNLOAD_TIMEOUT_SECONDS = 30.0
@@ -95,7 +95,7 @@ def _check_files(dataset_class: Any, data_dir: Path) -> None:
     parts = [folder / name for name in (*names, dataset_class.meta["filename"])]
     for path in (data_dir / dataset_class.filename, *parts):
         try:
-            check_regular_file(path, MAX_CIFAR_BYTES)
+            open_limited(path, MAX_CIFAR_BYTES).close()
         except UnreadableFileError as error:
             raise DataError(f"cannot read {path} ({error}): replace or remove it.") from error
         except OSError:  # it is missing, or torchvision says what is wrong

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from adrbench.checkpoints.torch_files import read_torch_file
 from adrbench.errors import RecordError, UsageError
-from adrbench.runtime.files import write_atomically
+from adrbench.runtime.files import check_replaceable, write_atomically
 from adrbench.runtime.npz import open_npz
 
 #: What stands for an image: an example on which the attack succeeded; an example on which it did
@@ -113,6 +113,7 @@ def check_destination(path: Path) -> Path:
             f"adversarial examples cannot be saved as {path}, which is a directory: give the name "
             "of a file."
         )
+    check_replaceable(path)
     return path
 
 

@@ -21,7 +21,7 @@ from adrbench.evaluation.targets import TargetModel
 from adrbench.registry import calling_user_code
 from adrbench.results.outputs import outputs_path
 from adrbench.runtime.arithmetic import AUTO, FLOAT32, choose_for_search
-from adrbench.runtime.files import check_name
+from adrbench.runtime.files import check_name, check_replaceable
 from adrbench.runtime.locks import GLOBAL_STATE
 
 logger = logging.getLogger(__name__)
@@ -204,6 +204,7 @@ def check_outputs(job: Job, save_adversarial: Path | None = None) -> None:
     check_offers_outputs(job.suite)
     check_fits(job.images, job.info.num_classes)
     check_name(output_files(job).path_of(AFTERWARDS, len(job.images)))
+    check_replaceable(outputs_path(job.path))
     if save_adversarial and save_adversarial.absolute() == outputs_path(job.path).absolute():
         raise UsageError(
             f"the adversarial examples cannot be saved as {save_adversarial}, which is the file of "

@@ -39,18 +39,26 @@ class UnreadableFileError(OSError):
     """A path that is not read, because of what is there; its text completes "it cannot be read"."""
 
 
+class EmptyFileError(UnreadableFileError):
+    """A file without content."""
+
+
 def open_limited(path: Path, limit: float) -> BufferedReader:
     """Open a regular file of at most `limit` bytes for reading, without ever waiting for it.
 
     Raises:
-        UnreadableFileError: for a directory, pipe, socket or device, or a larger file.
+        UnreadableFileError: for a directory, pipe, socket or device, and for a file that is larger
+            or empty, as those of the system seem to be, such as the endless ones in /proc.
         OSError: when it is missing or cannot be opened.
 
     """
     check_regular_file(path, limit)  # before the opening, which some devices react to
     stream = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the caller closes it
     try:
-        _check_status(os.fstat(stream.fileno()), limit)
+        status = os.fstat(stream.fileno())
+        _check_status(status, limit)
+        if not status.st_size:
+            raise EmptyFileError("it is empty")
     except OSError:
         stream.close()
         raise
@@ -67,8 +75,11 @@ def read_limited(path: Path, limit: float) -> bytes:
         OSError: when it is missing or cannot be read.
 
     """
-    with open_limited(path, limit) as stream:
-        return stream.read(os.fstat(stream.fileno()).st_size)
+    try:
+        with open_limited(path, limit) as stream:
+            return stream.read(os.fstat(stream.fileno()).st_size)
+    except EmptyFileError:
+        return b""
 
 
 def check_regular_file(path: Path, limit: float) -> None:
@@ -114,9 +125,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to a temporary file beside `path`, flush it, and rename it to `path`.
 
     The temporary file is new and has a random name, so nothing that is there already is opened, and
-    a link at `path` is replaced. A process killed meanwhile leaves the old content or the new, and
-    perhaps the temporary file, which the next write to `path` removes. Only one process may write
-    to `path` at a time.
+    a link to a file at `path` is replaced; a pipe or a device, such as /dev/stdout, is not. A
+    process killed meanwhile leaves the old content or the new, and perhaps the temporary file,
+    which the next write to `path` removes. Only one process may write to `path` at a time.
 
     Raises:
         AdrbenchError: when the file cannot be written, or a check of this thread fails (see
@@ -124,6 +135,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     """
     check_may_write()
+    check_replaceable(path)
     temporary = path.with_name(f"{_temporary_prefix(path.name)}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,6 +155,12 @@ def write_atomically(path: Path, content: bytes) -> None:
             f"cannot write {path}: {error.strerror or error}; free the disk or write elsewhere."
         ) from error
     remove_temporary_files(path.parent, [path.name])
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise AdrbenchError if `path` is a directory, pipe or device, which no file replaces."""
+    if path.exists() and not path.is_file():
+        raise AdrbenchError(f"cannot write {path}: it is not a file; give the name of one.")
 
 
 def remove_temporary_files(directory: Path, names: Iterable[str]) -> None:

@@ -179,7 +179,7 @@ def test_unusual_archives_are_loaded_or_rejected(tmp_path: Path) -> None:
     with zipfile.ZipFile(stream, "a") as archive:
         archive.writestr("x_train.npy", arrays["x_test.npy"])
     contents = {
-        "empty": (b"", "not an .npz file"),
+        "empty": (b"", "(it is empty)"),
         "empty archive": (zip_bytes({}), "no y_test but nothing"),
         "text": (b"x_train", "not an .npz file"),
         "encrypted": (bytes(encrypted), "broken or not a plain array"),

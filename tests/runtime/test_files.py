@@ -148,6 +148,16 @@ def test_what_is_no_file_of_a_possible_size_is_not_read(kind: str, tmp_path: Pat
         read_limited(path, 1000)
 
 
+@pytest.mark.parametrize("kind", set(UNREADABLE) - {"sparse"})
+def test_pipes_and_devices_are_not_replaced(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    UNREADABLE[kind](path)
+    before = sorted((one.name, one.lstat().st_mode) for one in tmp_path.iterdir())
+    with pytest.raises(AdrbenchError, match="file: it is not a file; give the name of one"):
+        write_atomically(path, b"a record")
+    assert sorted((one.name, one.lstat().st_mode) for one in tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("name", ["/proc/self/mem", "/proc/cpuinfo"])
 def test_files_of_the_system_without_a_size_are_empty(name: str) -> None:
     assert read_limited(Path(name), 1000) == b""
