@@ -36,7 +36,7 @@ def test_contributing_shows_the_list() -> None:
 def test_tests_lie_as_the_package_lies() -> None:
     packages = {path.parent.name for path in (ROOT / "adrbench").glob("*/__init__.py")}
     folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
-    assert folders == packages | {"benchmarks"}
+    assert folders == packages | {"benchmarks", "hostile"}
 
 
 def test_what_does_not_import_torch() -> None:

@@ -192,10 +192,9 @@ def _describe(state: object) -> str:
         return "an empty table"
     entries = {key: f"{key!s:.80} ({_kind_of(value)})" for key, value in state.items()}
     others = [entries[key] for key, value in state.items() if not isinstance(value, Tensor)]
-    if num_tensors := len(entries) - len(others):
-        beside = f" beside {list_first(others, MAX_SHOWN)}" if others else ""
-        return f"{num_tensors} tensors{beside}"
-    return f"{len(others)} other entries ({list_first(others, MAX_SHOWN)})"
+    if 0 < len(others) < len(entries):
+        return f"{len(entries) - len(others)} tensors beside {list_first(others, MAX_SHOWN)}"
+    return f"{len(entries)} other entries ({list_first(list(entries.values()), MAX_SHOWN)})"
 
 
 def _kind_of(value: object) -> str:

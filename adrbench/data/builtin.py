@@ -1,5 +1,6 @@
 """The table of built-in data sets, and the readers of digits and CIFAR."""
 
+import hashlib
 import http.client
 import io
 import pickle
@@ -110,9 +111,16 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def read_cifar100_names(data_dir: Path) -> tuple[str, ...]:
-    """Return the names of CIFAR-100's fine classes in its own `meta`; () where it is not usable."""
+    """Return the names of CIFAR-100's fine classes in its own `meta`; () where it is not usable.
+
+    A pickle can take any time and memory, so only the official one is read.
+    """
+    from torchvision.datasets import CIFAR100
+
     try:
         meta = read_limited(data_dir / "cifar-100-python" / "meta", MAX_META_BYTES)
+        if hashlib.md5(meta, usedforsecurity=False).hexdigest() != CIFAR100.meta["md5"]:
+            return ()
         names = _PlainUnpickler(io.BytesIO(meta)).load()["fine_label_names"]
         return check_class_names(names, 100, "CIFAR-100")
     except Exception:  # a damaged pickle may raise anything, and nothing depends on the names

@@ -1,11 +1,14 @@
 """Names of classes: from a data set's own files or from its user, any text, one per class."""
 
+import hashlib
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torchvision.datasets import CIFAR100
 
 from adrbench.data import DATASETS, Dataset, load_dataset, load_split
 from adrbench.data.builtin import read_cifar100_names
@@ -40,28 +43,45 @@ def test_built_in_data_sets_have_their_names() -> None:
     assert load_dataset("digits", data_dir=Path()).class_names == tuple("0123456789")
 
 
-def test_names_of_cifar100_are_those_of_its_own_file(tmp_path: Path) -> None:
+@pytest.fixture
+def write_meta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
+    """Return what writes CIFAR-100's `meta`, which is then taken for the official one."""
+
+    def write(content: object) -> None:
+        meta = tmp_path / "cifar-100-python" / "meta"
+        meta.parent.mkdir(exist_ok=True)
+        meta.write_bytes(pickle.dumps(content))
+        md5 = hashlib.md5(meta.read_bytes(), usedforsecurity=False).hexdigest()
+        monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": md5})
+
+    return write
+
+
+def test_names_of_cifar100_are_those_of_its_own_file(
+    tmp_path: Path, write_meta: Callable[[object], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert read_cifar100_names(tmp_path) == ()
-    meta = tmp_path / "cifar-100-python" / "meta"
-    meta.parent.mkdir()
     names = [f"class {number}" for number in range(100)]
-    meta.write_bytes(pickle.dumps({"fine_label_names": names, "coarse_label_names": ["a"]}))
+    write_meta({"fine_label_names": names, "coarse_label_names": ["a"]})
     assert DATASETS["cifar100"].with_class_names(tmp_path).class_names == tuple(names)
     for damaged in (names[:99], "class", [1] * 100, None):
-        meta.write_bytes(pickle.dumps({"fine_label_names": damaged}))
+        write_meta({"fine_label_names": damaged})
         assert read_cifar100_names(tmp_path) == ()
+    write_meta({"fine_label_names": names})
+    monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": "0" * 32})
+    assert read_cifar100_names(tmp_path) == (), "a file that is not the official one"
 
 
-def test_nothing_in_the_file_of_cifar100_is_executed(tmp_path: Path) -> None:
+def test_nothing_in_the_file_of_cifar100_is_executed(
+    tmp_path: Path, write_meta: Callable[[object], None]
+) -> None:
     class Program:
         """A pickle that makes a directory when it is loaded."""
 
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.mkdir, (tmp_path / "made",)
 
-    meta = tmp_path / "cifar-100-python" / "meta"
-    meta.parent.mkdir()
-    meta.write_bytes(pickle.dumps({"fine_label_names": Program()}))
+    write_meta({"fine_label_names": Program()})
     assert read_cifar100_names(tmp_path) == ()
     assert not (tmp_path / "made").exists()
 
