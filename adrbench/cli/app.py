@@ -3,7 +3,6 @@
 Results go to stdout, everything else to stderr.
 """
 
-import io
 import os
 import signal
 import sys
@@ -13,15 +12,18 @@ from typing import Annotated, Any
 import typer
 
 from adrbench.cli.attack import attack
-from adrbench.cli.exit_codes import exit_on_signal, handle_errors
+from adrbench.cli.exit_codes import describe_os_error, exit_on_signal, handle_errors
 from adrbench.cli.inspect import inspect
 from adrbench.cli.list import list_
+from adrbench.cli.notes import print_error
 from adrbench.cli.options import takes_settings
 from adrbench.cli.report import report
+from adrbench.cli.streams import discard_output, prepare_streams
 from adrbench.cli.train import train
 from adrbench.cli.usage_errors import CommandGroup
 from adrbench.config.declare import Setting
 from adrbench.config.settings import train_settings
+from adrbench.errors import AdrbenchError
 from adrbench.registry import list_plugins
 from adrbench.runtime.signals import select_unignored
 from adrbench.runtime.torchrun import is_launched
@@ -92,24 +94,39 @@ def make_train_command(added: Mapping[str, Setting]) -> Any:
     return typer.main.get_command(program)
 
 
+def run_app() -> int:
+    """Run the command that the command line names; return the exit code.
+
+    All output is written, or the reason why it cannot be.
+    """
+    try:
+        try:
+            app(prog_name="adrbench")
+        except SystemExit as ending:
+            code = ending.code if isinstance(ending.code, int) else 0
+        sys.stdout.flush()
+    except OSError as error:
+        discard_output()
+        if not isinstance(error, BrokenPipeError):
+            print_error(describe_os_error(error))
+        code = AdrbenchError.exit_code
+    return code
+
+
 def main() -> None:
     """Run the program."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    prepare_streams()
     handled = select_unignored()
     for number in handled:
         signal.signal(number, exit_on_signal)
     try:
-        app(prog_name="adrbench")
-    except SystemExit as ending:
+        code = run_app()
         if is_launched() and "torch" in sys.modules:
             # Closing gloo's connections at interpreter shutdown occasionally aborts the process
             # (torch 2.15).
-            sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(ending.code if isinstance(ending.code, int) else 0)
-        raise
+            os._exit(code)
+        sys.exit(code)
     finally:
         # The exit code is decided and the output printed; a signal must not change either.
         for number in handled:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from adrbench.cli.notes import notes_on_stderr, print_error
+from adrbench.cli.streams import STANDARD_OUTPUT
 from adrbench.errors import AdrbenchError, naming_flags
 from adrbench.registry import UserCodeError
 from adrbench.runtime.signals import Interrupted, discard_output_to_closed_terminal
@@ -50,13 +51,10 @@ def handle_errors(command: F) -> F:
                     traceback.print_exception(error)
                 print_error(describe_error(error, has_traceback=debug))
             raise typer.Exit(error.exit_code) from error
-        except BrokenPipeError:
-            raise
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            print_error(
-                f"{where}{error.strerror or error}; check the path, its permissions and the disk."
-            )
+            if isinstance(error, BrokenPipeError) or error.filename == STANDARD_OUTPUT:
+                raise  # the program handles these, of `--help` too
+            print_error(describe_os_error(error))
             raise typer.Exit(AdrbenchError.exit_code) from error
         except KeyboardInterrupt as error:
             stop = error if isinstance(error, Interrupted) else Interrupted()
@@ -81,6 +79,12 @@ def describe_error(error: AdrbenchError, *, has_traceback: bool) -> str:
     ):
         return f"{text.rstrip('.')}; --debug shows its traceback."
     return text
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return the message of an error of the operating system."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; check the path, its permissions and the disk."
 
 
 def describe_interruption(stop: Interrupted, *, is_forced: bool = False) -> str:
