@@ -2,11 +2,15 @@
 
 import contextlib
 import hashlib
+import os
+import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 import torch
@@ -19,10 +23,12 @@ from adrbench.runtime.context import Context
 from adrbench.runtime.devices import choose_device
 from adrbench.runtime.process_group import SINGLE_PROCESS, DistributedGroup, ProcessGroup
 from adrbench.runtime.signals import Interrupted, StopRequest
-from adrbench.runtime.torchrun import is_launched, local_rank, was_restarted
+from adrbench.runtime.torchrun import check_launcher, is_launched, local_rank, was_restarted
 
 #: How long processes wait for each other to join.
 JOIN_TIMEOUT = timedelta(minutes=10)
+#: How long they wait without saying so.
+SILENT_SECONDS = 10
 POLL_SECONDS = 0.02
 RANK_ZERO_HEAD_START_SECONDS = 0.5
 #: How long a collective waits for the other ranks, which may have a long batch of an attack to
@@ -51,7 +57,7 @@ def joined_process_group(device: torch.device) -> Iterator[ProcessGroup]:
         yield SINGLE_PROCESS
         return
     try:
-        store, rank, size = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
+        store, rank, size = meet()
         store = PrefixStore(agree_on_prefix(store, rank, size), store)
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -79,6 +85,47 @@ def joined_process_group(device: torch.device) -> Iterator[ProcessGroup]:
         raise
 
 
+def meet() -> tuple[Any, int, int]:
+    """Return the store of the processes that torchrun started, this one's rank and their number.
+
+    The wait for the others, on a thread of its own, can be interrupted, which torch's cannot.
+
+    Raises:
+        RuntimeError, ValueError: when not all ranks connect within `JOIN_TIMEOUT`.
+
+    """
+    outcomes: SimpleQueue[tuple[Any, int, int] | Exception] = SimpleQueue()
+
+    def connect() -> None:
+        try:
+            outcomes.put(next(rendezvous("env://", timeout=JOIN_TIMEOUT)))
+        except Exception as error:  # raised again by the main thread
+            outcomes.put(error)
+
+    Thread(target=connect, daemon=True).start()
+    try:
+        outcome = outcomes.get(timeout=SILENT_SECONDS)
+    except Empty:
+        if local_rank() == 0:
+            sys.stderr.write(f"{describe_wait()}\n")
+        outcome = outcomes.get()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def describe_wait() -> str:
+    """Return the note on a wait for other processes, which one rank of each machine prints."""
+    rank, size, address, port = (
+        os.environ[name] for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    )
+    minutes = int(JOIN_TIMEOUT.total_seconds() / 60)
+    return (
+        f"note: rank {rank} (RANK) of {size} (WORLD_SIZE) waits up to {minutes} minutes for the "
+        f"other processes at {address}:{port} (MASTER_ADDR, MASTER_PORT)."
+    )
+
+
 @contextmanager
 def open_context(device: str) -> Iterator[Context]:
     """Provide the context of a command: its device, its process group, and handled signals.
@@ -88,6 +135,7 @@ def open_context(device: str) -> Iterator[Context]:
         AdrbenchError: when the processes cannot connect to each other.
 
     """
+    check_launcher()
     chosen, stop = choose_device(device, local_rank()), StopRequest()
     with joined_process_group(chosen) as process_group, stop.handling_signals():
         yield Context(device=chosen, process_group=process_group, stop=stop)
