@@ -18,6 +18,7 @@ from adrbench.checkpoints.torch_files import TorchFile, describe_unread, read_to
 from adrbench.config.component_plugins import component_tokens, find_component, foreign_tokens
 from adrbench.config.settings import TrainConfig, nest_method_settings
 from adrbench.data import dataset_name
+from adrbench.data.find_source import stored_name
 from adrbench.errors import AdrbenchError, CheckpointError, UsageError, argument, one_line
 from adrbench.results.history import Counts
 from adrbench.results.migrations import label_from_run_name
@@ -139,13 +140,13 @@ class Checkpoint:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` to `path` by rename."""
+    """Write `checkpoint` to `path` by rename, without the path of the user's data."""
     header = {one.name: getattr(checkpoint, one.name) for one in fields(checkpoint)}
     content = {
         "format": MARK,
         "schema": SCHEMA,
         **header,
-        "config": checkpoint.config.to_json(),
+        "config": checkpoint.config.to_json() | {"dataset": stored_name(checkpoint.config.dataset)},
         "shape": to_json(checkpoint.shape),
         "snapshots": {name: held.to_json() for name, held in checkpoint.snapshots.items()},
     }

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from adrbench.checkpoints.settings_file import CONFIG
 from adrbench.config.components import SLOTS
 from adrbench.config.presets import Source
 from adrbench.config.resolve import DEFAULT, GIVEN
 from adrbench.config.settings import TrainConfig
 from adrbench.data import DATASETS, Dataset, Images, load_dataset
 from adrbench.data import Source as DataSource
+from adrbench.data.find_source import stored_name
 from adrbench.data.hold_out import hold_out
 from adrbench.display.settings import WIDTH, list_settings, tabulate
 from adrbench.errors import argument
@@ -123,6 +125,7 @@ def summarize_run(run: Run) -> dict[str, str]:
     return {
         "run": run.directory.name,
         "directory": str(run.directory),
+        **describe_storage(config.dataset),
         "images": f"{len(dataset.train):,} for training; {len(dataset.val):,} for validation"
         f"{drawn}; {len(dataset.test):,} for testing",
         "steps": f"{run.steps_per_epoch:,} per epoch, {total:,} in all",
@@ -130,6 +133,14 @@ def summarize_run(run: Run) -> dict[str, str]:
         "network": f"{config.arch}, {num_parameters:,} parameters",
         "device": describe_device(run.context.device),
     }
+
+
+def describe_storage(dataset: str) -> dict[str, str]:
+    """Return the line on what is stored of a data set's path; none for another data set."""
+    name = stored_name(dataset)
+    if name == dataset:
+        return {}
+    return {"data set": f"{name} in checkpoints and records; its path only in {CONFIG}"}
 
 
 def list_choices(config: TrainConfig, choices: Collection[str]) -> list[tuple[str, str, Source]]:

@@ -37,6 +37,19 @@ def dataset_name(dataset: str) -> str:
     return name
 
 
+def stored_name(dataset: str) -> str:
+    """Return what checkpoints and records hold of `dataset`: of a path, which is private, its name.
+
+    Everything else, a name or an import path, is held as it is.
+    """
+    if dataset in DATASETS or is_foreign("datasets", dataset):
+        return dataset
+    try:
+        return dataset_name(dataset)
+    except UsageError:  # the name of a data set in memory, or a path that is not on this machine
+        return dataset
+
+
 def find_source(dataset: str | Dataset, data_dir: Path) -> Source:
     """Return the source of `dataset`.
 
@@ -73,10 +86,11 @@ def explain_missing(dataset: str) -> str | None:
         return f"which is code that is imported only if you name it: give {given}."
     if is_foreign("datasets", dataset) or Path(dataset).expanduser().exists():
         return None
-    installed = "" if _looks_like_path(dataset) else ", or install the plugin of this name"
+    if _looks_like_path(dataset):
+        return f"which does not exist: give the path of that data set with {argument('dataset')}."
     return (
-        "which does not exist: give the path of that data set with "
-        f"{argument('dataset')}{installed}."
+        "whose path is not in a config.json beside it: give the path of that data set with "
+        f"{argument('dataset')}, or install the plugin of this name."
     )
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint, Selection, Snapshot
 from adrbench.checkpoints.restore import needs_arch, restore
+from adrbench.checkpoints.settings_file import find_dataset
 from adrbench.config.component_plugins import foreign_tokens
 from adrbench.data import Dataset, Images, load_dataset, steps_per_epoch
-from adrbench.data.find_source import explain_missing
 from adrbench.data.hold_out import choose_held_out
 from adrbench.errors import CheckpointError, DataError, RecordError, UsageError, argument
 from adrbench.evaluation.rectified_labels import (
@@ -188,10 +188,7 @@ def load_training_images(
 
     """
     config = checkpoint.config
-    reason = explain_missing(config.dataset)
-    if dataset is None and reason:
-        raise DataError(f"{path} was trained on {config.dataset}, {reason}")
-    name = dataset or config.dataset
+    name = dataset or find_dataset(path, checkpoint)
     loaded = load_dataset(name, data_dir=data_dir, val_size=0)
     every = torch.arange(len(loaded.train))
     candidates = [every]  # a validation split of the data set's own is not drawn

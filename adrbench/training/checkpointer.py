@@ -20,6 +20,7 @@ import torch
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint, ModelShape, Snapshot
+from adrbench.checkpoints.settings_file import CONFIG, RUN_ID
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, CheckpointError, LostProcessError, argument, first_line
 from adrbench.results.best_epoch import best_row
@@ -29,7 +30,6 @@ from adrbench.runtime.process_group import check_on_rank_zero
 from adrbench.runtime.signals import Interrupted
 from adrbench.training.divergence import check_finite
 from adrbench.training.resume_checks import (
-    RUN_ID,
     advise_restoring,
     check_history_file,
     check_same_directory,
@@ -41,7 +41,7 @@ from adrbench.training.resume_checks import (
 )
 from adrbench.training.state import Run, TrainState, run_label
 
-CONFIG, HISTORY, LOCK = "config.json", "history.jsonl", ".lock"
+HISTORY, LOCK = "history.jsonl", ".lock"
 FILES = (checkpoints.LAST, checkpoints.BEST, HISTORY, CONFIG)
 
 #: What a rank asks for after a step: one of these, or STOP plus the number of the signal that it

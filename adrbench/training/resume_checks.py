@@ -7,6 +7,7 @@ from typing import Any
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint
+from adrbench.checkpoints.settings_file import RUN_ID
 from adrbench.config.components import component_settings
 from adrbench.config.declare import Setting
 from adrbench.config.settings import TrainConfig
@@ -29,10 +30,6 @@ MOST_NAMED = 3
 def advise_restoring() -> str:
     """Return what to do about a file that is damaged or does not belong to its directory."""
     return f"restore the file, or give {argument('force', True)} to start over."
-
-
-#: The key of the settings file that holds the id of the run.
-RUN_ID = "run_id"
 
 
 def check_same_inputs(run: Run) -> None:

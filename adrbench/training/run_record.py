@@ -4,6 +4,7 @@ from pathlib import Path
 
 from adrbench.config.component_plugins import foreign_tokens
 from adrbench.config.settings import TrainConfig
+from adrbench.data.find_source import stored_name
 from adrbench.errors import RecordError, argument
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import TrainRecord, read_record, write_record
@@ -11,7 +12,7 @@ from adrbench.training.state import Run, TrainState, run_label
 
 
 def make_record(run: Run, state: TrainState) -> TrainRecord:
-    """Return the record of a finished run."""
+    """Return the record of a finished run, without the path of the user's data."""
     seconds = sum(row.seconds for row in state.history)
     images = state.steps_done * run.config.batch_size
     return TrainRecord(
@@ -21,7 +22,7 @@ def make_record(run: Run, state: TrainState) -> TrainRecord:
         arch=run.config.arch,
         method=run.config.method,
         seed=run.config.seed,
-        config=run.config.to_json(),
+        config=run.config.to_json() | {"dataset": stored_name(run.config.dataset)},
         training_images_sha256=run.dataset.training_images_sha256,
         label=run_label(run),
         history=tuple(row.to_json() for row in state.history),

@@ -9,12 +9,12 @@ from typing import Any
 
 from adrbench.checkpoints import format as checkpoint
 from adrbench.checkpoints.format import Checkpoint
+from adrbench.checkpoints.settings_file import RUN_ID
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError
 from adrbench.evaluation import progress
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.results.records import AttackRecord, TrainRecord, read_record
-from adrbench.training.resume_checks import RUN_ID
 
 #: Files that a kill may leave and that nothing reads: locks, and files being written.
 UNREAD = re.compile(r"\.(.+\.)?lock|\..+\.tmp")

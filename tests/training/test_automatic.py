@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import adrbench
+from adrbench.checkpoints.settings_file import CONFIG
 from adrbench.errors import AdrbenchError
 from adrbench.runtime import arithmetic
 from adrbench.training import automatic, compiled_step
 from adrbench.training.automatic import WORTH_COMPILING, choose_compilation
-from adrbench.training.checkpointer import CONFIG
 from runner import command, succeed
 
 QUICK: dict[str, Any] = {"epochs": 1, "steps": 1, "batch_size": 512, "device": "cpu", "name": "run"}

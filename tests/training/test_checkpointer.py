@@ -17,6 +17,7 @@ from torch import Tensor
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint
 from adrbench.checkpoints.restore import restore
+from adrbench.checkpoints.settings_file import CONFIG
 from adrbench.config.method import Weights
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, load_dataset
@@ -29,7 +30,7 @@ from adrbench.runtime.signals import Interrupted, StopRequest
 from adrbench.training import checkpointer
 from adrbench.training import loop as training
 from adrbench.training.callbacks import NoCallbacks
-from adrbench.training.checkpointer import CONFIG, FILES, HISTORY, LOCK, Checkpointer
+from adrbench.training.checkpointer import FILES, HISTORY, LOCK, Checkpointer
 from adrbench.training.state import Run, TrainState, build_state, prepare_run
 from logs import logged
 from training_runs import CONTEXT, CPU, EPOCHS, assert_same_run, make_config, stable_history

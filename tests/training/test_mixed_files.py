@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from adrbench.checkpoints.format import BEST, LAST
+from adrbench.checkpoints.settings_file import CONFIG
 from adrbench.config.settings import TrainConfig
 from adrbench.data import Dataset, load_dataset
 from adrbench.errors import AdrbenchError
 from adrbench.results.records import TrainRecord, read_record
 from adrbench.training import loop as training
 from adrbench.training.callbacks import NoCallbacks
-from adrbench.training.checkpointer import CONFIG, HISTORY
+from adrbench.training.checkpointer import HISTORY
 from messages import assert_one_line
 from training_runs import CONTEXT, assert_same_run, make_config, stable_rows
 

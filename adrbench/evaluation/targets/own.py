@@ -6,9 +6,9 @@ from pathlib import Path
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint
 from adrbench.checkpoints.restore import can_be_named, needs_arch, restore
+from adrbench.checkpoints.settings_file import find_dataset
 from adrbench.config.method import WEIGHTS, Weights
-from adrbench.data.find_source import explain_missing
-from adrbench.errors import CheckpointError, DataError, argument
+from adrbench.errors import CheckpointError, argument
 from adrbench.evaluation.plausibility import Accuracy
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
 from adrbench.results.best_epoch import best_row
@@ -152,11 +152,8 @@ def _load_target(
     config = checkpoint.config
     threat_model = options.threat_model(config.threat_model())
     model = restore(checkpoint, weights, path, arch=options.arch, advice=advise_arch(config.arch))
-    reason = explain_missing(config.dataset)
-    if options.dataset is None and reason:
-        raise DataError(f"{path} was trained on {config.dataset}, {reason}")
     return TargetModel(
-        dataset=options.dataset or config.dataset,
+        dataset=options.dataset or find_dataset(path, checkpoint),
         arch=config.arch,
         activation=config.activation,
         run=checkpoint.run,
