@@ -5,6 +5,7 @@ its stage, so any rank can evaluate any batch, in any order, and again after an 
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -77,6 +78,25 @@ class Progress:
         total = len(self.survivors)
         counts = [f"{done.survivors:,}/{total:,} after {done.name}" for done in self.stages]
         return f"{batches}; robust: {', '.join(counts)}" if counts else batches
+
+    def check_batches(self, batches: Sequence[Tensor], stage: str) -> None:
+        """Check that the finished batches are among those of the current stage.
+
+        `batches` are the indices of the images of each. Every image of the others must still
+        survive.
+
+        Raises:
+            RecordError: when they contradict each other, as in a file that was edited.
+
+        """
+        others = [images for index, images in enumerate(batches) if index not in self.done]
+        if max(self.done, default=-1) >= len(batches) or any(
+            not bool(self.survivors[images].all()) for images in others
+        ):
+            raise RecordError(
+                f"the saved progress of {stage} contradicts its {len(batches)} batches: start the "
+                "evaluation over."
+            )
 
     def finish_stage(self, name: str) -> None:
         """Record the current stage as finished; its survivors enter the next one."""
@@ -301,6 +321,7 @@ def _to_progress(state: _State) -> Progress:
         repeated=set(state.repeated),
         compiled=state.compiled,
     )
+    _check_numbers(state)
     clean = progress.entered if progress.clean is None else progress.clean
     num_entered = state.stages[-1].survivors if state.stages else state.n
     if (
@@ -308,9 +329,33 @@ def _to_progress(state: _State) -> Progress:
         or bool((progress.entered & ~clean).any())
         or int(progress.entered.sum()) != num_entered
         or (progress.clean is None) != (not state.stages)
+        or (state.stages and int(clean.sum()) != state.stages[0].survivors)
+        or (not state.done and bool((progress.entered & ~progress.survivors).any()))
     ):
         raise ValueError("its outcomes contradict each other")
     return progress
+
+
+def _check_numbers(state: _State) -> None:
+    """Raise ValueError, naming the field, unless every number in a file is in its range."""
+    counts = [state.n, *(stage.survivors for stage in state.stages)]
+    if counts != sorted(counts, reverse=True) or counts[-1] < 0:
+        raise ValueError("its stages have negative or increasing numbers of survivors")
+    for name, indices, end in (
+        ("done", state.done, counts[-1]),  # a batch has an image at least
+        ("nonfinite", state.nonfinite, state.n),
+        ("unconfirmed", state.unconfirmed, state.n),
+        ("repeated", state.repeated, state.n),
+    ):
+        if len(set(indices)) != len(indices):
+            raise ValueError(f"its {name} has an entry twice")
+        if any(not 0 <= index < end for index in indices):
+            raise ValueError(f"its {name} has an entry that is not from 0 to {end - 1}")
+    if not 0 <= state.rechecked <= len(state.unconfirmed):
+        raise ValueError(f"its rechecked is not from 0 to {len(state.unconfirmed)}")
+    seconds = (state.seconds, state.stage_seconds, *(stage.seconds for stage in state.stages))
+    if any(not 0 <= one < math.inf for one in seconds):
+        raise ValueError("its seconds are negative or not finite")
 
 
 def _pack(mask: Tensor) -> str:

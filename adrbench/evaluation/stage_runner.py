@@ -88,6 +88,7 @@ class StageRunner:
         started = time.perf_counter() - progress.stage_seconds
         entered = progress.entered.nonzero().squeeze(1) if indices is None else indices
         batches = torch.split(entered, self.batch_size) if len(entered) else ()
+        progress.check_batches(batches, stage.name)
         remaining = [index for index in range(len(batches)) if index not in progress.done]
 
         def report() -> None:

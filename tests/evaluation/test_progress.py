@@ -1,5 +1,7 @@
 """Progress of an evaluation: saved after every batch, resumed after any, combined over ranks."""
 
+import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.progress import Progress, ProgressFiles, ProgressStore, begin, combine
 from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.results.records import StageResult
+from adrbench.runtime.hashing import hash_json
 from adrbench.runtime.process_group import SingleProcess
 from killed_store import KilledAfter
 from logs import logged
@@ -267,6 +270,65 @@ def test_outcomes_that_contradict_each_other_are_refused(
         progress_store(tmp_path).load()
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        *((name, [-1], name) for name in ("done", "nonfinite", "unconfirmed", "repeated")),
+        *((name, [53], name) for name in ("done", "nonfinite", "unconfirmed", "repeated")),
+        *((name, [1, 1], "twice") for name in ("done", "nonfinite", "unconfirmed", "repeated")),
+        ("done", [2**62], "done"),
+        ("done", [], "contradict"),
+        ("rechecked", -1, "rechecked"),
+        ("rechecked", 10**9, "rechecked"),
+        ("seconds", -1.0, "seconds"),
+        ("stage_seconds", math.inf, "seconds"),
+        ("stage_seconds", math.nan, "seconds"),
+        ("stages", [("clean", 54)], "survivors"),
+        ("stages", [("clean", -1)], "survivors"),
+        ("stages", [("clean", 51)], "contradict"),
+        ("stages", [("clean", 51), ("pgd-1", 52)], "survivors"),
+        ("stages", [("clean", 53), ("pgd-1", 52)], "contradict"),
+    ],
+)
+def test_values_out_of_range_are_refused(
+    tmp_path: Path, field: str, value: Any, words: str
+) -> None:
+    store = progress_store(tmp_path)
+    store.save(progress())
+    if field == "stages":
+        value = [{"name": name, "survivors": held, "seconds": 1.0} for name, held in value]
+    state = json.loads(store.own_file.read_bytes())["state"] | {field: value}
+    before = json.dumps({"sha256": hash_json(state), "state": state}).encode()
+    store.own_file.write_bytes(before)
+    with pytest.raises(RecordError, match=words) as raised:
+        store.load()
+    assert_one_line(str(raised.value))
+    assert store.own_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda made: made.done.add(8),
+        lambda made: made.done.add(51),
+        lambda made: made.survivors.__setitem__(52, False),
+    ],
+)
+def test_batches_that_the_stage_lacks_are_refused(
+    tmp_path: Path, change: Callable[[Progress], object]
+) -> None:
+    """Of 53 images in batches of 7, all are in batches 0 to 7."""
+    store = progress_store(tmp_path)
+    made = begin(53)
+    made.survivors[:7] = False
+    made.done = {0}
+    change(made)
+    store.save(made)
+    with pytest.raises(RecordError, match="of clean contradicts its 8 batches") as raised:
+        run(pgd_suite(), store)
+    assert_one_line(str(raised.value))
+
+
 def test_a_file_of_schema_1_is_read(tmp_path: Path) -> None:
     saved = Path(__file__).parents[1] / "fixtures" / "progress" / "schema-1.state"
     (tmp_path / ".run-[1].0.state").write_bytes(saved.read_bytes())
@@ -321,7 +383,7 @@ def test_progress_of_several_ranks_is_combined(tmp_path: Path) -> None:
     """Six images in batches of two: rank 0 did batches 0 and 2, rank 1 batch 1, rank 2 is behind.
 
     Rank 0 has survivors 1 to 4, rank 1 fooled the model on 3: together 1, 2 and 4 survive. The
-    logits of image 0 were not finite on rank 0, those of 3 on rank 1; rank 2 saw other ones.
+    logits of image 0 were not finite on rank 0, those of 1 on rank 1; rank 2 saw other ones.
     """
     stages = [StageResult(name="clean", survivors=6, seconds=1.0)]
     parts = []
@@ -336,7 +398,7 @@ def test_progress_of_several_ranks_is_combined(tmp_path: Path) -> None:
         part.clean = torch.ones(6, dtype=torch.bool) if finished else None
         part.survivors = torch.tensor(survivors).bool()
         part.done, part.stages, part.warnings = set(done), list(finished), [f"of {rank}", "all"]
-        part.nonfinite = {3 * rank}
+        part.nonfinite = {rank}
         part.seconds = part.stage_seconds = float(rank)
         progress_store(tmp_path, rank, n=6).save(part)
         parts.append(part)
@@ -344,7 +406,7 @@ def test_progress_of_several_ranks_is_combined(tmp_path: Path) -> None:
     assert whole is not None
     assert whole.survivors.int().tolist() == [0, 1, 1, 0, 1, 0]
     assert whole.done == {0, 1, 2}
-    assert whole.nonfinite == {0, 3}
+    assert whole.nonfinite == {0, 1}
     assert whole.warnings == ["of 0", "all", "of 1", "of 2"], "those of earlier stages count too"
     assert (whole.seconds, whole.stages) == (1.0, stages)
     assert torch.equal(combine(parts[::-1]).survivors, whole.survivors)
