@@ -84,9 +84,11 @@ def _only(name: str) -> Builder:
     return partial(official_suite, only=name)
 
 
-PGD_K = re.compile(r"pgd-([1-9]\d*)")
+PGD_K = re.compile(r"pgd-([1-9][0-9]*)")
+#: The largest K: more steps would take days on a small network.
+MOST_STEPS = 1_000_000
 PGD_K_MEANING = "PGD on cross-entropy, K steps of eps/4, random start per image"
-#: name -> summary and builder. `find_builtin` also accepts `pgd-K` for any K.
+#: name -> summary and builder. `find_builtin` also accepts `pgd-K`.
 SUITES: dict[str, tuple[str, Builder]] = {
     "clean": ("no attack: the accuracy on unperturbed images", clean_suite),
     "fgsm": ("one step of size eps from the clean image", fgsm_suite),
@@ -109,11 +111,23 @@ SUITES: dict[str, tuple[str, Builder]] = {
 
 
 def find_builtin(name: str) -> Builder | None:
-    """Return the builder of the built-in suite `name`, None if there is none."""
+    """Return the builder of the built-in suite `name`, None if there is none.
+
+    Raises:
+        UsageError: for `pgd-K` with too large a K.
+
+    """
     if name in SUITES:
         return SUITES[name][1]
     found = PGD_K.fullmatch(name)
-    return partial(pgd_suite, steps=int(found[1])) if found else None
+    if not found:
+        return None
+    if len(found[1]) > len(str(MOST_STEPS)) or int(found[1]) > MOST_STEPS:
+        raise UsageError(
+            f"suite {name:.40} has too many steps: give pgd-K with K from 1 to {MOST_STEPS}, "
+            "such as pgd-20."
+        )
+    return partial(pgd_suite, steps=int(found[1]))
 
 
 def find_options(builder: Builder) -> list[str]:

@@ -32,7 +32,7 @@ from adrbench.registry import Plugin, check_foreign, resolve
 logger = logging.getLogger(__name__)
 
 #: name -> summary and builder, which also has a keyword `activation`.
-#: `find_architecture` also accepts `wrn-D-K` for any D and K.
+#: `find_architecture` also accepts `wrn-D-K`.
 ARCHITECTURES: dict[str, tuple[str, Builder]] = {
     "small-cnn": (
         "three convolutions, 24,000 parameters; for digits and quick tests",
@@ -47,7 +47,11 @@ ARCHITECTURES: dict[str, tuple[str, Builder]] = {
         PreActResNet18,
     ),
 }
-WRN = re.compile(r"wrn-0*(\d{1,4})-0*(\d{1,4})")
+WRN = re.compile(r"wrn-0*([0-9]{1,18})-0*([0-9]{1,18})")
+#: A wide ResNet of depth 6 n + 4 and width K has about this times n K^2 parameters.
+WRN_PARAMETERS = 18 * (16**2 + 32**2 + 64**2)
+#: Five times as many as the largest that is published, wrn-106-16.
+MOST_PARAMETERS = 2 * 10**9
 #: What an error offers beside the names in the table.
 EXAMPLES = (
     *("wrn-28-10", "wrn-34-10", "wrn-D-K"),
@@ -199,6 +203,11 @@ def find_builtin(name: str) -> Builder | None:
 
 
 def _check_wide(arch: str, depth: int, width: int) -> None:
+    if WRN_PARAMETERS * (depth // 6) * width**2 > MOST_PARAMETERS:
+        raise UsageError(
+            f"architecture {arch!r} would have more than {MOST_PARAMETERS:,} parameters: give a "
+            "smaller depth or width, such as wrn-34-10."
+        )
     if depth >= 10 and (depth - 4) % 6 == 0 and width >= 1:
         return
     below = max(10, depth - (depth - 4) % 6)

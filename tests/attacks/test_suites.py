@@ -64,6 +64,9 @@ def test_parameters_describe_the_attack() -> None:
         ("pgd-0", "unknown suite 'pgd-0'"),
         ("pgd-K", "unknown suite 'pgd-K'"),
         ("pgd-x", "unknown suite 'pgd-x'"),
+        ("pgd-1000001", "has too many steps: give pgd-K with K from 1 to 1000000"),
+        (f"pgd-{'9' * 5000}", "has too many steps"),
+        ("pgd-\u0663", "unknown suite"),
         ("", "unknown suite"),
     ],
 )
