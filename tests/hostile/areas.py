@@ -1,8 +1,9 @@
 """The areas of the corpus: what yields the cases of each."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
-from hostile import odd_tensors, own_fields, pickles
+from hostile import json_fields, mutations, odd_tensors, own_fields, pickles, special_files
 from hostile.limited import Case
 
 AREAS: dict[str, Callable[[], Iterator[Case]]] = {
@@ -11,4 +12,11 @@ AREAS: dict[str, Callable[[], Iterator[Case]]] = {
     "programs": pickles.program_cases,
     "odd-tensors": odd_tensors.cases,
     "own-checkpoints": own_fields.cases,
+    "json": json_fields.cases,
+    "special-files": special_files.cases,
 }
+
+
+def mutation_areas(count: int) -> dict[str, Callable[[], Iterator[Case]]]:
+    """Return what yields `count` random changes in all, by kind of file."""
+    return {f"changed {kind}": partial(mutations.cases, kind, count) for kind in mutations.KINDS}

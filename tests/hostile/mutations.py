@@ -22,6 +22,7 @@ from adrbench.checkpoints.torch_files import read_torch_file
 from adrbench.evaluation.progress import ProgressFiles, begin
 from adrbench.evaluation.targets import TargetOptions, resolve_targets
 from adrbench.report import FORMATS, build_report, render
+from adrbench.results.history import Counts, HistoryRow
 from adrbench.results.outputs import Outputs, OutputsFile, read_outputs, write_outputs
 from adrbench.results.records import Skipped, read_records
 from adrbench.runtime.hashing import hash_file, hash_json
@@ -42,22 +43,23 @@ def change_values(content: Any, seed: int, odd_values: list[Any]) -> Any:
     """Return a copy of nested tables and lists with one to three values changed or removed."""
     draws = random.Random(seed)
     for _ in range(draws.randint(1, 3)):
-        places = list(_places(content))[:MAX_PLACES]
-        if not places:
+        candidates = list(places(content))[:MAX_PLACES]
+        if not candidates:
             return content
-        place = draws.choice(places)
+        place = draws.choice(candidates)
         content = _replace(content, place, draws, odd_values)
     return content
 
 
-def _places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path to every value in nested tables and lists, at most six levels deep."""
     if len(above) > 6:
         return
     keys = list(value) if isinstance(value, dict) else range(len(value))
     for key in keys:
         yield (*above, key)
         if isinstance(value[key], dict | list):
-            yield from _places(value[key], (*above, key))
+            yield from places(value[key], (*above, key))
 
 
 def _replace(value: Any, place: tuple[Any, ...], draws: random.Random, odd: list[Any]) -> Any:
@@ -143,9 +145,9 @@ def write_damaged(kind: str, seed: int, folder: Path) -> None:
     (folder / NAME).write_bytes(damage(good_bytes(kind), seed))
 
 
-def read_weights(folder: Path) -> object:
+def read_weights(folder: Path, name: str = NAME) -> object:
     """Load the model as `adrbench attack` does."""
-    return resolve_targets(str(folder / NAME), options())
+    return resolve_targets(str(folder / name), options())
 
 
 @cache
@@ -232,17 +234,16 @@ def progress_files(folder: Path) -> ProgressFiles:
 
 def write_progress(seed: int, folder: Path) -> None:
     """Write progress with some values changed and a checksum that fits, or some bytes."""
-    content = good_state()
     if seed % 3:
-        state = change_values(content["state"], seed, odd_json())
-        try:
-            content = content | {"state": state, "sha256": hash_json(state)}
-        except ValueError:
-            content = content | {"state": state}
-        written = json.dumps(content).encode()
+        written = spell_progress(change_values(good_state()["state"], seed, odd_json())).encode()
     else:
-        written = damage(json.dumps(content).encode(), seed)
+        written = damage(json.dumps(good_state()).encode(), seed)
     progress_files(folder).own_file.write_bytes(written)
+
+
+def spell_progress(state: Any) -> str:
+    """Return the content of a file of progress, with a checksum that fits."""
+    return json.dumps({**good_state(), "state": state, "sha256": hash_json(state)})
 
 
 def read_progress(folder: Path) -> object:
@@ -253,18 +254,36 @@ def read_progress(folder: Path) -> object:
 # Runs
 
 
+def good_settings() -> dict[str, Any]:
+    """Return the settings of a run."""
+    return checkpoint({}).config.to_json() | {"run_id": "0123"}
+
+
+def good_history() -> list[Any]:
+    """Return the rows of a history of two epochs."""
+    return [
+        HistoryRow(
+            epoch=epoch,
+            lr=0.1,
+            annealed={},
+            select="val",
+            images_per_second=100.0,
+            train_loss=0.5,
+            seconds=1.5,
+            select_n=143,
+            counts={"student": Counts(clean_correct=90, robust_correct=50)},
+        ).to_json()
+        for epoch in (1, 2)
+    ]
+
+
 def write_run_file(name: str, seed: int, folder: Path) -> None:
     """Write the settings or the history of a run with some values or bytes changed."""
-    rows = [{"epoch": epoch, "train_loss": 0.5, "seconds": 1.5} for epoch in (1, 2)]
-    settings = checkpoint({}).config.to_json() | {"run_id": "0123"}
-    content: list[Any] = rows if name == "history.jsonl" else [settings]
+    content = good_history() if name == "history.jsonl" else [good_settings()]
     if seed % 3:
         content = change_values(content, seed, odd_json())
-        lines = "".join(json.dumps(row) + "\n" for row in content)
-        (folder / name).write_text(lines)
-    else:
-        lines = "".join(json.dumps(row) + "\n" for row in content)
-        (folder / name).write_bytes(damage(lines.encode(), seed))
+    written = "".join(json.dumps(row) + "\n" for row in content).encode()
+    (folder / name).write_bytes(written if seed % 3 else damage(written, seed))
 
 
 def read_settings(folder: Path) -> None:

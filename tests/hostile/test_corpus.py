@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from hostile.areas import AREAS
+from hostile.areas import AREAS, mutation_areas
 from hostile.limited import HELD, Case, outcomes
 
 #: Of a run that is not slow: every so manyth case.
 STEP = 25
+#: Random changes, of all kinds of files together.
+NUM_MUTATIONS = 1000
 
 
 def broken(cases: Iterable[Case], folder: Path) -> list[tuple[str, str]]:
@@ -28,6 +30,11 @@ def test_a_sample_of_hostile_files_is_read_or_refused(tmp_path: Path, area: str)
 @pytest.mark.parametrize("area", AREAS)
 def test_every_hostile_file_is_read_or_refused(tmp_path: Path, area: str) -> None:
     assert broken(AREAS[area](), tmp_path / "case") == []
+
+
+@pytest.mark.parametrize("area", mutation_areas(0))
+def test_changed_files_are_read_or_refused(tmp_path: Path, area: str) -> None:
+    assert broken(mutation_areas(NUM_MUTATIONS)[area](), tmp_path / "case") == []
 
 
 def explode(folder: Path) -> None:
