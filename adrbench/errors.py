@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
 
+from adrbench.printable import printable
+
 #: The number of valid names that an error lists when none is similar.
 MOST_SHOWN = 15
 #: With at most this many valid names, an error lists all of them after the most similar ones.
@@ -20,11 +22,14 @@ _names_flags = ContextVar("names_flags", default=False)
 
 
 class AdrbenchError(ValueError):
-    """An error the user can act on; its text is one sentence."""
+    """An error the user can act on; its text is one printable line, whatever it quotes."""
 
     exit_code = 1
     #: Whether another process of the same run reports this error to the user.
     is_reported = False
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class UsageError(AdrbenchError):

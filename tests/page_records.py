@@ -16,6 +16,7 @@ from adrbench.results.records import (
     StageResult,
     pack_outcomes,
 )
+from adrbench.runtime.typed_json import from_json, to_json
 from report_outputs import make_outputs, save
 from report_records import (
     attack_record,
@@ -90,7 +91,7 @@ def _make_stages(robust: int) -> tuple[StageResult, ...]:
 
 
 def make_hostile(record: Any, text: str = HOSTILE) -> Any:
-    """Return a record with `text` in every field that may hold any text."""
+    """Return a record as it is read from a file with `text` in every field of any text."""
     free = {
         *("dataset", "arch", "activation", "method", "run", "label", "suite", "device"),
         *("name", "commit", "data_sha256", "weights_sha256", "training_images_sha256"),
@@ -112,7 +113,7 @@ def make_hostile(record: Any, text: str = HOSTILE) -> Any:
                 replace(stage, name=f"{text}{i}") for i, stage in enumerate(value)
             )
     changes.pop("norm", None)
-    return replace(record, **changes)
+    return from_json(type(record), to_json(replace(record, **changes)))
 
 
 def hostile_records() -> list[Record]:

@@ -34,6 +34,7 @@ from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.foreign import fingerprint_weights
 from adrbench.models.frozen import Freezer
 from adrbench.models.modes import device_of
+from adrbench.printable import is_printable
 from adrbench.runtime.arithmetic import Precision
 from adrbench.runtime.context import Context
 from adrbench.runtime.devices import choose_device
@@ -272,7 +273,7 @@ def _plan(
 ) -> list[Job]:
     """Return the evaluation under each threat model."""
     for what, text in (("name", name), ("dataset", dataset)):
-        if not isinstance(text, str) or not text.strip() or not text.isprintable():
+        if not isinstance(text, str) or not text.strip() or not is_printable(text):
             raise UsageError(f"{what} is {text!r}: give a name that can be printed.")
     declared = settings_of(AttackConfig)
     config = AttackConfig(

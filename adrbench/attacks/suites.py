@@ -19,6 +19,7 @@ from adrbench.attacks.stages import (
 )
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import UsageError
+from adrbench.printable import is_printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Suite:
                     "give objects with a name and perturb(model, x, y, indices)."
                 )
         for name in (self.name, *(stage.name for stage in self.stages)):
-            if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            if not isinstance(name, str) or not name.strip() or not is_printable(name):
                 raise UsageError(
                     f"{name!r} is not a valid name for a suite or attack: give a printable string."
                 )

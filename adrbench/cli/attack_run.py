@@ -1,6 +1,5 @@
 """The evaluations of one `adrbench attack`: planned together, run one after another, displayed."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from adrbench.evaluation.stage_runner import ProgressCallbacks
 from adrbench.evaluation.state_files import output_files, progress_files
 from adrbench.evaluation.targets import TargetModel, TargetOptions, resolve_targets
 from adrbench.models.frozen import Freezer
+from adrbench.printable import get_logger
 from adrbench.results.records import AttackRecord
 from adrbench.runtime.context import Context
 from adrbench.runtime.files import check_writable
@@ -32,7 +32,7 @@ from adrbench.runtime.memory_errors import explaining_memory_errors
 from adrbench.runtime.process_group import ProcessGroup, same_on_all_ranks
 from adrbench.runtime.signals import Interrupted
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

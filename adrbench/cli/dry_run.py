@@ -1,6 +1,5 @@
 """`adrbench train --dry-run`: describe a run without taking a step or writing a file."""
 
-import logging
 import textwrap
 from collections.abc import Collection
 from pathlib import Path
@@ -19,12 +18,13 @@ from adrbench.data.find_source import stored_name
 from adrbench.data.hold_out import hold_out
 from adrbench.display.settings import WIDTH, list_settings, tabulate
 from adrbench.errors import argument
+from adrbench.printable import get_logger
 from adrbench.results.provenance import describe_device
 from adrbench.runtime.context import Context
 from adrbench.training.plan import Plan
 from adrbench.training.state import Run, build_state
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: name -> class of torchvision, of the data sets that are downloaded where they are missing.
 CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}

@@ -6,14 +6,13 @@
 import functools
 import inspect
 import os
-import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from adrbench.cli.notes import notes_on_stderr, print_error
+from adrbench.cli.notes import notes_on_stderr, print_error, print_traceback
 from adrbench.cli.streams import STANDARD_OUTPUT
 from adrbench.errors import AdrbenchError, naming_flags
 from adrbench.registry import UserCodeError
@@ -48,7 +47,7 @@ def handle_errors(command: F) -> F:
         except AdrbenchError as error:
             if not error.is_reported:
                 if debug:
-                    traceback.print_exception(error)
+                    print_traceback(error)
                 print_error(describe_error(error, has_traceback=debug))
             raise typer.Exit(error.exit_code) from error
         except OSError as error:

@@ -1,6 +1,5 @@
 """`adrbench inspect`: what ADR does to the labels of a run at one of its checkpoints."""
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -8,13 +7,14 @@ import typer
 
 from adrbench.cli.options import DataDir, Device
 from adrbench.errors import UsageError, unknown_name
+from adrbench.printable import get_logger
 
 if TYPE_CHECKING:
     from adrbench.evaluation.inspection import Inspection
     from adrbench.results.inspection import InspectRecord
     from adrbench.runtime.context import Context
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 SELECTIONS = ("best", "last")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from adrbench.printable import printable
 from adrbench.report.inspection_tables import describe, tabulate
 from adrbench.report.terminal import render_table
 from adrbench.results.inspection import InspectRecord
@@ -22,4 +23,4 @@ def print_inspection(record: InspectRecord, path: Path) -> None:
     for table in tabulate(record):
         typer.echo()
         typer.echo(render_table(table, width, color=is_terminal), nl=False)
-    typer.echo(f"\nrecord: {path}")
+    typer.echo(f"\nrecord: {printable(str(path))}")

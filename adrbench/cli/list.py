@@ -11,6 +11,7 @@ from adrbench.config.component_plugins import find_component
 from adrbench.config.components import COMPONENTS, Component
 from adrbench.config.declare import format_eps, parse_fraction
 from adrbench.errors import AdrbenchError, UsageError, unknown_name
+from adrbench.printable import printable
 from adrbench.registry import Kind, find_plugin, plugin_names
 
 
@@ -156,4 +157,4 @@ def summarize(registered: object) -> str:
     if isinstance(registered, Component):
         return describe_component(registered)
     lines = (registered.__doc__ or "").strip().splitlines()
-    return lines[0].rstrip(".") if lines else "no description"
+    return printable(lines[0].rstrip(".")) if lines else "no description"

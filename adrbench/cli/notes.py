@@ -4,12 +4,15 @@ import logging
 import shutil
 import sys
 import textwrap
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 import typer
 
+from adrbench.printable import printable
 from adrbench.runtime.torchrun import is_rank_zero
 
 
@@ -30,9 +33,9 @@ class NoteHandler(logging.Handler):
 
 @contextmanager
 def notes_on_stderr() -> Iterator[None]:
-    """Print the package's log records to stderr while a command runs, but no deprecation in torch.
+    """Print the package's log records to stderr while a command runs, and printable warnings.
 
-    timm and other libraries that a user's code imports cause such warnings.
+    Deprecations in torch, which timm and other libraries cause, are left out.
     """
     logger = logging.getLogger("adrbench")
     handler, level = NoteHandler(), logger.level
@@ -40,6 +43,7 @@ def notes_on_stderr() -> Iterator[None]:
     logger.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
             yield
     finally:
@@ -47,9 +51,28 @@ def notes_on_stderr() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of a library, which may quote a file, to stderr (see `warnings`)."""
+    text = f"{filename}:{lineno}: {category.__name__}: {message}"
+    print(printable(text), file=file or sys.stderr)
+
+
 def print_error(message: str) -> None:
-    """Print an error message to stderr, as one `error:` line."""
-    typer.secho(wrap_for_terminal(f"error: {message}"), fg="red", err=True)
+    """Print an error message, which may quote a file or the command line, as one `error:` line."""
+    typer.secho(wrap_for_terminal(f"error: {printable(message)}"), fg="red", err=True)
+
+
+def print_traceback(error: BaseException) -> None:
+    """Print the traceback of an error to stderr, whose messages may quote a file."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    typer.echo("\n".join(map(printable, lines)), err=True)
 
 
 def wrap_for_terminal(line: str) -> str:

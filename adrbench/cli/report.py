@@ -1,6 +1,5 @@
 """`adrbench report`: read records, print tables."""
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adrbench.errors import unknown_name
+from adrbench.printable import get_logger
 
 if TYPE_CHECKING:
     from adrbench.report import Report
     from adrbench.report.figures import Chart
     from adrbench.results.records import Record
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Of more files that are not records, only the number is noted.
 MOST_NOTED = 10

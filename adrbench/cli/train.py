@@ -1,6 +1,5 @@
 """`adrbench train`: parse a command line, train, and print a summary."""
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +10,12 @@ from adrbench.cli.options import DataDir, Device, is_on_command_line
 from adrbench.config.components import COMPONENTS
 from adrbench.config.presets import DEFAULT_METHOD
 from adrbench.config.settings import SAVE_MINUTES
+from adrbench.printable import get_logger, printable
 
 if TYPE_CHECKING:
     from adrbench.results.records import TrainRecord
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: The arguments besides the data set that determine the preset.
 CHOICES = ("method", "arch", "activation")
@@ -130,5 +130,6 @@ def summarize(record: "TrainRecord", directory: Path) -> str:
         accuracy = {"robust": "PGD accuracy", "clean": "clean accuracy"}[best.criterion]
         lines.append(f"{weights}: {split} {accuracy} {figures}")
     arch = f" --arch {record.arch}" if is_imported(record.arch) else ""
-    lines.append(f"trained in {record.seconds:,.0f} s; next: adrbench attack {directory}{arch}")
+    shown = printable(str(directory))
+    lines.append(f"trained in {record.seconds:,.0f} s; next: adrbench attack {shown}{arch}")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adrbench.errors import DataError, one_line
+from adrbench.printable import printable
 
 #: Color and transparency; an axis longer than this is not the channels.
 MAX_CHANNELS = 4
@@ -148,7 +149,7 @@ def check_counts(num_images: int, num_labels: int, images: str, labels: str) -> 
 def check_class_names(names: object, num_classes: int, where: str) -> tuple[str, ...]:
     """Return class names, which may be None, as a tuple; DataError unless there is one per class.
 
-    They may contain any characters; what cannot be encoded is replaced.
+    They may contain any characters, which are made printable.
     """
     if names is None:
         return ()
@@ -165,4 +166,4 @@ def check_class_names(names: object, num_classes: int, where: str) -> tuple[str,
             f"class_names of {where} has {len(texts)} names, but there are {num_classes} "
             "classes: give one name per class, in the order of the labels."
         )
-    return tuple(text.encode(errors="replace").decode() for text in texts)
+    return tuple(map(printable, texts))

@@ -10,6 +10,7 @@ from adrbench.data.folder import open_folder
 from adrbench.data.images import Dataset, Source
 from adrbench.data.npz import open_npz
 from adrbench.errors import UsageError, argument, one_line
+from adrbench.printable import is_printable
 from adrbench.registry import check_foreign, is_foreign, is_import_path
 
 #: What an error offers beside the built-in names.
@@ -103,6 +104,10 @@ def _parse_path(dataset: str) -> Path:
         raise UsageError(
             f"dataset {dataset!r} is not a path ({error}): give an .npz file or an image folder."
         ) from error
+    if not is_printable(os.path.abspath(path)):
+        raise UsageError(
+            f"dataset {dataset!r} has characters in its path that cannot be printed: rename it."
+        )
     if not dataset or not (_looks_like_path(dataset) or os.path.exists(path)):
         check_foreign("datasets", dataset, [*DATASETS, *EXAMPLES])
     return path

@@ -140,7 +140,7 @@ def _read_array(path: Path, key: str, check: Callable[[Header, str], None]) -> n
     with _open_archive(path) as archive:
         members = _find_members(archive)
         if key not in members:
-            found = list_first([k if k.isprintable() else repr(k) for k in members], MOST_SHOWN)
+            found = list_first(list(members), MOST_SHOWN)
             raise DataError(
                 f"{path} has no {key} but {found or 'nothing'}: it must contain x_test and y_test, "
                 "for training x_train and y_train too, and may contain x_val and y_val."

@@ -8,6 +8,7 @@ from rich.constrain import Constrain
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
+from rich.text import Text
 
 REFRESHES_PER_SECOND = 5
 #: Columns left free at the right. There a terminal echoes Ctrl-C as ^C; on a full line that would
@@ -52,7 +53,8 @@ def progress_line(before: str, after: str, *, fraction: float | None) -> Table:
     columns = (Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True))
     line = Table.grid(*columns, padding=(0, 1))
     total = None if fraction is None else 1.0
-    line.add_row(before, ProgressBar(total=total, completed=fraction or 0.0), after)
+    bar = ProgressBar(total=total, completed=fraction or 0.0)
+    line.add_row(Text(before), bar, Text(after))
     return line
 
 

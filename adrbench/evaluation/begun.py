@@ -1,6 +1,5 @@
 """The arithmetic in which an interrupted evaluation was begun, and in which "auto" resumes it."""
 
-import logging
 from dataclasses import replace
 
 import torch
@@ -8,9 +7,10 @@ import torch
 from adrbench.errors import RecordError, UsageError
 from adrbench.evaluation.job import Job
 from adrbench.evaluation.state_files import StateLocation, beside_record, progress_files
+from adrbench.printable import get_logger
 from adrbench.runtime.arithmetic import ARITHMETICS, RANKED, Arithmetic, choose_for_search
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def adopt_begun(job: Job, device: torch.device, location: StateLocation | None = None) -> Job:

@@ -1,6 +1,5 @@
 """Inspecting a run: what ADR does to its labels at a checkpoint, from the file to the record."""
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from adrbench.evaluation.rectified_labels import (
 from adrbench.evaluation.targets.own import advise_arch, find_checkpoints
 from adrbench.methods.adr import Rectified
 from adrbench.methods.build import build_method
+from adrbench.printable import get_logger, is_printable
 from adrbench.results.inspection import AnnealedEpoch, InspectRecord, LabeledImage
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import read_record, write_record
@@ -34,7 +34,7 @@ from adrbench.runtime.context import Context
 from adrbench.runtime.files import check_writable
 from adrbench.runtime.hashing import hash_file
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def plan_inspection(
 def check_inspectable(path: Path, checkpoint: Checkpoint) -> None:
     """Raise CheckpointError unless a checkpoint has ADR, and a run's name for the record's file."""
     run = checkpoint.run
-    if not run or Path(run).name != run or not run.isprintable():
+    if not run or Path(run).name != run or not is_printable(run):
         raise CheckpointError(
             f"{path} is of a run called {run!r:.60}, which cannot be part of the name of "
             "a file: copy or train it again."

@@ -1,6 +1,5 @@
 """Planning an evaluation: from a target to a job, with the path of its record."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +17,14 @@ from adrbench.evaluation.job import Job
 from adrbench.evaluation.outputs import AFTERWARDS, check_fits, check_offers_outputs
 from adrbench.evaluation.state_files import output_files, progress_files
 from adrbench.evaluation.targets import TargetModel
+from adrbench.printable import get_logger
 from adrbench.registry import calling_user_code
 from adrbench.results.outputs import outputs_path
 from adrbench.runtime.arithmetic import AUTO, FLOAT32, choose_for_search
 from adrbench.runtime.files import check_name, check_replaceable
 from adrbench.runtime.locks import GLOBAL_STATE
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def plan(

@@ -1,6 +1,5 @@
 """The stages of an evaluation, and which of them its saved progress leaves to be run."""
 
-import logging
 from collections.abc import Sequence
 
 import torch
@@ -14,10 +13,11 @@ from adrbench.evaluation.adversarial import BatchExamples
 from adrbench.evaluation.batch_files import BatchStore
 from adrbench.evaluation.progress import Progress, ProgressStore, begin
 from adrbench.evaluation.search import Recheck
+from adrbench.printable import get_logger
 from adrbench.runtime.arithmetic import FLOAT32, Arithmetic
 from adrbench.runtime.process_group import ProcessGroup
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CLEAN = "clean"
 

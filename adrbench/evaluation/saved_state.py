@@ -17,6 +17,7 @@ from adrbench.evaluation.state_files import (
     output_files,
     progress_files,
 )
+from adrbench.printable import is_printable
 from adrbench.runtime.files import check_may_write, check_name, check_writable
 from adrbench.runtime.locks import exclusive
 from adrbench.runtime.process_group import ProcessGroup
@@ -103,7 +104,7 @@ def locate_state(state_path: str | Path) -> StateLocation:
     """
     text = str(state_path)
     stem = Path(text.removesuffix(SUFFIX))
-    if not isinstance(state_path, str | Path) or not stem.name or not text.isprintable():
+    if not isinstance(state_path, str | Path) or not stem.name or not is_printable(text):
         raise UsageError(
             f"state_path is {state_path!r}: give the path of a file, such as 'my-evaluation'."
         )

@@ -1,6 +1,5 @@
 """The stages of an evaluation, batch by batch: attack, judge, record the outcomes, save."""
 
-import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -23,11 +22,12 @@ from adrbench.evaluation.progress import Progress
 from adrbench.evaluation.search import Search
 from adrbench.models.chunked import ChunkedModel
 from adrbench.models.modes import restored_buffers
+from adrbench.printable import get_logger
 from adrbench.registry import UserCodeError, calling_user_code
 from adrbench.runtime.arithmetic import searching_in
 from adrbench.runtime.process_group import ProcessGroup
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -5,7 +5,6 @@ An architecture is a callable `(num_classes, in_channels) -> nn.Module`, whose n
 package is one module and one line in `ARCHITECTURES`.
 """
 
-import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,9 +26,10 @@ from adrbench.models.preact_resnet import PreActResNet18
 from adrbench.models.resnet import ResNet18
 from adrbench.models.small_cnn import SmallCNN
 from adrbench.models.wide_resnet import WideResNet
+from adrbench.printable import get_logger
 from adrbench.registry import Plugin, check_foreign, resolve
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: name -> summary and builder, which also has a keyword `activation`.
 #: `find_architecture` also accepts `wrn-D-K`.

@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adrbench.errors import first_line
 from adrbench.models.graphed import MakePasses, Passes
+from adrbench.printable import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Batches smaller than this part of the largest batch are not compiled. The sizes from here on are
 #: three (see `graphed.SIZE_RATIO`).

@@ -3,7 +3,6 @@
 It is a drop-in replacement for the model: attack code runs on it unchanged.
 """
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from adrbench.models.frozen import (
     logits_and_gradient,
     relative_difference,
 )
+from adrbench.printable import get_logger
 from adrbench.runtime.arithmetic import (
     GRADIENT_TOLERANCES,
     TOLERANCES,
@@ -26,7 +26,7 @@ from adrbench.runtime.arithmetic import (
 )
 from adrbench.runtime.cuda_graphs import PLAIN_CALLS, capture_graph, side_stream
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: The smallest batch size with a graph of its own; smaller batches are padded to it.
 SMALLEST_BATCH = 16

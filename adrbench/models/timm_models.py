@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from adrbench.errors import CheckpointError, UsageError, argument, one_line, unknown_name
+from adrbench.printable import get_logger
 from adrbench.runtime.files import check_regular_file
 from adrbench.runtime.memory import total_memory
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 PREFIX = "timm:"
 #: The files on the Hugging Face Hub in which weights are looked for, by what timm calls them.

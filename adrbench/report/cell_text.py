@@ -109,13 +109,5 @@ def _cell(row: Row, column: Column, intervals: bool, numbers: dict[str, int]) ->
 
 
 def cut(text: str, most: int = MOST_CHARACTERS) -> str:
-    """Return `text` on one line, without control characters and of at most `most` characters."""
-    plain = _plain(text)
-    return plain if len(plain) <= most else f"{plain[: most - 1]}…"
-
-
-def _plain(text: str) -> str:
-    """Return `text` on one line, without control characters."""
-    if text.isprintable():
-        return text
-    return "".join(" " if c.isspace() else c for c in text if c.isspace() or c.isprintable())
+    """Return `text`, or its beginning if it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

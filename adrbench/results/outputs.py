@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adrbench.errors import RecordError, one_line
+from adrbench.printable import printable
 from adrbench.runtime.files import read_limited, write_atomically
 from adrbench.runtime.npz import unpacked_within
 
@@ -172,7 +173,7 @@ def read_outputs(path: Path, file: OutputsFile) -> Outputs:
             names = arrays["class_names"]
         if names.dtype.kind != "U" or names.ndim != 1:
             raise ValueError(f"class_names has type {names.dtype} and shape {names.shape}")
-        return Outputs(**found, class_names=tuple(names.tolist()))
+        return Outputs(**found, class_names=tuple(map(printable, names.tolist())))
     except Exception as error:  # zipfile and numpy may raise anything for a damaged file
         raise RecordError(
             f"{path} does not contain the outputs of a model ({one_line(error)})."

@@ -3,7 +3,6 @@
 This removes the launch overhead on the host.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor
 
 from adrbench.errors import first_line
+from adrbench.printable import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: The inputs of work, by name: tensors of the same shapes every time, and numbers.
 Inputs = Mapping[str, float | Tensor]

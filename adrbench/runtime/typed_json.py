@@ -1,7 +1,8 @@
 """Frozen dataclasses to and from plain JSON values; msgspec checks every type on the way in.
 
 Configurations, records and checkpoint headers all pass through here, so a file that was edited by
-hand or written by other software is refused with the name of the field that is wrong.
+hand or written by other software is refused with the name of the field that is wrong. All strings
+that are read are printable.
 """
 
 import dataclasses
@@ -14,12 +15,16 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from adrbench.printable import printable
+
 T = TypeVar("T")
 
 #: Larger integers would overflow wherever they meet a float or an array.
 INT64 = range(-(2**63), 2**63)
 #: Deeper values could exhaust the stack of code that walks through them later.
 MAX_DEPTH = 50
+#: The depth at which `MAX_DEPTH` is exceeded in any field, however many tables are around it.
+MAX_NESTING = 2 * MAX_DEPTH
 #: Longer values and names are abbreviated in an error.
 MAX_SHOWN = 40
 _SHORT = reprlib.Repr()
@@ -45,19 +50,45 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(cls: type[T], data: object) -> T:
-    """Build the dataclass `cls` from plain JSON values.
+    """Build the dataclass `cls` from plain JSON values, whose strings are made printable.
 
     Raises:
         ValueError: naming the field that is missing, unknown or of another type.
 
     """
+    data = _make_printable(data)
     try:
         value = msgspec.convert(data, cls, strict=True)
     except msgspec.ValidationError as error:
         raise ValueError(_translate(error, cls, data)) from error
-    except UnicodeEncodeError as error:  # a lone surrogate in a name, or where a name is expected
-        raise ValueError(f"unknown field or value {_one_line(error.object)}") from error
     _check(value, data, "")
+    return value
+
+
+def _make_printable(data: Any) -> Any:
+    """Return JSON values with printable strings, which are `data` itself if it has no others."""
+    return data if _is_plain(data) else _with_printable_texts(data)
+
+
+def _is_plain(data: Any) -> bool:
+    """Return whether all strings in `data` are ASCII without controls; False if it is no JSON."""
+    try:
+        text = msgspec.json.encode(data)
+    except (TypeError, ValueError, ArithmeticError, RecursionError):
+        return False
+    return text.isascii() and b"\\" not in text and b"\x7f" not in text
+
+
+def _with_printable_texts(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if depth < MAX_NESTING and isinstance(value, dict):
+        return {
+            printable(key) if isinstance(key, str) else key: _with_printable_texts(item, depth + 1)
+            for key, item in value.items()
+        }
+    if depth < MAX_NESTING and isinstance(value, list | tuple):
+        return [_with_printable_texts(item, depth + 1) for item in value]
     return value
 
 
@@ -71,7 +102,11 @@ def _check(value: Any, data: Any, where: str, depth: int = 0) -> None:
             f"field {where} is nested too deep, at most {MAX_DEPTH} levels are allowed"
         )
     if isinstance(value, dict):
-        inner = [(f".{_one_line(k)}", k) for k, item in value.items() if type(item) not in _SCALARS]
+        if _SCALARS.issuperset(map(type, value.values())):
+            return
+        inner = [
+            (f".{_abbreviate(k)}", k) for k, item in value.items() if type(item) not in _SCALARS
+        ]
     elif isinstance(value, list | tuple):
         inner = [(f"[{i}]", i) for i, item in enumerate(value) if type(item) not in _SCALARS]
     else:
@@ -87,7 +122,7 @@ def _check_fields(value: Any, data: Mapping[str, Any], prefix: str) -> None:
     known = _field_names(cls)
     for name in data:
         if name not in known:
-            raise ValueError(f"unknown field {prefix}{_one_line(name)}")
+            raise ValueError(f"unknown field {prefix}{_abbreviate(name)}")
         item = getattr(value, name)
         if type(item) is int and item not in INT64:
             raise ValueError(f"field {prefix}{name} should fit into 64 bits")
@@ -139,9 +174,9 @@ def _find(data: Any, where: str) -> Any:
     return data
 
 
-def _one_line(key: object) -> str:
-    """Return a name that came with the data, abbreviated and on one line."""
-    return repr(str(key)[:MAX_SHOWN])[1:-1]
+def _abbreviate(key: object) -> str:
+    """Return a name that came with the data, abbreviated."""
+    return str(key)[:MAX_SHOWN]
 
 
 def _shown(value: object) -> str:

@@ -4,7 +4,6 @@ PyTorch compiles a network at its first pass in each mode, which takes long. Her
 before the first step, in a rehearsal of its passes, and never within a step.
 """
 
-import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -13,11 +12,12 @@ from torch import Tensor, nn
 
 from adrbench.models.compiled import compiling, find_reason
 from adrbench.models.modes import restored_buffers
+from adrbench.printable import get_logger
 from adrbench.runtime import seeds
 from adrbench.runtime.cuda_graphs import Inputs
 from adrbench.training.state import Run, TrainState
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 BACKEND = "inductor"
 

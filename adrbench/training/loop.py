@@ -1,6 +1,5 @@
 """Training: the loop over epochs, and their validation."""
 
-import logging
 import math
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from adrbench.evaluation.stage_runner import OnBatch, ProgressCallbacks
 from adrbench.models.architectures import Architecture
 from adrbench.models.frozen import ModelFreezer
 from adrbench.models.refill import RefillingFreezer
+from adrbench.printable import get_logger
 from adrbench.results.history import Counts, HistoryRow
 from adrbench.results.provenance import describe_device, now
 from adrbench.results.records import Session, TrainRecord
@@ -34,7 +34,7 @@ from adrbench.training.run_record import check_own_record, make_record, write_ow
 from adrbench.training.state import Run, TrainState, build_state, prepare_run, selection_images
 from adrbench.training.step import Stepper
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 VALIDATION_BATCH = 250
 

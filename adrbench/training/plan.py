@@ -1,6 +1,5 @@
 """A run before it starts: its settings, data set, architecture and paths, from a request."""
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from adrbench.data import Dataset, load_dataset, steps_per_epoch
 from adrbench.errors import UsageError, argument
 from adrbench.models.architectures import Architecture, find_activation, find_architecture
 from adrbench.models.foreign import Builder
+from adrbench.printable import get_logger
 from adrbench.runtime.context import Context
 from adrbench.runtime.launch import rank_zero_first
 from adrbench.training.automatic import adopt, check_resumable, decide
@@ -20,7 +20,7 @@ from adrbench.training.checkpointer import read_settings
 from adrbench.training.run_names import check_run_name, run_name
 from adrbench.training.state import Run, prepare_run
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,12 @@
 """Running a plan, for the command line and for Python: resuming, errors and interruptions."""
 
-import logging
 import signal
 from pathlib import Path
 
 from adrbench.checkpoints.format import LAST
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import argument
+from adrbench.printable import get_logger
 from adrbench.results.records import TrainRecord
 from adrbench.runtime.context import Context
 from adrbench.runtime.files import check_writable
@@ -18,7 +18,7 @@ from adrbench.training.callbacks import Callbacks, NoCallbacks, combine
 from adrbench.training.checkpointer import is_finished
 from adrbench.training.plan import Plan
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class HasBegun(NoCallbacks):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import UsageError, argument
+from adrbench.printable import is_printable
 from adrbench.registry import spell_for_files
 from adrbench.runtime.files import excess_length
 
@@ -26,7 +27,7 @@ def check_run_name(name: str, results: Path) -> None:
         UsageError: when it cannot.
 
     """
-    is_plain = bool(name) and Path(name).name == name and name.isprintable()
+    is_plain = bool(name) and Path(name).name == name and is_printable(name)
     if not is_plain or name != name.strip() or name.startswith("."):
         raise UsageError(
             f"the name of the run is {name!r}: give a plain name that does not begin with a dot, "

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import adrbench.results.records
 from adrbench.config.threat import ThreatModel
 from adrbench.errors import RecordError
+from adrbench.printable import printable
 from adrbench.report.run_settings import fingerprint
 from adrbench.results.inspection import InspectRecord
 from adrbench.results.migrations import SCHEMA
@@ -65,13 +66,16 @@ def test_outcomes_that_cannot_be_those_of_n_images(packed: str, words: str) -> N
         unpack_outcomes(packed, 17)
 
 
+printable_texts = st.text().map(printable)
+
+
 @given(
     counts=st.tuples(
         st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 10**6), st.integers(1, 10**6)
     ).map(sorted),
     eps=st.floats(1e-9, 1),
-    text=st.text(),
-    parameters=st.dictionaries(st.text(), st.integers() | st.text() | st.booleans()),
+    text=printable_texts,
+    parameters=st.dictionaries(printable_texts, st.integers() | printable_texts | st.booleans()),
     seed=st.none() | st.integers(0, 2**63 - 1),
 )
 def test_an_attack_record_survives_a_round_trip(

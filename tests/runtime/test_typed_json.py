@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adrbench.printable import is_printable, printable
 from adrbench.runtime.typed_json import from_json, to_json
 
 
@@ -33,7 +34,8 @@ class Outer:
 GOOD: dict[str, Any] = {"count": 1, "flag": True, "choice": "a", "inner": {"name": "x"}}
 
 whole_numbers = st.integers(-(2**63), 2**63 - 1)
-inners = st.builds(Inner, st.text(), st.none() | st.floats(allow_nan=False))
+printable_texts = st.text().map(printable)
+inners = st.builds(Inner, printable_texts, st.none() | st.floats(allow_nan=False))
 outers = st.builds(
     Outer,
     count=whole_numbers,
@@ -41,8 +43,8 @@ outers = st.builds(
     choice=st.sampled_from(["a", "b"]),
     inner=inners,
     items=st.lists(inners, max_size=3).map(tuple),
-    table=st.dictionaries(st.text(), whole_numbers, max_size=3),
-    anything=st.none() | st.text() | st.lists(st.integers()),
+    table=st.dictionaries(printable_texts, whole_numbers, max_size=3),
+    anything=st.none() | printable_texts | st.lists(st.integers()),
 )
 
 
@@ -103,13 +105,25 @@ def test_nested_lists_are_kept(levels: int) -> None:
         ({"choice": 10**400}, "field choice should be 'a' or 'b', not a int"),
         ({"anything": nested(51)}, r"field anything\[0\] is nested too deep, at most 50 levels"),
         ({"flag": nested(900)}, r"field flag should be bool, not \[\["),
-        ({"a\n" + "b" * 99: ""}, r"unknown field a\\nb{38}$"),
-        ({"a\x1b\ud800": 1}, r"unknown field or value a\\x1b\\ud800$"),
+        ({"a\n" + "b" * 99: ""}, r"unknown field a\\nb{37}$"),
+        ({"a\x1b\ud800": 1}, r"unknown field a\\x1b\\ud800$"),
     ],
 )
 def test_a_value_of_another_type_is_refused_by_name(change: Mapping[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         from_json(Outer, GOOD | dict(change))
+
+
+@pytest.mark.parametrize("levels", [1, 22])
+def test_strings_and_keys_are_made_printable_wherever_they_are(levels: int) -> None:
+    deep: Any = "\x1b[2J"
+    for _ in range(levels):
+        deep = [{"\u202e": deep}]
+    hostile = {"inner": {"name": "a\nb"}, "table": {"\x9b": 1}, "anything": {"a": deep}}
+    read = from_json(Outer, GOOD | hostile)
+    assert (read.inner.name, read.table) == (r"a\nb", {r"\x9b": 1})
+    assert is_printable(json.dumps(to_json(read), ensure_ascii=False))
+    assert "[2J" in json.dumps(to_json(read))
 
 
 @pytest.mark.parametrize("name", GOOD)

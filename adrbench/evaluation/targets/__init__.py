@@ -4,7 +4,6 @@ There is one module per kind of target. Checks that do not need to read or downl
 made first.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +14,12 @@ from adrbench.checkpoints.torch_files import describe_unread, read_torch_file
 from adrbench.errors import CheckpointError, argument
 from adrbench.evaluation.targets import module, own, third_party, timm, zoo
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
+from adrbench.printable import get_logger
 from adrbench.registry import is_import_path
 
 __all__ = ["TargetModel", "TargetOptions", "Training", "resolve_targets"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Prefix of a target that is not a path -> what loads it, given the whole target.
 PREFIXES: dict[str, Callable[[str, TargetOptions], TargetModel]] = {

@@ -1,7 +1,5 @@
 """Targets at import paths: networks built by the user's code."""
 
-import logging
-
 from torch import nn
 
 from adrbench.errors import UsageError, argument
@@ -9,6 +7,7 @@ from adrbench.evaluation.targets.normalization import normalize
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions
 from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.foreign import fingerprint_weights
+from adrbench.printable import get_logger
 from adrbench.registry import (
     ImportPathError,
     calling_user_code,
@@ -16,7 +15,7 @@ from adrbench.registry import (
     spell_for_files,
 )
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def load_target(target: str, options: TargetOptions) -> TargetModel:

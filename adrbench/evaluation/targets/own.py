@@ -1,6 +1,5 @@
 """Targets from checkpoints that `adrbench train` wrote."""
 
-import logging
 from pathlib import Path
 
 from adrbench.checkpoints import format as checkpoints
@@ -11,11 +10,12 @@ from adrbench.config.method import WEIGHTS, Weights
 from adrbench.errors import CheckpointError, argument
 from adrbench.evaluation.plausibility import Accuracy
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
+from adrbench.printable import get_logger
 from adrbench.results.best_epoch import best_row
 from adrbench.results.history import HistoryRow
 from adrbench.runtime.hashing import hash_file
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Options that a checkpoint of ours replaces, where it does not need its architecture again.
 OWN = ("arch", "activation", "normalize")

@@ -1,6 +1,5 @@
 """A target: a model to evaluate, how its weights were trained, and the options that select it."""
 
-import logging
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +12,15 @@ from adrbench.config.method import WEIGHTS
 from adrbench.config.settings import Select
 from adrbench.config.threat import NORMS, STANDARD_EPS, ThreatModel
 from adrbench.data import Images, Source, dataset_name, load_split
-from adrbench.errors import argument, unknown_name
+from adrbench.errors import UsageError, argument, unknown_name
 from adrbench.evaluation.plausibility import Accuracy, doubt_accuracy, doubt_average
 from adrbench.evaluation.targets.normalization import NONE, parse_normalization, per_channel
 from adrbench.models.architectures import ACTIVATIONS, canonical_arch
+from adrbench.printable import get_logger, is_printable
 from adrbench.runtime.hashing import hash_weights
 from adrbench.runtime.source_code import fingerprint_modules
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 WEIGHTS_CHOICES = (*WEIGHTS, "both")
 
@@ -141,6 +141,10 @@ class TargetOptions:
         ):
             if name is not None and name not in valid:
                 raise unknown_name(kind, name, valid)
+        if self.name is not None and not (self.name.strip() and is_printable(self.name)):
+            raise UsageError(
+                f"{argument('name')} is {self.name!r}: give a name that can be printed."
+            )
         if self.normalize is not None:
             parse_normalization(self.normalize)
         if self.dataset is not None:

@@ -1,6 +1,5 @@
 """Targets from state dicts that other code saved."""
 
-import logging
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from adrbench.models.architectures import (
     find_activation,
     find_architecture,
 )
+from adrbench.printable import get_logger, printable
 from adrbench.runtime.hashing import hash_file
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def load_target(path: Path, content: object, options: TargetOptions) -> TargetModel:
@@ -61,7 +61,7 @@ def load_target(path: Path, content: object, options: TargetOptions) -> TargetMo
         dataset=options.dataset,
         arch=architecture.name,
         activation=activation,
-        run=f"{path.stem}-{chosen}" if chosen else path.stem,
+        run=printable(f"{path.stem}-{chosen}" if chosen else path.stem),
         checkpoint_sha256=hash_file(path),
         threat_model=threat_model,
         model=model.eval(),

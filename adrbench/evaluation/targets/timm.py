@@ -1,7 +1,5 @@
 """Targets from timm: its networks with their pretrained weights."""
 
-import logging
-
 from torch import nn
 
 from adrbench.errors import UsageError, argument
@@ -9,12 +7,13 @@ from adrbench.evaluation.targets.normalization import normalize
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions
 from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.timm_models import PREFIX, Pretrained, check_name, load_pretrained
+from adrbench.printable import get_logger
 from adrbench.registry import spell_for_files
 from adrbench.runtime.hashing import hash_weights
 
 __all__ = ["PREFIX", "load_target"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def load_target(target: str, options: TargetOptions) -> TargetModel:

@@ -1,15 +1,14 @@
 """Targets from RobustBench's model zoo."""
 
-import logging
-
 from adrbench.data import DATASETS
 from adrbench.errors import UsageError, argument
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions
 from adrbench.models.architectures import DEFAULT_ACTIVATION
 from adrbench.models.robustbench_zoo import ZOO_DATASETS, load_zoo_model
+from adrbench.printable import get_logger
 from adrbench.runtime.hashing import hash_weights
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 PREFIX = "robustbench:"
 

@@ -89,7 +89,7 @@ def styled(**changes: Any) -> Iterator[None]:
 
 
 def shorten(text: str) -> str:
-    """Return text from outside as a label: on one line, printable and short.
+    """Return text from outside as a short label.
 
     A legend leaves out labels that begin with an underscore, so that these get an invisible
     character before it.

@@ -1,11 +1,11 @@
 """Reading the files of outputs of a report, one at a time: only what the statistics need stays."""
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 
 from adrbench.errors import RecordError
+from adrbench.printable import get_logger
 from adrbench.report.attack_labels import label_attacks
 from adrbench.report.grouping import Attack, SeedGroup
 from adrbench.report.outputs.statistics import OutputStatistics
@@ -13,7 +13,7 @@ from adrbench.report.outputs.summary import SeedSummary, combine_seeds, summariz
 from adrbench.results.outputs import OutputsFinder
 from adrbench.results.records import AttackRecord
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def read_statistics(

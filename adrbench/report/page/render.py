@@ -26,7 +26,7 @@ def render_page(page: Page) -> str:
 
     sources = {name: _read(name) for name in ("template.html", "style.css", "script.js")}
     environment = Environment(
-        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, finalize=_clean
+        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, finalize=_cut
     )
     style = environment.get_template("style.css").render(
         light=_declare({color: color for color in DARK}), dark=_declare(DARK)
@@ -48,8 +48,8 @@ def render_page(page: Page) -> str:
     )
 
 
-def _clean(value: Any) -> Any:
-    """Return text from outside without control characters and of limited length."""
+def _cut(value: Any) -> Any:
+    """Return text from outside with limited length."""
     from markupsafe import Markup
 
     is_text = isinstance(value, str) and not isinstance(value, Markup)
