@@ -16,6 +16,8 @@ KEYS = (
     *("table", "dataset", "norm", "eps", "arch", "method", "against", "checkpoint", "chosen_on"),
     *("precision", "device", "processes", "suite", "outputs", "class", "predicted", "measure"),
 )
+#: What a spreadsheet takes for the start of a formula, in a full-width form too.
+FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 FIELDS = (*KEYS, "value", "std", "low", "high", "n", "seeds", "out_of", "ours", "source", "marks")
 
 
@@ -25,7 +27,7 @@ def as_json(report: Report) -> str:
     A cell that was not measured is null.
     """
     document = {"schema": SCHEMA, "tables": report.tables}
-    return _encodable(json.dumps(document, indent=1, ensure_ascii=False, default=as_plain) + "\n")
+    return json.dumps(document, indent=1, ensure_ascii=False, default=as_plain) + "\n"
 
 
 #: Fields of columns that only concern how they are shown.
@@ -44,20 +46,21 @@ def as_csv(report: Report) -> str:
     `value` is in percent for accuracies and in points for gaps and differences, `low` and `high`
     are the 95 % interval, `seeds` counts the training seeds; a p-value is `out_of` the comparisons
     that it is corrected for. A value that was not measured is an empty field, which pandas reads as
-    NaN.
+    NaN. Text that a spreadsheet would take for a formula begins with an apostrophe.
     """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
     writer.writeheader()
     for table in report.tables:
         for row in table.rows:
-            writer.writerows(_lines(table, row))
-    return _encodable(stream.getvalue())
+            for line in _lines(table, row):
+                writer.writerow({name: _as_no_formula(value) for name, value in line.items()})
+    return stream.getvalue()
 
 
-def _encodable(text: str) -> str:
-    """Return `text` with lone surrogates, which JSON may contain, escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+def _as_no_formula(value: object) -> object:
+    """Return text such that a spreadsheet does not take it for a formula; numbers as they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def _lines(table: Table, row: Row) -> Iterator[dict[str, object]]:

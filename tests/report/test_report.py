@@ -126,6 +126,31 @@ def test_names_are_escaped(format_name: str, shown: str) -> None:
     assert shown in render(report, format_name, width=200)
 
 
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\uff1d"])
+def test_csv_has_no_formulas(start: str) -> None:
+    name = f"{start}cmd|' /C calc'!A0"
+    better = foreign_record(9_000, 5_100, name, dataset=name, suite=name, warnings=(name,))
+    worse = attack_record(8_000, 4_000, method=name, dataset=name, suite=name)
+    shown = render(build_report([better, worse]), "csv")
+    cells = [cell for row in csv.reader(io.StringIO(shown)) for cell in row]
+    assert f"'{name}" in cells
+    assert [cell for cell in cells if cell.startswith(start) and not _is_number(cell)] == []
+
+
+def test_a_negative_number_is_a_number_in_csv() -> None:
+    records = [attack_record(8_000, 4_700), attack_record(8_000, 4_900, selection="last")]
+    frame = pd.read_csv(io.StringIO(render(build_report(records), "csv")))
+    assert frame.set_index("measure").loc["gap", "value"] == -2.0
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def test_intervals_only_on_request() -> None:
     """50 of 100 has the interval [40.4, 59.6]."""
     record = attack_record(90, 50, dataset="mine", n=100, num_test=100)
