@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from adrbench.report.cell_text import MISSING, Grid, grid
 from adrbench.report.tables import Report
 
-MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\|*`<~$&"} | {"\n": " "})
-#: What would begin the target of a link, and underscores that would emphasize.
-_LINK_OR_EMPHASIS = re.compile(r"(?<=\])\(|(?<=\])\[|(?<![^\W_])_|_(?![^\W_])")
+MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\|*`<~$&"})
+#: What would begin the target of a link or continue an address that GitHub turns into a link, and
+#: underscores that would emphasize.
+_LINK_OR_EMPHASIS = re.compile(
+    r"(?<=\])\(|(?<=\])\[|:(?=//)|(?<=www)\.|(?<![^\W_])_|_(?![^\W_])", re.IGNORECASE
+)
+#: Ends an e-mail address or the name of a user; GitHub links them even with escaped characters.
+_AT = "@<!-- -->"
 LATEX_SPECIAL = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {
@@ -19,7 +24,6 @@ LATEX_SPECIAL = str.maketrans(
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
         "±": r"$\pm$",
-        "\n": " ",
     }
 )
 SHRINK_TO_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
@@ -27,7 +31,8 @@ SHRINK_TO_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}
 
 def escape_markdown(text: str) -> str:
     """Return `text` such that GitHub's markdown shows it as it is."""
-    return _LINK_OR_EMPHASIS.sub(lambda found: f"\\{found[0]}", text.translate(MARKDOWN_SPECIAL))
+    plain = _LINK_OR_EMPHASIS.sub(lambda found: f"\\{found[0]}", text.translate(MARKDOWN_SPECIAL))
+    return plain.replace("@", _AT)
 
 
 def markdown(report: Report) -> str:

@@ -18,10 +18,13 @@ MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
 
 def text_of(markdown: str) -> str:
-    """Return the text of a paragraph, whose only content must be text."""
+    """Return the text of a paragraph, whose only content must be text and empty comments."""
     (_, inline, _) = MARKDOWN.parse(markdown)
-    assert {child.type for child in inline.children or ()} <= {"text", "text_special"}
-    return "".join(child.content for child in inline.children or ())
+    children = inline.children or []
+    html = {child.content for child in children if child.type == "html_inline"}
+    assert html <= {"<!-- -->"}
+    assert {child.type for child in children} <= {"text", "text_special", "html_inline"}
+    return "".join(child.content for child in children if child.type != "html_inline")
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,26 @@ def test_any_name_is_text_in_markdown(name: str) -> None:
     assert text_of(f"x{escape_markdown(name)}x") == f"x{name}x"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("http://a.example/x", "HTTPS://a.example", "ftp://a.example", "www.a.example", "Www.a.b"),
+        *("a@b.example", "mailto:a@b.example", "xmpp:a@b.example/c", "@user", "(www.a.b)"),
+    ],
+)
+def test_addresses_are_no_links_on_github(name: str) -> None:
+    """GitHub finds protocols and `www.` in the source, users and e-mail addresses in the text.
+
+    An escape hinders the former, only another element the latter ("Autolinks (extension)" of the
+    specification of GitHub Flavored Markdown 0.29, as cmark-gfm implements it).
+    """
+    escaped = escape_markdown(name)
+    assert text_of(f"x {escaped} x") == f"x {name} x"
+    assert not re.search(r"(?<!\\)://|www\.", escaped, re.IGNORECASE)
+    pieces = re.sub(r"\\(?=[^\w\s])", "", escaped).split("<!-- -->")
+    assert not any(re.search(r"@\w", piece) for piece in pieces)
+
+
 def test_hostile_records_make_only_tables_in_markdown() -> None:
     report = render(build_report(hostile_records()), "markdown")
     tokens = MARKDOWN.parse(report)
@@ -47,7 +70,7 @@ def test_hostile_records_make_only_tables_in_markdown() -> None:
     inside = {
         child.type for token in tokens for child in token.children or () if token.type == "inline"
     }
-    assert inside <= {"text", "text_special", "softbreak"}
+    assert inside <= {"text", "text_special", "softbreak", "html_inline"}
     assert "html_block" not in {token.type for token in tokens}
 
 
