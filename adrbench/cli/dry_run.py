@@ -18,7 +18,7 @@ from adrbench.data.find_source import stored_name
 from adrbench.data.hold_out import hold_out
 from adrbench.display.settings import WIDTH, list_settings, tabulate
 from adrbench.errors import argument
-from adrbench.printable import get_logger
+from adrbench.printable import get_logger, printable
 from adrbench.results.provenance import describe_device
 from adrbench.runtime.context import Context
 from adrbench.training.plan import Plan
@@ -110,7 +110,7 @@ def describe_plan(plan: Plan, context: Context, choices: Collection[str]) -> str
     run = plan.prepare(context)
     rows = [*list_choices(run.config, choices), *list_settings(run.config, plan.find_sources())]
     lines = [line for name, text in summarize_run(run).items() for line in wrap(name, text)]
-    return "\n".join([*lines, "", *tabulate(rows)])
+    return "\n".join(map(printable, [*lines, "", *tabulate(rows)]))
 
 
 def summarize_run(run: Run) -> dict[str, str]:
