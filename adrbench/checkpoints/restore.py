@@ -4,7 +4,6 @@ The code of a network is imported only if a user or an installed plugin names it
 file does.
 """
 
-import logging
 from pathlib import Path
 
 from torch import nn
@@ -21,10 +20,11 @@ from adrbench.models.architectures import (
     is_imported,
 )
 from adrbench.models.foreign import Builder
+from adrbench.printable import get_logger
 from adrbench.registry import UserCodeError, find_plugin, is_import_path
 from adrbench.runtime.files import to_path
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def load_model(

@@ -7,7 +7,6 @@ reason, so a lock file left behind by a killed process does not block others.
 import contextlib
 import errno
 import json
-import logging
 import os
 import socket
 import stat
@@ -20,10 +19,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from adrbench.errors import AdrbenchError
+from adrbench.printable import get_logger
 from adrbench.runtime.files import checking_writes, read_limited, write_atomically
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Held by a thread while it changes what all threads share: the mode and device of a caller's
 #: model, torch's random state and precision, Python's warning filters, what `torch.fx` traces.
