@@ -68,7 +68,7 @@ def compiling() -> Iterator[None]:
     import torch._dynamo
 
     limits = {"recompile_limit": MAX_VARIANTS, "accumulated_recompile_limit": MAX_VARIANTS}
-    log = logging.getLogger("torch.utils.cpp_extension")
+    log = logging.getLogger("torch.utils.cpp_extension")  # noqa: TID251 - not a logger of ours
     log.addFilter(is_of_interest)
     try:
         with warnings.catch_warnings(action="ignore"), torch._dynamo.config.patch(limits):

@@ -214,7 +214,7 @@ def _describe_failure(name: str, error: Exception) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress the warnings of timm, and the Hub's messages about each attempt to connect."""
-    hub = logging.getLogger("huggingface_hub")
+    hub = logging.getLogger("huggingface_hub")  # noqa: TID251 - not a logger of ours
     level = hub.level
     hub.setLevel(logging.ERROR)
     try:
