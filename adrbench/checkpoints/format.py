@@ -16,10 +16,18 @@ from torch import Tensor
 
 from adrbench.checkpoints.torch_files import TorchFile, describe_unread, read_torch_file
 from adrbench.config.component_plugins import component_tokens, find_component, foreign_tokens
+from adrbench.config.method import WEIGHTS
 from adrbench.config.settings import TrainConfig, nest_method_settings
 from adrbench.data import dataset_name
 from adrbench.data.find_source import stored_name
-from adrbench.errors import AdrbenchError, CheckpointError, UsageError, argument, one_line
+from adrbench.errors import (
+    AdrbenchError,
+    CheckpointError,
+    UsageError,
+    argument,
+    list_first,
+    one_line,
+)
 from adrbench.results.history import Counts
 from adrbench.results.migrations import label_from_run_name
 from adrbench.runtime.files import write_atomically
@@ -277,8 +285,9 @@ def _parse_header(content: Mapping[str, Any]) -> Checkpoint:
         _drop_repeated(stored)
         stored["config"] = nest_method_settings(stored["config"])
     checkpoint = from_json(Checkpoint, stored)
-    if not checkpoint.snapshots:
-        raise ValueError("field snapshots is empty")
+    if not checkpoint.snapshots or not checkpoint.snapshots.keys() <= set(WEIGHTS):
+        found = list_first([repr(name)[:40] for name in checkpoint.snapshots], len(WEIGHTS))
+        raise ValueError(f"field snapshots has {found or 'nothing'}, not {' or '.join(WEIGHTS)}")
     num_images = checkpoint.config.val_size if checkpoint.config.select == "val" else None
     for weights, held in checkpoint.snapshots.items():
         if num_images and held.counts and held.counts.clean_correct > num_images:
