@@ -40,6 +40,8 @@ BEST, LAST = "best.pt", "last.pt"
 
 #: The largest sizes of a model in a file; its weights are compared only once it is built.
 MAX_CLASSES, MAX_CHANNELS, MAX_IMAGE_SIZE = 100_000, 1_000, 10_000
+#: Of all text in a file, and of the names of a value and of all that it is in.
+MAX_CHARACTERS, MAX_PLACE_LENGTH = 2**24, 1000
 #: How often the same tensors may occur in a file: each time, they are summed up again.
 MAX_OCCURRENCES = 4
 
@@ -182,7 +184,12 @@ def checksum(content: Any, *, tensors_only: bool = False) -> str:
 
 
 def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """Yield every value within containers, and the size of every container, with its place."""
+    """Yield every value within containers, and the size of every container, with its place.
+
+    Raises ValueError for longer places than any that is written: each is repeated in all below it.
+    """
+    if len(place) > MAX_PLACE_LENGTH:
+        raise ValueError("its names are too long")
     if isinstance(value, Mapping):
         yield place, len(value)
         for key, item in value.items():
@@ -232,6 +239,8 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
         )
     if file.extent.tensor_bytes > MAX_OCCURRENCES * file.size:
         raise CheckpointError(f"{path} is damaged (its tensors overlap): copy or train it again.")
+    if file.extent.characters > MAX_CHARACTERS:
+        raise CheckpointError(f"{path} is damaged (its text is too long): copy or train it again.")
     schema = content.get("schema")
     if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise CheckpointError(

@@ -7,6 +7,7 @@ proportion to its own length, and their number is limited.
 """
 
 import pickletools
+import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
@@ -20,8 +21,12 @@ MAX_INSTRUCTIONS = 4 * MAX_OBJECTS
 MAX_PICKLE_BYTES = 2**28
 #: Longer names of entries would be repeated in the name of everything below them.
 MAX_KEY_LENGTH = 1000
-#: Tuples, and a few equal hashes of theirs, can be made to collide in a dictionary.
-MAX_TUPLE_KEYS = 1000
+#: Python hashes an integer modulo this number, so larger ones can be made to collide.
+HASH_MODULUS = sys.hash_info.modulus
+#: Of the full name of a class or function, and how many names that are not known are kept.
+MAX_NAME_LENGTH, MAX_UNREAD = 300, 10_000
+#: How many instructions the lookup of a name counts as.
+NAME_COST = 4
 #: The length of a number in bytes; converting a much longer one to text takes quadratic time.
 MAX_NUMBER_BYTES = 255
 
@@ -96,7 +101,9 @@ class PickleMachine:
         self.names = names
         self.load_persistent = load_persistent
         self.unread: dict[str, None] = {}
-        self.num_objects = self.num_bytes = self.num_instructions = self.num_tuple_keys = 0
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+        self.num_objects = self.num_bytes = self.num_instructions = 0
 
     def load(self, stream: BoundedStream) -> Any:
         """Return the content of the pickle at the position of `stream`, which is left at its end.
@@ -105,18 +112,21 @@ class PickleMachine:
             RefusedError: when it is damaged, too large, or has instructions that are not known.
 
         """
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+        self.stack.clear()
+        self.memo.clear()
         try:
             for opcode, argument, _ in pickletools.genops(stream):  # type: ignore[arg-type]
-                self.num_instructions += 1
-                if self.num_instructions > MAX_INSTRUCTIONS:
-                    raise too_much(f"over {MAX_INSTRUCTIONS:,} instructions")
+                self._count_instructions(1)
                 _INSTRUCTIONS.get(opcode.name, _refuse)(self, argument)
             content = self._pop_value()
         except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise RefusedError(DAMAGED) from error
         return content
+
+    def _count_instructions(self, number: int) -> None:
+        self.num_instructions += number
+        if self.num_instructions > MAX_INSTRUCTIONS:
+            raise too_much(f"over {MAX_INSTRUCTIONS:,} instructions")
 
     # Values
 
@@ -139,7 +149,10 @@ class PickleMachine:
             name, module = self.stack.pop(), self.stack.pop()
         else:
             module, name = argument.split(" ", 1)
-        if not isinstance(module, str) or not isinstance(name, str) or "\n" in module + name:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise RefusedError(DAMAGED)
+        self._count_instructions(NAME_COST)
+        if len(module) + len(name) > MAX_NAME_LENGTH or "\n" in module + name:
             raise RefusedError(OBJECTS)
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         self.push(self._resolve(f"{module}.{name}"))
@@ -147,6 +160,8 @@ class PickleMachine:
     def _resolve(self, full_name: str) -> object:
         if full_name not in self.names:
             self.unread[full_name] = None
+            if len(self.unread) > MAX_UNREAD:
+                raise too_much(f"objects of over {MAX_UNREAD:,} kinds")
             return PickledObject()
         found = self.names[full_name]
         return Name(full_name, found) if callable(found) else found
@@ -190,35 +205,16 @@ class PickleMachine:
         if not isinstance(target, dict | PickledObject):
             raise RefusedError(OBJECTS)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            self.check_key(key)
             if isinstance(target, dict):
-                target[key] = value
+                target[take_key(key)] = value
 
     def add_items(self, items: Sequence[Any]) -> None:
         """Add items to the set on the stack."""
         target = self.stack[-1]
         if not isinstance(target, set | PickledObject):
             raise RefusedError(OBJECTS)
-        for item in items:
-            self.check_key(item)
-            if isinstance(target, set):
-                target.add(item)
-
-    def check_key(self, key: object) -> None:
-        """Refuse a key whose hash takes long or may equal that of many others.
-
-        The hash of a tuple is computed again each time, and that of nested ones recursively.
-        """
-        if isinstance(key, str | bytes) and len(key) > MAX_KEY_LENGTH:
-            raise too_much(f"a name of {len(key):,} characters")
-        if isinstance(key, tuple):
-            self.num_tuple_keys += 1
-            if self.num_tuple_keys > MAX_TUPLE_KEYS or len(key) > MAX_TUPLE_KEYS:
-                raise too_much(f"over {MAX_TUPLE_KEYS:,} tuples as names")
-            for part in key:
-                if isinstance(part, tuple):
-                    raise RefusedError(OBJECTS)
-                self.check_key(part)
+        if isinstance(target, set):
+            target.update(map(take_key, items))
 
     # Objects
 
@@ -283,6 +279,22 @@ class PickleMachine:
         if self.stack[-1] is MARK:
             raise RefusedError(DAMAGED)
         self.memo[len(self.memo) if index is None else index] = self.stack[-1]
+
+
+def take_key(key: object) -> object:
+    """Return a name of an entry, or a placeholder for one whose hash can be made to collide.
+
+    The hash of a tuple is computed again each time, that of nested ones recursively, and equal ones
+    are easy to find, as for complex numbers.
+    """
+    match key:
+        case str() | bytes() if len(key) <= MAX_KEY_LENGTH:
+            return key
+        case int() if abs(key) < HASH_MODULUS:
+            return key
+        case float() | None | PickledObject():
+            return key
+    return PickledObject()
 
 
 def _refuse(machine: PickleMachine, argument: object) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adrbench.checkpoints.pickle_machine import Name, PickledObject, PickleMachine
+from adrbench.checkpoints.pickle_machine import Name, PickledObject, PickleMachine, take_key
 from adrbench.checkpoints.refusals import DAMAGED, RefusedError
 
 #: The largest number of dimensions that PyTorch supports in all of its functions.
@@ -40,6 +40,14 @@ ELEMENTS = {
     "QUInt8Storage": torch.quint8,
     "QInt32Storage": torch.qint32,
     "UntypedStorage": torch.uint8,
+}
+#: The types of dense tensors that are read: those whose numbers torch can convert and compare.
+READ_TYPES = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.bool),
+    *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
+    *(torch.complex128, torch.complex64),
 }
 #: Functions of torch._utils -> the tensors that they make, which are not read.
 ODD_KINDS = {
@@ -122,21 +130,30 @@ class TensorMachine:
                         return _Storage(content, dtype, 0, size)
                     case [(_, int(start), int(length))]:
                         return _Storage(content, dtype, start, length)
+            case ("storage", PickledObject(), str(), _, *_):  # of a type that is not known
+                return PickledObject()
         raise RefusedError(DAMAGED)
 
     def _rebuild(self, arguments: tuple[Any, ...]) -> Tensor | PickledObject:
         """Return a tensor on the CPU: a view of its storage, of its own sizes and strides."""
-        if not 4 <= len(arguments) <= MAX_ARGUMENTS or not isinstance(arguments[0], _Storage):
+        if not 4 <= len(arguments) <= MAX_ARGUMENTS:
+            raise RefusedError(DAMAGED)
+        if type(arguments[0]) is PickledObject:
+            return OddTensor("foreign")
+        if not isinstance(arguments[0], _Storage):
             raise RefusedError(DAMAGED)
         storage, offset, size, stride, *more = arguments
         dtype = next((one for one in more if isinstance(one, torch.dtype)), storage.dtype)
         num_elements = storage.length * storage.dtype.itemsize // dtype.itemsize
         _check_bounds(num_elements, offset, size, stride)
         flags = next((one for one in reversed(more) if isinstance(one, dict)), {})
-        if flags.get("conj") or flags.get("neg"):
-            return OddTensor("conjugated" if flags.get("conj") else "negated")
-        if str(dtype).startswith(("torch.qint", "torch.quint")):
-            return OddTensor("quantized")
+        for flag, kind in (("conj", "conjugated"), ("neg", "negated")):
+            if flags.get(flag) is True:
+                return OddTensor(kind)
+        if dtype not in READ_TYPES:
+            return OddTensor(str(dtype).removeprefix("torch."))
+        if storage.start and dtype != storage.dtype:
+            raise RefusedError(DAMAGED)
         tensor = torch.empty(0, dtype=dtype)
         try:
             return tensor.set_(storage.content, storage.start + offset, size, stride)
@@ -151,9 +168,7 @@ class TensorMachine:
             case (dict() as items,):
                 return items
             case (list() as pairs,):  # as Python 2 wrote it
-                for key, _ in pairs:
-                    self.machine.check_key(key)
-                return dict(pairs)
+                return {take_key(key): value for key, value in pairs}
         return PickledObject()
 
     def _make_set(self, arguments: tuple[Any, ...]) -> object:
@@ -161,9 +176,7 @@ class TensorMachine:
             case ():
                 return set()
             case (list() as items,):
-                for item in items:
-                    self.machine.check_key(item)
-                return set(items)
+                return set(map(take_key, items))
         return PickledObject()
 
 
@@ -178,8 +191,13 @@ def _check_bounds(num_elements: int, offset: object, size: object, stride: objec
     if 0 in size:
         return
     reach = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if reach >= num_elements or math.prod(size) > max(num_elements, MAX_EXPANDED):
+    if reach >= num_elements:
         raise RefusedError(DAMAGED)
+    if math.prod(size) > max(num_elements, MAX_EXPANDED):
+        raise RefusedError(
+            f"contains a tensor of {math.prod(size):,} elements, which share the memory of "
+            f"{num_elements:,}: save it after calling contiguous()."
+        )
 
 
 def _make_odd(kind: str) -> Callable[[tuple[Any, ...]], OddTensor]:
@@ -208,6 +226,11 @@ def _make_bytes(arguments: tuple[Any, ...]) -> object:
         case (str(text), "latin1" | "latin-1"):
             return text.encode("latin1")
     return PickledObject()
+
+
+def _make_no_bytes(arguments: tuple[Any, ...]) -> object:
+    """Return the empty bytes, for which protocol 2 has this call."""
+    return PickledObject() if arguments else b""
 
 
 def _make_bytearray(arguments: tuple[Any, ...]) -> object:
@@ -245,6 +268,7 @@ PLAIN: dict[str, object] = {
     "torch.nn.parameter.Parameter": _take_tensor,
     "torch._tensor._rebuild_from_type_v2": _rebuild_subclass,
     **{f"torch._utils.{name}": _make_odd(kind) for name, kind in ODD_KINDS.items()},
+    "builtins.bytes": _make_no_bytes,
     "builtins.bytearray": _make_bytearray,
     "builtins.complex": _make_complex,
     "_codecs.encode": _make_bytes,

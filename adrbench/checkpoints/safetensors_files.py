@@ -15,7 +15,7 @@ from torch import Tensor
 from adrbench.checkpoints.refusals import DAMAGED
 from adrbench.checkpoints.torch_files import is_torch_content
 from adrbench.checkpoints.weights_files import open_weights
-from adrbench.errors import CheckpointError
+from adrbench.errors import CheckpointError, is_out_of_memory
 from adrbench.runtime.files import open_limited
 
 SUFFIX = ".safetensors"
@@ -61,7 +61,9 @@ def read_safetensors_file(path: Path) -> dict[str, Tensor]:
     try:
         # The library returns them in an order that changes from one call to the next.
         return dict(sorted(safetensors.torch.load(content).items()))
-    except SafetensorError as error:
+    except (SafetensorError, RuntimeError, TypeError, OverflowError) as error:
+        if is_out_of_memory(error):
+            raise
         raise CheckpointError(f"{path} {DAMAGED}") from error
     except KeyError as error:
         raise CheckpointError(

@@ -4,6 +4,7 @@ A file holds one bare state dict, or several under names (such as a student and 
 may have prefixes such as `module.`, and normalization constants may be among the weights.
 """
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -210,9 +211,7 @@ def _is_own(key: str, own: Collection[str]) -> bool:
 
 def strip_prefixes(network: dict[str, Tensor]) -> dict[str, Tensor]:
     """Remove all prefixes that every key has, in any order and number."""
-    while network:
-        shared = [p for p in PREFIXES if all(key.startswith(p) for key in network)]
-        if not shared:
-            break
-        network = {key.removeprefix(shared[0]): value for key, value in network.items()}
-    return network
+    shared, length = os.path.commonprefix(list(network)), 0  # noqa: RUF071 - these are no paths
+    while prefix := next((one for one in PREFIXES if shared.startswith(one, length)), None):
+        length += len(prefix)
+    return {key[length:]: value for key, value in network.items()}

@@ -27,7 +27,7 @@ from adrbench.checkpoints.refusals import (
 from adrbench.errors import is_out_of_memory
 
 #: Of the table of contents of an archive, which takes about 70 bytes for each storage.
-MAX_DIRECTORY_BYTES = 2**24
+MAX_DIRECTORY_BYTES = 2**23
 #: The place of the lengths of an entry's name and extra field, after which its content begins.
 NAME_LENGTHS = 26
 #: What zipfile raises for archives that it cannot read.
@@ -64,10 +64,12 @@ class ZipStorages:
                 raise RefusedError(EXPORTED)
             if len(set(names)) < len(names):
                 raise RefusedError(DAMAGED)
-            byte_order = sys.byteorder.encode()
+            byte_order: str = sys.byteorder
             if f"{self.root}/byteorder" in names:
-                byte_order = bytes(self._read("byteorder"))
-        self.is_swapped = byte_order != sys.byteorder.encode()
+                byte_order = self._read("byteorder").decode("ascii")
+            if byte_order not in ("little", "big"):
+                raise RefusedError(DAMAGED)
+        self.is_swapped = byte_order != sys.byteorder
 
     def open_pickle(self) -> IO[bytes]:
         """Return the stream of the pickle."""
@@ -105,19 +107,25 @@ class ZipStorages:
     def _read(self, name: str) -> bytearray:
         """Return the content of an entry other than a storage."""
         info = self._find(name)
-        if info.file_size > min(MAX_PICKLE_BYTES, self.left):
+        if info.file_size > self.left:
+            raise RefusedError(DAMAGED)
+        if info.file_size > MAX_PICKLE_BYTES:
             raise too_much(f"over {MAX_PICKLE_BYTES // 2**20} MiB of text and numbers")
         content = bytearray(info.file_size)
         self._read_into(info, memoryview(content))
         return content
 
     def _read_into(self, info: zipfile.ZipInfo, buffer: memoryview) -> None:
-        """Read an entry straight into its memory, and compare it with its checksum."""
+        """Read an entry straight into its memory, and compare it with its checksum.
+
+        That is 0 in files written without checksums (`torch.serialization.set_crc32_options`).
+        """
         self.file.seek(info.header_offset + NAME_LENGTHS)
         lengths = self.file.read(4)
         start = info.header_offset + NAME_LENGTHS + 4 + sum(struct.unpack("<HH", lengths))
         self.file.seek(start)
-        if zlib.crc32(_fill(self.file, buffer)) != info.CRC:
+        _fill(self.file, buffer)
+        if info.CRC and zlib.crc32(buffer) != info.CRC:
             raise RefusedError(DAMAGED)
 
 
@@ -152,7 +160,7 @@ class LegacyStorages:
         """
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise RefusedError(DAMAGED)
-        if len(set(keys)) < len(keys) or not self.loaded.keys() <= set(keys):
+        if len(set(keys)) < len(keys) or self.loaded.keys() != set(keys):
             raise RefusedError(DAMAGED)
         for key in keys:
             storage, dtype = self.loaded[key]
@@ -189,11 +197,10 @@ def _allocate(num_bytes: int) -> tuple[torch.UntypedStorage, memoryview]:
     return tensor.untyped_storage(), tensor.numpy().data
 
 
-def _fill(stream: IO[bytes], buffer: memoryview) -> memoryview:
-    """Read as many bytes as `buffer` has, and return it."""
+def _fill(stream: IO[bytes], buffer: memoryview) -> None:
+    """Read as many bytes as `buffer` has."""
     if stream.readinto(buffer) < len(buffer):  # type: ignore[attr-defined]
         raise RefusedError(DAMAGED)
-    return buffer
 
 
 @contextmanager

@@ -132,6 +132,12 @@ def _file_normalization(found: dict[str, Tensor], in_channels: int) -> dict[str,
             f"the state dict's normalization mean {_to_numbers(found['mean'])} is not for pixels "
             "in [0, 1]: divide its mean and std by 255 and save it again."
         )
+    if min(mean) < 0 or max(std) > 1:
+        raise CheckpointError(
+            f"the state dict's normalization, mean {_to_numbers(found['mean'])} and std "
+            f"{_to_numbers(found['std'])}, is not for pixels in [0, 1]: save one with numbers in "
+            "[0, 1]."
+        )
     try:
         buffers = normalization_buffers(mean, std, channels)
     except UsageError as error:

@@ -22,9 +22,9 @@ def open_weights(path: Path) -> Iterator[tuple[IO[bytes], bytes]]:
             empty, a web page, or cannot be read.
 
     """
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a directory without best.pt or last.pt: name a file.")
     try:
+        if path.is_dir():
+            raise CheckpointError(f"{path} is a directory without best.pt or last.pt: name a file.")
         with open_limited(path, total_memory()) as file:
             start = file.read(START_BYTES)
             file.seek(0)

@@ -10,6 +10,7 @@ AREAS: dict[str, Callable[[], Iterator[Case]]] = {
     "instructions": pickles.instruction_cases,
     "names": pickles.call_cases,
     "programs": pickles.program_cases,
+    "archives": pickles.file_cases,
     "odd-tensors": odd_tensors.cases,
     "own-checkpoints": own_fields.cases,
     "json": json_fields.cases,

@@ -78,6 +78,13 @@ KINDS: dict[str, Callable[[Tensor], Any]] = {
             *(torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int64),
         )
     },
+    "bits8": lambda values: torch.zeros(values.shape, dtype=torch.uint8).view(torch.bits8),
+    "float4": lambda values: torch.zeros(values.shape, dtype=torch.uint8).view(
+        torch.float4_e2m1fn_x2
+    ),
+    "int4": lambda values: torch.zeros(values.shape, dtype=torch.uint8).view(
+        getattr(torch, "int4")
+    ),  # noqa: B009 - not in torch's stubs
     "subclass": lambda values: values.as_subclass(Subclass),
     "parameter": with_attributes,
     "expanded": lambda values: values.flatten()[:1].expand(values.shape),

@@ -39,6 +39,14 @@ def doubled_tables(levels: int) -> dict[str, Any]:
     return value
 
 
+def long_names(levels: int) -> dict[str, Any]:
+    """Return tables within each other under long names, with many values in the innermost."""
+    value: dict[str, Any] = {"a" * 1000: [[None] * 1000] * 900}
+    for _ in range(levels):
+        value = {"a" * 1000: value}
+    return value
+
+
 def make_values() -> dict[str, Any]:
     """Return what replaces a value, by its description."""
     shared = torch.ones(1000)
@@ -72,6 +80,11 @@ def make_values() -> dict[str, Any]:
         "a dtype": torch.float32,
         "an object": nn.Identity(),
         "a complex number": 1j,
+        "long names within long names": long_names(90),
+        "a table with a tensor as a name": {torch.ones(2): 1},
+        "a table with tuples as names": {("a" * 1000,) * 1000: [None] * 100_000},
+        "text that repr makes long": "\0" * 10_000_000,
+        "an unknown user": "~nosuchuser/data.npz",
         "a table with numbers as names": {1: 2},
     }
 

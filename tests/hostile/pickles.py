@@ -219,6 +219,46 @@ PROGRAMS: dict[str, bytes] = {
     + b"u",
     "tuples as names": b"}(" + numbered(b"J####J####\x86K\x01", 100_000) + b"u",
     "numbers as names": b"}(" + numbered(b"J####K\x01", 300_000) + b"u",
+    "numbers of one hash as names": b"}("
+    + b"".join(number(index * (2**61 - 1)) + b"N" for index in range(100_000))
+    + b"u",
+    "numbers of one hash in a set": b"\x8f("
+    + b"".join(number(index * (2**61 - 1)) for index in range(100_000))
+    + b"\x90",
+    "complex numbers of one hash": b"}("
+    + b"".join(
+        name("builtins.complex")
+        + b"G"
+        + struct.pack(">d", 1000003 * k)
+        + b"G"
+        + struct.pack(">d", -k)
+        + b"\x86RN"
+        for k in range(1, 30_000)
+    )
+    + b"u",
+    "a tensor as a name": b"}" + tensor() + b"Ns",
+    "a long name again and again": text("a" * 1_000_000)
+    + b"q\x000"
+    + b"h\x00h\x00\x930" * 60_000
+    + b"N",
+    "many names of two texts": b"".join(
+        text("a" * 250 + str(n)) + b"r" + struct.pack("<I", n) + b"0" for n in range(400)
+    )
+    + b"".join(
+        b"j" + struct.pack("<I", a) + b"j" + struct.pack("<I", b) + b"\x930"
+        for a in range(400)
+        for b in range(400)
+    )
+    + b"N",
+    "a view flag that is a tensor": tensor(more=b"}" + text("conj") + tensor() + b"s"),
+    "a type without numbers": name("torch._utils._rebuild_tensor_v3")
+    + b"("
+    + storage()
+    + b"K\x00K\x03\x85K\x01\x85\x89"
+    + name("collections.OrderedDict")
+    + b")R"
+    + name("torch.bits8")
+    + b"tR",
     "a number of two million digits": b"\x8b" + struct.pack("<I", 1_000_000) + b"\x7f" * 1_000_000,
     "a number in text": b"I" + b"9" * 2_000_000 + b"\n",
     "a long number in text": b"L" + b"9" * 4_000 + b"L\n",
@@ -294,6 +334,43 @@ def read(folder: Path) -> object:
 def case(says: str, content: bytes) -> Case:
     """Return a case with a file of this content."""
     return Case(says, partial(make, content), read)
+
+
+def zip_with_long_extras() -> bytes:
+    """Return an archive with 16 MB of extra fields, in which each entry has many."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for index in range(250):
+            info = zipfile.ZipInfo(f"archive/{index}")
+            info.extra = struct.pack("<HH", 7, 0) * 16_000
+            archive.writestr(info, b"")
+        archive.writestr("archive/data.pkl", b"\x80\x02N.")
+    return buffer.getvalue()
+
+
+def unsafe_files() -> dict[str, bytes]:
+    """Return files whose format, not their pickle, is odd."""
+    good = zipped(b"\x80\x02N.")
+    keys = b"\x80\x02]" + text("7") + b"a."
+    return {
+        "long extra fields": zip_with_long_extras(),
+        "a key of no storage in the legacy format": legacy(b"\x80\x02N.", keys, bytes(16)),
+        "a storage of another size in the legacy format": legacy(
+            b"\x80\x02" + tensor() + b".", b"\x80\x02]" + text("0") + b"a.", b"\xff" * 20
+        ),
+        "no keys in the legacy format": legacy(b"\x80\x02" + tensor() + b".", b"\x80\x02N."),
+        "an archive after a megabyte": bytes(2**20) + good,
+        "an archive in an archive": zipped(b"\x80\x02N.", {"0": good}),
+        "an archive cut in its directory": good[:-30],
+        "an archive with a comment": good[:-2] + b"\x05\x00hello",
+        "an archive without entries": b"PK\x05\x06" + bytes(18),
+        "a directory of 4 GiB": good[:-10] + b"\xff\xff\xff\xff" + good[-6:],
+    }
+
+
+def file_cases() -> Iterator[Case]:
+    """Yield files whose format is odd."""
+    return (case(says, content) for says, content in unsafe_files().items())
 
 
 def instruction_cases() -> Iterator[Case]:
