@@ -40,6 +40,8 @@ BEST, LAST = "best.pt", "last.pt"
 
 #: The largest sizes of a model in a file; its weights are compared only once it is built.
 MAX_CLASSES, MAX_CHANNELS, MAX_IMAGE_SIZE = 100_000, 1_000, 10_000
+#: Of the name of a run, which is that of its directory.
+MAX_NAME_LENGTH = 255
 #: Of all text in a file, and of the names of a value and of all that it is in.
 MAX_CHARACTERS, MAX_PLACE_LENGTH = 2**24, 1000
 #: How often the same tensors may occur in a file: each time, they are summed up again.
@@ -135,7 +137,8 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a run whose name cannot be that of its files."""
-        if not self.run or Path(self.run).name != self.run or not self.run.isprintable():
+        is_name = 0 < len(self.run) <= MAX_NAME_LENGTH and Path(self.run).name == self.run
+        if not is_name or not self.run.isprintable():
             raise ValueError(f"field run is {self.run!r:.80}, which is no name of a run")
 
     def is_of_same_run(self, other: "Checkpoint") -> bool:

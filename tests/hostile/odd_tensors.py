@@ -16,7 +16,6 @@ from adrbench.checkpoints.torch_files import read_torch_file
 from adrbench.config.method import parse_method
 from adrbench.config.presets import find_preset
 from adrbench.config.settings import TrainConfig
-from adrbench.errors import AdrbenchError
 from adrbench.evaluation.targets import TargetOptions, resolve_targets
 from adrbench.models.architectures import build_model
 from adrbench.results.history import Counts
@@ -82,9 +81,6 @@ KINDS: dict[str, Callable[[Tensor], Any]] = {
     "float4": lambda values: torch.zeros(values.shape, dtype=torch.uint8).view(
         torch.float4_e2m1fn_x2
     ),
-    "int4": lambda values: torch.zeros(values.shape, dtype=torch.uint8).view(
-        getattr(torch, "int4")
-    ),  # noqa: B009 - not in torch's stubs
     "subclass": lambda values: values.as_subclass(Subclass),
     "parameter": with_attributes,
     "expanded": lambda values: values.flatten()[:1].expand(values.shape),
@@ -167,7 +163,7 @@ def save_with_checksum(path: Path, content: dict[str, Any]) -> None:
     try:
         read = read_torch_file(path).content
         torch.save(content | {checkpoints.CHECKSUM: checkpoints.checksum(read)}, path)
-    except (AdrbenchError, RecursionError):  # it is refused before its checksum is compared
+    except (ValueError, RecursionError):  # it is refused before its checksum is compared
         pass
 
 
