@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
+from torch import Tensor
 
 from adrbench.printable import is_printable
 from runner import Outcome, command
@@ -40,9 +41,13 @@ class Place(NamedTuple):
 
 
 def string_places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[Place]:
-    """Yield the place of every string, and of every key, nested in `value`."""
+    """Yield the place of every string, and of every key, nested in `value`.
+
+    Of a list, and of a table of tensors, only three entries count.
+    """
     if isinstance(value, dict):
-        for key, item in value.items():
+        is_uniform = all(isinstance(item, Tensor) for item in value.values())
+        for key, item in list(value.items())[: 3 if is_uniform else None]:
             if isinstance(key, str):
                 yield Place(above, key, True)
             yield from _places_of_item(item, above, key)

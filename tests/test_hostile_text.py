@@ -29,7 +29,6 @@ from hostile_text import (
     ENCODABLE,
     FILE_NAME,
     HOSTILE,
-    Place,
     assert_clean,
     assert_clean_on_terminal,
     assert_clean_report,
@@ -88,7 +87,8 @@ def fill(whole: Any, write: Write, text: str = HOSTILE) -> tuple[Any, int]:
     `write` checks what an invalid one causes.
     """
     filled, count = whole, 0
-    places: list[Place] = sorted(string_places(whole), key=lambda place: place.is_key)
+    # Names come after values, and inner ones before outer ones, so that all paths stay valid.
+    places = sorted(string_places(whole), key=lambda place: (place.is_key, -len(place.path)))
     for place in places:
         count += 1
         if write(put(whole, place, text)):

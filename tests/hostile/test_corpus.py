@@ -1,7 +1,6 @@
 """No file hangs the reader, exhausts memory, or raises anything but one sentence of error."""
 
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,8 @@ def broken(cases: Iterable[Case], folder: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("area", AREAS)
 def test_a_sample_of_hostile_files_is_read_or_refused(tmp_path: Path, area: str) -> None:
-    cases = list(islice(AREAS[area](), 0, None, STEP))
+    cases = list(AREAS[area]())
+    cases = cases if len(cases) < STEP else cases[::STEP]
     assert len(cases) > 1
     assert broken(cases, tmp_path / "case") == []
 
