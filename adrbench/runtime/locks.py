@@ -20,7 +20,12 @@ from filelock import FileLock, Timeout
 
 from adrbench.errors import AdrbenchError
 from adrbench.printable import get_logger
-from adrbench.runtime.files import checking_writes, read_limited, write_atomically
+from adrbench.runtime.files import (
+    UnreadableFileError,
+    checking_writes,
+    read_limited,
+    write_atomically,
+)
 from adrbench.runtime.process_group import SINGLE_PROCESS, ProcessGroup
 
 logger = get_logger(__name__)
@@ -50,7 +55,8 @@ def exclusive(
     replaced, or its directory is moved.
 
     Raises:
-        AdrbenchError: when another process holds the lock, or the lock file cannot be written.
+        AdrbenchError: when another process holds the lock, the lock file cannot be written, or what
+            is at `path` is no lock file, which is then not changed.
 
     """
     if not process_group.is_rank_zero:
@@ -62,9 +68,9 @@ def exclusive(
         path.parent.mkdir(parents=True, exist_ok=True)
         is_needed = held.acquire(instead)
     except OSError as error:
-        raise AdrbenchError(
-            f"cannot write {path}: {error.strerror or error}; write elsewhere."
-        ) from error
+        # A lock file that could not be written was removed; what is there is not ours.
+        advice = f"remove it if no process is writing {of}" if _exists(path) else "write elsewhere"
+        raise AdrbenchError(f"cannot write {path}: {error.strerror or error}; {advice}.") from error
     if not is_needed:
         yield
         return
@@ -110,7 +116,9 @@ class _HeldLock:
                 return False
             if error.errno not in WITHOUT_LOCKS:
                 raise
-            holder = _read_holder(self._read()) or "another process"
+            content = self._read()
+            _check_lock_file(self.path.lstat(), content)
+            holder = _read_holder(content) or "another process"
             logger.warning(
                 f"{self.path} cannot be locked ({error.strerror}): make sure that {holder} is not "
                 f"writing {self.of} now."
@@ -120,7 +128,14 @@ class _HeldLock:
 
     def check(self) -> None:
         """Raise AdrbenchError unless the file at the path is still the one of this lock."""
-        if not self._is_own():
+        try:
+            is_own = self._is_own()
+        except OSError as error:
+            raise AdrbenchError(
+                f"cannot read {self.path}: {error.strerror or error}; no more was written: check "
+                "the disk, and run the same command again."
+            ) from error
+        if not is_own:
             raise AdrbenchError(
                 f"{self.path} was removed or replaced, or its directory was moved, so another "
                 f"process may be writing {self.of}, and no more was written: make sure that none "
@@ -135,20 +150,21 @@ class _HeldLock:
         self.lock.release()
 
     def _is_own(self) -> bool:
+        """Return whether the file at the path is that of this lock; OSError if that is unknown."""
         try:
             status = self.path.lstat()
-        except OSError:
+            if self.file is not None:
+                return (status.st_dev, status.st_ino) == self.file
+            return read_limited(self.path, MAX_TEXT_BYTES) == self.content
+        except (FileNotFoundError, NotADirectoryError, UnreadableFileError):
             return False
-        if self.file is not None:
-            return (status.st_dev, status.st_ino) == self.file
-        return self._read() == self.content
 
     def _write_holder(self, descriptor: int) -> None:
         """Replace the text in the locked file, and note who wrote it before."""
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.ENXIO, "it is not a file")
-        former = _read_holder(os.pread(descriptor, MAX_TEXT_BYTES, 0))
+        content = os.pread(descriptor, MAX_TEXT_BYTES, 0)
+        _check_lock_file(status, content)
+        former = _read_holder(content)
         try:
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, self.content, 0)
@@ -164,6 +180,29 @@ class _HeldLock:
             return read_limited(self.path, MAX_TEXT_BYTES)
         except OSError:
             return b""
+
+
+def _exists(path: Path) -> bool:
+    """Return whether anything is at `path`, such as a link that leads nowhere."""
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
+
+
+def _check_lock_file(status: os.stat_result, content: bytes) -> None:
+    """Raise OSError unless a file is one that only ever was a lock, so its text may be replaced.
+
+    It has the text of a holder, or none: a power failure can leave it empty or filled with zeros.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.ENXIO, "it is not a file")
+    if status.st_nlink > 1:
+        raise OSError(errno.EMLINK, "it is a hard link to another file")
+    is_blank = not content.strip(b"\0")
+    if status.st_size > MAX_TEXT_BYTES or not (is_blank or _read_holder(content)):
+        raise OSError(errno.EEXIST, "it is not a lock file")
 
 
 def _read_holder(content: bytes) -> str | None:
