@@ -4,6 +4,8 @@ A closed stream discards what is written to it. A failure to write to stderr cha
 work of a command nor its exit code; one to write to stdout is an error that names the stream.
 """
 
+import contextlib
+import errno
 import io
 import os
 import sys
@@ -23,10 +25,13 @@ class StandardOutput(io.FileIO):
     def write(self, content: "ReadableBuffer", /) -> int:
         """Write bytes, and return how many were written."""
         try:
-            return super().write(content)
+            written = super().write(content)
         except OSError as error:
             error.filename = STANDARD_OUTPUT
             raise
+        if is_blocked(written):
+            raise OSError(errno.EIO, "it does not wait, and is full", STANDARD_OUTPUT)
+        return written
 
 
 class StandardError(io.FileIO):
@@ -34,10 +39,19 @@ class StandardError(io.FileIO):
 
     def write(self, content: "ReadableBuffer", /) -> int:
         """Write bytes, and return how many were written or discarded."""
-        try:
-            return super().write(content)
-        except OSError:
-            return memoryview(content).nbytes
+        with contextlib.suppress(OSError):
+            written = super().write(content)
+            if not is_blocked(written):
+                return written
+        return memoryview(content).nbytes
+
+
+def is_blocked(written: int | None) -> bool:
+    """Return whether a write wrote nothing because its file, a full pipe, is not waited for.
+
+    Its result is then None, which the library's types omit.
+    """
+    return written is None
 
 
 def prepare_streams() -> None:
@@ -78,8 +92,10 @@ def _wrap(file: io.FileIO, replaced: TextIO | None) -> TextIO:
     """Return a text stream to a file, with the properties of the stream that it replaces."""
     if replaced is not None:
         replaced.flush()
+    is_unbuffered = getattr(replaced, "write_through", False)  # as with `python -u`
     return io.TextIOWrapper(
-        io.BufferedWriter(file),
+        file if is_unbuffered else io.BufferedWriter(file),
         encoding=getattr(replaced, "encoding", "utf-8"),
         line_buffering=getattr(replaced, "line_buffering", False),
+        write_through=is_unbuffered,
     )

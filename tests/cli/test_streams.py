@@ -1,7 +1,10 @@
 """Standard streams that are closed, full, or read by a program that has exited."""
 
+import contextlib
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,61 @@ def test_output_that_cannot_be_written_is_one_error(arguments: str) -> None:
 )
 def test_messages_that_cannot_be_written_leave_the_exit_code(arguments: str, code: int) -> None:
     assert run(arguments, "2> /dev/full").returncode == code
+
+
+@pytest.fixture
+def full_pipe() -> Iterator[int]:
+    """Yield the end for writing of a full pipe that is not waited for."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b" " * 2**16)
+    yield writing
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("list archs", 0), ("report nothing-here", 1), ("report --nope", 2)]
+)
+def test_messages_to_a_full_pipe_are_discarded(arguments: str, code: int, full_pipe: int) -> None:
+    command = [sys.executable, "-m", "adrbench", *arguments.split()]
+    done = subprocess.run(
+        command, check=False, stdout=subprocess.PIPE, stderr=full_pipe, timeout=120
+    )
+    assert done.returncode == code
+
+
+@pytest.mark.parametrize("arguments", ["--help", "list archs"])
+@pytest.mark.parametrize("flags", [[], ["-u"]])
+def test_results_to_a_full_pipe_are_one_error(
+    arguments: str, flags: list[str], full_pipe: int
+) -> None:
+    command = [sys.executable, *flags, "-m", "adrbench", *arguments.split()]
+    done = subprocess.run(
+        command, check=False, stdout=full_pipe, stderr=subprocess.PIPE, text=True, timeout=120
+    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: standard output: it does not wait, and is full;")
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("flags", [[], ["-u"]])
+def test_output_is_buffered_as_the_interpreter_was_told(flags: list[str]) -> None:
+    program = (
+        "import os; from adrbench.cli.streams import prepare_streams; prepare_streams(); "
+        "print('result'); os._exit(0)"
+    )
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+    )
+    assert done.stdout == ("result\n" if flags else "")
 
 
 def test_a_reader_that_has_exited_causes_no_message() -> None:
