@@ -53,7 +53,7 @@ def check_launcher() -> None:
 def _read_number(name: str, low: int, high: int) -> int:
     """Return the whole number in a variable; AdrbenchError unless it is from `low` to `high`."""
     text = os.environ[name]
-    if re.fullmatch("[0-9]{1,10}", text) and low <= int(text) <= high:
+    if re.fullmatch("0|[1-9][0-9]{0,9}", text) and low <= int(text) <= high:
         return int(text)
     raise _wrong_variable(name, f"a whole number from {low} to {high}")
 
