@@ -16,7 +16,7 @@ from adrbench.cli.notes import notes_on_stderr, print_error, print_traceback
 from adrbench.cli.streams import STANDARD_OUTPUT
 from adrbench.errors import AdrbenchError, naming_flags
 from adrbench.registry import UserCodeError
-from adrbench.runtime.signals import Interrupted, discard_output_to_closed_terminal
+from adrbench.runtime.signals import Interrupted, discard_output_after_hangup
 
 F = TypeVar("F", bound=Callable[..., Any])
 #: The exit code after a signal is this plus the number of the signal.
@@ -104,6 +104,6 @@ def exit_on_signal(number: int, frame: FrameType | None) -> None:
     An exception raised here could interrupt the import of a library, which may then fail with an
     unrelated error.
     """
-    discard_output_to_closed_terminal()
+    discard_output_after_hangup(number)
     print_error(describe_interruption(Interrupted(number)))
     os._exit(SIGNALLED + number)

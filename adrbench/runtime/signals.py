@@ -9,6 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+try:
+    import termios
+except ImportError:  # only systems with SIGHUP have it
+    termios = None  # type: ignore[assignment]
+
 #: Those that stop work once it is saved: Ctrl-C, termination, and the loss of the terminal.
 SIGNALS = tuple(
     signal.Signals[name]
@@ -78,8 +83,7 @@ class StopRequest:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Record the signal `number`; raise Interrupted unless it is deferred or a repetition."""
-        if number not in (signal.SIGINT, signal.SIGTERM):
-            discard_output_to_closed_terminal()
+        discard_output_after_hangup(number)
         now = time.monotonic()
         is_first = self.number is None
         if is_first:
@@ -111,13 +115,13 @@ class StopRequest:
             self._is_deferred = before
 
 
-def discard_output_to_closed_terminal() -> None:
-    """Let stdout and stderr lead nowhere if they lead to a terminal that was closed.
+def discard_output_after_hangup(number: int) -> None:
+    """Let stdout and stderr lead nowhere if their terminal was closed, of which SIGHUP tells.
 
     What is printed there later would otherwise raise OSError, possibly before work is saved.
     """
-    import termios  # which only systems with SIGHUP have
-
+    if termios is None or number != signal.SIGHUP:
+        return
     for descriptor in (1, 2):
         try:
             termios.tcgetattr(descriptor)

@@ -1,7 +1,9 @@
 """Signals: handled at once, or deferred until work can be saved."""
 
+import errno
 import os
 import signal
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -112,3 +114,18 @@ def test_other_threads_set_no_handlers() -> None:
     thread.start()
     thread.join()
     assert seen == [signal.SIG_DFL]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_output_is_only_discarded_after_a_hangup(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced: list[int] = []
+
+    def fail(descriptor: int) -> None:
+        raise termios.error(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("termios.tcgetattr", fail)
+    monkeypatch.setattr("os.dup2", lambda nowhere, descriptor: replaced.append(descriptor))
+    stopping.discard_output_after_hangup(number)
+    assert replaced == ([1, 2] if number == signal.SIGHUP else [])
