@@ -4,6 +4,7 @@ A file has its old content or its new content, never a part of it.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -20,11 +21,21 @@ from adrbench.errors import AdrbenchError, UsageError, one_line
 
 
 def to_path(value: str | os.PathLike[str], name: str) -> Path:
-    """Return the path that the caller gave as argument `name`; UsageError for another type."""
+    """Return the path that the caller gave as argument `name`; UsageError for what cannot be one.
+
+    That is another type, a name with a NUL character, or one that is too long.
+    """
     try:
-        return Path(value)
-    except TypeError as error:
+        path = Path(value)
+        path.lstat()
+    except (TypeError, ValueError) as error:
         raise UsageError(f"{name} is {one_line(repr(value))}: give a path.") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(
+                f"{name} is {one_line(repr(value))}, which is too long: give a path."
+            ) from error
+    return path
 
 
 #: The largest file of JSON that is read: the values in it can take 30 times as much memory.
@@ -33,10 +44,22 @@ MAX_JSON_BYTES = 32 * 2**20
 LONGEST_NAMED = 100
 #: The bytes that the name of a file may be extended by, so that names of early versions stay.
 RESERVED_BYTES = len("..tmp")
+#: The errors of a path at which there is no file, or a link that leads nowhere.
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class UnreadableFileError(OSError):
-    """A path that is not read, because of what is there; its text completes "it cannot be read"."""
+    """A path that is not read, because of what is there; its text completes "it cannot be read".
+
+    `filename` is the path, for whoever reports the error of an unknown file.
+    """
+
+    def __init__(self, reason: str, path: Path) -> None:
+        super().__init__(errno.EINVAL, reason, str(path))
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class EmptyFileError(UnreadableFileError):
@@ -56,9 +79,9 @@ def open_limited(path: Path, limit: float) -> BufferedReader:
     stream = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the caller closes it
     try:
         status = os.fstat(stream.fileno())
-        _check_status(status, limit)
+        _check_status(path, status, limit)
         if not status.st_size:
-            raise EmptyFileError("it is empty")
+            raise EmptyFileError("it is empty", path)
     except OSError:
         stream.close()
         raise
@@ -84,15 +107,15 @@ def read_limited(path: Path, limit: float) -> bytes:
 
 def check_regular_file(path: Path, limit: float) -> None:
     """Raise UnreadableFileError unless `path` is a regular file of at most `limit` bytes."""
-    _check_status(path.stat(), limit)
+    _check_status(path, path.stat(), limit)
 
 
-def _check_status(status: os.stat_result, limit: float) -> None:
+def _check_status(path: Path, status: os.stat_result, limit: float) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise UnreadableFileError("it is not a file")
+        raise UnreadableFileError("it is not a file", path)
     if status.st_size > limit:
         raise UnreadableFileError(
-            f"it has {status.st_size:,} bytes, and at most {limit:,.0f} are read"
+            f"it has {status.st_size:,} bytes, and at most {limit:,.0f} are read", path
         )
 
 
@@ -154,12 +177,23 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise AdrbenchError(
             f"cannot write {path}: {error.strerror or error}; free the disk or write elsewhere."
         ) from error
-    remove_temporary_files(path.parent, [path.name])
+    with contextlib.suppress(OSError):  # a directory in which files are made need not be readable
+        remove_temporary_files(path.parent, [path.name])
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise AdrbenchError if `path` is a directory, pipe or device, which no file replaces."""
-    if path.exists() and not path.is_file():
+    """Raise AdrbenchError if `path` is a directory, pipe or device, which no file replaces.
+
+    A path that cannot be one, such as one that is too long, is an AdrbenchError, too.
+    """
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in NOT_THERE:
+            return
+        reason = getattr(error, "strerror", None) or error
+        raise AdrbenchError(f"cannot write {one_line(path)}: {reason}; write elsewhere.") from error
+    if not is_file:
         raise AdrbenchError(f"cannot write {path}: it is not a file; give the name of one.")
 
 

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from adrbench.errors import AdrbenchError
+from adrbench.cli.exit_codes import describe_os_error
+from adrbench.errors import AdrbenchError, UsageError
 from adrbench.runtime.files import (
     UnreadableFileError,
     check_writable,
+    open_limited,
     read_limited,
+    to_path,
     write_atomically,
 )
 from full_disk import disk_of
+from messages import assert_one_line
 from unreadable_files import UNREADABLE
 
 
@@ -109,6 +113,44 @@ def test_the_temporary_file_of_a_killed_write_is_removed(
         *(name, "record.json"),
     }
     assert path.read_bytes() == b"a record"
+
+
+def test_a_file_that_was_written_is_no_failure_where_its_directory_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(directory: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    write_atomically(tmp_path / "record.json", b"a record")
+    assert (tmp_path / "record.json").read_bytes() == b"a record"
+
+
+#: What no path is -> what the error says of it.
+NO_PATHS = {"a\0b": "null byte", "a" * 5000: "too long", "\ud800": "surrogates not allowed"}
+
+
+@pytest.mark.parametrize("name", NO_PATHS, ids=range(len(NO_PATHS)))
+def test_a_name_that_no_file_has_is_one_error(name: str, tmp_path: Path) -> None:
+    with pytest.raises(AdrbenchError, match=r"^cannot write ") as raised:
+        write_atomically(tmp_path / name, b"content")
+    assert_one_line(str(raised.value))
+    assert NO_PATHS[name] in str(raised.value)
+    assert len(str(raised.value)) < 400
+    with pytest.raises(UsageError, match=r"^data_dir is .*: give a path") as raised:
+        to_path(name, "data_dir")
+    assert_one_line(str(raised.value))
+    assert len(str(raised.value)) < 300
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_an_unknown_file_names_it(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    for name, reason in {"": "it is not a file", "empty": "it is empty"}.items():
+        with pytest.raises(UnreadableFileError) as raised:
+            open_limited(tmp_path / name, 10)
+        assert (raised.value.filename, str(raised.value)) == (str(tmp_path / name), reason)
+        assert describe_os_error(raised.value).startswith(f"{tmp_path / name}: {reason}; check")
 
 
 def test_a_write_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
