@@ -75,24 +75,39 @@ def find_source(dataset: str | Dataset, data_dir: Path) -> Source:
     return open_folder(path, name) if os.path.isdir(path) else open_npz(path, name)
 
 
-def explain_missing(dataset: str) -> str | None:
+def explain_missing(dataset: str, *, is_known: bool = True) -> str | None:
     """Return why a data set that a file names cannot be used here, and what to do; None if it can.
 
-    Code at an import path is not imported because a file names it.
+    If it is not `is_known` where the data was, a name may be that of a file elsewhere, so no folder
+    or plugin of that name is taken for it; a path, which early versions stored, is. Code at an
+    import path is not imported because a file names it.
     """
     if dataset in DATASETS:
         return None
     if is_import_path(dataset):
-        given = argument("dataset", dataset)
+        given = argument("dataset", one_line(dataset))
         return f"which is code that is imported only if you name it: give {given}."
-    if is_foreign("datasets", dataset) or Path(dataset).expanduser().exists():
+    is_path = _looks_like_path(dataset)
+    if not (is_known or is_path):
+        return (
+            "whose path is not in a config.json beside it: give the path of that data set, or the "
+            f"name of its plugin, with {argument('dataset')}."
+        )
+    if is_foreign("datasets", dataset) or _exists(dataset):
         return None
-    if _looks_like_path(dataset):
-        return f"which does not exist: give the path of that data set with {argument('dataset')}."
+    install = "" if is_path else ", or install the plugin of this name"
     return (
-        "whose path is not in a config.json beside it: give the path of that data set with "
-        f"{argument('dataset')}, or install the plugin of this name."
+        "which does not exist here: give the path of that data set with "
+        f"{argument('dataset')}{install}."
     )
+
+
+def _exists(dataset: str) -> bool:
+    """Return whether there is something at a path, which may be none, or of an unknown account."""
+    try:
+        return Path(dataset).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def _parse_path(dataset: str) -> Path:

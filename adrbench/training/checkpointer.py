@@ -20,9 +20,10 @@ import torch
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint, ModelShape, Snapshot
-from adrbench.checkpoints.settings_file import CONFIG, RUN_ID
+from adrbench.checkpoints.settings_file import CONFIG, RUN_ID, read_settings_file
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, CheckpointError, LostProcessError, argument, first_line
+from adrbench.registry import describe_plugins
 from adrbench.results.best_epoch import best_row
 from adrbench.results.records import count_processes
 from adrbench.runtime.files import MAX_JSON_BYTES, read_limited, write_atomically
@@ -62,13 +63,9 @@ def read_settings(directory: Path) -> TrainConfig | None:
     """Return the settings of the run in a directory; None if it contains none that is readable."""
     if not (directory / checkpoints.LAST).is_file():
         return None
-    try:
-        stored = json.loads(read_limited(directory / CONFIG, MAX_JSON_BYTES))
-        stored.pop(RUN_ID, None)
-        return TrainConfig.from_json(stored)
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
-        pass  # the state has the settings, too
-    try:
+    if found := read_settings_file(directory / CONFIG):
+        return found[0]
+    try:  # the state has the settings, too
         return checkpoints.load(directory / checkpoints.LAST).config
     except CheckpointError:
         return None
@@ -90,7 +87,7 @@ class Checkpointer:
             (self.run.directory / name).unlink(missing_ok=True)
 
     def write_config(self, state: TrainState) -> None:
-        """Write the run's settings for people to read; nothing is restored from them."""
+        """Write the run's settings, with the path of its data (see `settings_file`)."""
         if self.run.context.process_group.is_rank_zero:
             content = {**self.run.config.to_json(), RUN_ID: state.run_id}
             path = self.run.directory / CONFIG
@@ -306,7 +303,10 @@ class Checkpointer:
             selection_sha256=self.run.selection_sha256,
             training_images_sha256=dataset.training_images_sha256,
             label=run_label(self.run),
-            plugins=self.run.architecture.plugins,
+            plugins={
+                **self.run.architecture.plugins,
+                **describe_plugins({"datasets": [config.dataset]}),
+            },
             snapshots=snapshots,
             processes=count_processes(state.sessions),
             training=training,

@@ -7,7 +7,7 @@ from typing import Any
 
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.format import Checkpoint
-from adrbench.checkpoints.settings_file import RUN_ID
+from adrbench.checkpoints.settings_file import read_settings_file
 from adrbench.config.components import component_settings
 from adrbench.config.declare import Setting
 from adrbench.config.settings import TrainConfig
@@ -106,15 +106,13 @@ def check_same_origin(path: Path, saved: Checkpoint, last: Checkpoint) -> None:
 def check_settings_file(path: Path, run_id: str, config: TrainConfig) -> None:
     """Raise CheckpointError if the settings at `path` are those of another run.
 
-    Nothing is restored from this file, so a damaged one is rewritten.
+    A run is resumed with the settings in its state, so a damaged file is rewritten.
     """
-    try:
-        stored = json.loads(read_limited(path, MAX_JSON_BYTES))
-        held_id = stored.pop(RUN_ID, run_id)
-        is_other = held_id != run_id or bool(TrainConfig.from_json(stored).differences(config))
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+    found = read_settings_file(path)
+    if found is None:
         return
-    if is_other:
+    settings, held_id = found
+    if held_id not in ("", run_id) or settings.differences(config):
         raise CheckpointError(
             f"{path} and {checkpoints.LAST} belong to different runs: {advise_restoring()}"
         )

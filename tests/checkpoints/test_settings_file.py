@@ -14,6 +14,7 @@ from adrbench.checkpoints.settings_file import CONFIG, RUN_ID, find_dataset
 from adrbench.data.find_source import stored_name
 from adrbench.errors import DataError
 from messages import assert_one_line
+from plugins import Installer
 from runner import QUICK, command, succeed
 
 RUN = Path("checkpoints/run")
@@ -91,6 +92,49 @@ def test_settings_of_another_run_or_data_set_are_not_used(changes: dict[str, obj
     (RUN / CONFIG).write_text(json.dumps(stored | changes))
     with pytest.raises(DataError, match="trained on mine, whose path is not in"):
         find_dataset(LAST, checkpoints.load(LAST))
+
+
+@pytest.mark.usefixtures("place")
+def test_a_folder_or_plugin_of_the_same_name_is_not_taken(install_plugin: Installer) -> None:
+    shutil.copy(LAST, "alone.pt")
+    Path("mine").mkdir()
+    install_plugin({"adrbench.datasets": {"mine": "mine_plugin:build"}}, {"mine_plugin": ""})
+    alone = checkpoints.load(Path("alone.pt"))
+    with pytest.raises(DataError, match="trained on mine, whose path is not in") as raised:
+        find_dataset(Path("alone.pt"), alone)
+    assert_one_line(str(raised.value))
+    of_plugin = replace(alone, plugins={"datasets:mine": "my-plugin 1.0"})
+    assert find_dataset(Path("alone.pt"), of_plugin) == "mine"
+
+
+@pytest.mark.usefixtures("place")
+def test_a_checkpoint_records_the_plugin_of_its_data(install_plugin: Installer) -> None:
+    code = """
+import numpy as np
+from adrbench import Dataset
+
+def build(data_dir):
+    x, y = np.zeros((40, 1, 8, 8), np.uint8), np.arange(40) % 10
+    return Dataset.from_arrays(name="any", x_train=x, y_train=y, x_test=x, y_test=y)
+"""
+    points = {"adrbench.datasets": {"stripes": "stripes_plugin:build"}}
+    install_plugin(points, {"stripes_plugin": code})
+    succeed("train", "stripes", "--method", "at", "--name", "plugged", "--batch-size", "20", *QUICK)
+    shutil.copy(RUN.with_name("plugged") / checkpoints.BEST, "alone.pt")
+    alone = checkpoints.load(Path("alone.pt"))
+    assert list(alone.plugins) == ["datasets:stripes"]
+    assert find_dataset(Path("alone.pt"), alone) == "stripes"
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("dataset", ["~nosuchuser/x.npz", "a\0b/x", f"{'a' * 5000}/x"])
+def test_a_path_that_no_file_has_is_one_short_error(dataset: str) -> None:
+    saved = checkpoints.load(LAST)
+    odd = replace(saved, config=saved.config.with_settings(dataset=dataset))
+    with pytest.raises(DataError, match="which does not exist here") as raised:
+        find_dataset(LAST, odd)
+    assert_one_line(str(raised.value))
+    assert len(str(raised.value)) < 400
 
 
 @pytest.mark.usefixtures("place")

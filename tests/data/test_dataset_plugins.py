@@ -71,7 +71,10 @@ def test_a_file_that_names_code_is_no_reason_to_import_it(install_plugin: Instal
     assert reason.endswith("give --dataset stripes_plugin:build.")
     assert "stripes_plugin" not in sys.modules
     assert str(explain_missing("stripes")).endswith(", or install the plugin of this name.")
-    assert str(explain_missing("gone.npz")).endswith("of that data set with --dataset.")
+    for gone in ("gone.npz", "~nosuchuser/x.npz", "a\0b.npz", f"{'a' * 5000}.npz"):
+        for is_known in (True, False):
+            reason = explain_missing(gone, is_known=is_known)
+            assert str(reason).endswith("of that data set with --dataset.")
     assert explain_missing("digits") is None
 
 
