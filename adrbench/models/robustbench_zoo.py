@@ -269,8 +269,6 @@ def _find_problem(path: Path) -> str | None:
             start = file.read(512)
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
-    if not start:
-        return "is empty"
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return "is a web page, not weights"
     if start.startswith(b"PK"):
