@@ -15,6 +15,8 @@ from adrbench.printable import printable
 MOST_SHOWN = 15
 #: With at most this many valid names, an error lists all of them after the most similar ones.
 MAX_LISTED_IN_FULL = 6
+#: Longer names are abbreviated in messages, since a file can contain names of any length.
+LONGEST_NAME = 80
 #: The start of the error that PyTorch's CPU allocator raises.
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 #: Whether messages name arguments as flags of the command line, or as keyword arguments.
@@ -124,9 +126,14 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
 
 
 def list_first(names: Sequence[str], max_shown: int) -> str:
-    """Return the first `max_shown` names as a list, such as "a, b and 2 more"."""
+    """Return the first `max_shown` names, abbreviated, as a list, such as "a, b and 2 more"."""
     more = f" and {len(names) - max_shown} more" if len(names) > max_shown else ""
-    return ", ".join(names[:max_shown]) + more
+    return ", ".join(map(abbreviate, names[:max_shown])) + more
+
+
+def abbreviate(name: str) -> str:
+    """Return a name, or if it is long, its first 80 characters and "..."."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
 def one_line(error: object) -> str:

@@ -4,7 +4,7 @@ from contextvars import Context
 
 import pytest
 
-from adrbench.errors import argument, naming_flags
+from adrbench.errors import argument, list_first, naming_flags
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,9 @@ def test_an_argument_is_named_as_the_caller_writes_it(
     with naming_flags():
         assert argument(name, value) == on_the_command_line
     assert Context().run(argument, name, value) == in_python
+
+
+def test_a_list_of_names_is_short_whatever_the_names() -> None:
+    assert list_first(["a", "b"], 2) == "a, b"
+    assert list_first(["a", "b", "c"], 1) == "a and 2 more"
+    assert list_first(["a" * 80, "b" * 81], 2) == f"{'a' * 80}, {'b' * 80}..."

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from adrbench.registry import ImportPathError, UserCodeError
 from adrbench.runtime.hashing import hash_weights
 from adrbench.training.loop import train
 from logs import logged
+from messages import assert_one_line
 from training_runs import CONTEXT, make_config
 from user_code import write_module
 
@@ -60,6 +62,38 @@ def test_third_party_weights_have_an_unknown_training(tmp_path: Path) -> None:
     assert model.training == Training()
     assert not model.training.is_known
     assert (model.label, model.run, model.training.weights) == ("w", "w", "file")
+
+
+@pytest.mark.parametrize("target", ["a\0b", "a" * 5000])
+def test_a_target_that_no_file_has_as_its_name(target: str) -> None:
+    with pytest.raises(UsageError, match=r"^target is .*: give a path") as raised:
+        resolve_targets(target, TargetOptions())
+    assert_one_line(str(raised.value))
+    assert len(str(raised.value)) < 300
+
+
+def test_notes_of_other_entries_are_short(tmp_path: Path) -> None:
+    state = build_model("small-cnn", num_classes=10, in_channels=1).state_dict()
+    entries = {f"{name}{'x' * 900}": state for name in range(20)}
+    torch.save({"model": state, **entries}, tmp_path / "w.pt")
+    options = TargetOptions(arch="small-cnn", dataset="digits", normalize="none", eps=0.1)
+    with logged() as messages:
+        resolve_targets(str(tmp_path / "w.pt"), options)
+    (note,) = [message for message in messages if "also contains" in message]
+    assert "and 14 more: model is attacked" in note
+    assert len(note) < 1000
+
+
+def test_the_class_of_a_pickled_object_is_abbreviated(tmp_path: Path) -> None:
+    name = "x" * 900
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as file:
+        file.writestr("w/data.pkl", b"\x80\x02c" + f"module\n{name}\n".encode() + b")R.")
+        file.writestr("w/version", b"3")
+    with pytest.raises(
+        CheckpointError, match=r"is a pickled object, module\.x+\.{3}, wh"
+    ) as raised:
+        resolve_targets(str(tmp_path / "w.pt"), TargetOptions())
+    assert len(str(raised.value)) < 500
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {}])

@@ -11,11 +11,12 @@ from pathlib import Path
 from adrbench.checkpoints import format as checkpoints
 from adrbench.checkpoints.safetensors_files import is_safetensors_file, read_safetensors_file
 from adrbench.checkpoints.torch_files import describe_unread, read_torch_file
-from adrbench.errors import CheckpointError, argument
+from adrbench.errors import CheckpointError, abbreviate, argument
 from adrbench.evaluation.targets import module, own, third_party, timm, zoo
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions, Training
 from adrbench.printable import get_logger
 from adrbench.registry import is_import_path
+from adrbench.runtime.files import to_path
 
 __all__ = ["TargetModel", "TargetOptions", "Training", "resolve_targets"]
 
@@ -50,7 +51,7 @@ def _find_models(target: str, options: TargetOptions) -> list[TargetModel]:
     for prefix, load in PREFIXES.items():
         if target.startswith(prefix):
             return [load(target, options)]
-    path = Path(target)
+    path = to_path(target, "target")
     if not path.exists():
         if is_import_path(target):
             return [module.load_target(target, options)]
@@ -68,9 +69,9 @@ def _load_file(path: Path, options: TargetOptions) -> list[TargetModel]:
     file = read_torch_file(path)
     if file.kind:
         raise CheckpointError(
-            f"{path} is a pickled object, {file.kind}, which cannot be read without running code: "
-            "save its weights with torch.save(model.state_dict(), FILE), and give FILE with "
-            f"{argument('arch')}."
+            f"{path} is a pickled object, {abbreviate(file.kind)}, which cannot be read without "
+            "running code: save its weights with torch.save(model.state_dict(), FILE), and give "
+            f"FILE with {argument('arch')}."
         )
     if checkpoints.is_ours(file.content):
         return own.load_targets(path, checkpoints.parse(file, path), options)

@@ -6,7 +6,7 @@ from pathlib import Path
 from adrbench.checkpoints.third_party import LoadReport, count_classes, load_third_party
 from adrbench.config.declare import format_eps
 from adrbench.config.method import Weights
-from adrbench.errors import CheckpointError, UsageError, argument
+from adrbench.errors import CheckpointError, UsageError, abbreviate, argument, list_first
 from adrbench.evaluation.targets.target import TargetModel, TargetOptions
 from adrbench.models.architectures import (
     DEFAULT_ACTIVATION,
@@ -18,6 +18,9 @@ from adrbench.printable import get_logger, printable
 from adrbench.runtime.hashing import hash_file
 
 logger = get_logger(__name__)
+
+#: How many other entries of a file a note names.
+MAX_SHOWN = 6
 
 
 def load_target(path: Path, content: object, options: TargetOptions) -> TargetModel:
@@ -83,9 +86,10 @@ def _explain_required(path: Path, options: TargetOptions) -> str:
 
 def _log_assumptions(path: Path, report: LoadReport, options: TargetOptions, *, eps: float) -> None:
     if report.other_entries and options.weights is None:
-        others = ", ".join(report.other_entries)
+        others = list_first(report.other_entries, MAX_SHOWN)
         logger.warning(
-            f"{path} also contains {others}: {report.entry} is attacked, see {argument('weights')}."
+            f"{path} also contains {others}: {abbreviate(report.entry)} is attacked, see "
+            f"{argument('weights')}."
         )
     if not report.entry:
         options.warn_of_ignored(("weights",), f"{path} contains only one set of weights")
