@@ -253,7 +253,7 @@ CASES: dict[str, tuple[str, int, str]] = {
         1,
         "cannot write to a-file: .*choose another directory",
     ),
-    "long target": (f"attack {'a' * 300}", 1, "File name too long"),
+    "long target": (f"attack {'a' * 300}", 2, "target is 'aa.*, which is too long: give a path"),
     "report file": ("report a-file", 1, "a-file is not readable as JSON"),
     "report missing": ("report no-results", 1, "no-results does not exist"),
     "report empty": ("report nothing", 1, "no results in nothing: run `adrbench attack` first"),
