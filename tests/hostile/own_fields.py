@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def long_names(levels: int) -> dict[str, Any]:
     return value
 
 
+@cache
 def make_values() -> dict[str, Any]:
     """Return what replaces a value, by its description."""
     shared = torch.ones(1000)
