@@ -25,6 +25,7 @@ from adrbench.checkpoints.refusals import (
     too_much,
 )
 from adrbench.errors import is_out_of_memory
+from adrbench.runtime.archives import LongDirectoryError, open_archive
 
 #: Of the table of contents of an archive, which takes about 70 bytes for each storage.
 MAX_DIRECTORY_BYTES = 2**23
@@ -55,7 +56,7 @@ class ZipStorages:
         self.file, self.left = file, size
         self.loaded: dict[str, torch.UntypedStorage] = {}
         with _refusing_damage():
-            self.archive = zipfile.ZipFile(_GuardedFile(file, size))
+            self.archive = open_archive(file, MAX_DIRECTORY_BYTES)
             names = self.archive.namelist()
             self.root = names[0].partition("/")[0]
             if f"{self.root}/constants.pkl" in names:
@@ -169,28 +170,6 @@ class LegacyStorages:
             _fill(stream, self.buffers[key])
 
 
-class _GuardedFile(io.BufferedIOBase):
-    """The file `file` of `size` bytes, which refuses to read its table of contents if it is long.
-
-    zipfile reads that at once, and makes an object of each entry.
-    """
-
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self.file, self.size = file, size
-        self.seek, self.tell = file.seek, file.tell  # type: ignore[method-assign]
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read up to `size` bytes, or up to the end."""
-        wanted = self.size - self.tell() if size is None or size < 0 else size
-        if wanted > MAX_DIRECTORY_BYTES:
-            raise too_much(f"a table of contents of over {MAX_DIRECTORY_BYTES // 2**20} MiB")
-        return self.file.read(wanted)
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-
 def _allocate(num_bytes: int) -> tuple[torch.UntypedStorage, memoryview]:
     """Return a new storage, and its memory."""
     tensor = torch.empty(num_bytes, dtype=torch.uint8)
@@ -208,6 +187,8 @@ def _refusing_damage() -> Iterator[None]:
     """Raise RefusedError for whatever zipfile raises for a damaged archive."""
     try:
         yield
+    except LongDirectoryError as error:
+        raise too_much(str(error)) from error
     except BROKEN_ARCHIVE as error:
         if is_out_of_memory(error):
             raise

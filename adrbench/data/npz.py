@@ -1,13 +1,10 @@
 """A user's own images in an `.npz` file."""
 
-import io
-import math
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.lib.format as npy
@@ -28,18 +25,14 @@ from adrbench.data.memory import check_memory
 from adrbench.errors import MOST_SHOWN, DataError, list_first
 from adrbench.runtime.files import open_limited
 from adrbench.runtime.memory import total_memory
+from adrbench.runtime.npz import Arrays, Header
 
-#: Enough for the header of any array that numpy reads, which is at most 10,000 characters.
-HEADER_BYTES = 16_384
 #: The key of the optional names of the classes.
 CLASS_NAMES = "class_names"
-
-
-class Header(NamedTuple):
-    """The shape and type that an array's header declares."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+#: A longer name of a class, in characters, or longer names of all, in bytes, are not read.
+MAX_NAME_LENGTH, MAX_NAMES_BYTES = 10_000, 2**27
+#: More labels of a training split without images are not read.
+MAX_LABELS_ALONE = 2**24
 
 
 def open_npz(path: Path, name: str) -> Source:
@@ -88,7 +81,7 @@ def _read_npz_part(path: Path, num_classes: int, _data_dir: Path, part: Part) ->
             f"0 to {num_classes - 1}: every class must be in the training split."
         )
 
-    def check(header: Header, name: str) -> None:
+    def check(_: Arrays, header: Header, name: str) -> None:
         _check_pixels(header, name)
         check_counts(header.shape[0], len(labels), name, f"y_{part}")
 
@@ -118,73 +111,87 @@ def _check_labels(header: Header, name: str) -> None:
     check_label_type(str(header.dtype), header.shape, name, is_integer=is_integer)
 
 
-def _check_names(header: Header, name: str) -> None:
-    if header.dtype.kind != "U" or len(header.shape) != 1:
+def _check_names(_: Arrays, header: Header, name: str) -> None:
+    shape, dtype = header
+    if dtype.kind != "U" or len(shape) != 1:
         raise DataError(
-            f"{name} has type {header.dtype} and shape {header.shape}: it must be an array of "
-            "strings, one per class."
+            f"{name} has type {dtype} and shape {shape}: it must be an array of strings, one per "
+            "class."
+        )
+    length = dtype.itemsize // 4
+    if shape[0] > MAX_CLASSES or length > MAX_NAME_LENGTH or header.num_bytes > MAX_NAMES_BYTES:
+        raise DataError(
+            f"{name} has {shape[0]:,} names of up to {length:,} characters: at most "
+            f"{MAX_CLASSES:,} names of {MAX_NAME_LENGTH:,} characters are read, and "
+            f"{MAX_NAMES_BYTES // 2**20} MiB of all; give shorter names."
         )
 
 
 def _read_labels(path: Path, part: Part) -> npt.NDArray[np.integer]:
-    labels = _read_array(path, f"y_{part}", _check_labels)
+    """Return the labels of a split, as many as its images according to their header.
+
+    The labels of the training split may be without images, for attacks.
+    """
+    images = f"x_{part}"
+
+    def check(arrays: Arrays, header: Header, name: str) -> None:
+        _check_labels(header, name)
+        if images in arrays.members:
+            pixels, described = _read_header(arrays, images, path), f"{images} in {path}"
+            _check_pixels(pixels, described)
+            check_counts(pixels.shape[0], header.shape[0], described, f"y_{part}")
+        elif header.shape[0] > MAX_LABELS_ALONE:
+            raise DataError(
+                f"{name} has {header.shape[0]:,} labels, without images: at most "
+                f"{MAX_LABELS_ALONE:,} are read; add {images}, or leave out labels."
+            )
+
+    labels = _read_array(path, f"y_{part}", check)
     check_label_range(int(labels.min()), int(labels.max()), f"y_{part} in {path}")
     return labels
 
 
-def _read_array(path: Path, key: str, check: Callable[[Header, str], None]) -> npt.NDArray[Any]:
+def _read_array(
+    path: Path, key: str, check: Callable[[Arrays, Header, str], None]
+) -> npt.NDArray[Any]:
     """Return an array of an `.npz` file, after passing its header and description to `check`."""
     name = f"{key} in {path}"
-    kind = "strings" if key == CLASS_NAMES else "numbers"
-    broken = f"{name} is broken or not a plain array: save it again as an array of {kind}."
-    with _open_archive(path) as archive:
-        members = _find_members(archive)
-        if key not in members:
-            found = list_first(list(members), MOST_SHOWN)
-            raise DataError(
-                f"{path} has no {key} but {found or 'nothing'}: it must contain x_test and y_test, "
-                "for training x_train and y_train too, and may contain x_val and y_val."
-            )
+    with _open_arrays(path) as arrays:
+        header = _read_header(arrays, key, path)
+        check(arrays, header, name)
+        check_memory(header.num_bytes, name)
         try:
-            header = _read_header(archive, members[key])
-        except Exception as error:  # zipfile and numpy may raise anything for a damaged file
-            raise DataError(broken) from error
-        check(header, name)
-        check_memory(members[key].file_size, name)
-        try:
-            with archive.open(members[key]) as member:
-                return np.asarray(npy.read_array(member, allow_pickle=False))
+            return arrays.read(key)
         except Exception as error:
-            raise DataError(broken) from error
+            raise _broken(name, key) from error
 
 
-def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
-    """Return the header of `member`; raise ValueError unless the member has the size it implies.
-
-    NumPy itself does not compare the sizes, and returns a member that is not an array as bytes.
-    """
-    with archive.open(member) as stream:
-        start = io.BytesIO(stream.read(HEADER_BYTES))
-    is_version_1 = npy.read_magic(start) == (1, 0)
-    read = npy.read_array_header_1_0 if is_version_1 else npy.read_array_header_2_0
-    shape, _, dtype = read(start)
-    size = start.tell() + math.prod(shape) * dtype.itemsize
-    if dtype.hasobject or size != member.file_size:
-        raise ValueError(f"{member.file_size} bytes of {dtype}, shape {shape}")
-    return Header(shape, dtype)
+def _read_header(arrays: Arrays, key: str, path: Path) -> Header:
+    """Return the header of an array; DataError where it is missing or broken."""
+    if key not in arrays.members:
+        found = list_first(list(arrays.members), MOST_SHOWN)
+        raise DataError(
+            f"{path} has no {key} but {found or 'nothing'}: it must contain x_test and y_test, "
+            "for training x_train and y_train too, and may contain x_val and y_val."
+        )
+    try:
+        return arrays.read_header(key)
+    except Exception as error:  # zipfile and numpy may raise anything for a damaged file
+        raise _broken(f"{key} in {path}", key) from error
 
 
-def _find_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    return {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+def _broken(name: str, key: str) -> DataError:
+    kind = "strings" if key == CLASS_NAMES else "numbers"
+    return DataError(f"{name} is broken or not a plain array: save it again as an array of {kind}.")
 
 
 def _list_keys(path: Path) -> list[str]:
-    with _open_archive(path) as archive:
-        return list(_find_members(archive))
+    with _open_arrays(path) as arrays:
+        return list(arrays.members)
 
 
 @contextmanager
-def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+def _open_arrays(path: Path) -> Iterator[Arrays]:
     try:
         file = open_limited(path, total_memory())
     except (OSError, ValueError) as error:
@@ -196,8 +203,7 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
             raise DataError(f"{path} contains a single array: save it as .npz with numpy.savez.")
         try:
-            archive = zipfile.ZipFile(file)
+            arrays = Arrays(file)
         except Exception as error:  # zipfile may raise anything for a damaged central directory
             raise DataError(f"{path} is not an .npz file or is damaged: save it again.") from error
-        with archive:
-            yield archive
+        yield arrays

@@ -1,7 +1,7 @@
 """The adversarial examples of an evaluation: which one is kept for each image, and its file."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adrbench.checkpoints.torch_files import read_torch_file
-from adrbench.errors import RecordError, UsageError
+from adrbench.config.threat import ThreatModel
+from adrbench.data import Images, to_float
+from adrbench.errors import RecordError, UsageError, one_line
+from adrbench.evaluation.batch_files import OVERHEAD, check_indices
+from adrbench.evaluation.judge import is_within
 from adrbench.runtime.files import check_replaceable, write_atomically
-from adrbench.runtime.npz import open_npz
+from adrbench.runtime.npz import Header, UnexpectedArrayError, open_npz
 
 #: What stands for an image: an example on which the attack succeeded; an example on which it did
 #: not; or the image itself, where the attack returns it instead of a failed example.
 SUCCESS, FAILURE, CLEAN = "success", "failure", "clean"
 KINDS = (CLEAN, FAILURE, SUCCESS)
 SUFFIXES = (".npz", ".pt")
+#: What the names of a kind and a stage may take in a file, in bytes.
+NAMES_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,41 @@ class BatchExamples:
     x_adv: Tensor
     success: Tensor
     loss: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleForm:
+    """What the examples of a batch of at most `batch_size` of the `images` can be."""
+
+    images: Images
+    threat: ThreatModel
+    batch_size: int
+
+    @property
+    def largest(self) -> dict[str, Header]:
+        """The types and shapes of the tensors of the largest batch."""
+        rows = min(self.batch_size, len(self.images))
+        return {
+            "indices": Header((rows,), np.dtype(np.int64)),
+            "x_adv": Header((rows, *self.images.pixels.shape[1:]), np.dtype(np.float32)),
+            "success": Header((rows,), np.dtype(np.bool_)),
+            "loss": Header((rows,), np.dtype(np.float32)),
+        }
+
+    def make(self, tensors: Mapping[str, Tensor]) -> BatchExamples:
+        """Return examples; ValueError for others than those of different images in the ball."""
+        examples = BatchExamples(**tensors)
+        indices, x_adv = examples.indices, examples.x_adv
+        lengths = {len(tensor) for tensor in tensors.values()}
+        if len(lengths) > 1:
+            raise ValueError(f"its arrays have {' and '.join(map(str, sorted(lengths)))} rows")
+        check_indices(indices, len(self.images))
+        x = to_float(self.images.pixels[indices])
+        if not is_within(self.threat, x, x_adv).all():
+            raise ValueError("some are outside the threat model")
+        if examples.loss.isnan().any():
+            raise ValueError("loss has an entry that is NaN")
+        return examples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,18 +120,28 @@ def select_examples(
 
 
 def assemble(
-    x: Tensor, batches: Iterable[tuple[int, BatchExamples]], stage_names: tuple[str, ...]
+    x: Tensor,
+    batches: Iterable[tuple[int, BatchExamples]],
+    stage_names: tuple[str, ...],
+    *,
+    robust: Tensor,
 ) -> AdversarialExamples:
-    """Return one example for each of the images `x` (n, C, H, W).
+    """Return one example for each of the images `x` (n, C, H, W), `robust` (n,) or not.
 
     It is the example with which the suite succeeded, otherwise the one with the highest
     cross-entropy among those that the stages returned, otherwise the clean image.
+
+    Raises:
+        RecordError: when the examples contradict the outcomes, as in files that were edited.
+
     """
     x_adv = x.clone()
     kinds = torch.full((len(x),), KINDS.index(CLEAN), dtype=torch.uint8)
     stages = torch.zeros(len(x), dtype=torch.int16)
     highest = torch.full((len(x),), -torch.inf)
     for stage, examples in batches:
+        if stage >= len(stage_names):
+            raise _contradiction()
         is_better = examples.success | (examples.loss > highest[examples.indices])
         chosen = examples.indices[is_better]
         x_adv[chosen] = examples.x_adv[is_better]
@@ -98,7 +149,16 @@ def assemble(
         kinds[chosen] = KINDS.index(FAILURE) + success
         stages[chosen] = stage
         highest[chosen] = examples.loss[is_better]
+    if not torch.equal(kinds == KINDS.index(SUCCESS), ~robust):
+        raise _contradiction()
     return AdversarialExamples(x_adv=x_adv, kinds=kinds, stages=stages, stage_names=stage_names)
+
+
+def _contradiction() -> RecordError:
+    return RecordError(
+        "the saved adversarial examples contradict the outcomes of the attacks: start the "
+        "evaluation over."
+    )
 
 
 def check_destination(path: Path) -> Path:
@@ -144,17 +204,30 @@ def write_examples(
     write_atomically(path, buffer.getvalue())
 
 
-def read_examples(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays that `write_examples` wrote to `path`; only `x_adv` from a `.pt` file.
+def read_examples(path: Path, shape: tuple[int, ...]) -> dict[str, npt.NDArray[Any]]:
+    """Return arrays that `write_examples` wrote to `path` for images of a shape (n, C, H, W).
+
+    They are all but `kind` and `stage`; from a `.pt` file only `x_adv`.
 
     Raises:
-        RecordError: when the file cannot be read.
+        RecordError: when the file cannot be read, or contains other arrays.
 
     """
+    n = shape[:1]
+    expected = {
+        "x_adv": Header(shape, np.dtype(np.float32)),
+        "y": Header(n, np.dtype(np.int64)),
+        "index": Header(n, np.dtype(np.int64)),
+        "clean": Header(n, np.dtype(np.bool_)),
+        "robust": Header(n, np.dtype(np.bool_)),
+    }
+    limit = sum(header.num_bytes for header in expected.values()) + n[0] * NAMES_BYTES + OVERHEAD
     try:
         if path.suffix == ".pt":
             return {"x_adv": read_torch_file(path).content.numpy()}
-        with open_npz(path) as arrays:
-            return dict(arrays)
-    except Exception as error:  # numpy and torch may raise anything for a damaged file
+        with open_npz(path, limit) as archive:
+            return archive.read_all(expected)
+    except UnexpectedArrayError as error:
+        raise RecordError(one_line(error)) from error
+    except Exception as error:  # zipfile, numpy and torch may raise anything for a damaged file
         raise RecordError("it cannot be read") from error

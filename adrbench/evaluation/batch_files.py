@@ -5,21 +5,37 @@ It is saved batch by batch, so an interrupted evaluation keeps that of its finis
 
 import io
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from adrbench.errors import RecordError
+from adrbench.errors import RecordError, one_line
 from adrbench.runtime.files import matching_files, write_atomically
-from adrbench.runtime.npz import open_npz
+from adrbench.runtime.npz import Arrays, Header, open_npz
 
 #: A dataclass whose fields are tensors on the CPU.
 Content = TypeVar("Content")
+Content_co = TypeVar("Content_co", covariant=True)
+#: The type of fingerprints in files: SHA-256 in hexadecimal digits, or shorter texts.
+FINGERPRINT = np.dtype("U64")
+#: What an archive may take beyond its arrays, in bytes.
+OVERHEAD = 2**16
+
+
+class BatchForm(Protocol[Content_co]):
+    """What the content of a batch of an evaluation can be."""
+
+    @property
+    def largest(self) -> Mapping[str, Header]:
+        """The types and shapes of its tensors in the largest batch; others have fewer rows."""
+
+    def make(self, tensors: Mapping[str, Tensor]) -> Content_co:
+        """Return the content that consists of these tensors; ValueError if it is impossible."""
 
 
 class BatchStore(Protocol[Content]):
@@ -59,13 +75,13 @@ class BatchesInMemory(Generic[Content]):
 class BatchFiles(Generic[Content]):
     """Files `<stem>.<stage>-<batch>.npz`, which the ranks that share an evaluation write.
 
-    Each has the tensors of an object of class `content` and the `fingerprint` of the evaluation. A
+    Each has the tensors of an object of the given `form` and the `fingerprint` of the evaluation. A
     file of another one is an error, whose text names `what` the files have and ends with the
     `remedy`.
     """
 
     stem: Path
-    content: type[Content]
+    form: BatchForm[Content]
     fingerprint: str
     what: str
     remedy: str = "start the evaluation over"
@@ -74,7 +90,7 @@ class BatchFiles(Generic[Content]):
         """Write the file of a batch atomically."""
         buffer = io.BytesIO()
         arrays = {name: value.numpy() for name, value in vars(content).items()}
-        np.savez(buffer, fingerprint=np.array(self.fingerprint), **arrays)
+        np.savez(buffer, fingerprint=np.array(self.fingerprint, FINGERPRINT), **arrays)
         write_atomically(self.path_of(stage, batch), buffer.getvalue())
 
     def load(self) -> Iterator[tuple[int, Content]]:
@@ -84,10 +100,8 @@ class BatchFiles(Generic[Content]):
             RecordError: when a file is damaged or belongs to another evaluation.
 
         """
-        kind: Any = self.content
-        names = [one.name for one in fields(kind)]
         for (stage, _), path in sorted(self.find().items()):
-            yield stage, self.content(**self._read(path, names))
+            yield stage, self._read(path)
 
     def has(self, stage: int, batch: int) -> bool:
         """Return whether the file of a batch was written.
@@ -128,21 +142,44 @@ class BatchFiles(Generic[Content]):
             found[int(stage), int(batch)] = path
         return found
 
-    def _read(self, path: Path, names: Iterable[str] = ()) -> dict[str, Tensor]:
-        """Return the tensors called `names` from a file of this evaluation.
+    def _read(self, path: Path) -> Content:
+        """Return the content of a file of this evaluation.
 
         Raises:
             RecordError: when the file is damaged or belongs to another evaluation.
 
         """
+        largest = self.form.largest
+        limit = OVERHEAD + sum(header.num_bytes for header in largest.values())
         try:
-            with open_npz(path) as arrays:
-                fingerprint = str(arrays["fingerprint"]) if "fingerprint" in arrays else None
-                tensors = {name: torch.from_numpy(arrays[name]) for name in names}
-        except Exception as error:  # numpy may raise anything for a damaged file
-            raise RecordError(f"the {self.what} in {path} are damaged: {self.remedy}.") from error
-        if fingerprint != self.fingerprint:
+            with open_npz(path, limit) as archive:
+                is_own = self._is_own(archive)
+                arrays = archive.read_all(largest) if is_own else {}
+            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            content = self.form.make(tensors) if is_own else None
+        except Exception as error:  # zipfile and numpy may raise anything for a damaged file
+            raise RecordError(
+                f"the {self.what} in {path} are damaged ({one_line(error)}): {self.remedy}."
+            ) from error
+        if content is None:
             raise RecordError(
                 f"the {self.what} in {path} belong to another evaluation: {self.remedy}."
             )
-        return tensors
+        return content
+
+    def _is_own(self, archive: Arrays) -> bool:
+        """Return whether an archive has the fingerprint of this evaluation."""
+        if "fingerprint" not in archive.members:
+            return False
+        header = archive.read_header("fingerprint")
+        if header.dtype.kind != "U" or header.shape or header.num_bytes > FINGERPRINT.itemsize:
+            return False
+        return str(archive.read("fingerprint")) == self.fingerprint
+
+
+def check_indices(indices: Tensor, n: int) -> None:
+    """Raise ValueError unless `indices` (K,) are positions of K of n images."""
+    if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < n:
+        raise ValueError(f"indices has an entry that is not from 0 to {n - 1}")
+    if len(set(indices.tolist())) < len(indices):
+        raise ValueError("indices has an entry twice")

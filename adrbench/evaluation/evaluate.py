@@ -267,7 +267,7 @@ def conclude(
     if runner.examples is not None:
         x = to_float(runner.images.pixels).cpu()
         names = tuple(stage.name for stage in stages)
-        adversarial = assemble(x, runner.examples.load(), names)
+        adversarial = assemble(x, runner.examples.load(), names, robust=progress.survivors)
     return Evaluation(
         clean=progress.clean,
         robust=progress.survivors,

@@ -158,8 +158,9 @@ def check_saved_examples(path: Path, job: Job, record: AttackRecord) -> None:
 
 def _describe_other_examples(path: Path, job: Job, record: AttackRecord) -> str | None:
     """Return in words why a file does not have the examples of a record; None if it has them."""
+    x = to_float(job.images.pixels)
     try:
-        held = read_examples(path)
+        held = read_examples(path, tuple(x.shape))
     except RecordError as error:
         return str(error)
     expected = {"y": job.images.labels.numpy(), "index": np.arange(len(job.images))}
@@ -167,9 +168,9 @@ def _describe_other_examples(path: Path, job: Job, record: AttackRecord) -> str 
         if packed := getattr(record.verdicts, name):
             expected[name] = unpack_outcomes(packed, record.n)
     for name, values in expected.items() if path.suffix == ".npz" else ():
-        if name not in held or not np.array_equal(held[name], values):
+        if not np.array_equal(held[name], values):
             return f"{name} differs"
-    x, x_adv = to_float(job.images.pixels), torch.from_numpy(held.get("x_adv", np.empty(0)))
+    x_adv = torch.from_numpy(held["x_adv"])
     if x_adv.shape != x.shape:
         return f"it has examples of shape {tuple(x_adv.shape)}, not {tuple(x.shape)}"
     if not is_within(record.threat_model, x, x_adv).all():

@@ -4,7 +4,7 @@
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,13 @@ from torch import Tensor
 
 from adrbench.attacks.reliability_warnings import ReliabilityWarning
 from adrbench.attacks.suites import Suite
-from adrbench.data import Images
-from adrbench.errors import UsageError, argument
+from adrbench.config.threat import ThreatModel
+from adrbench.data import Images, to_float
+from adrbench.errors import RecordError, UsageError, argument
+from adrbench.evaluation.batch_files import check_indices
+from adrbench.evaluation.judge import ABSOLUTE_SLACK, is_within
 from adrbench.results.outputs import MAX_SIDE, Outputs, find_excess
+from adrbench.runtime.npz import Header
 
 #: How many images are kept, the first ones, unless they are larger than MAX_SIDE.
 NUM_KEPT_IMAGES = 8
@@ -72,6 +76,52 @@ class BatchOutputs:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class OutputForm:
+    """What the outputs on a batch of at most `batch_size` of the `images` can be."""
+
+    images: Images
+    threat: ThreatModel
+    num_classes: int
+    batch_size: int
+
+    @property
+    def largest(self) -> dict[str, Header]:
+        """The types and shapes of the tensors of the largest batch."""
+        rows = min(self.batch_size, len(self.images))
+        float32 = np.dtype(np.float32)
+        images = Header((min(rows, NUM_KEPT_IMAGES), *self.images.pixels.shape[1:]), float32)
+        return {
+            "indices": Header((rows,), np.dtype(np.int64)),
+            "clean_logits": Header((rows, self.num_classes), float32),
+            "adversarial_logits": Header((rows, self.num_classes), float32),
+            "linf": Header((rows,), float32),
+            "l2": Header((rows,), float32),
+            "images": images,
+            "adversarial_images": images,
+        }
+
+    def make(self, tensors: Mapping[str, Tensor]) -> BatchOutputs:
+        """Return outputs; ValueError for others than those on different images in the ball."""
+        outputs = BatchOutputs(**tensors)
+        check_indices(outputs.indices, len(self.images))
+        kept = outputs.indices[outputs.indices < NUM_KEPT_IMAGES]
+        for name, tensor in tensors.items():
+            expected = len(kept if name.endswith("images") else outputs.indices)
+            if len(tensor) != expected:
+                raise ValueError(f"{name} has {len(tensor)} rows, not {expected}")
+        for name in ("linf", "l2"):
+            sizes = tensors[name]
+            if not ((sizes >= 0) & sizes.isfinite()).all():
+                raise ValueError(f"{name} has values that are not sizes of perturbations")
+        x = to_float(self.images.pixels[kept])
+        if not torch.allclose(outputs.images, x, rtol=0, atol=ABSOLUTE_SLACK):
+            raise ValueError("images has other images than those of the evaluation")
+        if not is_within(self.threat, x, outputs.adversarial_images).all():
+            raise ValueError("some of adversarial_images are outside the threat model")
+        return outputs
+
+
 def check_offers_outputs(suite: Suite) -> None:
     """Raise UsageError unless the bound `suite` is one attack that maximizes one loss."""
     how = "give one that maximizes a loss to the end, such as pgd-20, cw or apgd-ce."
@@ -106,11 +156,20 @@ def assemble_outputs(images: Images, batches: Sequence[BatchOutputs], attack: st
     """Return the outputs on all `images` from those of their `batches`.
 
     A ReliabilityWarning that names the `attack` counts logits that are not finite, which are kept.
+
+    Raises:
+        RecordError: when the batches are not those of all images, as in files that were edited.
+
     """
     joined = {
         name: torch.cat([getattr(one, name) for one in batches])
         for name in BatchOutputs.__dataclass_fields__
     }
+    if not torch.equal(joined["indices"].sort().values, torch.arange(len(images))):
+        raise RecordError(
+            f"the saved outputs under {attack} are not those on {len(images):,} images, once each: "
+            "start the evaluation over."
+        )
     order = joined["indices"].argsort()
     # The kept images of each batch are in the order of its indices.
     first = joined["indices"][joined["indices"] < NUM_KEPT_IMAGES].argsort()

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adrbench.errors import argument
-from adrbench.evaluation.adversarial import BatchExamples
+from adrbench.evaluation.adversarial import BatchExamples, ExampleForm
 from adrbench.evaluation.batch_files import BatchFiles
 from adrbench.evaluation.job import Job
-from adrbench.evaluation.outputs import BatchOutputs
+from adrbench.evaluation.outputs import BatchOutputs, OutputForm
 from adrbench.evaluation.progress import ProgressFiles
 
 
@@ -41,7 +41,11 @@ def example_files(job: Job, location: StateLocation | None = None) -> BatchFiles
     location = location or beside_record(job)
     return BatchFiles(
         stem=location.stem,
-        content=BatchExamples,
+        form=ExampleForm(
+            images=job.images,
+            threat=job.target_model.threat_model,
+            batch_size=job.config.batch_size,
+        ),
         fingerprint=job.state_fingerprint,
         what="adversarial examples",
         remedy=location.remedy,
@@ -53,7 +57,12 @@ def output_files(job: Job, location: StateLocation | None = None) -> BatchFiles[
     location = location or beside_record(job)
     return BatchFiles(
         stem=location.stem.with_name(f"{location.stem.name}.outputs"),
-        content=BatchOutputs,
+        form=OutputForm(
+            images=job.images,
+            threat=job.target_model.threat_model,
+            num_classes=job.info.num_classes,
+            batch_size=job.config.batch_size,
+        ),
         fingerprint=job.state_fingerprint,
         what="outputs",
         remedy=location.remedy,

@@ -7,7 +7,7 @@ compute calibration and consistency.
 import hashlib
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from adrbench.errors import RecordError, one_line
 from adrbench.printable import printable
 from adrbench.runtime.files import read_limited, write_atomically
-from adrbench.runtime.npz import unpacked_within
+from adrbench.runtime.npz import Arrays, Header, unpacked_within
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,8 +60,11 @@ class Outputs:
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _check_shapes(self)
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        _check_headers(
+            {name: Header(array.shape, array.dtype) for name, array in arrays.items()},
+            num_names=len(self.class_names),
+        )
         if self.labels.min() < 0 or self.labels.max() >= self.num_classes:
             raise ValueError(f"the labels are not those of {self.num_classes} classes")
         for name in ("linf", "l2"):
@@ -79,38 +82,35 @@ class Outputs:
         return int(self.clean_logits.shape[-1])
 
 
-def _check_types(outputs: Outputs) -> None:
-    """Raise ValueError unless labels are int64 and all else is float32."""
-    for name in _ARRAYS:
-        expected, found = "int64" if name == "labels" else "float32", getattr(outputs, name).dtype
-        if found != expected:
-            raise ValueError(f"{name} has type {found}, not {expected}")
-
-
-def _check_shapes(outputs: Outputs) -> None:
-    """Raise ValueError unless the shapes of all arrays fit together."""
-    labels, logits = outputs.labels.shape, outputs.clean_logits.shape
+def _check_headers(headers: Mapping[str, Header], *, num_names: int) -> None:
+    """Raise ValueError unless the types and shapes of all arrays are those of `Outputs`."""
+    for name, header in headers.items():
+        expected = "int64" if name == "labels" else "float32"
+        if header.dtype != expected:
+            raise ValueError(f"{name} has type {header.dtype}, not {expected}")
+    shapes = {name: header.shape for name, header in headers.items()}
+    labels, logits, images = shapes["labels"], shapes["clean_logits"], shapes["images"]
     if len(labels) != 1 or len(logits) != 2:
         raise ValueError(f"labels has shape {labels}, and clean_logits {logits}")
-    n, num_classes, images = len(outputs.labels), outputs.num_classes, outputs.images
-    expected = {
+    (n,), num_classes = labels, logits[-1]
+    expected_shapes = {
         "clean_logits": (n, num_classes),
         "adversarial_logits": (n, num_classes),
         "linf": (n,),
         "l2": (n,),
-        "adversarial_images": images.shape,
+        "adversarial_images": images,
     }
-    for name, shape in expected.items():
-        if getattr(outputs, name).shape != shape:
-            raise ValueError(f"{name} has shape {getattr(outputs, name).shape}, not {shape}")
-    if not n or images.ndim != 4 or len(images) > n:
-        raise ValueError(f"there are {n} labels and images of shape {images.shape}")
-    if len(images) and not all(1 <= side <= MAX_SIDE for side in images.shape[1:]):
-        raise ValueError(f"images has shape {images.shape}, with a side not from 1 to {MAX_SIDE}")
-    if excess := find_excess(n, num_classes, images.shape):
+    for name, shape in expected_shapes.items():
+        if shapes[name] != shape:
+            raise ValueError(f"{name} has shape {shapes[name]}, not {shape}")
+    if not n or len(images) != 4 or images[0] > n:
+        raise ValueError(f"there are {n} labels and images of shape {images}")
+    if images[0] and not all(1 <= side <= MAX_SIDE for side in images[1:]):
+        raise ValueError(f"images has shape {images}, with a side not from 1 to {MAX_SIDE}")
+    if excess := find_excess(n, num_classes, images):
         raise ValueError(excess)
-    if len(outputs.class_names) not in (0, num_classes):
-        raise ValueError(f"there are {len(outputs.class_names)} names of {num_classes} classes")
+    if num_names not in (0, num_classes):
+        raise ValueError(f"there are {num_names} names of {num_classes} classes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,16 +168,29 @@ def read_outputs(path: Path, file: OutputsFile) -> Outputs:
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise RecordError(f"{path} has changed since its record was written.")
     try:
-        with unpacked_within(io.BytesIO(content), MAX_BYTES + EXTRA_BYTES) as arrays:
-            found: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
-            names = arrays["class_names"]
-        if names.dtype.kind != "U" or names.ndim != 1:
-            raise ValueError(f"class_names has type {names.dtype} and shape {names.shape}")
-        return Outputs(**found, class_names=tuple(map(printable, names.tolist())))
+        return _read_arrays(unpacked_within(io.BytesIO(content), MAX_BYTES + EXTRA_BYTES))
     except Exception as error:  # zipfile and numpy may raise anything for a damaged file
         raise RecordError(
             f"{path} does not contain the outputs of a model ({one_line(error)})."
         ) from error
+
+
+def _read_arrays(archive: Arrays) -> Outputs:
+    """Return the outputs in an archive; no array is read unless the headers of all are right.
+
+    Raises:
+        ValueError: when they are not those of outputs.
+        Exception: whatever zipfile and numpy raise for a damaged archive.
+
+    """
+    names = archive.read_header("class_names")
+    if names.dtype.kind != "U" or len(names.shape) != 1 or names.num_bytes > EXTRA_BYTES:
+        raise ValueError(f"class_names has type {names.dtype} and shape {names.shape}")
+    headers = {name: archive.read_header(name) for name in _ARRAYS}
+    _check_headers(headers, num_names=names.shape[0])
+    arrays: dict[str, Any] = {name: archive.read(name) for name in _ARRAYS}
+    class_names = tuple(map(printable, archive.read("class_names").tolist()))
+    return Outputs(**arrays, class_names=class_names)
 
 
 _ARRAYS = tuple(name for name in Outputs.__dataclass_fields__ if name != "class_names")

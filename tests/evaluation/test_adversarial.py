@@ -1,6 +1,9 @@
 """Adversarial examples: what stands for each image, and that a kill loses none."""
 
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from adrbench.errors import RecordError, UsageError
 from adrbench.evaluation.adversarial import (
     KINDS,
     BatchExamples,
+    ExampleForm,
     assemble,
     check_destination,
     write_examples,
@@ -23,6 +27,7 @@ from adrbench.evaluation.batch_files import BatchesInMemory, BatchFiles, BatchSt
 from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.progress import ProgressFiles
 from adrbench.evaluation.stage_runner import ProgressCallbacks
+from messages import assert_one_sentence
 from tiny import labelled_by, make_images, train_small_net
 
 THREAT = ThreatModel(eps=0.03)
@@ -44,7 +49,7 @@ def run(store: BatchStore[BatchExamples], **more: object) -> Evaluation:
 def make_files(directory: Path, fingerprint: str = "f", **more: str) -> BatchFiles[BatchExamples]:
     return BatchFiles(
         stem=directory / ".run",
-        content=BatchExamples,
+        form=ExampleForm(images=IMAGES, threat=THREAT, batch_size=7),
         fingerprint=fingerprint,
         what="adversarial examples",
         **more,
@@ -100,12 +105,16 @@ def test_of_failed_examples_the_one_of_the_highest_loss_is_kept() -> None:
         (2, piece(0.2, [1.0, 1.5], [False, False])),
         (3, piece(0.3, [0.5, 9.0], [True, False])),
     ]
-    both = assemble(x, pieces[:2], ("clean", "a", "b"))
+    both = assemble(x, pieces[:2], ("clean", "a", "b"), robust=torch.tensor([True, True]))
     assert both.x_adv.flatten().tolist() == pytest.approx([0.1, 0.2])
     assert both.stages.tolist() == [1, 2]
-    third = assemble(x, pieces, ("clean", "a", "b", "c"))
+    robust = torch.tensor([False, True])
+    third = assemble(x, pieces, ("clean", "a", "b", "c"), robust=robust)
     assert third.x_adv.flatten().tolist() == pytest.approx([0.3, 0.3])
     assert [KINDS[kind] for kind in third.kinds] == ["success", "failure"]
+    for names, outcomes in ((("clean", "a", "b"), robust), (("clean", "a", "b", "c"), ~robust)):
+        with pytest.raises(RecordError, match="contradict the outcomes of the attacks: start"):
+            assemble(x, pieces, names, robust=outcomes)
 
 
 class StopError(Exception):
@@ -171,6 +180,67 @@ def test_a_damaged_file_of_examples_is_one_error(tmp_path: Path) -> None:
     next(iter(tmp_path.iterdir())).write_bytes(b"PK")
     with pytest.raises(RecordError, match="are damaged"):
         list(files.load())
+
+
+def change(path: Path, **changes: object) -> None:
+    """Replace arrays in the file of a batch, as somebody could who has its fingerprint."""
+    with np.load(path) as arrays:
+        np.savez(path, **{**arrays, **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "words"),
+    [
+        ("indices", lambda a: a + 10**6, "indices has an entry that is not from 0 to 39"),
+        ("indices", lambda a: a - 10**6, "indices has an entry that is not from 0 to 39"),
+        ("indices", lambda a: a * 0, "indices has an entry twice"),
+        ("indices", lambda a: a.astype(float), r"indices has type float64 and shape \(7,\), not"),
+        ("x_adv", lambda a: a[:1], "its arrays have 1 and 7 rows"),
+        ("x_adv", lambda a: np.concatenate([a, a]), "x_adv has type float32 and shape"),
+        ("x_adv", lambda a: a[..., :1], "x_adv has type float32 and shape"),
+        ("x_adv", lambda a: a.astype(float), "x_adv has type float64"),
+        ("x_adv", lambda a: a * np.float32(np.nan), "some are outside the threat model"),
+        ("x_adv", lambda a: a + np.float32(100), "some are outside the threat model"),
+        ("x_adv", lambda a: 1 - a, "some are outside the threat model"),
+        ("success", lambda a: a.astype(np.uint8), "success has type uint8"),
+        ("success", lambda a: a.astype(str), "success has type <U5"),
+        ("loss", lambda a: a[0], r"loss has type float32 and shape \(\), not"),
+        ("loss", lambda a: a * 1j, "loss has type complex64"),
+        ("loss", lambda a: a * np.float32(np.nan), "loss has an entry that is NaN"),
+        ("loss", lambda a: np.array([None] * 7), "loss contains objects"),
+    ],
+)
+def test_edited_examples_are_refused(
+    name: str, edit: Callable[[Any], object], words: str, tmp_path: Path
+) -> None:
+    files = make_files(tmp_path)
+    run(files)
+    path = files.path_of(1, 0)
+    with np.load(path) as arrays:
+        edited = edit(arrays[name])
+    change(path, **{name: edited})
+    before = path.read_bytes()
+    for read in (lambda: files.has(1, 0), lambda: list(files.load())):
+        with pytest.raises(RecordError, match=words) as caught:
+            read()
+        assert_one_sentence(str(caught.value))
+        assert "are damaged (" in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_examples_is_not_unpacked_beyond_the_size_of_a_batch(tmp_path: Path) -> None:
+    files = make_files(tmp_path)
+    run(files)
+    path = files.path_of(1, 0)
+    with np.load(path) as arrays:
+        large = {**arrays, "more": np.zeros(10**8, np.uint8)}
+    np.savez_compressed(path, **large)
+    assert path.stat().st_size < 200_000
+    tracemalloc.start()
+    with pytest.raises(RecordError, match=r"are damaged \(it (unpacks to|has) 1?[\d,]+ bytes"):
+        list(files.load())
+    assert tracemalloc.get_traced_memory()[1] < 2 * 10**6
+    tracemalloc.stop()
 
 
 def test_a_file_of_examples_of_another_evaluation_is_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from adrbench.evaluation.evaluate import Evaluation, evaluate
 from adrbench.evaluation.outputs import (
     NUM_KEPT_IMAGES,
     BatchOutputs,
+    OutputForm,
     assemble_outputs,
     check_fits,
     check_offers_outputs,
@@ -214,7 +215,7 @@ class StopError(Exception):
 def make_files(directory: Path, fingerprint: str = "f") -> BatchFiles[BatchOutputs]:
     return BatchFiles(
         stem=directory / ".run.outputs",
-        content=BatchOutputs,
+        form=OutputForm(images=IMAGES, threat=THREAT, num_classes=3, batch_size=7),
         fingerprint=fingerprint,
         what="outputs",
     )
@@ -272,6 +273,43 @@ def test_outputs_of_another_evaluation_are_refused(tmp_path: Path) -> None:
     keep(store=make_files(tmp_path))
     with pytest.raises(RecordError, match=r"the outputs in .* belong to another evaluation"):
         keep(store=make_files(tmp_path, "g"))
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "words"),
+    [
+        ("indices", lambda a: a + 10**6, "indices has an entry that is not from 0 to 39"),
+        ("indices", lambda a: a * 0, "indices has an entry twice"),
+        ("indices", lambda a: a[:2], "rows, not 2"),
+        ("clean_logits", lambda a: a[:, :2], "clean_logits has type float32 and shape"),
+        ("adversarial_logits", lambda a: a.astype(float), "adversarial_logits has type float64"),
+        ("linf", lambda a: -1 - a, "linf has values that are not sizes of perturbations"),
+        ("l2", lambda a: a * np.float32(np.nan), "l2 has values that are not sizes of"),
+        ("images", lambda a: 1 - a, "images has other images than those of the evaluation"),
+        ("images", lambda a: a[:1], "images has 1 rows, not"),
+        ("adversarial_images", lambda a: 1 - a, "adversarial_images are outside the threat model"),
+    ],
+)
+def test_edited_outputs_are_refused(
+    name: str, edit: Callable[[Any], object], words: str, tmp_path: Path
+) -> None:
+    files = make_files(tmp_path)
+    keep(store=files)
+    path = files.path_of(1, 0)
+    with np.load(path) as arrays:
+        np.savez(path, **{**arrays, name: edit(arrays[name])})
+    with pytest.raises(RecordError, match=words) as caught:
+        list(files.load())
+    assert_one_sentence(str(caught.value), "are damaged (")
+
+
+def test_outputs_that_are_not_those_of_every_image_are_refused() -> None:
+    batches = BatchesInMemory[BatchOutputs]()
+    keep(store=batches)
+    contents = list(batches.batches.values())
+    for some in (contents[1:], [*contents, contents[0]]):
+        with pytest.raises(RecordError, match="are not those on 40 images, once each: start"):
+            assemble_outputs(IMAGES, some, "pgd-5")
 
 
 class Leaving:

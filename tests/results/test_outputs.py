@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -132,7 +133,7 @@ def pack(path: Path, **changes: Any) -> OutputsFile:
     [
         ({"class_names": np.array([1, 2, 3])}, "class_names has type int64"),
         ({"class_names": np.array("abc")}, "and shape ()"),
-        ({"class_names": np.array([None] * 3)}, "allow_pickle=False"),
+        ({"class_names": np.array([None] * 3)}, "class_names contains objects"),
         ({"labels": np.array([2**64 - 1] * 5, np.uint64)}, "labels has type uint64, not int64"),
         ({"linf": np.zeros(5, ">f4")}, "linf has type >f4, not float32"),
     ],
@@ -164,3 +165,26 @@ def test_members_that_are_not_arrays_are_refused(tmp_path: Path, member: bytes) 
     file = OutputsFile(name=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     with pytest.raises(RecordError, match="does not contain the outputs of a model"):
         read_outputs(path, file)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": np.zeros(10**6, np.int64)},
+        {"linf": np.zeros(10**6, np.float32)},
+        {"images": np.zeros((5, 1, 1000, 1000), np.float32)},
+        {"class_names": np.zeros(10**6, "<U1")},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_shapes_that_do_not_fit_together_are_refused_by_their_headers(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    path = tmp_path / "run.npz"
+    np.savez_compressed(path, **{**vars(make_outputs()), **changes})
+    file = OutputsFile(name=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    tracemalloc.start()
+    with pytest.raises(RecordError, match="does not contain the outputs of a model"):
+        read_outputs(path, file)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
