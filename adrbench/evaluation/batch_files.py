@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adrbench.errors import RecordError, one_line
-from adrbench.runtime.files import matching_files, write_atomically
+from adrbench.runtime.files import matching_files, remove_file, write_atomically
 from adrbench.runtime.npz import Arrays, Header, open_npz
 
 #: A dataclass whose fields are tensors on the CPU.
@@ -119,7 +119,7 @@ class BatchFiles(Generic[Content]):
     def remove(self) -> None:
         """Remove the files of all ranks, whatever evaluation they belong to."""
         for path in self.find().values():
-            path.unlink(missing_ok=True)
+            remove_file(path)
 
     def remove_foreign(self) -> None:
         """Remove the files that are damaged or belong to another evaluation."""
@@ -127,7 +127,7 @@ class BatchFiles(Generic[Content]):
             try:
                 self._read(path)
             except RecordError:
-                path.unlink(missing_ok=True)
+                remove_file(path)
 
     def path_of(self, stage: int, batch: int) -> Path:
         """Return the path of the file of a batch."""

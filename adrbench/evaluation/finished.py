@@ -25,7 +25,7 @@ from adrbench.results.records import (
     unpack_outcomes,
 )
 from adrbench.runtime.context import Context
-from adrbench.runtime.files import check_may_write
+from adrbench.runtime.files import check_may_write, remove_file
 from adrbench.runtime.hashing import hash_file
 
 
@@ -105,7 +105,7 @@ def remove_foreign_record(job: Job) -> None:
         read_own_record(job.key, job.path)
     except RecordError:
         remove_outputs(job.path)
-        job.path.unlink(missing_ok=True)
+        remove_file(job.path)
 
 
 def read_own_record(key: EvaluationKey, path: Path) -> AttackRecord:

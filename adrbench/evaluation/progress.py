@@ -28,6 +28,7 @@ from adrbench.runtime.files import (
     MAX_JSON_BYTES,
     matching_files,
     read_limited,
+    remove_file,
     write_atomically,
 )
 from adrbench.runtime.hashing import hash_json
@@ -259,7 +260,7 @@ class ProgressFiles:
     def remove(self) -> None:
         """Remove the files of all ranks."""
         for path in self.files():
-            path.unlink(missing_ok=True)
+            remove_file(path)
 
     def read(self, path: Path) -> Progress:
         """Return the progress that one rank saved.

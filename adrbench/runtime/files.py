@@ -197,6 +197,17 @@ def check_replaceable(path: Path) -> None:
         raise AdrbenchError(f"cannot write {path}: it is not a file; give the name of one.")
 
 
+def remove_file(path: Path) -> None:
+    """Remove the file at `path`, which may be missing; AdrbenchError where that is impossible."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        reason = "it is a directory" if path.is_dir() else error.strerror or error
+        raise AdrbenchError(
+            f"cannot remove {path}: {reason}; remove it yourself, and start again."
+        ) from error
+
+
 def remove_temporary_files(directory: Path, names: Iterable[str]) -> None:
     """Remove the temporary files that killed processes left of the files with these `names`."""
     prefixes = "|".join(re.escape(_temporary_prefix(name)) for name in names)

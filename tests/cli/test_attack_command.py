@@ -239,3 +239,17 @@ def test_a_killed_attack_loses_no_example(here: Path) -> None:
     robust, _ = judge(Path("x.npz"), 60)
     assert robust.sum() == record["robust_correct"]
     assert [name for name in os.listdir("results") if name.endswith((".npz", ".state"))] == []
+
+
+@pytest.mark.parametrize("ending", [".json", ".0.state", ".1-0.npz", ".outputs.1-0.npz"])
+def test_a_directory_in_place_of_a_file_is_named_and_kept(ending: str, here: Path) -> None:
+    line = ("attack", RUN, "--suite", "pgd-2", *FEW)
+    succeed(*line)
+    (record,) = Path("results").glob("*.json")
+    record.unlink()
+    directory = Path("results", f"{'' if ending == '.json' else '.'}{record.stem}{ending}")
+    directory.mkdir()
+    refused = command(*line, "--force")
+    assert refused.code == 1
+    assert f"cannot remove {directory}: it is a directory; remove it yourself" in refused.lines[-1]
+    assert list(Path("results").iterdir()) == [directory]

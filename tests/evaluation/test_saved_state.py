@@ -217,6 +217,19 @@ def test_examples_of_another_size_are_refused_before_they_are_unpacked(tmp_path:
     assert str(caught.value.__cause__).startswith("it unpacks to 4,000,")
 
 
+@pytest.mark.parametrize("name", ["run.0.state", "run.1-0.npz", "run.outputs.1-0.npz"])
+def test_a_directory_in_place_of_a_file_of_the_state_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(AdrbenchError) as caught:
+        evaluate(state_path=tmp_path / "run")
+    assert_one_line(str(caught.value))
+    is_read = name.endswith(".state")
+    words = "is damaged (it is not a file)" if is_read else "it is a directory; remove it yourself"
+    assert name in str(caught.value)
+    assert words in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 HOLD = """
 import sys
 from pathlib import Path
