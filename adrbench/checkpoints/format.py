@@ -256,8 +256,7 @@ def parse(file: TorchFile, path: Path) -> Checkpoint:
         checkpoint = _parse_header(content)
     except CheckpointError:
         raise
-    # msgspec raises AttributeError for a tensor where it expects a table.
-    except (ValueError, RecursionError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         reason = one_line(error)
         raise CheckpointError(f"{path} is damaged ({reason}): copy or train it again.") from error
     return checkpoint if schema >= 3 else replace(checkpoint, label=former_label(checkpoint))
@@ -290,6 +289,7 @@ def _parse_header(content: Mapping[str, Any]) -> Checkpoint:
     """Return the checkpoint that a file holds; ValueError names a field that is wrong."""
     apart = ("format", "schema", CHECKSUM, TENSORS_CHECKSUM)
     stored = {key: value for key, value in content.items() if key not in apart}
+    _check_no_tensors(stored)
     snapshots = stored.get("snapshots")
     if isinstance(snapshots, dict):
         stored["snapshots"] = {name: Snapshot.parse(held) for name, held in snapshots.items()}
@@ -308,6 +308,18 @@ def _parse_header(content: Mapping[str, Any]) -> Checkpoint:
                 "validation images correctly"
             )
     return checkpoint
+
+
+def _check_no_tensors(stored: Mapping[str, Any]) -> None:
+    """Raise ValueError for a tensor that is not among the weights or the state of training."""
+    header = {
+        key: value
+        for key, value in stored.items()
+        if key != "training" or isinstance(value, Tensor)
+    }
+    for place, value in _leaves(header, ""):
+        if isinstance(value, Tensor) and "/state/" not in place:
+            raise ValueError(f"field {place[1:].replace('/', '.')} is a tensor")
 
 
 def _drop_repeated(stored: dict[str, Any]) -> None:

@@ -22,6 +22,8 @@ SUFFIX = ".safetensors"
 LENGTH_BYTES = 8
 #: The longest header that the format allows.
 MAX_HEADER_BYTES = 100_000_000
+#: The longest that is read: 100,000 tensors take about this much, and an object each.
+MAX_READ_HEADER_BYTES = 2**24
 #: The end of the name of one of several files, such as `-00001-of-00003`.
 SHARD = re.compile(r"-\d+-of-0*(\d+)")
 MERGE = "load the model with the library that saved it, and save its state dict in one file."
@@ -57,6 +59,11 @@ def read_safetensors_file(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is truncated after {len(content):,} bytes, within its header of "
             f"{end_of_header:,}: copy or save it again."
+        )
+    if end_of_header > MAX_READ_HEADER_BYTES:
+        raise CheckpointError(
+            f"{path} has a header of {end_of_header:,} bytes, and at most "
+            f"{MAX_READ_HEADER_BYTES:,} are read: save a state dict."
         )
     try:
         # The library returns them in an order that changes from one call to the next.

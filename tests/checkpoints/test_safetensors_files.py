@@ -245,3 +245,20 @@ def assert_read_or_rejected(path: Path) -> None:
         message = str(error)
     assert len(message.splitlines()) <= 1
     assert all(isinstance(tensor, Tensor) for tensor in state.values())
+
+
+def test_a_file_with_a_huge_header_is_rejected(tmp_path: Path) -> None:
+    length = 2**24 + 1
+    header = b"{" + b" " * (length - 2) + b"}"
+    (tmp_path / "w.safetensors").write_bytes(length.to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match=r"has a header of 16,777,225 bytes, and at most"):
+        read_safetensors_file(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("shape", [[0, 2**62, 2**62], [0, 2**63], [2**64 - 1, 0]], ids=str)
+def test_an_empty_tensor_of_impossible_sizes_is_rejected(tmp_path: Path, shape: list[int]) -> None:
+    described = {"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}
+    header = json.dumps(described).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match="is truncated or damaged"):
+        read_safetensors_file(tmp_path / "w.safetensors")
