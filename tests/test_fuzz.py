@@ -240,7 +240,7 @@ def test_pipes_and_huge_files_are_rejected_as_records(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     with (tmp_path / "large.json").open("wb") as file:
         file.truncate(2**40)  # a sparse file, which takes no space
-    for name, words in (("pipe", "it is not a file"), ("large", "it is too large")):
+    for name, words in (("pipe", "it is not a file"), ("large", "at most 33,554,432 are read")):
         with pytest.raises(RecordError, match=words):
             read_record(tmp_path / f"{name}.json")
 

@@ -28,6 +28,7 @@ from adrbench.errors import (
     list_first,
     one_line,
 )
+from adrbench.printable import is_printable
 from adrbench.results.history import Counts
 from adrbench.results.migrations import label_from_run_name
 from adrbench.runtime.files import write_atomically
@@ -138,7 +139,7 @@ class Checkpoint:
     def __post_init__(self) -> None:
         """Raise ValueError for a run whose name cannot be that of its files."""
         is_name = 0 < len(self.run) <= MAX_NAME_LENGTH and Path(self.run).name == self.run
-        if not is_name or not self.run.isprintable():
+        if not is_name or not is_printable(self.run):
             raise ValueError(f"field run is {self.run!r:.80}, which is no name of a run")
 
     def is_of_same_run(self, other: "Checkpoint") -> bool:

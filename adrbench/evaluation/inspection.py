@@ -26,7 +26,7 @@ from adrbench.evaluation.rectified_labels import (
 from adrbench.evaluation.targets.own import advise_arch, find_checkpoints
 from adrbench.methods.adr import Rectified
 from adrbench.methods.build import build_method
-from adrbench.printable import get_logger, is_printable
+from adrbench.printable import get_logger
 from adrbench.results.inspection import AnnealedEpoch, InspectRecord, LabeledImage
 from adrbench.results.provenance import describe_device, describe_software, now
 from adrbench.results.records import read_record, write_record
@@ -137,13 +137,7 @@ def plan_inspection(
 
 
 def check_inspectable(path: Path, checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError unless a checkpoint has ADR, and a run's name for the record's file."""
-    run = checkpoint.run
-    if not run or Path(run).name != run or not is_printable(run):
-        raise CheckpointError(
-            f"{path} is of a run called {run!r:.60}, which cannot be part of the name of "
-            "a file: copy or train it again."
-        )
+    """Raise CheckpointError unless a checkpoint has ADR."""
     if "targets" not in checkpoint.config.parsed_method().filled:
         raise _no_rectification(path, checkpoint.config.method)
 
