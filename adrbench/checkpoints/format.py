@@ -28,10 +28,9 @@ from adrbench.errors import (
     list_first,
     one_line,
 )
-from adrbench.printable import is_printable
 from adrbench.results.history import Counts
 from adrbench.results.migrations import label_from_run_name
-from adrbench.runtime.files import write_atomically
+from adrbench.runtime.files import is_file_name, write_atomically
 from adrbench.runtime.hashing import tensor_bytes
 from adrbench.runtime.typed_json import from_json, to_json
 
@@ -138,8 +137,7 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a run whose name cannot be that of its files."""
-        is_name = 0 < len(self.run) <= MAX_NAME_LENGTH and Path(self.run).name == self.run
-        if not is_name or not is_printable(self.run):
+        if len(self.run) > MAX_NAME_LENGTH or not is_file_name(self.run):
             raise ValueError(f"field run is {self.run!r:.80}, which is no name of a run")
 
     def is_of_same_run(self, other: "Checkpoint") -> bool:

@@ -12,13 +12,18 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
-from adrbench.checkpoints.refusals import DAMAGED, OBJECTS, RefusedError, too_much
+from adrbench.checkpoints.refusals import (
+    DAMAGED,
+    MAX_PICKLE_BYTES,
+    OBJECTS,
+    RefusedError,
+    too_much,
+    too_much_text,
+)
 
 MAX_OBJECTS = 1_000_000
 #: Most objects take between one and four instructions.
 MAX_INSTRUCTIONS = 4 * MAX_OBJECTS
-#: Of instructions with their texts and numbers; the tensors are elsewhere in a file.
-MAX_PICKLE_BYTES = 2**28
 #: Longer names of entries would be repeated in the name of everything below them.
 MAX_KEY_LENGTH = 1000
 #: Python hashes an integer modulo this number, so larger ones can be made to collide.
@@ -52,13 +57,13 @@ class Name(PickledObject):
 
 
 class BoundedStream:
-    """The binary file `stream`, of which at most `limit` bytes are read.
+    """The binary file `stream`, of which at most `MAX_PICKLE_BYTES` are read.
 
     Raises `RefusedError` instead of reading more, before memory is allocated for it.
     """
 
-    def __init__(self, stream: IO[bytes], limit: int = MAX_PICKLE_BYTES) -> None:
-        self.stream, self.left, self.limit = stream, limit, limit
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.left = stream, MAX_PICKLE_BYTES
 
     def read(self, size: int) -> bytes:
         """Read up to `size` bytes."""
@@ -73,12 +78,8 @@ class BoundedStream:
 
     def _use(self, size: int) -> None:
         if not 0 <= size <= self.left:
-            raise _too_many_bytes(self.limit)
+            raise too_much_text()
         self.left -= size
-
-
-def _too_many_bytes(limit: int) -> RefusedError:
-    return too_much(f"over {limit // 2**20} MiB of text and numbers")
 
 
 class _Mark:
@@ -204,9 +205,9 @@ class PickleMachine:
         target = self.stack[-1]
         if not isinstance(target, dict | PickledObject):
             raise RefusedError(OBJECTS)
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if isinstance(target, dict):
-                target[take_key(key)] = value
+        pairs = zip(items[::2], items[1::2], strict=True)
+        if isinstance(target, dict):
+            target.update((take_key(key), value) for key, value in pairs)
 
     def add_items(self, items: Sequence[Any]) -> None:
         """Add items to the set on the stack."""
@@ -240,12 +241,13 @@ class PickleMachine:
             elif isinstance(value, tuple | list | dict | set):
                 self.num_objects += len(value)
         if self.num_bytes > MAX_PICKLE_BYTES:
-            raise _too_many_bytes(MAX_PICKLE_BYTES)
+            raise too_much_text()
 
     def call_with_keywords(self, _: None) -> None:
         """Replace a class, its arguments and keyword arguments by an object that is not read."""
-        *_rest, function = (self._pop_value() for _ in range(3))
-        self.unread |= {function.full_name: None} if isinstance(function, Name) else {}
+        function, _arguments, _keywords = self.pop_values(3)
+        if isinstance(function, Name):
+            self.unread[function.full_name] = None
         self.push(PickledObject())
 
     def set_state(self, _: None) -> None:

@@ -12,6 +12,15 @@ class RefusedError(Exception):
     """A file that is not read, for the reason that is its text."""
 
 
+#: Of the text and numbers in a file; its tensors are elsewhere in it.
+MAX_PICKLE_BYTES = 2**28
+
+
 def too_much(what: str) -> RefusedError:
     """Return the refusal of a file that contains more than is ever read of something else."""
     return RefusedError(f"contains {what}, more than weights need: save a state dict.")
+
+
+def too_much_text() -> RefusedError:
+    """Return the refusal of a file that contains more than `MAX_PICKLE_BYTES`."""
+    return too_much(f"over {MAX_PICKLE_BYTES // 2**20} MiB of text and numbers")

@@ -15,14 +15,15 @@ from typing import IO
 
 import torch
 
-from adrbench.checkpoints.pickle_machine import MAX_PICKLE_BYTES
 from adrbench.checkpoints.refusals import (
     COMPRESSED,
     DAMAGED,
     EXPORTED,
+    MAX_PICKLE_BYTES,
     TORCHSCRIPT,
     RefusedError,
     too_much,
+    too_much_text,
 )
 from adrbench.errors import is_out_of_memory
 from adrbench.runtime.archives import LongDirectoryError, open_archive
@@ -111,7 +112,7 @@ class ZipStorages:
         if info.file_size > self.left:
             raise RefusedError(DAMAGED)
         if info.file_size > MAX_PICKLE_BYTES:
-            raise too_much(f"over {MAX_PICKLE_BYTES // 2**20} MiB of text and numbers")
+            raise too_much_text()
         content = bytearray(info.file_size)
         self._read_into(info, memoryview(content))
         return content

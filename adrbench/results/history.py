@@ -4,13 +4,16 @@ Stored rows have flat keys (`student_robust_correct`, `temperature`); `to_json` 
 the only place that uses them.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from adrbench.config.method import WEIGHTS, Weights
 from adrbench.config.settings import Select
 from adrbench.errors import unknown_name
+from adrbench.runtime.files import MAX_JSON_BYTES, read_limited
 from adrbench.runtime.typed_json import from_json
 
 #: The accuracy that chooses the best epoch.
@@ -107,6 +110,22 @@ class HistoryRow:
             elif value is not None:
                 annealed[key] = _checked(key, value, float)
         return from_json(cls, row)
+
+
+def read_history(path: Path) -> list[HistoryRow]:
+    """Return the rows of a history file; none if it is missing.
+
+    Raises:
+        OSError: when it cannot be read.
+        ValueError: when it is damaged.
+        RecursionError: when values in it are nested too deep.
+
+    """
+    try:
+        lines = read_limited(path, MAX_JSON_BYTES).decode().splitlines()
+    except FileNotFoundError:
+        return []
+    return [HistoryRow.from_json(json.loads(line)) for line in lines]
 
 
 def _checked(key: str, value: object, kind: type) -> object:

@@ -1,4 +1,4 @@
-"""Files, whoever made them: read only if regular and within a size, and written atomically.
+"""Files from any source: read only if regular and within a size, and written atomically.
 
 A file has its old content or its new content, never a part of it.
 """
@@ -18,6 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from adrbench.errors import AdrbenchError, UsageError, one_line
+from adrbench.printable import is_printable
 
 
 def to_path(value: str | os.PathLike[str], name: str) -> Path:
@@ -51,7 +52,7 @@ NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 class UnreadableFileError(OSError):
     """A path that is not read, because of what is there; its text completes "it cannot be read".
 
-    `filename` is the path, for whoever reports the error of an unknown file.
+    `filename` is the path, for code that catches the error without knowing which file it was.
     """
 
     def __init__(self, reason: str, path: Path) -> None:
@@ -254,6 +255,11 @@ def check_writable(directory: Path) -> None:
         raise AdrbenchError(
             f"cannot write to {directory}: {error.strerror or error}; choose another directory."
         ) from error
+
+
+def is_file_name(text: str) -> bool:
+    """Return whether `text` is printable and can be the name of a file, without a directory."""
+    return bool(text) and Path(text).name == text and is_printable(text)
 
 
 def check_name(path: Path) -> None:

@@ -1,6 +1,5 @@
 """Checks that saved files belong to this run, and the errors if they do not."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ from adrbench.config.components import component_settings
 from adrbench.config.declare import Setting
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, CheckpointError, argument
-from adrbench.results.history import HistoryRow
+from adrbench.results.history import HistoryRow, read_history
 from adrbench.runtime.files import (
     MAX_JSON_BYTES,
     UnreadableFileError,
     check_regular_file,
-    read_limited,
 )
 from adrbench.runtime.memory import total_memory
 from adrbench.runtime.process_group import same_on_all_ranks
@@ -125,8 +123,7 @@ def check_history_file(path: Path, history: Sequence[HistoryRow]) -> None:
     or if an earlier state was restored. A damaged file is rewritten.
     """
     try:
-        lines = read_limited(path, MAX_JSON_BYTES).decode().splitlines()
-        rows = [HistoryRow.from_json(json.loads(line)) for line in lines]
+        rows = read_history(path)
     except (OSError, ValueError, RecursionError):
         return
     if any(row != own for row, own in zip(rows, history, strict=False)):

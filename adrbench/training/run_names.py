@@ -4,9 +4,8 @@ from pathlib import Path
 
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import UsageError, argument
-from adrbench.printable import is_printable
 from adrbench.registry import spell_for_files
-from adrbench.runtime.files import excess_length
+from adrbench.runtime.files import excess_length, is_file_name
 
 #: The longest that the name of an evaluation's record or saved progress adds to that of its run.
 LONGEST_SUFFIX = "-best-average-autoattack-plus-01234567.000.state"
@@ -27,8 +26,7 @@ def check_run_name(name: str, results: Path) -> None:
         UsageError: when it cannot.
 
     """
-    is_plain = bool(name) and Path(name).name == name and is_printable(name)
-    if not is_plain or name != name.strip() or name.startswith("."):
+    if not is_file_name(name) or name != name.strip() or name.startswith("."):
         raise UsageError(
             f"the name of the run is {name!r}: give a plain name that does not begin with a dot, "
             f"and the directory with {argument('out')}."

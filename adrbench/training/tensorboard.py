@@ -1,6 +1,5 @@
 """Scalars of a training run for TensorBoard, which is an optional dependency."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import Any
 
 from adrbench.config.settings import TrainConfig
 from adrbench.errors import AdrbenchError, argument
-from adrbench.results.history import HistoryRow
-from adrbench.runtime.files import MAX_JSON_BYTES, check_writable, read_limited
+from adrbench.results.history import HistoryRow, read_history
+from adrbench.runtime.files import check_writable
 from adrbench.training.callbacks import NoCallbacks
 from adrbench.training.checkpointer import HISTORY
 
@@ -35,7 +34,7 @@ class TensorBoard(NoCallbacks):
 
     def begin(self, config: TrainConfig, steps_per_epoch: int, epoch: int, steps: int) -> None:
         """Open the log, and write the epochs before `epoch` from the history of the run."""
-        self._open([row for row in read_history(self.run) if row.epoch < epoch])
+        self._open([row for row in read_history(self.run / HISTORY) if row.epoch < epoch])
 
     def _open(self, rows: Sequence[HistoryRow]) -> None:
         """Open the log, and replace what it holds by `rows`."""
@@ -58,7 +57,7 @@ class TensorBoard(NoCallbacks):
 
     def complete(self) -> None:
         """Write the history of a run that was finished before, so that nothing was trained."""
-        if self._writer is None and (rows := read_history(self.run)):
+        if self._writer is None and (rows := read_history(self.run / HISTORY)):
             self._open(rows)
 
     def _write(self, row: HistoryRow, at: float) -> None:
@@ -94,12 +93,3 @@ def list_scalars(row: HistoryRow) -> Mapping[str, float]:
         "train/images_per_second": row.images_per_second,
         **accuracies,
     }
-
-
-def read_history(run: Path) -> list[HistoryRow]:
-    """Return the finished epochs of the run in a directory."""
-    path = run / HISTORY
-    if not path.exists():
-        return []
-    lines = read_limited(path, MAX_JSON_BYTES).decode().splitlines()
-    return [HistoryRow.from_json(json.loads(line)) for line in lines]

@@ -166,6 +166,20 @@ def read_all(directory: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
+def lose_lock(lose: Callable[[], None], directory: Path, digits: Dataset, **more: Any) -> None:
+    """Train until `lose`, called after a few steps, has taken the lock away."""
+    with pytest.raises(AdrbenchError, match=r"lock was removed or replaced, or its directory was"):
+        training.train(
+            make_config(),
+            digits,
+            directory,
+            context=CONTEXT,
+            callbacks=Watch(5, lose),
+            save_seconds=0,
+            **more,
+        )
+
+
 @pytest.mark.parametrize("record", [False, True])
 def test_a_run_whose_lock_is_removed_writes_nothing_more(
     record: bool, uninterrupted: Path, digits: Dataset, tmp_path: Path
@@ -179,16 +193,7 @@ def test_a_run_whose_lock_is_removed_writes_nothing_more(
         before.update(read_all(directory))
         before.pop(directory / LOCK, None)
 
-    with pytest.raises(AdrbenchError, match=r"lock was removed or replaced, or its directory was"):
-        training.train(
-            make_config(),
-            digits,
-            directory,
-            context=CONTEXT,
-            callbacks=Watch(5, remove_lock),
-            save_seconds=0,
-            record=result,
-        )
+    lose_lock(remove_lock, directory, digits, record=result)
     assert read_all(directory) == before
     assert not result.exists()
     resume(directory, digits, expected=4)
@@ -206,15 +211,7 @@ def test_a_run_whose_directory_is_replaced_writes_nothing_to_it(
         directory.rename(tmp_path / "moved")
         shutil.copytree(tmp_path / "other", directory)
 
-    with pytest.raises(AdrbenchError, match=r"lock was removed or replaced, or its directory was"):
-        training.train(
-            make_config(),
-            digits,
-            directory,
-            context=CONTEXT,
-            callbacks=Watch(5, replace_directory),
-            save_seconds=0,
-        )
+    lose_lock(replace_directory, directory, digits)
     assert list(read_all(directory).values()) == list(other.values())
 
 
